@@ -1,0 +1,325 @@
+"""What is offered and to whom: an immutable, indexed snapshot.
+
+A catalog is replaced whole and never edited. One request sees one snapshot. Nothing in here
+reads files: `extauthz.catalog` makes these values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from extauthz.model.deny_rules import DenyRule, DenyRules, Network
+from extauthz.model.identity import KeyType, Place, Secret, SecurityScheme
+from extauthz.model.limits import Tier
+from extauthz.model.routes import RouteTable
+
+BOTH_KEY_TYPES: Final = frozenset(KeyType)
+UNAUTHENTICATED_TIER: Final = "Unauthenticated"
+"""The tier that limits callers without a credential, by client address (WSO2's name)."""
+
+
+class ApiState(Enum):
+    """Life cycle of an API (WSO2 API Manager's states)."""
+
+    CREATED = "CREATED"
+    PROTOTYPED = "PROTOTYPED"
+    PUBLISHED = "PUBLISHED"
+    BLOCKED = "BLOCKED"
+    DEPRECATED = "DEPRECATED"
+    RETIRED = "RETIRED"
+
+
+class SubscriptionState(Enum):
+    """State of a subscription (WSO2 API Manager's states)."""
+
+    UNBLOCKED = "UNBLOCKED"
+    BLOCKED = "BLOCKED"
+    PROD_ONLY_BLOCKED = "PROD_ONLY_BLOCKED"
+    ON_HOLD = "ON_HOLD"
+    REJECTED = "REJECTED"
+    TIER_UPDATE_PENDING = "TIER_UPDATE_PENDING"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Resource:
+    """Methods on a path template, and what they ask for.
+
+    Attributes:
+        methods: upper-case, or ``*`` for any.
+        template: below the API's base path; see `extauthz.model.routes`.
+        scopes: any of them is enough unless `all_scopes`; empty asks for none.
+        security: schemes in order of preference, never empty; NONE stands alone.
+        tier: limits all callers of the resource together.
+        cost: what one request takes from each limit.
+    """
+
+    methods: tuple[str, ...]
+    template: str
+    security: tuple[SecurityScheme, ...]
+    scopes: tuple[str, ...] = ()
+    all_scopes: bool = False
+    tier: Tier | None = None
+    cost: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Api:
+    """A named, versioned interface.
+
+    Attributes:
+        base_paths: each starts with a slash and has none at its end; the empty one is the root.
+        hosts: exact, ``*.example.com`` or ``*``; lower-case.
+        tier: limits all callers of the API together.
+        key_types: kinds of keys that are taken.
+        bearer_header: lower-case; where the bearer token stands, None for the settings' place.
+        api_key_places: where API keys stand, None for the settings' places.
+        forward_credentials: leave the credential in the request to the upstream.
+        allow_preflight: let CORS preflight requests through without a credential.
+    """
+
+    name: str
+    version: str
+    resources: tuple[Resource, ...]
+    base_paths: tuple[str, ...] = ("",)
+    hosts: tuple[str, ...] = ("*",)
+    is_default_version: bool = False
+    state: ApiState = ApiState.PUBLISHED
+    tier: Tier | None = None
+    key_types: frozenset[KeyType] = BOTH_KEY_TYPES
+    subscription_required: bool = True
+    bearer_header: str | None = None
+    api_key_places: tuple[Place, ...] | None = None
+    forward_credentials: bool = False
+    allow_preflight: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Application:
+    """A consumer of APIs. `tier` limits all that it does, on whatever API."""
+
+    name: str
+    owner: str = ""
+    tier: Tier | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ApiKey:
+    """A key of an application, found by its digest.
+
+    Attributes:
+        digest: SHA-256 of the key, or HMAC-SHA-256 under the configured pepper.
+        scopes: None when scopes do not apply to this key.
+        networks: addresses that may use it; empty for all.
+        referers: prefixes of the Referer header that may use it; empty for all.
+        expires_at_us: None for never.
+    """
+
+    digest: bytes = field(repr=False)
+    application: Application
+    key_type: KeyType = KeyType.PRODUCTION
+    scopes: frozenset[str] | None = None
+    networks: tuple[Network, ...] = ()
+    referers: tuple[str, ...] = ()
+    expires_at_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClientRegistration:
+    """What a consumer key (OAuth client id) or a client certificate stands for."""
+
+    application: Application
+    key_type: KeyType = KeyType.PRODUCTION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Subscription:
+    """An application's subscription to an API; `tier` limits this application on this API."""
+
+    application: str
+    api: str
+    version: str
+    tier: Tier | None = None
+    state: SubscriptionState = SubscriptionState.UNBLOCKED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimNames:
+    """Where an issuer's tokens say things. For each, the first claim that is there counts."""
+
+    consumer_key: tuple[str, ...] = ("azp", "client_id", "consumerKey")
+    scopes: tuple[str, ...] = ("scope", "scp")
+    user: tuple[str, ...] = ("sub",)
+    key_type: tuple[str, ...] = ("keytype",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntrospectionEndpoint:
+    """Where opaque tokens of an issuer are asked for (RFC 7662).
+
+    Attributes:
+        credentials_in_body: send the client's credentials in the form, not as HTTP Basic.
+        timeout_us: for one call; the caller's deadline may be nearer.
+        ttl_us: longest time that a positive answer is believed.
+        inactive_ttl_us: longest time that a definite "inactive" is believed.
+    """
+
+    url: str
+    client_id: str
+    client_secret: Secret
+    credentials_in_body: bool = False
+    timeout_us: int = 1_000_000
+    ttl_us: int = 60_000_000
+    inactive_ttl_us: int = 10_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLocation:
+    """Where an issuer's keys are: exactly one of the attributes is set.
+
+    Attributes:
+        jwks_url: a JWK Set (RFC 7517) over HTTP.
+        discovery_url: an OpenID Provider configuration that names the JWK Set.
+        jwks, pem: the text itself, as read from a file.
+        hmac_secret: a shared secret; only with HS algorithms.
+    """
+
+    jwks_url: str | None = None
+    discovery_url: str | None = None
+    jwks: str | None = None
+    pem: str | None = None
+    hmac_secret: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """Who signs tokens (a key manager), and how its tokens are read.
+
+    Attributes:
+        audiences: one of them must be in ``aud``; empty takes any (not recommended).
+        keys: None when the issuer has opaque tokens only.
+        algorithms: the only ones taken (RFC 8725 3.1).
+        leeway_s: clock skew allowed for ``exp``, ``nbf`` and ``iat``.
+        ttl_us: longest time that a verified token is believed without looking again.
+        refresh_us: how old fetched keys may get before they are fetched again, behind.
+        cooldown_us: shortest time between two fetches, whatever ``kid`` a token names.
+        subscriptions_from_token: take subscriptions from the ``subscribedAPIs`` claim
+            (WSO2's self-contained tokens).
+    """
+
+    issuer: str
+    algorithms: tuple[str, ...] = ("RS256",)
+    audiences: frozenset[str] = frozenset()
+    keys: KeyLocation | None = None
+    claims: ClaimNames = ClaimNames()
+    introspection: IntrospectionEndpoint | None = None
+    leeway_s: int = 5
+    ttl_us: int = 300_000_000
+    refresh_us: int = 300_000_000
+    cooldown_us: int = 30_000_000
+    subscriptions_from_token: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomLimit:
+    """A limit by any key: `template` names what is counted apart, like ``$clientIp:$api``."""
+
+    name: str
+    template: str
+    tier: Tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokedToken:
+    """A token that is no longer good: by its ``jti``, until it would have expired anyway."""
+
+    token_id: str
+    expires_at_us: int | None = None
+
+
+class Catalog:
+    """All of it, indexed. Every look-up that a decision makes is one dictionary access.
+
+    Raises:
+        BasePathConflict, TemplateError: when routes contradict each other. Duplicate names
+            and dangling references are the builder's to report; here the last one counts.
+    """
+
+    __slots__ = (
+        "api_keys",
+        "apis",
+        "applications",
+        "certificates",
+        "consumer_keys",
+        "custom_limits",
+        "default_versions",
+        "deny_rules",
+        "issuers",
+        "opaque_issuers",
+        "revision",
+        "revoked",
+        "routes",
+        "subscriptions",
+        "unauthenticated_tier",
+    )
+
+    def __init__(
+        self,
+        *,
+        apis: Iterable[Api] = (),
+        applications: Iterable[Application] = (),
+        api_keys: Iterable[ApiKey] = (),
+        consumer_keys: Mapping[tuple[str, str], ClientRegistration] | None = None,
+        certificates: Mapping[str, ClientRegistration] | None = None,
+        subscriptions: Iterable[Subscription] = (),
+        issuers: Iterable[Issuer] = (),
+        deny_rules: Iterable[DenyRule] = (),
+        custom_limits: Iterable[CustomLimit] = (),
+        revoked: Iterable[RevokedToken] = (),
+        unauthenticated_tier: Tier | None = None,
+        revision: str = "",
+    ) -> None:
+        self.apis = {(api.name, api.version): api for api in apis}
+        self.default_versions = _default_versions(self.apis.values())
+        self.routes = RouteTable(self.apis.values())
+        self.applications = {application.name: application for application in applications}
+        self.api_keys = {key.digest: key for key in api_keys}
+        self.consumer_keys = dict(consumer_keys or {})
+        """(issuer, consumer key) to what it stands for; issuer ``""`` is any."""
+        self.certificates = dict(certificates or {})
+        """A certificate's URI SAN, DNS SAN or subject to what it stands for."""
+        self.subscriptions = {
+            (subscription.application, subscription.api, subscription.version): subscription
+            for subscription in subscriptions
+        }
+        self.issuers = {issuer.issuer: issuer for issuer in issuers}
+        self.opaque_issuers = tuple(
+            issuer for issuer in self.issuers.values() if issuer.introspection is not None
+        )
+        self.deny_rules = DenyRules(deny_rules)
+        self.custom_limits = tuple(custom_limits)
+        self.revoked = tuple(revoked)
+        self.unauthenticated_tier = unauthenticated_tier
+        self.revision = revision
+
+
+def _default_versions(apis: Iterable[Api]) -> dict[str, Api]:
+    """By name: the default version, or the only one."""
+    versions: dict[str, list[Api]] = {}
+    for api in apis:
+        versions.setdefault(api.name, []).append(api)
+    return {
+        name: chosen
+        for name, candidates in versions.items()
+        for chosen in [_default_of(candidates)]
+        if chosen is not None
+    }
+
+
+def _default_of(candidates: list[Api]) -> Api | None:
+    marked = [api for api in candidates if api.is_default_version]
+    if marked:
+        return marked[-1]
+    return candidates[0] if len(candidates) == 1 else None

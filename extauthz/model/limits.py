@@ -1,0 +1,144 @@
+"""Limits, what taking from them asks for, and what a counter says back.
+
+Time is integer microseconds since the Unix epoch (`_us`) everywhere in here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from zoneinfo import ZoneInfo
+
+US_PER_S = 1_000_000
+
+
+class Algorithm(Enum):
+    """How a limit counts. The value is the word used in a catalog."""
+
+    SLIDING_WINDOW = "sliding_window"
+    """At most N in any window: two buckets, the older one weighted by how much of it still counts."""
+    FIXED_WINDOW = "fixed_window"
+    """At most N in each window aligned to the Unix epoch."""
+    CALENDAR = "calendar"
+    """At most N in each calendar day, week, month or year of a time zone."""
+    BURST = "burst"
+    """A rate with a bounded burst (GCRA): exact retry-after, no edge."""
+
+
+class CalendarUnit(Enum):
+    """A calendar period. A week begins on Monday (ISO 8601)."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
+
+
+class LimitLevel(Enum):
+    """What a limit hangs on. The value is what clients and metrics see."""
+
+    API = "api"
+    RESOURCE = "resource"
+    SUBSCRIPTION = "subscription"
+    BURST = "burst"
+    APPLICATION = "application"
+    CUSTOM = "custom"
+    CLIENT = "client"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """At most `requests` in each `window_us` (or calendar `unit`), counted by `algorithm`.
+
+    For BURST, `requests` is both the rate per `window_us` and the largest burst.
+    A shadow limit counts and reports, but never denies.
+    """
+
+    algorithm: Algorithm
+    requests: int
+    window_us: int
+    unit: CalendarUnit | None = None
+    timezone: ZoneInfo | None = None
+    shadow: bool = False
+
+    @property
+    def rule(self) -> str:
+        """Names the rule in a counter's key. Not the number: raising a limit keeps its count."""
+        if self.algorithm is Algorithm.CALENDAR:
+            assert self.unit is not None and self.timezone is not None
+            return f"calendar-{self.unit.value}-{self.timezone.key}"
+        return f"{self.algorithm.value}-{self.window_us}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """A named set of limits.
+
+    Attributes:
+        stop_on_quota_reach: False counts and marks what is over, and lets it through
+            (WSO2 API Manager's word for it).
+    """
+
+    name: str
+    limits: tuple[Limit, ...] = ()
+    burst: Limit | None = None
+    stop_on_quota_reach: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One counter that a request takes from.
+
+    Attributes:
+        key: names the subject and the rule.
+        cost: how much is taken; 0 only looks.
+        enforced: False counts even over the limit, and never denies.
+        bounds: CALENDAR only: ascending window edges around now. The store picks the
+            window by its own clock, so replicas with skewed clocks agree.
+    """
+
+    key: str
+    algorithm: Algorithm
+    limit: int
+    window_us: int
+    cost: int = 1
+    enforced: bool = True
+    bounds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one counter says after (or, when anything denied, without) the charge.
+
+    Attributes:
+        exceeded: this counter had no room for the cost.
+        remaining: how much can still be taken now; never negative.
+        reset_us: from now until the full limit is there again (an upper bound for
+            SLIDING_WINDOW).
+        retry_after_us: from now until the same cost would fit; 0 when it did fit. When the cost
+            can never fit, the time of a full reset.
+    """
+
+    exceeded: bool
+    remaining: int
+    reset_us: int
+    retry_after_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """The answer of a counter store: was everything charged, and a reading for each charge."""
+
+    charged: bool
+    readings: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStatus:
+    """One limit of a decided request, with its reading: for headers, metadata, metrics."""
+
+    level: LimitLevel
+    name: str
+    limit: Limit
+    reading: Reading
+    enforced: bool

@@ -1,0 +1,127 @@
+"""The neutral request: what both doors read their wire into, and all that policy sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class Headers:
+    """Immutable header fields; names are lower-case, repeated fields are kept apart.
+
+    Ask with lower-case names: that spares the hot path a `lower()` for each look-up.
+    """
+
+    __slots__ = ("_first", "_repeated")
+
+    def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
+        first: dict[str, str] = {}
+        repeated: dict[str, tuple[str, ...]] = {}
+        for name, value in fields.items() if isinstance(fields, Mapping) else fields:
+            name = name.lower()
+            if name in first:
+                repeated[name] = (*repeated.get(name, (first[name],)), value)
+            else:
+                first[name] = value
+        self._first = first
+        self._repeated = repeated
+
+    @classmethod
+    def of_lower_case(cls, fields: dict[str, str]) -> Headers:
+        """Takes a dict over as it is. Its names must be lower-case and it must not change."""
+        made = cls.__new__(cls)
+        made._first = fields
+        made._repeated = {}
+        return made
+
+    def get(self, name: str) -> str | None:
+        """The first value of a field, or None."""
+        return self._first.get(name)
+
+    def get_all(self, name: str) -> tuple[str, ...]:
+        """Every value of a field, in the order of arrival; empty when there is none."""
+        if name in self._repeated:
+            return self._repeated[name]
+        value = self._first.get(name)
+        return () if value is None else (value,)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._first
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._first)
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def __repr__(self) -> str:
+        # Values may be credentials: only names are shown.
+        return f"Headers({', '.join(self._first)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """One end of the connection, as the proxy saw it.
+
+    Attributes:
+        address: IP address without port; empty for a Unix socket or when unknown.
+        principal: the certificate's URI SAN, else DNS SAN, else subject; empty without TLS.
+        certificate: PEM text; empty unless the proxy sends it.
+        service: the name the proxy gives the peer (canonical service or service cluster).
+        labels: workload labels, as the proxy sends them.
+    """
+
+    address: str = ""
+    principal: str = ""
+    certificate: str = field(default="", repr=False)
+    service: str = ""
+    labels: Mapping[str, str] = _NOTHING
+
+
+NO_PEER: Final = Peer()
+NO_HEADERS: Final = Headers()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiRequest:
+    """One request to an API, as it stood at the proxy.
+
+    Attributes:
+        method: as sent, upper-case for all standard methods.
+        host: the authority without port, lower-case.
+        path: as sent, still percent-encoded, without the query.
+        query: what stands behind the first ``?``, still percent-encoded.
+        context: context extensions of the route (``extauthz.api`` names the API).
+        metadata, route_metadata: namespaces to values, as far as the proxy sends them.
+        body: as far as the proxy sends it; `body_is_partial` when it was cut.
+        size: of the whole body in bytes, -1 when unknown.
+        request_id: the proxy's id of the request.
+    """
+
+    method: str
+    host: str
+    path: str
+    query: str = ""
+    scheme: str = ""
+    protocol: str = ""
+    headers: Headers = NO_HEADERS
+    source: Peer = NO_PEER
+    destination: Peer = NO_PEER
+    context: Mapping[str, str] = _NOTHING
+    metadata: Mapping[str, Any] = _NOTHING
+    route_metadata: Mapping[str, Any] = _NOTHING
+    sni: str = ""
+    body: bytes = field(default=b"", repr=False)
+    body_is_partial: bool = False
+    size: int = -1
+    request_id: str = ""
+
+    @property
+    def is_grpc(self) -> bool:
+        """Whether the caller speaks gRPC, so that answers must suit a gRPC client."""
+        content_type = self.headers.get("content-type")
+        return content_type is not None and content_type.startswith("application/grpc")

@@ -1,0 +1,114 @@
+"""What the core needs from outside. Every implementation passes the contract tests of its port."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from extauthz.model.limits import Charge, Taking
+
+if TYPE_CHECKING:
+    from extauthz.model.catalog import Catalog, Issuer
+    from extauthz.model.decision import Decision
+    from extauthz.model.identity import Secret
+    from extauthz.model.request import ApiRequest
+
+
+class Clock(Protocol):
+    """Tells the time."""
+
+    def now_us(self) -> int:
+        """Microseconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When the caller stops waiting, in seconds of `time.monotonic`; None when it never does."""
+
+    monotonic_s: float | None = None
+
+
+NO_DEADLINE = Deadline()
+
+
+class CounterStore(Protocol):
+    """Counts. All charges of a request are checked, and only if all pass are all charged."""
+
+    async def take(
+        self,
+        charges: Sequence[Charge],
+        *,
+        dedup_id: str | None = None,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> Taking:
+        """Takes every charge's cost, or nothing at all.
+
+        An unenforced charge is always taken and never refuses the others. A repeated
+        `dedup_id` is answered as before and charged once. The same key may not stand twice.
+
+        Raises:
+            CounterStoreError: the store did not answer by the deadline; what was charged is
+                then not known.
+        """
+
+    async def close(self) -> None:
+        """Lets go of connections."""
+
+
+class VerificationKey(Protocol):
+    """A public key (or shared secret) as the signature check takes it."""
+
+    key: Any
+    algorithm_name: str | None
+    """The only algorithm that the key may be used with, when its issuer says so (JWK "alg")."""
+
+
+class KeySource(Protocol):
+    """Gives the keys that verify an issuer's tokens."""
+
+    async def find_keys(
+        self, issuer: Issuer, key_id: str | None, *, deadline: Deadline = NO_DEADLINE
+    ) -> Sequence[VerificationKey]:
+        """Keys that the token may be signed with: those named `key_id`, or all when it is None.
+
+        Empty when the issuer has no such key (and, after a cool-down, still has none).
+
+        Raises:
+            KeySourceError: no keys are known, and they could not be fetched by the deadline.
+        """
+
+
+class TokenIntrospector(Protocol):
+    """Asks an issuer about an opaque token."""
+
+    async def introspect(
+        self, issuer: Issuer, token: Secret, *, deadline: Deadline = NO_DEADLINE
+    ) -> Mapping[str, Any] | None:
+        """The claims of an active token; None when the issuer calls it inactive.
+
+        Raises:
+            IntrospectionError: nobody answered by the deadline, or not in a usable way.
+        """
+
+
+class CatalogSource(Protocol):
+    """Where catalogs come from."""
+
+    async def load(self) -> Catalog:
+        """A whole new catalog.
+
+        Raises:
+            ConfigError: it was read, and is not usable; every problem is named.
+            CatalogError: it could not be read.
+        """
+
+    async def wait_for_change(self) -> None:
+        """Returns when a new load may give something else. May return for nothing."""
+
+
+class DecisionObserver(Protocol):
+    """Is told of every decision. Must be quick, must not raise, must not keep the request."""
+
+    def observe(self, request: ApiRequest, decision: Decision, duration_us: int) -> None:
+        """Called once a decision, after it is made."""
