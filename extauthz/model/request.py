@@ -33,9 +33,8 @@ class Headers:
     @classmethod
     def of_lower_case(cls, fields: dict[str, str]) -> Headers:
         """Takes a dict over as it is. Its names must be lower-case and it must not change."""
-        made = cls.__new__(cls)
-        made._first = fields
-        made._repeated = {}
+        made = cls()
+        made._first = fields  # noqa: SLF001 (its own class)
         return made
 
     def get(self, name: str) -> str | None:

@@ -137,7 +137,8 @@ def _step(node: _Node, segment: str) -> _Node:
     """The child of a node that a template's segment leads to, made when it is not there."""
     if "{" not in segment and segment != "*":
         return node.literals.setdefault(segment, _Node())
-    before, after = ("", "") if segment == "*" else (segment.split("{")[0], segment.split("}")[1])
+    before, _, named = ("", "", "") if segment == "*" else segment.partition("{")
+    after = named.partition("}")[2]
     if not before and not after:
         if node.parameter is None:
             node.parameter = _Node()
