@@ -34,7 +34,7 @@ class Headers:
     def of_lower_case(cls, fields: dict[str, str]) -> Headers:
         """Takes a dict over as it is. Its names must be lower-case and it must not change."""
         made = cls()
-        made._first = fields  # noqa: SLF001 (its own class)
+        made._first = fields
         return made
 
     def get(self, name: str) -> str | None:
