@@ -44,12 +44,35 @@ class CounterStore(Protocol):
     ) -> Taking:
         """Takes every charge's cost, or nothing at all.
 
-        An unenforced charge is always taken and never refuses the others. A repeated
-        `dedup_id` is answered as before and charged once. The same key may not stand twice.
+        An unenforced charge is always taken with the enforced ones and never refuses them. A
+        repeated `dedup_id` with the same keys is answered as before and charged once. Cost 0
+        always fits. A key belongs to one algorithm and window.
 
         Raises:
             CounterStoreError: the store did not answer by the deadline; what was charged is
                 then not known.
+            ValueError: a key stands twice, or a cost is negative.
+        """
+
+    async def give_back(
+        self,
+        charges: Sequence[Charge],
+        *,
+        at_us: int | None = None,
+        dedup_id: str | None = None,
+    ) -> None:
+        """Undoes a charged taking of these charges, as far as it still counts.
+
+        Each cost goes back only to the window that it was taken from, and no counter falls
+        below zero. With `dedup_id` the taking remembered under it is undone, once, and
+        forgotten: what is not remembered as charged is not given back.
+
+        Args:
+            charges: as they were taken.
+            at_us: `Taking.at_us`; None when it was just now. Not used with `dedup_id`.
+
+        Raises:
+            CounterStoreError: the store did not answer; the charges may then stay charged.
         """
 
     async def close(self) -> None:
@@ -59,9 +82,13 @@ class CounterStore(Protocol):
 class VerificationKey(Protocol):
     """A public key (or shared secret) as the signature check takes it."""
 
-    key: Any
-    algorithm_name: str | None
-    """The only algorithm that the key may be used with, when its issuer says so (JWK "alg")."""
+    @property
+    def key(self) -> Any:
+        """As `cryptography` has it; the bytes of a shared secret."""
+
+    @property
+    def algorithm_name(self) -> str | None:
+        """The only algorithm that the key may be used with, when its issuer says so (JWK "alg")."""
 
 
 class KeySource(Protocol):

@@ -19,6 +19,8 @@ from extauthz.model.routes import RouteTable
 BOTH_KEY_TYPES: Final = frozenset(KeyType)
 UNAUTHENTICATED_TIER: Final = "Unauthenticated"
 """The tier that limits callers without a credential, by client address (WSO2's name)."""
+UNLIMITED_TIER: Final = "Unlimited"
+"""The tier without limits (WSO2's name); a catalog need not define it."""
 
 
 class ApiState(Enum):
@@ -257,11 +259,12 @@ class Catalog:
         "default_versions",
         "deny_rules",
         "issuers",
-        "opaque_issuers",
+        "opaque_issuer",
         "revision",
         "revoked",
         "routes",
         "subscriptions",
+        "tiers",
         "unauthenticated_tier",
     )
 
@@ -278,7 +281,7 @@ class Catalog:
         deny_rules: Iterable[DenyRule] = (),
         custom_limits: Iterable[CustomLimit] = (),
         revoked: Iterable[RevokedToken] = (),
-        unauthenticated_tier: Tier | None = None,
+        tiers: Iterable[Tier] = (),
         revision: str = "",
     ) -> None:
         self.apis = {(api.name, api.version): api for api in apis}
@@ -295,13 +298,15 @@ class Catalog:
             for subscription in subscriptions
         }
         self.issuers = {issuer.issuer: issuer for issuer in issuers}
-        self.opaque_issuers = tuple(
-            issuer for issuer in self.issuers.values() if issuer.introspection is not None
+        self.opaque_issuer = next(
+            (issuer for issuer in self.issuers.values() if issuer.introspection is not None), None
         )
+        """Opaque tokens do not say who issued them, and are shown to nobody else: one issuer."""
         self.deny_rules = DenyRules(deny_rules)
         self.custom_limits = tuple(custom_limits)
         self.revoked = tuple(revoked)
-        self.unauthenticated_tier = unauthenticated_tier
+        self.tiers = {tier.name: tier for tier in tiers}
+        self.unauthenticated_tier = self.tiers.get(UNAUTHENTICATED_TIER)
         self.revision = revision
 
 

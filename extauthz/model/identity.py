@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from extauthz.model.catalog import Application
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Any]:
+    return _NOTHING  # shared: dataclasses take no mapping as a plain default
 
 
 class Secret:
@@ -108,7 +112,7 @@ class Identity:
     consumer_key: str = ""
     issuer: str = ""
     scopes: frozenset[str] | None = None
-    claims: Mapping[str, Any] = _NOTHING
+    claims: Mapping[str, Any] = field(default_factory=_nothing)
     subscribed: Mapping[tuple[str, str], str] | None = None
     expires_at_us: int | None = None
     token_id: str = ""

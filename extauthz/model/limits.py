@@ -127,10 +127,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Taking:
-    """The answer of a counter store: was everything charged, and a reading for each charge."""
+    """The answer of a counter store: was everything charged, and a reading for each charge.
+
+    Attributes:
+        at_us: the store's time when it was taken; giving back exactly asks for it.
+    """
 
     charged: bool
     readings: tuple[Reading, ...]
+    at_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

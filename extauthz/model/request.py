@@ -10,6 +10,10 @@ from typing import Any, Final
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
+def _nothing() -> Mapping[str, Any]:
+    return _NOTHING  # shared: dataclasses take no mapping as a plain default
+
+
 class Headers:
     """Immutable header fields; names are lower-case, repeated fields are kept apart.
 
@@ -78,7 +82,7 @@ class Peer:
     principal: str = ""
     certificate: str = field(default="", repr=False)
     service: str = ""
-    labels: Mapping[str, str] = _NOTHING
+    labels: Mapping[str, str] = field(default_factory=_nothing)
 
 
 NO_PEER: Final = Peer()
@@ -110,9 +114,9 @@ class ApiRequest:
     headers: Headers = NO_HEADERS
     source: Peer = NO_PEER
     destination: Peer = NO_PEER
-    context: Mapping[str, str] = _NOTHING
-    metadata: Mapping[str, Any] = _NOTHING
-    route_metadata: Mapping[str, Any] = _NOTHING
+    context: Mapping[str, str] = field(default_factory=_nothing)
+    metadata: Mapping[str, Any] = field(default_factory=_nothing)
+    route_metadata: Mapping[str, Any] = field(default_factory=_nothing)
     sni: str = ""
     body: bytes = field(default=b"", repr=False)
     body_is_partial: bool = False

@@ -4,22 +4,33 @@ Two trees over path segments. The first leads from a base path to the API served
 (longest wins). The second, one for each API, leads through the rest of the path to a
 resource: a literal segment beats a pattern (``report.{format}``), which beats ``{name}``,
 which beats a trailing ``*``; the first segment that differs decides. How many APIs or
-resources there are changes only the size of dictionaries.
+resources there are changes only the size of dictionaries. Where templates overlap, a path
+may go several ways; how many is bounded when the tree is built.
 
 Paths come in normalised (`extauthz.policy.match.normalise_path`), split at ``/``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from extauthz.model.catalog import Api, Resource
 
 ANY_METHOD: Final = "*"
 MAX_SEGMENTS: Final = 128
+MAX_STEPS: Final = 1024
+"""Most places of one API's tree that a path may visit; ordinary APIs stay below 100."""
+
+_PCHAR_AND_TEMPLATE: Final = "-._~!$&'()*+,=:@{}%"
+"""RFC 3986 pchar without ";", and what a template is made of."""
+_ESCAPE: Final = re.compile("%(..?)?")
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9\-._~]")
 
 
 class TemplateError(ValueError):
@@ -49,15 +60,33 @@ class _Node:
         """What takes this place and all below it, by method."""
 
 
-class ResourceTree:
-    """The resources of one API."""
+_NO_ROUTES: Final[dict[str, Route]] = {}
+_NO_NODES: Final[dict[str, _Node]] = {}
+_NO_PATTERNS: Final[list[tuple[str, str, _Node]]] = []
 
-    __slots__ = ("_root",)
+
+class ResourceTree:
+    """The resources of one API.
+
+    Raises:
+        TemplateError: a template cannot be matched, is there twice, or overlaps with the
+            others in so many ways that one path could cost more than `MAX_STEPS`.
+    """
+
+    __slots__ = ("_root", "steps")
 
     def __init__(self, api: Api) -> None:
         self._root = _Node()
         for resource in api.resources:
             self._add(resource.template, Route(api, resource))
+        self.steps: Final = _finish(self._root)
+        """No path visits more places of the tree than this."""
+        if self.steps > MAX_STEPS:
+            raise TemplateError(
+                f"the templates of {api.name} {api.version} overlap in too many ways: one path "
+                f"may have to be compared in {self.steps} steps, and {MAX_STEPS} are the limit; "
+                "use the same parameter, not a literal beside it, where paths share a segment"
+            )
 
     def _add(self, template: str, route: Route) -> None:
         segments = split_template(template)
@@ -79,44 +108,64 @@ class ResourceTree:
 
         An empty set says that no template matches the path at all.
         """
-        allowed: set[str] = set()
         # The base path itself and the base path with a slash are the resource "/".
         if start == len(segments) - 1 and segments[start] == "":
             start += 1
-        wanted = (method, "GET", ANY_METHOD) if method == "HEAD" else (method, ANY_METHOD)
-        for ends in _matches(self._root, segments, start):
-            for name in wanted:
-                if name in ends:
-                    return ends[name]
-            allowed.update(ends)
-        if "GET" in allowed:
-            allowed.add("HEAD")
-        return frozenset(allowed)
+        allowed: set[str] = set()
+        route = _find(self._root, segments, start, method, allowed)
+        return frozenset(allowed) if route is None else route
 
 
 def split_template(template: str) -> list[str]:
-    """A template's segments; ``/`` has none. Raises TemplateError for what cannot be matched."""
+    """A template's segments as a normalised path has them; ``/`` has none.
+
+    What a client has to percent-encode is encoded here: ``/straße`` has the segment
+    ``stra%C3%9Fe``. Raises TemplateError for what cannot be matched.
+    """
     if not template.startswith("/"):
         raise TemplateError(f"a path template starts with a slash: write /{template}")
     if template == "/":
         return []
     segments = template[1:].split("/")
+    if len(segments) > MAX_SEGMENTS:
+        raise TemplateError(
+            f"a template of {len(segments)} segments never matches: "
+            f"requests with more than {MAX_SEGMENTS} are refused"
+        )
     names: set[str] = set()
+    sent: list[str] = []
     for position, segment in enumerate(segments):
         last = position == len(segments) - 1
         if segment == "" and not last:
             raise TemplateError(f"{template} has an empty segment; requests never match it")
-        if segment in (".", "..") or any(mark in segment for mark in "\\;?#\0"):
+        escaped = _ESCAPE.sub(_read_escape, quote(segment, safe=_PCHAR_AND_TEMPLATE))
+        sent.append(escaped)
+        if escaped in (".", "..") or any(mark in segment for mark in "?#"):
             raise TemplateError(
                 f"segment {segment!r} of {template} can never match: requests with "
-                "dot segments, backslashes, semicolons or NUL are refused"
+                "dot segments are refused, and a query or fragment is no part of the path"
             )
         if segment == "**" and not last:
             raise TemplateError(f"** must be the last segment of {template}")
         if "*" in segment and segment not in ("*", "**"):
             raise TemplateError(f"* must be a whole segment, not part of {segment!r}")
         _check_braces(template, segment, names)
-    return segments
+    return sent
+
+
+def _read_escape(escape: re.Match[str]) -> str:
+    """An escape as `normalise_path` leaves it: unreserved characters are never escaped."""
+    try:
+        octet = int(escape[1] or "", 16) if len(escape[0]) == 3 else -1
+    except ValueError:
+        octet = -1
+    if octet < 0x20 or octet == 0x7F or chr(octet) in "/;\\":
+        raise TemplateError(
+            f"{escape[0]} in {escape.string} can never match: requests with backslashes, "
+            "semicolons, control characters, encoded slashes or broken escapes are refused "
+            "(a percent sign itself is written %25)"
+        )
+    return chr(octet) if _UNRESERVED.match(chr(octet)) else escape[0].upper()
 
 
 def _check_braces(template: str, segment: str, names: set[str]) -> None:
@@ -136,7 +185,8 @@ def _check_braces(template: str, segment: str, names: set[str]) -> None:
 def _step(node: _Node, segment: str) -> _Node:
     """The child of a node that a template's segment leads to, made when it is not there."""
     if "{" not in segment and segment != "*":
-        return node.literals.setdefault(segment, _Node())
+        # One string for all APIs: fewer of them to fetch when there are many.
+        return node.literals.setdefault(sys.intern(segment), _Node())
     before, _, named = ("", "", "") if segment == "*" else segment.partition("{")
     after = named.partition("}")[2]
     if not before and not after:
@@ -148,21 +198,35 @@ def _step(node: _Node, segment: str) -> _Node:
             return child
     child = _Node()
     node.patterns.append((before, after, child))
-    # The longest fixed text is the most specific pattern.
-    node.patterns.sort(key=lambda pattern: -len(pattern[0]) - len(pattern[1]))
+    # The longest fixed text is the most specific pattern, then the longest before the name:
+    # no two patterns that fit one segment are equal in both.
+    node.patterns.sort(
+        key=lambda pattern: (len(pattern[0]) + len(pattern[1]), len(pattern[0])), reverse=True
+    )
     return child
 
 
-def _matches(node: _Node, segments: list[str], at: int) -> Iterator[dict[str, Route]]:
-    """Every set of methods whose template matches, the most specific first."""
+def _find(
+    node: _Node, segments: list[str], at: int, method: str, allowed: set[str]
+) -> Route | None:
+    """The most specific route below a node; adds the methods of all that it passes by.
+
+    A tree has one way to each node, and each step takes one segment: no node is visited twice.
+    """
     if at == len(segments):
-        if node.methods:
-            yield node.methods
+        ends = node.methods
+        if ends:
+            route = ends.get(method) or ends.get(ANY_METHOD)
+            if route is not None:
+                return route
+            allowed.update(ends)
     else:
         segment = segments[at]
         child = node.literals.get(segment)
         if child is not None:
-            yield from _matches(child, segments, at + 1)
+            route = _find(child, segments, at + 1, method, allowed)
+            if route is not None:
+                return route
         if segment:
             for prefix, suffix, child in node.patterns:
                 if (
@@ -170,11 +234,41 @@ def _matches(node: _Node, segments: list[str], at: int) -> Iterator[dict[str, Ro
                     and segment.startswith(prefix)
                     and segment.endswith(suffix)
                 ):
-                    yield from _matches(child, segments, at + 1)
+                    route = _find(child, segments, at + 1, method, allowed)
+                    if route is not None:
+                        return route
             if node.parameter is not None:
-                yield from _matches(node.parameter, segments, at + 1)
-    if node.rest:
-        yield node.rest
+                route = _find(node.parameter, segments, at + 1, method, allowed)
+                if route is not None:
+                    return route
+    ends = node.rest
+    if ends:
+        route = ends.get(method) or ends.get(ANY_METHOD)
+        if route is not None:
+            return route
+        allowed.update(ends)
+    return None
+
+
+def _finish(node: _Node) -> int:
+    """Lets GET answer HEAD below a node; gives the most steps that a path can take from it.
+
+    A path follows one literal, but every pattern and the parameter beside it.
+    """
+    for ends in (node.methods, node.rest):
+        if "GET" in ends:
+            ends.setdefault("HEAD", ends["GET"])
+    # What is empty is shared, so that many trees take less memory and are in cache more often.
+    node.methods = node.methods or _NO_ROUTES
+    node.rest = node.rest or _NO_ROUTES
+    node.literals = node.literals or _NO_NODES
+    node.patterns = node.patterns or _NO_PATTERNS
+    steps = 1 + max((_finish(child) for child in node.literals.values()), default=0)
+    for _, _, child in node.patterns:
+        steps += _finish(child)
+    if node.parameter is not None:
+        steps += _finish(node.parameter)
+    return steps
 
 
 class _Base:
@@ -220,7 +314,7 @@ class RouteTable:
         roots = self._wildcard if host.startswith("*") else self._exact
         base = roots.setdefault(host.removeprefix("*"), _Base())
         for segment in base_path.split("/")[1:]:
-            base = base.children.setdefault(segment, _Base())
+            base = base.children.setdefault(sys.intern(segment), _Base())
         if base.api is not None:
             raise BasePathConflict(host, base_path, base.api, api)
         base.api, base.resources = api, tree
@@ -237,7 +331,8 @@ class RouteTable:
                 return found
         wildcards = self._wildcard
         if wildcards:
-            dot = host.find(".")
+            # From 1: the part that a "*" stands for is never empty.
+            dot = host.find(".", 1)
             while dot >= 0 and len(wildcards) > ("" in wildcards):
                 root = wildcards.get(host[dot:])
                 if root is not None:

@@ -1,0 +1,167 @@
+"""Deny rules: what they refuse, and whom."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from extauthz.model.deny_rules import DenyRule, DenyRules, contains, read_address
+
+
+def a_rule(network: str | None = None, *, name: str = "rule", **fields: Any) -> DenyRule:
+    return DenyRule(name=name, network=None if network is None else ip_network(network), **fields)
+
+
+def refused(rules: DenyRules, address: str, api: str = "Pets", version: str = "1") -> str | None:
+    rule = rules.find_for_client(address, api, version)
+    return None if rule is None else rule.name
+
+
+def caller_refused(
+    rules: DenyRules,
+    *,
+    address: str = "192.0.2.1",
+    api: str = "Pets",
+    version: str = "1",
+    application: str = "mobile",
+    user: str = "alice",
+) -> str | None:
+    rule = rules.find_for_caller(address, api, version, application, user)
+    return None if rule is None else rule.name
+
+
+@pytest.mark.parametrize(
+    ("network", "address", "is_refused"),
+    [
+        ("203.0.113.0/24", "203.0.113.0", True),
+        ("203.0.113.0/24", "203.0.113.255", True),
+        ("203.0.113.0/24", "203.0.114.0", False),
+        ("203.0.113.7/32", "203.0.113.7", True),
+        ("203.0.113.7/32", "203.0.113.8", False),
+        ("0.0.0.0/0", "198.51.100.1", True),
+        ("0.0.0.0/0", "2001:db8::1", False),
+        ("::/0", "2001:db8::1", True),
+        ("::/0", "198.51.100.1", False),
+        ("2001:db8::/32", "2001:db8:ffff::1", True),
+        ("2001:db8::/32", "2001:db9::1", False),
+        ("2001:db8::1/128", "2001:0DB8:0:0::1", True),
+        # One client, written in two ways.
+        ("203.0.113.0/24", "::ffff:203.0.113.9", True),
+        ("fe80::/10", "fe80::1%eth0", True),
+        ("0.0.0.0/0", "", False),
+        ("0.0.0.0/0", "nonsense", False),
+        ("0.0.0.0/0", "203.0.113.7:80", False),
+    ],
+)
+def test_a_network_refuses_its_addresses(network: str, address: str, *, is_refused: bool) -> None:
+    rule = a_rule(network)
+    assert refused(DenyRules([rule]), address) == ("rule" if is_refused else None)
+    # A rule with another condition goes the long way, to the same answer.
+    for_api = a_rule(network, api="Pets")
+    assert refused(DenyRules([for_api]), address) == ("rule" if is_refused else None)
+    assert rule.network is not None
+    assert contains(rule.network, *read_address(address)) is is_refused
+
+
+def test_networks_of_many_lengths_are_all_looked_at() -> None:
+    rules = DenyRules(
+        [
+            a_rule("10.0.0.0/8", name="wide"),
+            a_rule("192.0.2.0/30", name="narrow"),
+            a_rule("2001:db8::/32", name="six"),
+        ]
+    )
+    assert refused(rules, "10.200.1.1") == "wide"
+    assert refused(rules, "192.0.2.3") == "narrow"
+    assert refused(rules, "192.0.2.4") is None
+    assert refused(rules, "2001:db8::2") == "six"
+
+
+def test_a_rule_refuses_only_what_fits_every_condition() -> None:
+    rules = DenyRules([a_rule("203.0.113.0/24", api="Pets", version="1")])
+    assert refused(rules, "203.0.113.7") == "rule"
+    assert refused(rules, "203.0.114.7") is None
+    assert refused(rules, "203.0.113.7", api="Dogs") is None
+    assert refused(rules, "203.0.113.7", version="2") is None
+
+
+def test_an_inverted_rule_refuses_all_the_rest() -> None:
+    rules = DenyRules([a_rule("203.0.113.0/24", invert=True)])
+    assert refused(rules, "203.0.113.7") is None
+    assert refused(rules, "198.51.100.1") == "rule"
+    assert refused(rules, "2001:db8::1") == "rule"
+    # Who cannot be placed inside is outside.
+    assert refused(rules, "") == "rule"
+
+
+def test_an_api_can_be_refused_for_all() -> None:
+    rules = DenyRules([a_rule(api="Pets")])
+    assert refused(rules, "198.51.100.1") == "rule"
+    assert refused(rules, "") == "rule"
+    assert refused(rules, "198.51.100.1", api="Dogs") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked", "is_refused"),
+    [
+        ({"application": "mobile"}, {}, True),
+        ({"application": "mobile"}, {"application": "web"}, False),
+        ({"application": "mobile"}, {"application": "Mobile"}, False),
+        ({"user": "alice"}, {}, True),
+        ({"user": "alice"}, {"user": "bob"}, False),
+        ({"user": "alice", "application": "web"}, {}, False),
+        ({"application": "mobile", "api": "Pets"}, {}, True),
+        ({"application": "mobile", "api": "Dogs"}, {}, False),
+        ({"application": "mobile", "version": "2"}, {}, False),
+        ({"network": "192.0.2.0/24", "user": "alice"}, {}, True),
+        ({"network": "192.0.2.0/24", "user": "alice"}, {"address": "198.51.100.1"}, False),
+        ({"application": "mobile", "invert": True}, {}, False),
+        ({"application": "mobile", "invert": True}, {"application": "web"}, True),
+    ],
+)
+def test_refuses_callers(
+    fields: dict[str, Any], asked: dict[str, str], *, is_refused: bool
+) -> None:
+    rules = DenyRules([a_rule(**fields)])
+    assert caller_refused(rules, **asked) == ("rule" if is_refused else None)
+
+
+def test_rules_wait_until_what_they_ask_for_is_known() -> None:
+    of_client, of_caller = a_rule("192.0.2.0/24", name="client"), a_rule(user="alice", name="user")
+    rules = DenyRules([of_caller, of_client])
+    assert (of_client.needs_identity, of_caller.needs_identity) == (False, True)
+    assert refused(rules, "192.0.2.1") == "client"
+    assert refused(rules, "198.51.100.1") is None
+    assert caller_refused(rules) == "user"
+    assert caller_refused(DenyRules([of_client])) is None
+
+
+def test_no_rules_are_empty_and_refuse_nobody() -> None:
+    rules = DenyRules()
+    assert rules.is_empty
+    assert refused(rules, "192.0.2.1") is None
+    assert caller_refused(rules) is None
+
+
+@pytest.mark.parametrize("rule", [a_rule("192.0.2.0/24"), a_rule(api="Pets"), a_rule(user="alice")])
+def test_any_rule_is_not_empty(rule: DenyRule) -> None:
+    assert not DenyRules([rule]).is_empty
+
+
+@pytest.mark.parametrize(
+    ("address", "read"),
+    [
+        ("192.0.2.1", (4, 0xC0000201)),
+        ("::1", (6, 1)),
+        ("::ffff:192.0.2.1", (4, 0xC0000201)),
+        ("fe80::1%eth0", (6, 0xFE800000000000000000000000000001)),
+        ("", (0, 0)),
+        ("192.0.2.256", (0, 0)),
+        ("192.0.2.1/24", (0, 0)),
+        ("010.0.0.1", (0, 0)),
+    ],
+)
+def test_reads_addresses(address: str, read: tuple[int, int]) -> None:
+    assert read_address(address) == read
