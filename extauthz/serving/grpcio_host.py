@@ -1,0 +1,278 @@
+"""Serves a door with grpcio's asyncio server, on asyncio's own event loop or uvloop's.
+
+Bytes go in and out as they are; there are no generated servicers. grpcio cancels a handler's
+task when its caller goes away or its deadline passes, and then sends nothing of ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias, assert_never
+
+import grpc
+
+from extauthz.errors import ExtauthzError
+from extauthz.ports import NO_DEADLINE, Deadline
+from extauthz.serving.door import Door
+from extauthz.serving.listen import ListenAddress, ListenError, remove_stale_socket
+from extauthz.serving.methods import (
+    Call,
+    ClientStreamMethod,
+    Method,
+    RpcFailure,
+    ServerStreamMethod,
+    UnaryMethod,
+)
+from extauthz.serving.tls import TlsFiles, TlsMaterial, TlsReloader
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+_log = logging.getLogger(__name__)
+_MS = 1000
+_STATUS = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostLimits:
+    """Bounds on connections and messages.
+
+    Attributes:
+        max_receive_bytes: a longer request ends in RESOURCE_EXHAUSTED. Envoy sends a whole
+            body here when `with_request_body` asks for it.
+        max_connections: on one listener; more are closed at once.
+        max_concurrent_streams: calls on one connection; more wait at the caller.
+        max_connection_age_s: after this, the caller is asked to connect again, so that new
+            replicas get their share. gRPC spreads it by 10 % either way.
+        max_connection_age_grace_s: how long calls may go on on a connection that is too old.
+        keepalive_time_s: a silent connection is asked this often whether it is still there.
+        keepalive_timeout_s: no answer within this closes it.
+        min_ping_interval_s: callers that ping more often than this are sent away.
+        handshake_timeout_s: a connection must have finished TLS and HTTP/2 set-up by then.
+        reuse_port: lets several processes listen on one TCP port.
+        unix_mode: permissions of a unix socket's file.
+    """
+
+    max_receive_bytes: int = 4 * 1024 * 1024
+    max_connections: int = 10_000
+    max_concurrent_streams: int = 1000
+    max_connection_age_s: float = 1800
+    max_connection_age_grace_s: float = 60
+    keepalive_time_s: float = 60
+    keepalive_timeout_s: float = 20
+    min_ping_interval_s: float = 10
+    handshake_timeout_s: float = 20
+    reuse_port: bool = False
+    unix_mode: int = 0o660
+
+
+class GrpcioHost:
+    """One grpcio server with all listeners of a door. Can be started once."""
+
+    def __init__(
+        self,
+        door: Door,
+        listen: Sequence[ListenAddress],
+        *,
+        tls: TlsFiles | None = None,
+        limits: HostLimits | None = None,
+    ) -> None:
+        if not listen:
+            raise ValueError("a host needs at least one address to listen on")
+        self._door = door
+        self._listen = tuple(listen)
+        self._tls = tls
+        self._limits = limits or HostLimits()
+        self._server: grpc.aio.Server | None = None
+        self._addresses: tuple[ListenAddress, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[ListenAddress, ...]:
+        """Where it listens, with the real port in place of port 0; empty before the start."""
+        return self._addresses
+
+    async def start(self) -> None:
+        """Opens every listener and begins to serve.
+
+        Raises:
+            ListenError: an address cannot be listened on.
+            ConfigError: the TLS files cannot be used.
+        """
+        if self._server is not None:
+            raise RuntimeError("this host was started before")
+        server = grpc.aio.server(handlers=[_Handlers(self._door)], options=_options(self._limits))
+        bound: tuple[ListenAddress, ...] = ()
+        try:
+            for address in self._listen:
+                bound = (*bound, self._bind(server, address))
+        except ExtauthzError:
+            _remove_sockets(bound)
+            raise
+        await server.start()
+        self._server = server
+        self._addresses = bound
+        for address in bound:
+            _log.info("listening on %s%s", address, " with TLS" if self._tls else "")
+
+    async def stop(self, grace_s: float) -> None:
+        """Drains the door, takes no new calls, and cancels what is left after the grace."""
+        self._door.drain()
+        if self._server is not None:
+            await self._server.stop(grace_s)
+            _remove_sockets(self._addresses)
+
+    def _bind(self, server: grpc.aio.Server, address: ListenAddress) -> ListenAddress:
+        # One reloader a listener: each must be told of a change itself.
+        credentials = _credentials(TlsReloader(self._tls)) if self._tls else None
+        if address.path:
+            remove_stale_socket(address.path)
+        try:
+            with _socket_mode(self._limits.unix_mode if address.path else None):
+                if credentials is None:
+                    port = server.add_insecure_port(str(address))
+                else:
+                    port = server.add_secure_port(str(address), credentials)
+        except RuntimeError as exc:
+            raise ListenError(
+                f"{address}: cannot be listened on; is the address this machine's, the port "
+                "free, and may this user take it?"
+            ) from exc
+        return address if address.path else replace(address, port=port)
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """The door's methods as grpcio wants them."""
+
+    def __init__(self, door: Door) -> None:
+        self._by_path = {method.path: _handler(door, method) for method in door.table}
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        return self._by_path.get(handler_call_details.method)
+
+
+def _handler(door: Door, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+    match method:
+        case UnaryMethod():
+            return grpc.unary_unary_rpc_method_handler(_serve_unary(door, method))
+        case ClientStreamMethod():
+            return grpc.stream_unary_rpc_method_handler(_serve_client_stream(door, method))
+        case ServerStreamMethod():
+            return grpc.unary_stream_rpc_method_handler(_serve_server_stream(door, method))
+        case _:
+            assert_never(method)
+
+
+def _serve_unary(
+    door: Door, method: UnaryMethod[Any, Any]
+) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+    async def serve(message: bytes, context: _Context) -> bytes:
+        try:
+            return await door.answer_unary(method, message, _read_call(context))
+        except RpcFailure as failure:
+            await context.abort(_STATUS[failure.code], failure.message)
+
+    return serve
+
+
+def _serve_client_stream(
+    door: Door, method: ClientStreamMethod[Any, Any]
+) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[bytes]]:
+    async def serve(messages: AsyncIterator[bytes], context: _Context) -> bytes:
+        try:
+            return await door.answer_client_stream(method, messages, _read_call(context))
+        except RpcFailure as failure:
+            await context.abort(_STATUS[failure.code], failure.message)
+
+    return serve
+
+
+def _serve_server_stream(
+    door: Door, method: ServerStreamMethod[Any, Any]
+) -> Callable[[bytes, _Context], Awaitable[None]]:
+    async def serve(message: bytes, context: _Context) -> None:
+        answers = door.answer_server_stream(method, message, _read_call(context))
+        try:
+            async with aclosing(answers):
+                async for answer in answers:
+                    await context.write(answer)
+        except RpcFailure as failure:
+            await context.abort(_STATUS[failure.code], failure.message)
+
+    return serve
+
+
+def _read_call(context: _Context) -> Call:
+    remaining_s: float | None = context.time_remaining()
+    return Call(
+        deadline=NO_DEADLINE
+        if remaining_s is None
+        else Deadline(monotonic_s=time.monotonic() + remaining_s),
+        metadata=tuple(context.invocation_metadata() or ()),
+        peer=context.peer(),
+    )
+
+
+def _credentials(reloader: TlsReloader) -> grpc.ServerCredentials:
+    def find_change() -> grpc.ServerCertificateConfiguration | None:
+        material = reloader.find_change()
+        return None if material is None else _configuration(material)
+
+    # TLS 1.2 is the lowest that gRPC's core speaks unless told otherwise.
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(reloader.current),
+        find_change,  # type: ignore[arg-type]  # None means "no change", which the stub forgets
+        require_client_authentication=reloader.current.client_ca_pem is not None,
+    )
+
+
+def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(material.key_pem, material.cert_pem)], root_certificates=material.client_ca_pem
+    )
+
+
+def _options(limits: HostLimits) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", limits.max_receive_bytes),
+        ("grpc.max_allowed_incoming_connections", limits.max_connections),
+        ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+        ("grpc.max_connection_age_ms", round(limits.max_connection_age_s * _MS)),
+        ("grpc.max_connection_age_grace_ms", round(limits.max_connection_age_grace_s * _MS)),
+        ("grpc.keepalive_time_ms", round(limits.keepalive_time_s * _MS)),
+        ("grpc.keepalive_timeout_ms", round(limits.keepalive_timeout_s * _MS)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        (
+            "grpc.http2.min_ping_interval_without_data_ms",
+            round(limits.min_ping_interval_s * _MS),
+        ),
+        ("grpc.server_handshake_timeout_ms", round(limits.handshake_timeout_s * _MS)),
+        # gRPC turns it on by default, and a second process would silently take half the calls.
+        ("grpc.so_reuseport", int(limits.reuse_port)),
+        # Identity alone. The bound on a message's size is held against its compressed bytes.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
+    ]
+
+
+@contextmanager
+def _socket_mode(mode: int | None) -> Iterator[None]:
+    """Gives the socket its permissions as it is made: a chmod afterwards would come too late."""
+    if mode is None:
+        yield
+        return
+    before = os.umask(0o777 & ~mode)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _remove_sockets(addresses: Sequence[ListenAddress]) -> None:
+    for address in addresses:
+        if address.path:
+            Path(address.path).unlink(missing_ok=True)

@@ -1,0 +1,89 @@
+"""Where a door listens: `host:port`, `[v6]:port` or `unix:/path`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from extauthz.errors import ConfigError, ExtauthzError, Problem
+
+MAX_UNIX_PATH_BYTES = 107
+"""`sockaddr_un.sun_path` on Linux, less the closing NUL."""
+
+
+class ListenError(ExtauthzError):
+    """An address cannot be listened on."""
+
+    code = "listen_failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenAddress:
+    """A TCP address, or a unix socket when `path` is set. Port 0 lets the system choose."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def read_listen_address(text: str) -> ListenAddress:
+    """The address that the text names.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if text.startswith("unix:"):
+        return _read_unix(text)
+    host, _, port_text = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise _problem(text, "write an IPv6 address in brackets, like [::1]:9001")
+    if not host:
+        raise _problem(text, "write host:port, like 0.0.0.0:9001, or unix:/path")
+    if not (port_text.isascii() and port_text.isdecimal() and int(port_text) <= 65535):
+        raise _problem(text, "the port must be a number from 0 to 65535")
+    return ListenAddress(host=host, port=int(port_text))
+
+
+def remove_stale_socket(path: str) -> None:
+    """Removes a socket file that nobody listens on any more; does nothing when there is none.
+
+    Raises:
+        ListenError: somebody listens there, or the file is no socket, or cannot be removed.
+    """
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ListenError(f"unix:{path}: there is a file that is no socket; move it away")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            # A full backlog gives EAGAIN: somebody listens, and is busy.
+            if probe.connect_ex(path) not in {errno.ECONNREFUSED, errno.ENOENT}:
+                raise ListenError(f"unix:{path}: another process listens there; stop it first")
+        Path(path).unlink()
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise ListenError(f"unix:{path}: {exc.strerror}") from exc
+
+
+def _read_unix(text: str) -> ListenAddress:
+    path = text.removeprefix("unix:")
+    if not path.startswith("/") or "\0" in path:
+        raise _problem(text, "write the socket's whole path, like unix:/run/extauthz/grpc.sock")
+    if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
+        raise _problem(text, f"a socket's path may have {MAX_UNIX_PATH_BYTES} bytes at most")
+    return ListenAddress(path=path)
+
+
+def _problem(text: str, advice: str) -> ConfigError:
+    return ConfigError([Problem(message=f"cannot listen on {text!r}: {advice}")])

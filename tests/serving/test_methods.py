@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from extauthz.serving.methods import (
+    Call,
+    MethodTable,
+    RpcCode,
+    RpcFailure,
+    UnaryMethod,
+)
+
+
+async def echo(request: bytes, _: Call) -> bytes:
+    return request
+
+
+def a_method(path: str = "/a.Service/Do") -> UnaryMethod[bytes, bytes]:
+    return UnaryMethod(path=path, decode=bytes, handle=echo, encode=bytes)
+
+
+def test_codes_are_those_of_grpc() -> None:
+    assert {code.name: code.value for code in RpcCode} == {
+        code.name: code.value[0] for code in grpc.StatusCode
+    }
+
+
+def test_finds_methods_by_path() -> None:
+    one, two = a_method("/a.Service/One"), a_method("/a.Service/Two")
+    table = MethodTable([one, two])
+    assert table.find("/a.Service/Two") is two
+    assert table.find("/a.Service/Three") is None
+    assert list(table) == [one, two] and len(table) == 2
+
+
+def test_refuses_two_methods_under_one_path() -> None:
+    with pytest.raises(ValueError, match=r"/a\.Service/Do"):
+        MethodTable([a_method(), a_method()])
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "a.Service/Do", "/a.Service", "/a/b/c", "/a.Service/Do "]
+)
+def test_refuses_what_is_no_path(path: str) -> None:
+    with pytest.raises(ValueError, match="not a method path"):
+        a_method(path)
+
+
+def test_a_failure_cannot_be_ok() -> None:
+    with pytest.raises(ValueError, match="OK is not a failure"):
+        RpcFailure(RpcCode.OK, "fine")
+
+
+def test_a_method_fails_as_unavailable_unless_told_otherwise() -> None:
+    assert a_method().failure_code is RpcCode.UNAVAILABLE
+
+
+def test_finds_metadata_in_any_case() -> None:
+    call = Call(metadata=(("x-name", "first"), ("x-name", "second")))
+    assert call.find_metadata("X-Name") == "first"
+    assert call.find_metadata("x-other") is None
