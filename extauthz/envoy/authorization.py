@@ -1,0 +1,171 @@
+"""The ext_authz door: Envoy's question in, Envoy's answer out.
+
+Source: envoy/service/auth/v3/external_auth.proto. A denial is always a DeniedHttpResponse.
+What could not be decided is a failed call, so that the operator's `failure_mode_allow` and
+`status_on_error` apply; or, where configured, an `error_response` (Envoy 1.37 and later).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from extauthz.answers.denial import DenialStyle, HttpAnswer, write_denial
+from extauthz.answers.reasons import MEANINGS
+from extauthz.answers.upstream import UpstreamStyle, write_upstream_changes
+from extauthz.envoy.check_request import read_check_request
+from extauthz.envoy.check_response import (
+    AnswerError,
+    write_allow,
+    write_deny,
+    write_error,
+    write_metadata,
+)
+from extauthz.errors import MalformedRequest
+from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
+from extauthz.model.request import ApiRequest
+from extauthz.ports import Clock, Deadline
+from extauthz.serving.methods import Call, RpcCode, RpcFailure, UnaryMethod
+
+_log = logging.getLogger(__name__)
+
+SERVICE: Final = "envoy.service.auth.v3.Authorization"
+_UNSENDABLE: Final = Denial(
+    reason=Reason.UNAVAILABLE, detail="The caller's identity cannot be sent on."
+)
+
+
+class Decide(Protocol):
+    """What the door asks: the pipeline's `decide`."""
+
+    def __call__(self, request: ApiRequest, *, deadline: Deadline) -> Awaitable[Decision]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerStyle:
+    """How answers look. `error_response`: see the module's text."""
+
+    denial: DenialStyle = DenialStyle()
+    upstream: UpstreamStyle = UpstreamStyle()
+    error_response: bool = False
+
+
+class AuthorizationService:
+    """Answers `envoy.service.auth.v3.Authorization/Check`."""
+
+    def __init__(self, *, decide: Decide, style: AnswerStyle, clock: Clock) -> None:
+        self._decide = decide
+        self._style = style
+        self._clock = clock
+
+    def method(self) -> UnaryMethod[bytes, bytes]:
+        """The row of the method table."""
+        return UnaryMethod(
+            path=f"/{SERVICE}/Check",
+            decode=bytes,
+            handle=self.check,
+            encode=bytes,
+            failure_code=RpcCode.UNAVAILABLE,
+        )
+
+    async def check(self, check_request: bytes, call: Call) -> bytes:
+        """CheckRequest in, CheckResponse out, both serialised.
+
+        Raises:
+            RpcFailure: UNAVAILABLE, when it could not be decided.
+        """
+        try:
+            request = read_check_request(check_request)
+        except MalformedRequest as error:
+            _log.warning("a check request could not be read: %s", error)
+            return self._write_malformed()
+        decision = await self._decide(request, deadline=call.deadline)
+        match decision:
+            case Allow():
+                return self._write_allow(decision, request)
+            case Deny():
+                return self._write_deny(decision, request)
+
+    def _write_allow(self, allow: Allow, request: ApiRequest) -> bytes:
+        changes = write_upstream_changes(allow, request, self._style.upstream)
+        try:
+            return write_allow(
+                set_headers=changes.set_headers,
+                remove_headers=changes.remove_headers,
+                response_headers=changes.response_headers,
+                remove_query_parameters=changes.remove_query,
+                metadata=write_decision_metadata(allow),
+            )
+        except AnswerError as error:
+            # A denial, not a failed call: whoever can choose an identity value could otherwise
+            # slip through where the operator lets failures pass.
+            _log.error("decision %s cannot be sent, so the request is denied: %s", allow.id, error)
+            deny = Deny(id=allow.id, denial=_UNSENDABLE, route=allow.route)
+            answer = write_denial(deny, request, self._style.denial, self._clock.now_us())
+            return _write_answer(answer, write_decision_metadata(deny))
+
+    def _write_deny(self, deny: Deny, request: ApiRequest) -> bytes:
+        answer = write_denial(deny, request, self._style.denial, self._clock.now_us())
+        if deny.reason is not Reason.UNAVAILABLE:
+            return _write_answer(answer, write_decision_metadata(deny))
+        if not self._style.error_response:
+            raise RpcFailure(RpcCode.UNAVAILABLE, MEANINGS[Reason.UNAVAILABLE].title)
+        return write_error(
+            http_status=answer.status,
+            rpc_code=answer.rpc_code,
+            headers=answer.headers,
+            body=answer.body,
+            metadata=write_decision_metadata(deny),
+        )
+
+    def _write_malformed(self) -> bytes:
+        deny = Deny(id="", denial=Denial(reason=Reason.MALFORMED_REQUEST))
+        request = ApiRequest(method="", host="", path="")
+        answer = write_denial(deny, request, self._style.denial, self._clock.now_us())
+        return _write_answer(answer, b"")
+
+
+def _write_answer(answer: HttpAnswer, metadata: bytes) -> bytes:
+    return write_deny(
+        http_status=answer.status,
+        rpc_code=answer.rpc_code,
+        headers=answer.headers,
+        body=answer.body,
+        metadata=metadata,
+    )
+
+
+def write_decision_metadata(decision: Decision) -> bytes:
+    """What access logs read in the namespace ``envoy.filters.http.ext_authz``."""
+    identity, route = decision.identity, decision.route
+    fields: dict[str, str | int | float | bool | list[str]] = {
+        "decision_id": decision.id,
+        "reason": "allowed" if isinstance(decision, Allow) else decision.reason.value,
+    }
+    if route is not None:
+        fields["api"] = route.api.name
+        fields["version"] = route.api.version
+        fields["resource"] = route.resource.template
+    if identity.application is not None:
+        fields["application"] = identity.application.name
+    if identity.consumer_key:
+        fields["consumer_key"] = identity.consumer_key
+    if identity.user:
+        fields["user"] = identity.user
+    if decision.tier:
+        fields["tier"] = decision.tier
+    if decision.limits:
+        fields["limits"] = [status.name for status in decision.limits]
+        fields["remaining"] = min(status.reading.remaining for status in decision.limits)
+        shadowed = [
+            status.name
+            for status in decision.limits
+            if status.reading.exceeded and not status.enforced
+        ]
+        if shadowed:
+            fields["exceeded_unenforced"] = shadowed
+    if isinstance(decision, Deny) and decision.denial.level is not None:
+        fields["level"] = decision.denial.level.value
+    return write_metadata(fields)

@@ -1,0 +1,171 @@
+"""Reads Envoy's CheckRequest (ext_authz v3) into the neutral request value.
+
+Rules:
+
+- What Envoy saw is taken over, not judged: only bytes that are no CheckRequest, or that name
+  no method or path, are refused here.
+- Header fields come as `headers` (a map; Envoy has joined repeated fields with commas) or,
+  with `encode_raw_headers`, as `header_map` (repeated fields kept apart, any bytes). Pseudo
+  headers are left out.
+- The path is cut at the first ``#``, then split at the first ``?``. Nothing is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import unquote
+
+from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Struct, Value
+
+from extauthz.envoy.proto.ext_authz_pb2 import AttributeContext, CheckRequest, HeaderValue, Metadata
+from extauthz.envoy.proto.ext_authz_pb2 import Peer as WirePeer
+from extauthz.errors import MalformedRequest
+from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer
+
+PARTIAL_BODY_HEADER: Final = "x-envoy-auth-partial-body"
+_PSEUDO_HEADERS: Final = (":authority", ":method", ":path", ":scheme", ":protocol")
+_MAX_CACHED_PEER_BYTES: Final = 8192
+_EXACT_FLOAT: Final = 2**53
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def read_check_request(data: bytes) -> ApiRequest:
+    """The request that a serialised envoy.service.auth.v3.CheckRequest asks about.
+
+    Raises:
+        MalformedRequest: the bytes are no CheckRequest, or it has no method or no path.
+    """
+    try:
+        attributes = CheckRequest.FromString(data).attributes
+        source = _find_peer(attributes.source)
+        destination = _find_peer(attributes.destination)
+    except DecodeError as exc:
+        raise MalformedRequest("the message is not a CheckRequest (ext_authz v3)") from exc
+    extensions = attributes.context_extensions
+    http = attributes.request.http
+    method, path = http.method, http.path
+    if not method or not path:
+        raise MalformedRequest(
+            "the CheckRequest names no method or no path; is it a filter for HTTP that asks?"
+        )
+    if "#" in path:
+        path = path[: path.index("#")]
+    path, _, query = path.partition("?")
+    raw = http.header_map.headers
+    headers = _read_header_map(raw) if raw else _read_headers(dict(http.headers))
+    return ApiRequest(
+        method=method,
+        host=read_host(http.host),
+        path=path,
+        query=query or http.query,
+        scheme=http.scheme,
+        protocol=http.protocol,
+        headers=headers,
+        source=source,
+        destination=destination,
+        context=dict(extensions) if extensions else _NOTHING,
+        metadata=_read_metadata(attributes, "metadata_context"),
+        route_metadata=_read_metadata(attributes, "route_metadata_context"),
+        sni=attributes.tls_session.sni,
+        body=http.raw_body or http.body.encode(),
+        # A client may send the header too, beside Envoy's own: any "true" counts.
+        body_is_partial="true" in headers.get_all(PARTIAL_BODY_HEADER),
+        size=http.size,
+        request_id=http.id,
+    )
+
+
+def read_host(authority: str) -> str:
+    """An authority in lower case and without its port; an IPv6 address keeps its brackets.
+
+    What is no host and port is given back whole, so that it is taken for no other host.
+    """
+    # Beyond ASCII, lower() makes a "k" of the Kelvin sign: another host.
+    host = authority.lower() if authority.isascii() else authority
+    if ":" not in host:
+        return host
+    name, _, port = host.rpartition(":")
+    is_port = port == "" or (port.isascii() and port.isdigit())
+    is_name = name[:1] == "[" and name[-1:] == "]" if ":" in name else name != ""
+    return name if is_port and is_name else host
+
+
+def _read_headers(fields: dict[str, str]) -> Headers:
+    for name in _PSEUDO_HEADERS:
+        fields.pop(name, None)
+    # Envoy's names are lower-case; to see that once is quicker than to lower each.
+    return Headers.of_lower_case(fields) if "".join(fields).islower() else Headers(fields)
+
+
+def _read_header_map(entries: Iterable[HeaderValue]) -> Headers:
+    raw = [(entry.key, entry.raw_value or entry.value.encode()) for entry in entries]
+    try:
+        fields = {name: value.decode() for name, value in raw}
+    except UnicodeDecodeError:
+        fields = {}
+    if len(fields) == len(raw):
+        return _read_headers(fields)
+    return Headers((name, _read_text(value)) for name, value in raw if name[:1] != ":")
+
+
+def _read_text(value: bytes) -> str:
+    """UTF-8, or else Latin-1, in which every byte means something (RFC 9110 5.5, obs-text)."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _find_peer(data: bytes) -> Peer:
+    if not data:
+        return NO_PEER
+    return _cached_peer(data) if len(data) <= _MAX_CACHED_PEER_BYTES else _read_peer(data)
+
+
+def _read_peer(data: bytes) -> Peer:
+    peer = WirePeer.FromString(data)
+    return Peer(
+        address=peer.address.socket_address.address,
+        principal=peer.principal,
+        certificate=unquote(peer.certificate),
+        service=peer.service,
+        labels=MappingProxyType(dict(peer.labels)),
+    )
+
+
+_cached_peer = lru_cache(maxsize=1024)(_read_peer)
+
+
+def _read_metadata(attributes: AttributeContext, field: str) -> Mapping[str, Any]:
+    if not attributes.HasField(field):
+        return _NOTHING
+    metadata: Metadata = getattr(attributes, field)
+    return {name: _read_struct(struct) for name, struct in metadata.filter_metadata.items()}
+
+
+def _read_struct(struct: Struct) -> dict[str, Any]:
+    # The parser bounds the nesting (100 messages), and so the recursion.
+    return {name: _read_value(value) for name, value in struct.fields.items()}
+
+
+def _read_value(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return _read_struct(value.struct_value)
+        case "list_value":
+            return [_read_value(item) for item in value.list_value.values]
+        case "number_value":
+            number = value.number_value
+            # JSON's 3 is a double on this wire; NaN and infinity are no integers.
+            exact = number.is_integer() and abs(number) <= _EXACT_FLOAT
+            return int(number) if exact else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case _:
+            return None

@@ -1,0 +1,297 @@
+"""Writes Envoy's CheckResponse (ext_authz v3) from plain values.
+
+Rules:
+
+- A header that tells the upstream who calls replaces what the client sent: it carries both
+  `append: false` (all that Envoy up to 1.36 reads) and `append_action:
+  OVERWRITE_IF_EXISTS_OR_ADD` (Envoy 1.37.0 appends without it). An empty one is removed
+  instead, since Envoy may drop an empty header and keep the client's.
+- A name never stands among the headers to set and to remove: Envoy removes after it adds.
+- Nothing unchecked reaches the wire: names are tokens (RFC 9110 5.6.2), values hold no control
+  characters, everything is bounded. An allow that cannot be said so is no allow: it raises. A
+  denial always goes out: what cannot be said is left out of it.
+
+The messages are put together by hand, from cached pieces: that takes less than half the time
+of the protobuf library's builders. `ext_authz.proto` is the reference; the tests read every
+field back with two other codecs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import ClassVar, Final, TypeAlias
+
+from extauthz.errors import ExtauthzError
+
+MAX_VALUE_BYTES: Final = 8192
+MAX_BODY_BYTES: Final = 4096
+MAX_METADATA_CHARACTERS: Final = 1024
+MAX_METADATA_ITEMS: Final = 64
+"""Longer strings and lists are cut in dynamic metadata: it is for logs."""
+
+MetadataValue: TypeAlias = "str | float | bool | Sequence[MetadataValue] | None"
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
+_CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_PATH: Final = re.compile(r"/[!-~]*")
+_FRAMING: Final = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+"""Headers that say where a message ends or where it goes; only the proxy may set them."""
+
+# Tags: field number * 8 + 2 (length-delimited), + 0 (varint) or + 1 (eight bytes).
+_STATUS: Final = b"\x0a"  # CheckResponse.status
+_DENIED: Final = b"\x12"  # CheckResponse.denied_response
+_OK: Final = b"\x1a"  # CheckResponse.ok_response
+_METADATA: Final = b"\x22"  # CheckResponse.dynamic_metadata
+_ERROR: Final = b"\x2a"  # CheckResponse.error_response
+_CODE: Final = b"\x08"  # Status.code and HttpStatus.code
+_HTTP_STATUS: Final = b"\x0a"  # DeniedHttpResponse.status
+_HEADERS: Final = b"\x12"  # OkHttpResponse.headers and DeniedHttpResponse.headers
+_BODY: Final = b"\x1a"  # DeniedHttpResponse.body
+_TO_REMOVE: Final = b"\x2a"  # OkHttpResponse.headers_to_remove
+_RESPONSE_HEADERS: Final = b"\x32"  # OkHttpResponse.response_headers_to_add
+_QUERY_TO_REMOVE: Final = b"\x42"  # OkHttpResponse.query_parameters_to_remove
+_HEADER: Final = b"\x0a"  # HeaderValueOption.header
+_KEY: Final = b"\x0a"  # HeaderValue.key and the key of a map's entry
+_VALUE: Final = b"\x12"  # HeaderValue.value and the value of a map's entry
+_OVERWRITE: Final = b"\x12\x00\x18\x02"  # append: false, append_action: OVERWRITE_IF_EXISTS_OR_ADD
+_BESIDE: Final = b""  # append not set, append_action: APPEND_IF_EXISTS_OR_ADD (0)
+_FIELDS: Final = b"\x0a"  # Struct.fields and ListValue.values
+_NULL: Final = b"\x08\x00"  # Value.null_value
+_NUMBER: Final = b"\x11"  # Value.number_value
+_STRING: Final = b"\x1a"  # Value.string_value
+_TRUE: Final = b"\x20\x01"  # Value.bool_value
+_FALSE: Final = b"\x20\x00"
+_LIST: Final = b"\x32"  # Value.list_value
+
+_STATUS_OK: Final = b"\x0a\x00"
+_PERMISSION_DENIED: Final = 7
+
+
+class AnswerError(ExtauthzError):
+    """An allow that cannot be said on the wire, like an identity with a line break in it."""
+
+    code: ClassVar[str] = "answer_invalid"
+
+
+def write_allow(
+    *,
+    set_headers: Sequence[tuple[str, str]] = (),
+    remove_headers: Sequence[str] = (),
+    response_headers: Sequence[tuple[str, str]] = (),
+    remove_query_parameters: Sequence[str] = (),
+    metadata: bytes = b"",
+) -> bytes:
+    """A serialised CheckResponse that lets the request pass.
+
+    Args:
+        set_headers: replace the client's on the way to the upstream; ``:path`` rewrites the
+            path. A name without value is removed.
+        remove_headers: do not reach the upstream, unless they are set.
+        response_headers: replace the upstream's on the way to the client; of a name that
+            comes again, and of ``set-cookie``, all stand side by side.
+        metadata: from `write_metadata`.
+
+    Raises:
+        AnswerError: a name or value that no header may have. The request must not pass then.
+    """
+    names = {name.lower() for name, _ in set_headers}
+    parts = [_set_header(name, value) for name, value in set_headers]
+    parts += [_remove_header(name) for name in remove_headers if name.lower() not in names]
+    if response_headers:
+        parts += _response_headers(_RESPONSE_HEADERS, response_headers)
+    parts += [_remove_query_parameter(name) for name in remove_query_parameters]
+    return _STATUS_OK + _field(_OK, b"".join(parts)) + _metadata(metadata)
+
+
+def write_deny(
+    *,
+    http_status: int,
+    rpc_code: int,
+    headers: Sequence[tuple[str, str]] = (),
+    body: str = "",
+    metadata: bytes = b"",
+) -> bytes:
+    """A serialised CheckResponse that answers the client in the upstream's place.
+
+    Never fails, since a denial that is not sent may let the request pass (Envoy's
+    `failure_mode_allow`). Headers that cannot be written are left out, a long body is cut,
+    a status outside 300 to 599 becomes 403, and an RPC code that would allow becomes 7.
+    """
+    return _refusal(_DENIED, http_status, rpc_code, headers, body, metadata)
+
+
+def write_error(
+    *,
+    http_status: int,
+    rpc_code: int,
+    headers: Sequence[tuple[str, str]] = (),
+    body: str = "",
+    metadata: bytes = b"",
+) -> bytes:
+    """A serialised CheckResponse that says that it could not be decided; never fails.
+
+    For Envoy 1.37 and newer, which then applies `failure_mode_allow`, or answers the client
+    with this status, headers and body. An older one answers 403.
+    """
+    return _refusal(_ERROR, http_status, rpc_code, headers, body, metadata)
+
+
+def write_metadata(fields: Mapping[str, MetadataValue]) -> bytes:
+    """A serialised google.protobuf.Struct for the `metadata` of an answer.
+
+    Numbers become doubles (exact up to 2**53). NaN and infinity, which JSON cannot say,
+    become null. Strings are cut at MAX_METADATA_CHARACTERS,
+    lists at MAX_METADATA_ITEMS.
+    """
+    return b"".join(
+        [
+            _struct_entry(name, value)
+            if isinstance(value, (str, int, float))
+            else _entry(name, value)
+            for name, value in fields.items()
+        ]
+    )
+
+
+def _refusal(
+    tag: bytes,
+    http_status: int,
+    rpc_code: int,
+    headers: Sequence[tuple[str, str]],
+    body: str,
+    metadata: bytes,
+) -> bytes:
+    code = rpc_code if 0 < rpc_code <= 16 else _PERMISSION_DENIED
+    status = http_status if 300 <= http_status <= 599 else 403
+    parts = [_field(_HTTP_STATUS, _CODE + _varint(status))]
+    parts += _response_headers(_HEADERS, [field for field in headers if _is_writable(field)])
+    if body:
+        parts.append(_field(_BODY, _cut(body)))
+    return (
+        _field(_STATUS, _CODE + _varint(code)) + _field(tag, b"".join(parts)) + _metadata(metadata)
+    )
+
+
+def _metadata(metadata: bytes) -> bytes:
+    return _field(_METADATA, metadata) if metadata else b""
+
+
+@lru_cache(maxsize=2048)
+def _set_header(name: str, value: str) -> bytes:
+    if not value:
+        return _remove_header(name)
+    return _field(_HEADERS, _header(name, value, may_be_path=True) + _OVERWRITE)
+
+
+@lru_cache(maxsize=256)
+def _remove_header(name: str) -> bytes:
+    if not _TOKEN.fullmatch(name):
+        raise AnswerError(f"{name[:64]!r} is no header name that can be removed")
+    return _field(_TO_REMOVE, name.lower().encode())
+
+
+@lru_cache(maxsize=256)
+def _remove_query_parameter(name: str) -> bytes:
+    if not name or _CONTROL.search(name) or len(name) > 256:
+        raise AnswerError(f"{name[:64]!r} is no query parameter's name that can be removed")
+    return _field(_QUERY_TO_REMOVE, name.encode())
+
+
+def _response_headers(tag: bytes, fields: Sequence[tuple[str, str]]) -> list[bytes]:
+    parts = []
+    seen = {"set-cookie"}
+    for name, value in fields:
+        how = _BESIDE if name.lower() in seen else _OVERWRITE
+        parts.append(_response_header(tag, name, value, how))
+        seen.add(name.lower())
+    return parts
+
+
+@lru_cache(maxsize=2048)
+def _response_header(tag: bytes, name: str, value: str, how: bytes) -> bytes:
+    return _field(tag, _header(name, value) + how)
+
+
+def _header(name: str, value: str, *, may_be_path: bool = False) -> bytes:
+    """A checked HeaderValueOption.header. Errors name the header, never its value."""
+    is_path = may_be_path and name == ":path"
+    if not is_path and not _TOKEN.fullmatch(name):
+        raise AnswerError(f"{name[:64]!r} is no header name that can be set")
+    name = name.lower()
+    if name in _FRAMING:
+        raise AnswerError(f"{name!r} is the proxy's to set; leave it out")
+    if is_path and not _PATH.fullmatch(value):
+        raise AnswerError("the value for ':path' is no path")
+    # Upstreams strip white space at the ends, so that two values would read the same there.
+    if not (value.isascii() and value.isprintable()) and _CONTROL.search(value):
+        raise AnswerError(f"the value for header {name!r} has a control character")
+    if value != value.strip():
+        raise AnswerError(f"the value for header {name!r} begins or ends with white space")
+    written = value.encode()
+    if len(written) > MAX_VALUE_BYTES:
+        raise AnswerError(f"the value for header {name!r} is over {MAX_VALUE_BYTES} bytes long")
+    return _field(_HEADER, _field(_KEY, name.encode()) + _field(_VALUE, written))
+
+
+def _is_writable(field: tuple[str, str]) -> bool:
+    try:
+        _response_header(_HEADERS, field[0], field[1], _OVERWRITE)
+    except AnswerError:
+        return False
+    return True
+
+
+def _cut(body: str) -> bytes:
+    written = body.encode(errors="replace")
+    if len(written) <= MAX_BODY_BYTES:
+        return written
+    return written[:MAX_BODY_BYTES].decode(errors="ignore").encode()
+
+
+def _entry(name: str, value: MetadataValue) -> bytes:
+    key = _field(_KEY, name.encode(errors="replace"))
+    return _field(_FIELDS, key + _field(_VALUE, _value(value)))
+
+
+# Typed: 1, 1.0 and True are equal, but do not read the same.
+_struct_entry = lru_cache(maxsize=2048, typed=True)(_entry)
+
+
+def _value(value: MetadataValue) -> bytes:
+    """A google.protobuf.Value."""
+    if isinstance(value, str):
+        return _field(_STRING, value[:MAX_METADATA_CHARACTERS].encode(errors="replace"))
+    if isinstance(value, bool):
+        return _TRUE if value else _FALSE
+    if isinstance(value, (int, float)):
+        try:
+            number = float(value)
+        except OverflowError:
+            return _NULL
+        return _NUMBER + struct.pack("<d", number) if math.isfinite(number) else _NULL
+    if value is None:
+        return _NULL
+    return _field(
+        _LIST, b"".join([_field(_FIELDS, _value(item)) for item in value[:MAX_METADATA_ITEMS]])
+    )
+
+
+def _field(tag: bytes, payload: bytes) -> bytes:
+    """A length-delimited field."""
+    size = len(payload)
+    if size < 128:
+        return b"%b%c%b" % (tag, size, payload)
+    return tag + _varint(size) + payload
+
+
+def _varint(number: int) -> bytes:
+    written = bytearray()
+    while number > 127:
+        written.append(number & 127 | 128)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
