@@ -1,0 +1,57 @@
+"""``extauthz key``: makes an API key, or hashes one. The key itself is shown once, here."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import hmac
+import secrets
+import sys
+from pathlib import Path
+from typing import Final
+
+from extauthz.document import read_file
+
+_BYTES: Final = 32
+_PREFIX: Final = "xak_"
+"""Lets secret scanners find keys that leaked into a repository."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="new|hash")
+    for name, summary in (
+        ("new", "make a key and print it with its hash"),
+        ("hash", "hash the key on standard input"),
+    ):
+        action = actions.add_parser(name, help=summary)
+        action.add_argument(
+            "--pepper-file",
+            type=Path,
+            metavar="FILE",
+            help="hash with HMAC-SHA-256 under this secret (settings: api_key_pepper_file)",
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the line that goes into a catalog."""
+    pepper = None
+    if arguments.pepper_file is not None:
+        pepper = read_file(arguments.pepper_file, max_bytes=4096).strip()
+    if arguments.action == "new":
+        key = _PREFIX + secrets.token_urlsafe(_BYTES)
+        print(f"key: {key}")
+    else:
+        key = sys.stdin.readline().strip()
+        if not key:
+            print("extauthz: no key came on standard input", file=sys.stderr)
+            return 1
+    print(write_digest(key, pepper))
+    return 0
+
+
+def write_digest(key: str, pepper: bytes | None = None) -> str:
+    """A key's digest as a catalog holds it: ``sha256: …`` or ``hmac_sha256: …``."""
+    if pepper is None:
+        return f"sha256: {hashlib.sha256(key.encode()).hexdigest()}"
+    return f"hmac_sha256: {hmac.digest(pepper, key.encode(), 'sha256').hex()}"

@@ -1,0 +1,74 @@
+"""``extauthz validate``: checks settings and catalog, and prints every problem."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from extauthz.catalog.file import FileCatalogSource
+from extauthz.config import DEFAULT_FILE, read_settings
+from extauthz.document import decode_source, read_file, read_mapping
+from extauthz.errors import ConfigError, ExtauthzError, Problem
+from extauthz.model.catalog import Catalog
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's arguments."""
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="FILE|DIR",
+        help="settings files, catalog files or folders of catalog files; what is given together "
+        f"is one catalog (default: {DEFAULT_FILE} and the catalog that it names)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 1 when there is any problem."""
+    paths: list[Path] = arguments.paths or [Path(DEFAULT_FILE)]
+    problems: list[Problem] = []
+    catalog_files: list[Path] = []
+    for path in paths:
+        try:
+            if path.is_file() and _is_settings(path):
+                catalog_files += read_settings(path).catalog.files
+            else:
+                catalog_files.append(path)
+        except ConfigError as error:
+            problems += error.problems
+    if catalog_files:
+        try:
+            catalog = asyncio.run(FileCatalogSource(catalog_files).load())
+        except ConfigError as error:
+            problems += error.problems
+        except ExtauthzError as error:
+            problems.append(Problem(message=str(error)))
+        else:
+            print(_summary(catalog))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _is_settings(path: Path) -> bool:
+    """Settings name a catalog; a catalog never does."""
+    tree = read_mapping(decode_source(str(path), read_file(path)))
+    return "catalog" in tree or "listen" in tree or "server" in tree
+
+
+def _summary(catalog: Catalog) -> str:
+    counts: Iterable[tuple[int, str]] = (
+        (len(catalog.apis), "APIs"),
+        (sum(len(api.resources) for api in catalog.apis.values()), "resources"),
+        (len(catalog.applications), "applications"),
+        (len(catalog.subscriptions), "subscriptions"),
+        (len(catalog.tiers), "tiers"),
+        (len(catalog.issuers), "issuers"),
+    )
+    return "good: " + ", ".join(f"{count} {what}" for count, what in counts)

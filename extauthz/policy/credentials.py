@@ -1,0 +1,123 @@
+"""Finds what a caller presents as its credential. Nothing is believed here.
+
+A credential is single. One that arrives twice, comma-joined (how a proxy folds two fields into
+one), or in two places with different values, is ambiguous: whoever reads it next might take
+the other one. Names in the query are compared as they are sent, so that what is found here is
+what the proxy takes out again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote_plus
+
+from extauthz.model.catalog import Api
+from extauthz.model.decision import Denial, Reason
+from extauthz.model.identity import Credential, Place, PlaceKind, Secret, SecurityScheme
+from extauthz.model.request import ApiRequest
+
+_BEARER_SCHEMES: Final = frozenset({SecurityScheme.JWT, SecurityScheme.OPAQUE})
+
+AMBIGUOUS: Final = Denial(
+    reason=Reason.AMBIGUOUS_CREDENTIALS,
+    detail="The credential was sent more than once; send it once, in one place.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialPlaces:
+    """Where credentials may stand, unless an API says otherwise.
+
+    Attributes:
+        bearer: in a header the value may begin with "Bearer"; in ``authorization`` it must.
+        api_key: as it is.
+    """
+
+    bearer: tuple[Place, ...] = (Place(PlaceKind.HEADER, "authorization"),)
+    api_key: tuple[Place, ...] = (
+        Place(PlaceKind.HEADER, "x-api-key"),
+        Place(PlaceKind.HEADER, "apikey"),
+        Place(PlaceKind.QUERY, "apikey"),
+    )
+
+    def of_bearer(self, api: Api) -> tuple[Place, ...]:
+        """Where this API's bearer tokens stand."""
+        if api.bearer_header is None:
+            return self.bearer
+        return (Place(PlaceKind.HEADER, api.bearer_header),)
+
+    def of_api_key(self, api: Api) -> tuple[Place, ...]:
+        """Where this API's keys stand."""
+        return self.api_key if api.api_key_places is None else api.api_key_places
+
+    def of_schemes(self, api: Api, security: tuple[SecurityScheme, ...]) -> tuple[Place, ...]:
+        """Every place that may hold a credential for one of the schemes."""
+        places: tuple[Place, ...] = ()
+        if not _BEARER_SCHEMES.isdisjoint(security):
+            places = self.of_bearer(api)
+        if SecurityScheme.API_KEY in security:
+            places += self.of_api_key(api)
+        return places
+
+
+def find_bearer(request: ApiRequest, places: tuple[Place, ...]) -> Credential | Denial | None:
+    """The bearer token (RFC 6750 section 2.1, scheme in any case), or None."""
+    return _find(request, places, SecurityScheme.JWT)
+
+
+def find_api_key(request: ApiRequest, places: tuple[Place, ...]) -> Credential | Denial | None:
+    """The API key, or None."""
+    return _find(request, places, SecurityScheme.API_KEY)
+
+
+def _find(
+    request: ApiRequest, places: tuple[Place, ...], scheme: SecurityScheme
+) -> Credential | Denial | None:
+    found: tuple[str, Place] | None = None
+    for place in places:
+        values = _values_at(request, place)
+        if not values:
+            continue
+        if len(values) > 1:
+            return AMBIGUOUS
+        value = values[0]
+        if scheme is SecurityScheme.JWT and place.kind is PlaceKind.HEADER:
+            value = _strip_bearer(value, required=place.name == "authorization")
+        if "," in value:
+            return AMBIGUOUS
+        if not value:
+            continue
+        if found is not None and found[0] != value:
+            return AMBIGUOUS
+        found = found or (value, place)
+    if found is None:
+        return None
+    return Credential(scheme=scheme, secret=Secret(found[0]), place=found[1])
+
+
+def _strip_bearer(value: str, *, required: bool) -> str:
+    scheme, _, token = value.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return "" if required else value.strip()
+
+
+def _values_at(request: ApiRequest, place: Place) -> tuple[str, ...]:
+    match place.kind:
+        case PlaceKind.HEADER:
+            return request.headers.get_all(place.name)
+        case PlaceKind.QUERY:
+            if not request.query:
+                return ()
+            pairs = (pair.partition("=") for pair in request.query.split("&"))
+            return tuple(unquote_plus(value) for name, _, value in pairs if name == place.name)
+        case PlaceKind.COOKIE:
+            crumbs = [
+                crumb.strip().partition("=")
+                for field in request.headers.get_all("cookie")
+                for crumb in field.split(";")
+            ]
+            return tuple(value.strip('"') for name, _, value in crumbs if name == place.name)
+        case PlaceKind.CONNECTION:
+            return ()

@@ -1,0 +1,288 @@
+"""Decides: match, authenticate, subscription, scopes, rate limits; in this order.
+
+One decision reads one catalog snapshot. Each step is a plain function that returns what it
+found or a `Denial`; this is the only place that puts them in order, and with the authenticator
+the only one that waits. `Allow` is built on the last line: nothing starts from it. Whatever
+goes wrong on the way is UNAVAILABLE.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from itertools import count
+from typing import Final
+
+from extauthz.errors import BackendError
+from extauthz.model.catalog import Catalog, Subscription
+from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
+from extauthz.model.identity import ANONYMOUS, Identity
+from extauthz.model.limits import LimitStatus, Taking
+from extauthz.model.request import ApiRequest
+from extauthz.model.routes import Route
+from extauthz.policy.authenticate import Authenticator
+from extauthz.policy.client_address import read_client_address
+from extauthz.policy.credentials import CredentialPlaces
+from extauthz.policy.match import UnnormalisedPath, check_route
+from extauthz.policy.rate_limit import PlannedLimit, RateLimitPlanner, judge
+from extauthz.policy.scopes import check_scopes
+from extauthz.policy.subscription import check_subscription
+from extauthz.ports import NO_DEADLINE, Clock, CounterStore, Deadline, DecisionObserver
+
+_log = logging.getLogger(__name__)
+
+_UNAVAILABLE: Final = Denial(reason=Reason.UNAVAILABLE, detail="Try again in a moment.")
+
+
+class Step(Enum):
+    """The steps, in their order."""
+
+    MATCH = "match"
+    DENY_RULES = "deny rules"
+    AUTHENTICATE = "authenticate"
+    SUBSCRIPTION = "subscription"
+    SCOPES = "scopes"
+    RATE_LIMITS = "rate limits"
+
+
+class Steps(Enum):
+    """Which steps a caller wants. Mixer asks twice: Check, then Quota."""
+
+    ALL = "all"
+    UP_TO_SCOPES = "up to scopes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineRules:
+    """What an installation says about every request.
+
+    Attributes:
+        trusted_hops: proxies of our own in front of the Envoy that asks.
+    """
+
+    unnormalised: UnnormalisedPath = UnnormalisedPath.REFUSE
+    trusted_hops: int = 0
+    places: CredentialPlaces = CredentialPlaces()
+
+
+Note = Callable[[Step, object], None]
+"""Is told what a step found, for a person who asks why."""
+
+
+def _note_nothing(_step: Step, _found: object) -> None:
+    pass
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a decision has come: what is known when it is refused half-way."""
+
+    route: Route | None = None
+    identity: Identity = ANONYMOUS
+    subscription: Subscription | None = None
+    tier: str = ""
+    limits: tuple[LimitStatus, ...] = ()
+    rewritten_path: str | None = None
+
+
+class Pipeline:
+    """Decides on requests.
+
+    catalog: gives the snapshot that is current now.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Callable[[], Catalog],
+        authenticator: Authenticator,
+        counters: CounterStore,
+        clock: Clock,
+        rules: PipelineRules,
+        observers: Sequence[DecisionObserver] = (),
+    ) -> None:
+        self._catalog = catalog
+        self._authenticator = authenticator
+        self._counters = counters
+        self._clock = clock
+        self._rules = rules
+        self._observers = tuple(observers)
+        self._planner: tuple[Catalog, RateLimitPlanner] | None = None
+        self._ids = count(1)
+        self._id_prefix = secrets.token_hex(6)
+
+    async def decide(
+        self,
+        request: ApiRequest,
+        *,
+        steps: Steps = Steps.ALL,
+        deadline: Deadline = NO_DEADLINE,
+        charge: bool = True,
+        note: Note = _note_nothing,
+    ) -> Decision:
+        """Allow or deny. Raises nothing but cancellation.
+
+        charge: False looks at the limits and takes nothing.
+        note: is told what each step found.
+        """
+        started_ns = time.perf_counter_ns()
+        progress = _Progress()
+        try:
+            denial = await self._judge(
+                request, progress, steps, deadline, note, charge=charge
+            )
+        except BackendError as error:
+            _log.warning("could not decide: %s: %s", error.code, error)
+            denial = _UNAVAILABLE
+        except Exception:  # noqa: BLE001  (no failure of any kind may become an allow)
+            _log.exception("could not decide because of a defect; the request is denied")
+            denial = _UNAVAILABLE
+        if denial is None and _has_passed(deadline):
+            denial = _UNAVAILABLE
+        decision = self._conclude(denial, progress)
+        duration_us = (time.perf_counter_ns() - started_ns) // 1000
+        for observer in self._observers:
+            try:
+                observer.observe(request, decision, duration_us)
+            except Exception:  # noqa: BLE001  (telemetry must not change decisions)
+                _log.exception("a decision observer failed; the decision stands")
+        return decision
+
+    async def _judge(
+        self,
+        request: ApiRequest,
+        progress: _Progress,
+        steps: Steps,
+        deadline: Deadline,
+        note: Note,
+        *,
+        charge: bool,
+    ) -> Denial | None:
+        """The first denial, or None when no step refuses. Notes what it learns in `progress`."""
+        catalog = self._catalog()
+
+        match = check_route(catalog, request, self._rules.unnormalised)
+        note(Step.MATCH, match)
+        if isinstance(match, Denial):
+            return match
+        route = progress.route = match.route
+        progress.rewritten_path = match.rewritten_path
+        api = route.api
+
+        client_address = read_client_address(request, self._rules.trusted_hops)
+        if not catalog.deny_rules.is_empty:
+            rule = catalog.deny_rules.find_for_client(client_address, api.name, api.version)
+            note(Step.DENY_RULES, rule)
+            if rule is not None:
+                return _BLOCKED
+
+        identity = await self._authenticator.identify(
+            request, route, catalog, client_address, deadline
+        )
+        note(Step.AUTHENTICATE, identity)
+        if isinstance(identity, Denial):
+            return identity
+        progress.identity = identity
+
+        if not catalog.deny_rules.is_empty:
+            application = identity.application.name if identity.application else ""
+            rule = catalog.deny_rules.find_for_caller(
+                client_address, api.name, api.version, application, identity.user
+            )
+            note(Step.DENY_RULES, rule)
+            if rule is not None:
+                return _BLOCKED
+
+        subscribed = check_subscription(catalog, api, identity)
+        note(Step.SUBSCRIPTION, subscribed)
+        if isinstance(subscribed, Denial):
+            return subscribed
+        progress.subscription = subscribed.subscription
+        if subscribed.tier is not None:
+            progress.tier = subscribed.tier.name
+
+        denial = check_scopes(route.resource, identity)
+        note(Step.SCOPES, denial)
+        if denial is not None or steps is Steps.UP_TO_SCOPES:
+            return denial
+
+        planner = self._find_planner(catalog)
+        planned = planner.plan_charges(
+            route,
+            identity,
+            subscribed.subscription,
+            request,
+            client_address,
+            self._clock.now_us(),
+            subscription_tier=subscribed.tier,
+            cost=None if charge else 0,
+        )
+        if not planned:
+            note(Step.RATE_LIMITS, ())
+            return None
+        taking = await self._counters.take([one.charge for one in planned], deadline=deadline)
+        if not charge:
+            taking = _judge_peek(planned, taking, route.resource.cost)
+        progress.limits, denial = judge(planned, taking)
+        note(Step.RATE_LIMITS, denial or progress.limits)
+        return denial
+
+    def _find_planner(self, catalog: Catalog) -> RateLimitPlanner:
+        if self._planner is None or self._planner[0] is not catalog:
+            self._planner = (catalog, RateLimitPlanner(catalog))
+        return self._planner[1]
+
+    def _conclude(self, denial: Denial | None, progress: _Progress) -> Decision:
+        decision_id = f"{self._id_prefix}-{next(self._ids):x}"
+        route = progress.route
+        if denial is not None or route is None:
+            return Deny(
+                id=decision_id,
+                denial=denial or _UNAVAILABLE,
+                route=route,
+                identity=progress.identity,
+                subscription=progress.subscription,
+                tier=progress.tier,
+                limits=progress.limits,
+            )
+        places = (
+            ()
+            if route.api.forward_credentials
+            else self._rules.places.of_schemes(route.api, route.resource.security)
+        )
+        return Allow(
+            id=decision_id,
+            route=route,
+            identity=progress.identity,
+            subscription=progress.subscription,
+            tier=progress.tier,
+            limits=progress.limits,
+            credential_places=places,
+            rewritten_path=progress.rewritten_path,
+        )
+
+
+_BLOCKED: Final = Denial(reason=Reason.BLOCKED, detail="The caller is blocked.")
+
+
+def _has_passed(deadline: Deadline) -> bool:
+    return deadline.monotonic_s is not None and time.monotonic() >= deadline.monotonic_s
+
+
+def _judge_peek(planned: Sequence[PlannedLimit], taking: Taking, cost: int) -> Taking:
+    """What a look at the counters says that taking `cost` would have said."""
+    readings = tuple(
+        replace(reading, exceeded=True, retry_after_us=reading.reset_us)
+        if reading.remaining < cost
+        else reading
+        for reading in taking.readings
+    )
+    refused = any(
+        reading.exceeded and one.charge.enforced
+        for one, reading in zip(planned, readings, strict=True)
+    )
+    return Taking(not refused, readings)

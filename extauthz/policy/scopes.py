@@ -1,0 +1,26 @@
+"""Says whether a token's scopes cover what a resource asks for."""
+
+from __future__ import annotations
+
+from extauthz.model.catalog import Resource
+from extauthz.model.decision import Denial, Reason
+from extauthz.model.identity import Identity
+
+
+def check_scopes(resource: Resource, identity: Identity) -> Denial | None:
+    """None when the scopes suffice, or do not apply.
+
+    Scopes are what an authorization server granted to a token (RFC 6749 section 3.3). A
+    credential that has none of its kind, like an API key without a list of its own, is bound
+    by subscription alone.
+    """
+    if not resource.scopes or identity.scopes is None:
+        return None
+    check = all if resource.all_scopes else any
+    if check(scope in identity.scopes for scope in resource.scopes):
+        return None
+    return Denial(
+        reason=Reason.INSUFFICIENT_SCOPE,
+        detail="The token lacks a scope that this resource asks for.",
+        scopes=resource.scopes,
+    )

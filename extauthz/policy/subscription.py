@@ -1,0 +1,88 @@
+"""Says whether an application may use an API at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from extauthz.model.catalog import (
+    UNLIMITED_TIER,
+    Api,
+    Catalog,
+    Subscription,
+    SubscriptionState,
+)
+from extauthz.model.decision import Denial, Reason
+from extauthz.model.identity import Identity, KeyType, SecurityScheme
+from extauthz.model.limits import Tier
+
+_NOT_FOUND: Final = Denial(
+    reason=Reason.SUBSCRIPTION_NOT_FOUND,
+    detail="The application has no subscription to this API.",
+)
+_BLOCKED: Final = Denial(
+    reason=Reason.SUBSCRIPTION_BLOCKED, detail="The subscription to this API is blocked."
+)
+_INACTIVE: Final = Denial(
+    reason=Reason.SUBSCRIPTION_INACTIVE, detail="The subscription to this API is not active."
+)
+_UNKNOWN_TIER: Final = Denial(
+    reason=Reason.SUBSCRIPTION_NOT_FOUND,
+    detail="The token's subscription has a tier that is not known here.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """What the caller's use of the API rests on.
+
+    Attributes:
+        subscription: None when none is needed, or when the token itself carries it.
+        tier: what limits this use; None for no limit.
+    """
+
+    subscription: Subscription | None = None
+    tier: Tier | None = None
+
+
+_UNNEEDED: Final = Subscribed()
+
+
+def check_subscription(catalog: Catalog, api: Api, identity: Identity) -> Subscribed | Denial:
+    """The subscription that covers this use, or why there is none.
+
+    Source: WSO2 Choreo Connect 1.2, JWT authenticator (states and their outcomes).
+    """
+    if identity.scheme is SecurityScheme.NONE:
+        return _UNNEEDED
+    if identity.subscribed is not None:
+        name = identity.subscribed.get((api.name.lower(), api.version))
+        if name is not None:
+            return _check_tier_in_token(catalog, name)
+    application = identity.application
+    subscription = (
+        None
+        if application is None
+        else catalog.subscriptions.get((application.name, api.name, api.version))
+    )
+    if subscription is None:
+        return _NOT_FOUND if api.subscription_required else _UNNEEDED
+    match subscription.state:
+        case SubscriptionState.UNBLOCKED | SubscriptionState.TIER_UPDATE_PENDING:
+            pass
+        case SubscriptionState.BLOCKED:
+            return _BLOCKED
+        case SubscriptionState.PROD_ONLY_BLOCKED:
+            if identity.key_type is not KeyType.SANDBOX:
+                return _BLOCKED
+        case SubscriptionState.ON_HOLD | SubscriptionState.REJECTED:
+            return _INACTIVE
+    return Subscribed(subscription, subscription.tier)
+
+
+def _check_tier_in_token(catalog: Catalog, name: str) -> Subscribed | Denial:
+    if name in ("", UNLIMITED_TIER):
+        return _UNNEEDED
+    tier = catalog.tiers.get(name)
+    # Without its limits the subscription would be unlimited: that is not for the token to say.
+    return _UNKNOWN_TIER if tier is None else Subscribed(tier=tier)

@@ -1,0 +1,45 @@
+"""Reads Envoy's ``x-forwarded-client-cert`` field.
+
+Source: Envoy's HTTP header documentation. Elements are separated by commas and hold ``Key=value``
+pairs separated by semicolons; a value may stand in double quotes with ``\\"`` for a quote.
+The last element is of the nearest client, and the only one that our own proxy wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote
+
+MAX_XFCC_BYTES: Final = 16_384
+_NAMES: Final = ("uri", "dns", "subject")
+_PAIR: Final = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^,;"]*)\s*([,;]|$)')
+
+
+def read_xfcc(value: str) -> tuple[str, ...] | None:
+    """Names of the nearest client certificate: URI SANs, DNS SANs, subject; in that order.
+
+    None when the text is not of the form; empty when it names nothing.
+
+    >>> read_xfcc('By=spiffe://a;Hash=00;Subject="CN=c,O=o";URI=spiffe://b')
+    ('spiffe://b', 'CN=c,O=o')
+    """
+    if len(value) > MAX_XFCC_BYTES:
+        return None
+    names: dict[str, list[str]] = {}
+    at = 0
+    while at < len(value):
+        pair = _PAIR.match(value, at)
+        if pair is None:
+            return None
+        names.setdefault(pair[1].lower(), []).append(_unquote(pair[2]))
+        at = pair.end()
+        if pair[3] == "," and at < len(value):
+            names = {}
+    return tuple(name for kind in _NAMES for name in names.get(kind, ()) if name)
+
+
+def _unquote(text: str) -> str:
+    if text.startswith('"'):
+        return re.sub(r"\\(.)", r"\1", text[1:-1])
+    return unquote(text)
