@@ -1,0 +1,31 @@
+"""Reads an HTTP answer's body up to a size, whatever the server sends."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httpx
+
+IDENTITY_ENCODING: Final = {"accept-encoding": "identity"}
+"""Asks for an uncompressed body, so that its size is known before it is in memory."""
+
+
+class UnusableBody(ValueError):
+    """The body is too large, or compressed although nobody asked for that."""
+
+
+async def read_body(response: httpx.Response, *, max_bytes: int) -> bytes:
+    """The body of a streamed response.
+
+    Raises:
+        UnusableBody: it is larger than `max_bytes`, or compressed.
+        httpx.HTTPError: it did not arrive whole.
+    """
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise UnusableBody("compressed, which was not asked for")
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > max_bytes:
+            raise UnusableBody(f"larger than {max_bytes} bytes")
+    return bytes(body)

@@ -1,0 +1,248 @@
+"""Asks issuers about opaque tokens (RFC 7662).
+
+Only two answers are believed: ``"active": true`` and ``"active": false``, each with status 200.
+Everything else is "could not decide", and is not kept. A positive answer is kept until the
+token expires, or the endpoint's `ttl_us` if that is sooner. Whether its claims hold now
+(``exp``, ``nbf``, ``iss``, ``aud``) is for the asker to judge, each time:
+`extauthz.policy.tokens.check_introspected`.
+
+Calls for one token are shared, and whoever gives up does not stop the call for the others.
+No token is kept: answers stand under its SHA-256.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import quote_plus
+
+import httpx
+
+from extauthz.clients.bodies import IDENTITY_ENCODING, read_body
+from extauthz.clients.waiting import is_done_by
+from extauthz.errors import IntrospectionError
+from extauthz.model.catalog import IntrospectionEndpoint, Issuer
+from extauthz.model.identity import Secret
+from extauthz.policy.claims import read_numeric_date_us
+from extauthz.policy.strict_json import read_json_object
+from extauthz.policy.tokens import MAX_TOKEN_BYTES
+from extauthz.ports import NO_DEADLINE, Clock, Deadline
+
+MAX_BODY_BYTES: Final = 1 << 16
+
+_Asked = tuple[str, str, str]
+"""Who is asked, and as whom: issuer, URL, client id. Answers to others are not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What an endpoint said, and how long that is believed; None as claims is "inactive"."""
+
+    claims: Mapping[str, Any] | None
+    until_us: int
+
+
+class IntrospectionClient:
+    """A `TokenIntrospector` over HTTP.
+
+    Args:
+        max_entries: tokens whose answers are kept; the least recently used goes first.
+        max_calls: under way at one time, to one issuer; more are refused at once.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        clock: Clock,
+        *,
+        max_entries: int = 10_000,
+        max_calls: int = 64,
+    ) -> None:
+        self._http = http
+        self._clock = clock
+        self._max_entries = max_entries
+        self._max_calls = max_calls
+        self._answers: OrderedDict[bytes, dict[_Asked, _Answer]] = OrderedDict()
+        self._calls: dict[tuple[bytes, _Asked], asyncio.Task[_Answer]] = {}
+        self._running: set[asyncio.Task[_Answer]] = set()
+        self._running_for: Counter[str] = Counter()
+
+    async def introspect(
+        self, issuer: Issuer, token: Secret, *, deadline: Deadline = NO_DEADLINE
+    ) -> Mapping[str, Any] | None:
+        """The answer's members for an active token; None when its issuer calls it inactive.
+
+        Text that cannot be a token (RFC 6749 A.12: visible ASCII, here of at most
+        MAX_TOKEN_BYTES) is called inactive without asking: a stranger must not be able to turn
+        a denial into an outage.
+
+        Raises:
+            IntrospectionError: nobody answered by the deadline, or not in a usable way.
+        """
+        endpoint = issuer.introspection
+        if endpoint is None:
+            raise IntrospectionError(
+                f"issuer {issuer.issuer} has no introspection endpoint; configure one",
+                transient=False,
+            )
+        text = token.reveal()
+        if not 0 < len(text) <= MAX_TOKEN_BYTES or not (text.isascii() and text.isprintable()):
+            return None
+        digest, asked = token.digest(), (issuer.issuer, endpoint.url, endpoint.client_id)
+        kept = self._find_answer(digest, asked)
+        if kept is not None:
+            return kept.claims
+        call = self._calls.get((digest, asked))
+        if call is None:
+            call = self._start_call(digest, asked, endpoint, token)
+        if not await is_done_by(call, deadline):
+            raise IntrospectionError(f"{issuer.issuer} did not answer by the deadline")
+        if call.cancelled():
+            raise IntrospectionError("the introspection client was closed")
+        error = call.exception()
+        if error is not None:
+            raise IntrospectionError(
+                f"{issuer.issuer} could not be asked about a token: {error}",
+                transient=not isinstance(error, IntrospectionError) or error.transient,
+            ) from error
+        return call.result().claims
+
+    def forget(self, token: Secret) -> None:
+        """Drops what is known about a token. An answer that is under way will not be kept."""
+        digest = token.digest()
+        self._answers.pop(digest, None)
+        for key in [key for key in self._calls if key[0] == digest]:
+            del self._calls[key]
+
+    async def close(self) -> None:
+        """Stops calls that are under way. The HTTP client stays open: it is its owner's."""
+        running = tuple(self._running)
+        for call in running:
+            call.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _find_answer(self, digest: bytes, asked: _Asked) -> _Answer | None:
+        answers = self._answers.get(digest)
+        answer = None if answers is None else answers.get(asked)
+        if answers is None or answer is None:
+            return None
+        if answer.until_us <= self._clock.now_us():
+            del answers[asked]
+            if not answers:
+                del self._answers[digest]
+            return None
+        self._answers.move_to_end(digest)
+        return answer
+
+    def _start_call(
+        self, digest: bytes, asked: _Asked, endpoint: IntrospectionEndpoint, token: Secret
+    ) -> asyncio.Task[_Answer]:
+        issuer = asked[0]
+        if self._running_for[issuer] >= self._max_calls:
+            raise IntrospectionError(
+                f"{issuer} is being asked about {self._max_calls} tokens already"
+            )
+        call = asyncio.create_task(self._ask(endpoint, token))
+        self._calls[digest, asked] = call
+        self._running.add(call)
+        self._running_for[issuer] += 1
+
+        def end(ended: asyncio.Task[_Answer]) -> None:
+            self._running.discard(ended)
+            self._running_for[issuer] -= 1
+            # Forgotten meanwhile (or asked anew): the answer may be older than a revocation.
+            is_current = self._calls.get((digest, asked)) is ended
+            if is_current:
+                del self._calls[digest, asked]
+            # Asking for the exception marks it as seen, also when every caller has gone.
+            if not ended.cancelled() and ended.exception() is None and is_current:
+                self._keep(digest, asked, ended.result())
+
+        call.add_done_callback(end)
+        return call
+
+    def _keep(self, digest: bytes, asked: _Asked, answer: _Answer) -> None:
+        if answer.until_us <= self._clock.now_us():
+            return
+        self._answers.setdefault(digest, {})[asked] = answer
+        self._answers.move_to_end(digest)
+        while len(self._answers) > self._max_entries:
+            self._answers.popitem(last=False)
+
+    async def _ask(self, endpoint: IntrospectionEndpoint, token: Secret) -> _Answer:
+        timeout_s = endpoint.timeout_us / 1_000_000
+        try:
+            async with asyncio.timeout(timeout_s):
+                claims = read_json_object(await self._post(endpoint, token, timeout_s))
+        except TimeoutError:
+            failure = f"no answer within {timeout_s:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
+            failure = type(error).__name__
+        except ValueError as error:
+            failure = f"the answer is {error}"
+        else:
+            return self._judge(claims, endpoint)
+        # Out of the handlers, and by its kind only: a library's error carries the request along,
+        # and with it the token.
+        raise IntrospectionError(failure)
+
+    def _judge(self, claims: Mapping[str, Any], endpoint: IntrospectionEndpoint) -> _Answer:
+        now_us = self._clock.now_us()
+        match claims.get("active"):
+            case False:
+                return _Answer(None, now_us + endpoint.inactive_ttl_us)
+            case True:
+                return _Answer(
+                    MappingProxyType(dict(claims)), _believed_until(claims, endpoint, now_us)
+                )
+            case _:
+                raise IntrospectionError('the answer does not say "active": true or false')
+
+    async def _post(
+        self, endpoint: IntrospectionEndpoint, token: Secret, timeout_s: float
+    ) -> bytes:
+        form = {"token": token.reveal(), "token_type_hint": "access_token"}
+        headers = {"accept": "application/json", **IDENTITY_ENCODING}
+        if endpoint.credentials_in_body:
+            form["client_id"] = endpoint.client_id
+            form["client_secret"] = endpoint.client_secret.reveal()
+        else:
+            headers["authorization"] = _write_basic(endpoint)
+        async with self._http.stream(
+            "POST",
+            # httpx logs the URL of each request. A user in it has no meaning next to ours.
+            httpx.URL(endpoint.url).copy_with(userinfo=b""),
+            data=form,
+            headers=headers,
+            follow_redirects=False,
+            timeout=timeout_s,
+        ) as response:
+            match response.status_code:
+                case httpx.codes.OK:
+                    return await read_body(response, max_bytes=MAX_BODY_BYTES)
+                case httpx.codes.UNAUTHORIZED | httpx.codes.FORBIDDEN:
+                    raise IntrospectionError(
+                        "it refused our client id and secret; check them", transient=False
+                    )
+                case status:
+                    raise IntrospectionError(f"status {status} and not 200")
+
+
+def _write_basic(endpoint: IntrospectionEndpoint) -> str:
+    """HTTP Basic with both parts form-encoded first (RFC 6749 2.3.1)."""
+    pair = f"{quote_plus(endpoint.client_id)}:{quote_plus(endpoint.client_secret.reveal())}"
+    return "Basic " + base64.b64encode(pair.encode()).decode()
+
+
+def _believed_until(claims: Mapping[str, Any], endpoint: IntrospectionEndpoint, now_us: int) -> int:
+    until_us = now_us + endpoint.ttl_us
+    if "exp" not in claims:
+        return until_us
+    expires_at_us = read_numeric_date_us(claims["exp"])
+    # An expiry that cannot be read ends at once: the answer is given, and not kept.
+    return now_us if expires_at_us is None else min(until_us, expires_at_us)

@@ -1,0 +1,232 @@
+"""Gets issuers' verification keys, and keeps them.
+
+A request waits for a fetch only when nothing is known yet, or when its token names a key that
+is not known; then all waiting requests share one fetch, and whoever gives up does not stop
+it. Keys that get old are fetched again behind. When a fetch fails, the keys that were good
+stay. Between two fetches lies at least the issuer's cool-down, whatever tokens name and
+however often a fetch fails, so neither a stranger nor an outage makes us hammer an issuer.
+
+State belongs to (issuer, where its keys are): a new catalog that changes neither keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import httpx
+
+from extauthz.clients.bodies import IDENTITY_ENCODING, read_body
+from extauthz.clients.waiting import is_done_by
+from extauthz.errors import KeySourceError
+from extauthz.model.catalog import Issuer, KeyLocation
+from extauthz.policy.strict_json import read_json_object
+from extauthz.policy.verification_keys import (
+    KeySet,
+    NamedKey,
+    read_hmac_secret,
+    read_jwks,
+    read_pem,
+)
+from extauthz.ports import NO_DEADLINE, Clock, Deadline
+
+_LOG: Final = logging.getLogger(__name__)
+
+MAX_BODY_BYTES: Final = 1 << 20
+FETCH_TIMEOUT_S: Final = 5.0
+
+
+class _IssuerKeys:
+    """What is known about one issuer's keys."""
+
+    __slots__ = ("attempted_at_us", "failure", "fetch", "fetched_at_us", "known")
+
+    def __init__(self) -> None:
+        self.known: KeySet | None = None
+        self.fetched_at_us = 0
+        self.attempted_at_us: int | None = None
+        self.failure: str | None = None
+        """Why the last fetch failed; None when it did not."""
+        self.fetch: asyncio.Task[None] | None = None
+
+
+class JwksKeySource:
+    """A `KeySource` over JWK Sets, OpenID discovery, PEM text and shared secrets."""
+
+    def __init__(
+        self, http: httpx.AsyncClient, clock: Clock, *, timeout_s: float = FETCH_TIMEOUT_S
+    ) -> None:
+        self._http = http
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._states: dict[tuple[str, KeyLocation], _IssuerKeys] = {}
+        self._fetches: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    async def find_keys(
+        self, issuer: Issuer, key_id: str | None, *, deadline: Deadline = NO_DEADLINE
+    ) -> Sequence[NamedKey]:
+        """Keys named `key_id`, else keys without a name; all keys when it is None.
+
+        Empty when no known key fits, also when a fetch that could bring one fails or takes
+        longer than the deadline: an unknown name alone must not turn a denial into an outage.
+
+        Raises:
+            KeySourceError: no keys are known, and they could not be fetched by the deadline.
+        """
+        location = issuer.keys
+        if location is None:
+            raise KeySourceError(
+                f"issuer {issuer.issuer} has no keys; configure where they are", transient=False
+            )
+        state = self._states.get((issuer.issuer, location))
+        if state is None:
+            state = self._states[issuer.issuer, location] = _IssuerKeys()
+        if location.jwks_url is None and location.discovery_url is None:
+            return _read_local(state, issuer, location).find(key_id)
+        if state.known is None:
+            return (await self._wait_for_first(state, issuer, location, deadline)).find(key_id)
+        found = state.known.find(key_id)
+        if found:
+            if self._clock.now_us() - state.fetched_at_us >= issuer.refresh_us:
+                self._start_fetch(state, issuer, location)
+            return found
+        fetch = self._start_fetch(state, issuer, location)
+        if fetch is not None:
+            await is_done_by(fetch, deadline)
+        return state.known.find(key_id)
+
+    def retain(self, issuers: Iterable[Issuer]) -> None:
+        """Drops what is known about every issuer that is not among these."""
+        kept = {(issuer.issuer, issuer.keys) for issuer in issuers}
+        self._states = {key: state for key, state in self._states.items() if key in kept}
+
+    async def close(self) -> None:
+        """Stops fetches that are under way. The HTTP client stays open: it is its owner's."""
+        self._is_closed = True
+        fetches = tuple(self._fetches)
+        for fetch in fetches:
+            fetch.cancel()
+        await asyncio.gather(*fetches, return_exceptions=True)
+
+    async def _wait_for_first(
+        self, state: _IssuerKeys, issuer: Issuer, location: KeyLocation, deadline: Deadline
+    ) -> KeySet:
+        fetch = self._start_fetch(state, issuer, location)
+        in_time = fetch is None or await is_done_by(fetch, deadline)
+        if state.known is not None:
+            return state.known
+        if not in_time:
+            raise KeySourceError(f"the keys of {issuer.issuer} did not arrive by the deadline")
+        failure = state.failure or "the key source was closed"
+        raise KeySourceError(f"the keys of {issuer.issuer} could not be fetched: {failure}")
+
+    def _start_fetch(
+        self, state: _IssuerKeys, issuer: Issuer, location: KeyLocation
+    ) -> asyncio.Task[None] | None:
+        """The fetch that is under way or was started now; None while the cool-down lasts."""
+        if state.fetch is not None:
+            return state.fetch
+        now_us = self._clock.now_us()
+        if self._is_closed or (
+            # A clock that was set back must not make the cool-down longer.
+            state.attempted_at_us is not None
+            and 0 <= now_us - state.attempted_at_us < issuer.cooldown_us
+        ):
+            return None
+        state.attempted_at_us = now_us
+        fetch = asyncio.create_task(self._fetch(state, issuer, location))
+        state.fetch = fetch
+        self._fetches.add(fetch)
+        fetch.add_done_callback(self._fetches.discard)
+        return fetch
+
+    async def _fetch(self, state: _IssuerKeys, issuer: Issuer, location: KeyLocation) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                known = read_jwks(await self._get(await self._find_url(issuer, location)))
+        except TimeoutError:
+            failure = f"no answer within {self._timeout_s:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
+            # Only the kind: a library's text may quote a URL with a password in it.
+            failure = type(error).__name__
+        except ValueError as error:
+            failure = f"the answer is {error}"
+        else:
+            if state.failure is not None:
+                _LOG.info("the keys of %s can be fetched again", issuer.issuer)
+            if state.known is None or state.known.left_out != known.left_out:
+                _log_left_out(issuer, known)
+            state.known, state.failure = known, None
+            state.fetched_at_us = self._clock.now_us()
+            return
+        finally:
+            state.fetch = None
+        if state.failure is None:
+            kept = "no keys are known" if state.known is None else "known keys stay in use"
+            _LOG.warning(
+                "the keys of %s could not be fetched (%s); %s", issuer.issuer, failure, kept
+            )
+        state.failure = failure
+
+    async def _find_url(self, issuer: Issuer, location: KeyLocation) -> str:
+        if location.discovery_url is None:
+            assert location.jwks_url is not None
+            return location.jwks_url
+        metadata = read_json_object(await self._get(location.discovery_url))
+        if metadata.get("issuer") != issuer.issuer:
+            # OpenID Connect Discovery 4.3: or one provider could speak for another.
+            raise ValueError("a discovery document of another issuer")
+        url = metadata.get("jwks_uri")
+        if not isinstance(url, str):
+            raise ValueError("a discovery document without jwks_uri")  # noqa: TRY004  # a wrong value, read from outside
+        schemes = {"https", httpx.URL(location.discovery_url).scheme}
+        if httpx.URL(url).scheme not in schemes:
+            raise ValueError("a discovery document with a jwks_uri that is not https")
+        return url
+
+    async def _get(self, url: str) -> bytes:
+        asked = httpx.URL(url)
+        async with self._http.stream(
+            "GET",
+            # httpx logs the URL of each request: a password in it goes another way.
+            asked.copy_with(userinfo=b""),
+            auth=(asked.username, asked.password) if asked.userinfo else None,
+            headers={"accept": "application/json, application/jwk-set+json", **IDENTITY_ENCODING},
+            follow_redirects=False,
+            timeout=self._timeout_s,
+        ) as response:
+            if response.status_code != httpx.codes.OK:
+                raise ValueError(f"of status {response.status_code} and not 200")
+            return await read_body(response, max_bytes=MAX_BODY_BYTES)
+
+
+def _read_local(state: _IssuerKeys, issuer: Issuer, location: KeyLocation) -> KeySet:
+    if state.known is not None:
+        return state.known
+    try:
+        known = _read_location(location)
+    except ValueError as error:
+        raise KeySourceError(
+            f"the keys of {issuer.issuer} cannot be used: {error}", transient=False
+        ) from error
+    _log_left_out(issuer, known)
+    state.known = known
+    return known
+
+
+def _read_location(location: KeyLocation) -> KeySet:
+    if location.jwks is not None:
+        return read_jwks(location.jwks.encode())
+    if location.pem is not None:
+        return read_pem(location.pem)
+    if location.hmac_secret is not None:
+        return read_hmac_secret(location.hmac_secret)
+    raise ValueError("no place for keys is configured")
+
+
+def _log_left_out(issuer: Issuer, known: KeySet) -> None:
+    for reason in known.left_out:
+        _LOG.warning("a key of %s is not used: %s", issuer.issuer, reason)

@@ -1,0 +1,20 @@
+"""Waits for work that several callers share. Who gives up leaves it running for the others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from extauthz.ports import Deadline
+
+
+async def is_done_by(task: asyncio.Task[Any], deadline: Deadline) -> bool:
+    """Whether the task ended before the deadline. Never cancels it, never raises its error."""
+    if task.done():
+        return True
+    timeout_s = None
+    if deadline.monotonic_s is not None:
+        timeout_s = max(0.0, deadline.monotonic_s - time.monotonic())
+    done, _ = await asyncio.wait((task,), timeout=timeout_s)
+    return bool(done)

@@ -1,0 +1,154 @@
+"""Reads who verified claims speak for: of a JWT, or of an introspection answer (RFC 7662).
+
+Which claim says what is the issuer's configuration. A claim that is there with a wrong type
+is never passed over: the token is refused, since what it meant to say is not known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from extauthz.model.catalog import Issuer
+from extauthz.model.decision import Denial, Reason
+from extauthz.model.identity import KeyType
+
+_S: Final = 1_000_000
+_LAST_US: Final = 253_402_300_799 * _S
+"""The end of the year 9999: instants beyond it are read as this one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenIdentity:
+    """Who a token speaks for, in the catalog's words.
+
+    Attributes:
+        consumer_key, user, token_id: empty when the token does not say.
+        subscribed: (API name, version) to tier name; None unless read from the token.
+        claims: all of them, verified.
+        application_name, application_owner, application_tier: of WSO2's ``application`` claim.
+    """
+
+    consumer_key: str = ""
+    user: str = ""
+    scopes: frozenset[str] = frozenset()
+    key_type: KeyType | None = None
+    token_id: str = ""
+    subscribed: Mapping[tuple[str, str], str] | None = None
+    application_name: str = ""
+    application_owner: str = ""
+    application_tier: str = ""
+    expires_at_us: int | None = None
+    issued_at_us: int | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+def read_numeric_date_us(value: Any) -> int | None:
+    """A NumericDate (RFC 7519 2: seconds, may have a fraction) in microseconds.
+
+    None when it is not one: bool, text, NaN and infinity are not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        # Apart, because a large float times a million is infinite.
+        whole = math.floor(value)
+        instant_us = whole * _S + round((value - whole) * _S)
+    else:
+        instant_us = value * _S
+    return max(-_LAST_US, min(instant_us, _LAST_US))
+
+
+class _WrongClaim(Exception):
+    """A claim has a type that it may not have. Never leaves this module."""
+
+
+def read_identity_claims(claims: Mapping[str, Any], issuer: Issuer) -> TokenIdentity | Denial:
+    """Who verified claims speak for. For each thing, the first name that is there counts.
+
+    A name is looked up as it stands first, then as a path through nested objects:
+    ``realm_access.roles``. RFC 7662's ``username`` stands in when no claim names the user.
+    A claim of a wrong type is a denial, also when it is null.
+    """
+    names = issuer.claims
+    try:
+        application = claims.get("application")
+        if not isinstance(application, dict):
+            application = {}  # not WSO2's: other issuers may use the name as they like
+        return TokenIdentity(
+            consumer_key=_read_text(_find_claim(claims, names.consumer_key)),
+            user=_read_text(_find_claim(claims, (*names.user, "username"))),
+            scopes=_read_scopes(_find_claim(claims, names.scopes)),
+            key_type=_read_key_type(_find_claim(claims, names.key_type)),
+            token_id=_read_text(claims.get("jti", "")),
+            subscribed=(
+                _read_subscribed(claims.get("subscribedAPIs", []))
+                if issuer.subscriptions_from_token
+                else None
+            ),
+            application_name=_read_text(application.get("name", "")),
+            application_owner=_read_text(application.get("owner") or ""),
+            application_tier=_read_text(application.get("tier") or ""),
+            expires_at_us=read_numeric_date_us(claims.get("exp")),
+            issued_at_us=read_numeric_date_us(claims.get("iat")),
+            claims=claims,
+        )
+    except _WrongClaim:
+        return Denial(
+            reason=Reason.INVALID_CREDENTIALS, detail="A claim of the token has a wrong type."
+        )
+
+
+_ABSENT: Final = object()
+
+
+def _find_claim(claims: Mapping[str, Any], names: Sequence[str]) -> Any:
+    for name in names:
+        if name in claims:
+            return claims[name]
+        if "." in name:
+            found: Any = claims
+            for step in name.split("."):
+                found = found.get(step, _ABSENT) if isinstance(found, Mapping) else _ABSENT
+            if found is not _ABSENT:
+                return found
+    return ""
+
+
+def _read_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _WrongClaim
+    return value
+
+
+def _read_scopes(value: Any) -> frozenset[str]:
+    """Space-separated text (RFC 8693 4.2), or an array of texts."""
+    scopes = value.split(" ") if isinstance(value, str) else value
+    if not isinstance(scopes, list):
+        raise _WrongClaim
+    return frozenset(scope for scope in map(_read_text, scopes) if scope)
+
+
+def _read_key_type(value: Any) -> KeyType | None:
+    text = _read_text(value)
+    try:
+        return KeyType(text.upper()) if text else None
+    except ValueError as error:
+        raise _WrongClaim from error
+
+
+def _read_subscribed(value: Any) -> Mapping[tuple[str, str], str]:
+    """WSO2's ``subscribedAPIs``. Where an API stands twice the first counts, as in WSO2."""
+    if not isinstance(value, list):
+        raise _WrongClaim
+    subscribed: dict[tuple[str, str], str] = {}
+    for entry in value:
+        if not isinstance(entry, dict):
+            raise _WrongClaim
+        api = (_read_text(entry.get("name")), _read_text(entry.get("version")))
+        subscribed.setdefault(api, _read_text(entry.get("subscriptionTier") or ""))
+    return subscribed

@@ -1,0 +1,156 @@
+"""Remembers what was taken back before its time: tokens, API keys, and all of a consumer.
+
+Fed by one-off orders (`revoke_*`) and by sources that send whole lists (`replace`). A live
+revocation is never forgotten: over `max_entries` everything is kept and an error is logged,
+because a forgotten one lets a stolen token in, and only trusted sources can add any. An entry
+is dropped an hour after what it revokes has expired (in a list, with the next list): no
+leeway for clock skew is that long.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Iterable
+from typing import Final, Generic, TypeVar
+
+from extauthz.model.catalog import RevokedToken
+from extauthz.ports import Clock
+
+_LOG: Final = logging.getLogger(__name__)
+
+KEPT_AFTER_EXPIRY_US: Final = 3_600_000_000
+
+_K = TypeVar("_K", str, bytes)
+
+
+class _Entries(Generic[_K]):
+    """Keys, each until an instant or for ever (None)."""
+
+    __slots__ = ("_ends", "_next")
+
+    def __init__(self) -> None:
+        self._ends: dict[_K, int | None] = {}
+        self._next: list[tuple[int, _K]] = []
+        """A heap of ends. One that `_ends` does not agree with any more is void."""
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __contains__(self, key: _K) -> bool:
+        return key in self._ends
+
+    def add(self, key: _K, expires_at_us: int | None) -> None:
+        """Adds a key, or lets it stay longer; never shortens its time."""
+        if key in self._ends:
+            known_us = self._ends[key]
+            if known_us is None or (expires_at_us is not None and expires_at_us <= known_us):
+                return
+        self._ends[key] = expires_at_us
+        if expires_at_us is not None:
+            heapq.heappush(self._next, (expires_at_us, key))
+
+    def drop_expired(self, now_us: int) -> None:
+        """Forgets keys whose time is over."""
+        while self._next and self._next[0][0] + KEPT_AFTER_EXPIRY_US <= now_us:
+            expires_at_us, key = heapq.heappop(self._next)
+            if self._ends.get(key) == expires_at_us:
+                del self._ends[key]
+
+
+class Revocations:
+    """What is revoked, in memory. Asking costs a few dictionary look-ups, and none when empty."""
+
+    def __init__(self, clock: Clock, max_entries: int = 1_000_000) -> None:
+        self._clock = clock
+        self._max_entries = max_entries
+        self._is_over = False
+        self._tokens: _Entries[str] = _Entries()
+        self._digests: _Entries[bytes] = _Entries()
+        self._consumers: _Entries[str] = _Entries()
+        self._issued_before_us: dict[str, int] = {}
+        self._lists: dict[str, frozenset[str]] = {}
+        self._listed: frozenset[str] = frozenset()
+
+    def __len__(self) -> int:
+        told = len(self._tokens) + len(self._digests) + len(self._consumers)
+        return told + len(self._listed)
+
+    def revoke_token(self, token_id: str, expires_at_us: int | None = None) -> None:
+        """Takes back the token with this ``jti``. None: it may never expire."""
+        self._tokens.add(token_id, expires_at_us)
+        self._tidy()
+
+    def revoke_digest(self, digest: bytes, expires_at_us: int | None = None) -> None:
+        """Takes back an API key or token by its digest.
+
+        That is `Secret.digest` of an API key, and `extauthz.policy.tokens.token_digest` of a
+        bearer token.
+        """
+        self._digests.add(digest, expires_at_us)
+        self._tidy()
+
+    def revoke_consumer(
+        self, consumer_key: str, issued_before_us: int, expires_at_us: int | None = None
+    ) -> None:
+        """Takes back every token of a consumer that was issued before an instant.
+
+        `expires_at_us` is when the last of those tokens expires; None when that is not known.
+        """
+        known_us = self._issued_before_us.get(consumer_key, issued_before_us)
+        self._issued_before_us[consumer_key] = max(known_us, issued_before_us)
+        self._consumers.add(consumer_key, expires_at_us)
+        self._tidy()
+
+    def replace(self, source_name: str, entries: Iterable[RevokedToken]) -> None:
+        """Puts a source's whole list in the place of its last one. An empty list ends it."""
+        gone_us = self._clock.now_us() - KEPT_AFTER_EXPIRY_US
+        listed = frozenset(
+            entry.token_id
+            for entry in entries
+            if entry.expires_at_us is None or entry.expires_at_us > gone_us
+        )
+        self._lists.pop(source_name, None)
+        if listed:
+            self._lists[source_name] = listed
+        self._listed = frozenset().union(*self._lists.values())
+        self._tidy()
+
+    def is_revoked(
+        self,
+        *,
+        token_id: str = "",
+        digest: bytes = b"",
+        consumer_key: str = "",
+        issued_at_us: int | None = None,
+    ) -> bool:
+        """Whether any of it was taken back. A token that hides its issue time counts as old."""
+        if token_id and (token_id in self._tokens or token_id in self._listed):
+            return True
+        if digest and digest in self._digests:
+            return True
+        issued_before_us = self._issued_before_us.get(consumer_key) if consumer_key else None
+        return issued_before_us is not None and (
+            issued_at_us is None or issued_at_us < issued_before_us
+        )
+
+    def _tidy(self) -> None:
+        now_us = self._clock.now_us()
+        self._tokens.drop_expired(now_us)
+        self._digests.drop_expired(now_us)
+        self._consumers.drop_expired(now_us)
+        if len(self._issued_before_us) > len(self._consumers):
+            self._issued_before_us = {
+                key: before_us
+                for key, before_us in self._issued_before_us.items()
+                if key in self._consumers
+            }
+        is_over = len(self) > self._max_entries
+        if is_over and not self._is_over:
+            _LOG.error(
+                "%d revocations are more than the %d expected; all are kept. Give them an "
+                "expiry, or raise the limit.",
+                len(self),
+                self._max_entries,
+            )
+        self._is_over = is_over
