@@ -1,0 +1,47 @@
+# `make` alone lists the targets. `make demo` and `make test` need nothing but Python 3.11 or
+# later: .ci/setup makes the virtual environment .venv and keeps it current with the lock file.
+#   make PYTHON=python3.12 test      another interpreter
+#   make test ARGS='-k jwt -x'       arguments for pytest
+#   make lock ARGS=--upgrade         newest versions that pyproject.toml allows
+
+PYTHON ?=
+ARGS ?=
+BIN := .venv/bin
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+
+demo: ## a real Envoy, a sample API and extauthz on this machine: scripted calls and what was decided
+	@.ci/setup python
+	@$(BIN)/extauthz demo $(ARGS)
+
+test: ## the whole test suite; installs Redis from the distribution when there is none
+	@.ci/setup python redis
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: ## lint, format, types, architecture, generated code, hygiene
+	@.ci/setup python
+	@.ci/check
+
+bench: ## measure, and write tables to build/bench (ARGS names some of them, as in ARGS=routing)
+	@.ci/setup python
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+docs: ## the documentation as pages, in build/docs; a broken link fails
+	@.ci/setup python
+	@$(BIN)/mkdocs build --strict --config-file .ci/mkdocs.yml
+	@echo "written to build/docs/index.html"
+
+setup: ## only make .venv current
+	@.ci/setup python
+
+lock: ## pin what pyproject.toml asks for, with hashes
+	@.ci/lock $(ARGS)
+
+clean: ## remove everything that is made, .venv included
+	@rm -rf .venv .make build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
