@@ -1,0 +1,1 @@
+"""Where catalogs come from: documents, OpenAPI, files, and the refresher that holds one in force."""

@@ -48,6 +48,7 @@ class SecurityReader:
     def __init__(self, document: OpenApiDocument, declared: Mapping[str, Any]) -> None:
         self._document = document
         self._declared = declared
+        self._is_wso2 = any(str(key).startswith("x-wso2-") for key in document.tree)
         self.places: dict[Place, None] = {}
         self.application: tuple[SecurityScheme, ...] | None = None
         self.application = self._application_security(document.tree, "")
@@ -116,15 +117,23 @@ class SecurityReader:
                         bearer_scopes.append(one.scopes)
         if len(self._document.problems) > before:
             return None
-        return self._any_of(tuple(schemes), bearer_scopes, place)
+        from_wso2 = self._is_wso2 and all(set(one) == {_WSO2_SCHEME} for one in alternatives)
+        return self._any_of(tuple(schemes), bearer_scopes, place, from_wso2=from_wso2)
 
     def _any_of(
-        self, schemes: tuple[SecurityScheme, ...], bearer_scopes: list[tuple[str, ...]], place: str
+        self,
+        schemes: tuple[SecurityScheme, ...],
+        bearer_scopes: list[tuple[str, ...]],
+        place: str,
+        *,
+        from_wso2: bool,
     ) -> SecurityNeed | None:
         """One need from several alternatives: all scopes of one, or one scope of each."""
         if len({frozenset(scopes) for scopes in bearer_scopes}) <= 1:
             scopes = bearer_scopes[0] if bearer_scopes else ()
-            return SecurityNeed(schemes, scopes, all_scopes=len(scopes) > 1)
+            # API Manager takes any one of the scopes that its exports list, against the letter
+            # of OpenAPI: an API that moves here asks for no more than it did.
+            return SecurityNeed(schemes, scopes, all_scopes=len(scopes) > 1 and not from_wso2)
         if all(len(scopes) == 1 for scopes in bearer_scopes):
             return SecurityNeed(schemes, tuple(scopes[0] for scopes in bearer_scopes))
         self._document.report(
@@ -164,9 +173,7 @@ class SecurityReader:
         if name == _WSO2_SCHEME and self.application is not None:
             return self.application
         if name not in self._declared:
-            if name == _WSO2_SCHEME and any(
-                str(key).startswith("x-wso2-") for key in self._document.tree
-            ):
+            if name == _WSO2_SCHEME and self._is_wso2:
                 return _BEARER
             self._document.report(place, f"security scheme {name!r} is not declared")
             return None

@@ -1,0 +1,114 @@
+"""Makes a catalog of documents. Everything that is wrong is gathered, then raised at once.
+
+Two rounds: first every file for itself (its shape), then all of them together (names,
+references, routes). The second needs the first: a file that cannot be read would make the
+others' references dangle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from extauthz.catalog.build_apis import build_apis
+from extauthz.catalog.build_consumers import (
+    build_consumers,
+    build_revoked_tokens,
+    build_subscriptions,
+)
+from extauthz.catalog.build_issuers import build_issuers
+from extauthz.catalog.build_limits import build_custom_limits, build_deny_rules, build_tiers
+from extauthz.catalog.document import SUBSCRIPTIONS, CatalogDocument, SubscriptionDocument
+from extauthz.catalog.faults import CatalogFile, Faults, ReadBytes
+from extauthz.document import check_model, list_problems, read_file, read_mapping
+from extauthz.document_values import SourceText
+from extauthz.errors import ConfigError, Problem
+from extauthz.model.catalog import Catalog
+from extauthz.model.routes import BasePathConflict, TemplateError
+
+CHUNK: Final = 10_000
+"""Subscriptions that are checked in one go. Between two, other threads get their turn."""
+
+
+def read_catalog_file(
+    source: SourceText, folder: Path, tree: Mapping[str, Any] | None = None
+) -> CatalogFile:
+    """One file of a catalog, checked for itself.
+
+    Args:
+        folder: where its references start from.
+        tree: what `read_mapping` gave for the text, to spare reading it again.
+
+    Raises:
+        ConfigError: with every problem of the file.
+    """
+    tree = read_mapping(source) if tree is None else tree
+    rows = tree.get("subscriptions")
+    if not isinstance(rows, list) or len(rows) <= CHUNK:
+        document = check_model(CatalogDocument, tree, source)
+        return CatalogFile(source=source, document=document, folder=folder)
+    problems: list[Problem] = []
+    subscriptions: list[SubscriptionDocument] = []
+    document = CatalogDocument()
+    try:
+        document = check_model(CatalogDocument, {**tree, "subscriptions": []}, source)
+    except ConfigError as exc:
+        problems.extend(exc.problems)
+    for start in range(0, len(rows), CHUNK):
+        try:
+            subscriptions.extend(SUBSCRIPTIONS.validate_python(rows[start : start + CHUNK]))
+        except ValidationError as exc:
+            problems.extend(_list_row_problems(exc, source, tree, start))
+            break
+    if problems:
+        raise ConfigError(problems)
+    document = document.model_copy(update={"subscriptions": tuple(subscriptions)})
+    return CatalogFile(source=source, document=document, folder=folder)
+
+
+def _list_row_problems(
+    error: ValidationError, source: SourceText, tree: Mapping[str, Any], start: int
+) -> Iterable[Problem]:
+    return list_problems(
+        error, source, tree, CatalogDocument, below=("subscriptions",), shift=start
+    )
+
+
+def build_catalog(files: Sequence[CatalogFile], *, read: ReadBytes = read_file) -> Catalog:
+    """The catalog that some files make together.
+
+    Args:
+        read: reads the files that they refer to.
+
+    Raises:
+        ConfigError: with every problem of all files and of those they refer to.
+    """
+    faults = Faults(read)
+    tiers = build_tiers(files, faults)
+    issuers = build_issuers(files, faults)
+    apis = build_apis(files, tiers, faults)
+    consumers = build_consumers(files, tiers, issuers, faults)
+    subscriptions = build_subscriptions(files, apis, consumers.applications, tiers, faults)
+    custom_limits = build_custom_limits(files, tiers, faults)
+    deny_rules = build_deny_rules(files, apis, faults)
+    faults.raise_if_any()
+    try:
+        return Catalog(
+            apis=apis.values(),
+            applications=consumers.applications.values(),
+            api_keys=consumers.api_keys.values(),
+            consumer_keys=consumers.consumer_keys,
+            certificates=consumers.certificates,
+            subscriptions=subscriptions.values(),
+            issuers=issuers.values(),
+            deny_rules=deny_rules,
+            custom_limits=custom_limits,
+            revoked=build_revoked_tokens(files),
+            tiers=tiers.values(),
+        )
+    except (BasePathConflict, TemplateError) as exc:
+        # Checked above, with lines. What the route table still refuses is refused here.
+        raise ConfigError([Problem(message=str(exc))]) from exc

@@ -1,0 +1,262 @@
+"""Tiers, custom limits and deny rules, from documents to the model.
+
+`per: day` (week, month, year) counts by the calendar, in UTC unless a time zone is named;
+`per: 1d` is any 24 hours. No tier may hold two limits that would share a counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from extauthz.catalog.document import DenyDocument, LimitDocument, TierDocument
+from extauthz.catalog.faults import CatalogFile, Faults
+from extauthz.document import read_duration_us
+from extauthz.document_lines import NodePath
+from extauthz.document_messages import show_name, suggest
+from extauthz.model.catalog import UNLIMITED_TIER, CustomLimit
+from extauthz.model.deny_rules import DenyRule, Network
+from extauthz.model.limits import US_PER_S, Algorithm, CalendarUnit, Limit, Tier
+from extauthz.policy.limit_keys import check_template
+
+_DAY_US: Final = 86_400 * US_PER_S
+_LONGEST_US: Final[Mapping[CalendarUnit, int]] = {
+    CalendarUnit.DAY: _DAY_US,
+    CalendarUnit.WEEK: 7 * _DAY_US,
+    CalendarUnit.MONTH: 31 * _DAY_US,
+    CalendarUnit.YEAR: 366 * _DAY_US,
+}
+_UNITS: Final = {unit.value: unit for unit in CalendarUnit}
+_IPV4_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+
+
+def build_tiers(files: Sequence[CatalogFile], faults: Faults) -> dict[str, Tier]:
+    """Every tier by its name. Unlimited is there even when no file defines it."""
+    tiers: dict[str, Tier] = {}
+    for file in files:
+        for name, document in file.document.tiers.items():
+            path = ("tiers", name)
+            if name in tiers:
+                faults.add(file, path, f"tier {show_name(name)} is in another file too; remove one")
+                continue
+            tiers[name] = _build_tier(file, path, name, document, faults)
+    tiers.setdefault(UNLIMITED_TIER, Tier(name=UNLIMITED_TIER))
+    return tiers
+
+
+def find_tier(
+    tiers: Mapping[str, Tier], name: str | None, file: CatalogFile, path: NodePath, faults: Faults
+) -> Tier | None:
+    """The tier that a node names; None for no name, and with a fault for an unknown one."""
+    if name is None:
+        return None
+    tier = tiers.get(name)
+    if tier is None:
+        faults.add_unknown(file, path, "tier", name, tiers)
+    return tier
+
+
+def _build_tier(
+    file: CatalogFile, path: NodePath, name: str, document: TierDocument, faults: Faults
+) -> Tier:
+    limits: list[Limit] = []
+    burst = None
+    rules: set[str] = set()
+    if document.burst is not None:
+        burst = Limit(
+            algorithm=Algorithm.BURST,
+            requests=document.burst.requests,
+            window_us=document.burst.per,
+            shadow=document.burst.shadow,
+        )
+        rules.add(burst.rule)
+    for position, written in enumerate(document.limits):
+        at = (*path, "limits", position)
+        limit = _build_limit(file, at, written, faults)
+        if limit is None:
+            continue
+        if limit.rule in rules:
+            faults.add(file, at, "counts by the same period as another limit here; keep one")
+        rules.add(limit.rule)
+        limits.append(limit)
+    return Tier(
+        name=name,
+        limits=tuple(limits),
+        burst=burst,
+        stop_on_quota_reach=document.stop_on_quota_reach,
+    )
+
+
+def _build_limit(
+    file: CatalogFile, path: NodePath, document: LimitDocument, faults: Faults
+) -> Limit | None:
+    unit = _UNITS.get(document.per)
+    if unit is None:
+        return _build_window(file, path, document, faults)
+    if document.algorithm not in (None, Algorithm.CALENDAR):
+        faults.add(
+            file,
+            (*path, "algorithm"),
+            f"per: {unit.value} counts by the calendar; remove algorithm, or write per: 1d",
+        )
+        return None
+    zone = _find_zone(file, (*path, "timezone"), document.timezone or "UTC", faults)
+    if zone is None:
+        return None
+    return Limit(
+        algorithm=Algorithm.CALENDAR,
+        requests=document.requests,
+        window_us=_LONGEST_US[unit],
+        unit=unit,
+        timezone=zone,
+        shadow=document.shadow,
+    )
+
+
+def _build_window(
+    file: CatalogFile, path: NodePath, document: LimitDocument, faults: Faults
+) -> Limit | None:
+    try:
+        window_us = read_duration_us(document.per)
+    except ValueError as exc:
+        units = suggest(document.per, list(_UNITS))
+        hint = units if units.startswith("; did") else f"; or one of {', '.join(_UNITS)}"
+        faults.add(file, (*path, "per"), f"{exc}{hint}")
+        return None
+    if window_us == 0:
+        faults.add(file, (*path, "per"), "must be longer than nothing")
+        return None
+    if document.algorithm is Algorithm.CALENDAR:
+        faults.add(
+            file,
+            (*path, "per"),
+            "algorithm calendar counts per day, week, month or year; write one of them",
+        )
+        return None
+    if document.timezone is not None:
+        faults.add(
+            file, (*path, "timezone"), "is for per: day, week, month or year only; remove it"
+        )
+        return None
+    return Limit(
+        algorithm=document.algorithm or Algorithm.SLIDING_WINDOW,
+        requests=document.requests,
+        window_us=window_us,
+        shadow=document.shadow,
+    )
+
+
+def _find_zone(file: CatalogFile, path: NodePath, name: str, faults: Faults) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        # OSError: the name of a folder of zones, like "Europe"; ValueError: "../x", NUL.
+        faults.add(
+            file, path, f"there is no time zone {show_name(name)}; write one like Europe/Berlin"
+        )
+        return None
+
+
+def build_custom_limits(
+    files: Sequence[CatalogFile], tiers: Mapping[str, Tier], faults: Faults
+) -> tuple[CustomLimit, ...]:
+    """Every limit by a key of its own."""
+    limits: dict[str, CustomLimit] = {}
+    for file in files:
+        for position, document in enumerate(file.document.custom_limits):
+            path = ("custom_limits", position)
+            if document.name in limits:
+                faults.add(
+                    file,
+                    (*path, "name"),
+                    f"custom limit {show_name(document.name)} is there already; rename one",
+                )
+            wrong = check_template(document.key)
+            if wrong is not None:
+                faults.add(file, (*path, "key"), wrong)
+            tier = find_tier(tiers, document.tier, file, (*path, "tier"), faults)
+            if tier is not None:
+                limits[document.name] = CustomLimit(
+                    name=document.name, template=document.key, tier=tier
+                )
+    return tuple(limits.values())
+
+
+def build_deny_rules(
+    files: Sequence[CatalogFile], apis: Mapping[tuple[str, str], object], faults: Faults
+) -> tuple[DenyRule, ...]:
+    """Every deny rule. It may name an application that only tokens know, but no unknown API."""
+    names = {name for name, _ in apis}
+    rules: list[DenyRule] = []
+    for file in files:
+        for position, document in enumerate(file.document.deny):
+            path = ("deny", position)
+            if document.api is None and document.version is not None:
+                faults.add(file, (*path, "version"), "is of no API; add api")
+            elif document.api is not None and document.api not in names:
+                faults.add_unknown(file, (*path, "api"), "API", document.api, names)
+            elif (
+                document.api is not None
+                and document.version is not None
+                and (document.api, document.version) not in apis
+            ):
+                known = [version for name, version in apis if name == document.api]
+                what = f"version of {document.api}"
+                faults.add_unknown(file, (*path, "version"), what, document.version, known)
+            conditions = _write_conditions(document)
+            if not conditions:
+                faults.add(
+                    file,
+                    path,
+                    "has no condition and would refuse everything; "
+                    "add ip, application, api or user",
+                )
+            rules.append(
+                DenyRule(
+                    name=document.name or conditions,
+                    network=None
+                    if document.ip is None
+                    else read_network(file, (*path, "ip"), document.ip, faults),
+                    api=document.api,
+                    version=document.version,
+                    application=document.application,
+                    user=document.user,
+                    invert=document.invert,
+                )
+            )
+    return tuple(rules)
+
+
+def _write_conditions(document: DenyDocument) -> str:
+    conditions = [
+        f"{key} {value}"
+        for key in ("ip", "api", "version", "application", "user")
+        if (value := getattr(document, key)) is not None
+    ]
+    return ("not " if document.invert and conditions else "") + ", ".join(conditions)
+
+
+def read_network(file: CatalogFile, path: NodePath, text: str, faults: Faults) -> Network | None:
+    """A network, or the one address that it is; None, with a fault, when it is neither."""
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        faults.add(file, path, "is neither an address nor a network; write one like 203.0.113.0/24")
+        return None
+    if str(network.network_address) != text.partition("/")[0].lower() and network != _host(text):
+        faults.add(file, path, f"has bits set behind its prefix; write {network}")
+        return None
+    if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_MAPPED):
+        # Clients behind IPv4-mapped addresses are judged by their IPv4 address.
+        mapped = network.network_address.ipv4_mapped
+        return IPv4Network((int(mapped or 0), network.prefixlen - 96))
+    return network
+
+
+def _host(text: str) -> Network | None:
+    try:
+        return ip_network(text, strict=True)
+    except ValueError:
+        return None

@@ -1,0 +1,128 @@
+"""Holds the catalog that is in force, and replaces it when its source has a better one.
+
+A reload that fails changes nothing: the last good catalog stays, and what is wrong is logged
+once and kept for readiness (`last_error`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from extauthz.errors import CatalogError, ConfigError, ExtauthzError
+from extauthz.model.catalog import Catalog
+from extauthz.ports import CatalogSource, Clock
+
+_LOG = logging.getLogger(__name__)
+
+RETRY_S: Final = 5.0
+
+
+class CatalogRefresher:
+    """Gives the catalog in force. Call `start` once, then let `run` go on in a task.
+
+    Attributes:
+        last_error: why the last load failed; None when it did not.
+        checked_at_us: when the source was last loaded without an error; 0 before.
+        loaded_at_us: when the catalog in force came into force; 0 before.
+        swaps, failures: how often a catalog came into force, and how often a load failed.
+    """
+
+    def __init__(self, source: CatalogSource, clock: Clock, *, retry_s: float = RETRY_S) -> None:
+        """Takes a source; `retry_s` is the wait before one that could not be read is asked again."""
+        self._source = source
+        self._clock = clock
+        self._retry_s = retry_s
+        self._catalog: Catalog | None = None
+        self._callbacks: list[Callable[[Catalog], None]] = []
+        self._loading = asyncio.Lock()
+        self.last_error: ExtauthzError | None = None
+        self.checked_at_us = 0
+        self.loaded_at_us = 0
+        self.swaps = 0
+        self.failures = 0
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog in force. There is one after `start`."""
+        if self._catalog is None:
+            raise RuntimeError("no catalog yet: await start() first")
+        return self._catalog
+
+    def subscribe(self, callback: Callable[[Catalog], None]) -> Callable[[], None]:
+        """Calls back with each catalog that comes into force; returns what ends it.
+
+        Called in the event loop, and must be quick. An exception is logged, and stops nothing.
+        """
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    async def start(self) -> None:
+        """The first load.
+
+        Raises:
+            ConfigError, CatalogError: there is nothing valid to serve.
+        """
+        async with self._loading:
+            await self._load()
+
+    async def run(self) -> None:
+        """Reloads whenever the source has news. Ends only when it is cancelled."""
+        while True:
+            try:
+                # A source that could not be read is asked again without news.
+                wait_s = self._retry_s if isinstance(self.last_error, CatalogError) else None
+                async with asyncio.timeout(wait_s):
+                    await self._source.wait_for_change()
+            except TimeoutError:
+                pass
+            except (ConfigError, CatalogError) as exc:
+                self._note_failure(exc)
+                await asyncio.sleep(self._retry_s)
+            await self.reload()
+
+    async def reload(self) -> bool:
+        """Loads again now (SIGHUP). False when that failed and the last good catalog stays."""
+        async with self._loading:
+            try:
+                await self._load()
+            except (ConfigError, CatalogError) as exc:
+                self._note_failure(exc)
+                return False
+            return True
+
+    async def _load(self) -> None:
+        catalog = await self._source.load()
+        self.checked_at_us = self._clock.now_us()
+        if self.last_error is not None:
+            self.last_error = None
+            _LOG.info("catalog is good again")
+        old = self._catalog
+        if old is not None and (
+            old is catalog or (catalog.revision and old.revision == catalog.revision)
+        ):
+            return
+        self._catalog = catalog
+        self.loaded_at_us = self.checked_at_us
+        self.swaps += 1
+        _LOG.info("catalog in force: revision %.12s, %d APIs", catalog.revision, len(catalog.apis))
+        for callback in tuple(self._callbacks):
+            try:
+                callback(catalog)
+            except Exception:  # noqa: BLE001  # one subscriber's bug must not end reloading
+                _LOG.exception("a subscriber to catalogs failed")
+
+    def _note_failure(self, error: ConfigError | CatalogError) -> None:
+        """Remembers and logs a failure; a repeated one is only counted."""
+        self.failures += 1
+        repeated = type(error) is type(self.last_error) and str(error) == str(self.last_error)
+        self.last_error = error
+        if repeated:
+            return
+        problems = error.problems if isinstance(error, ConfigError) else (error,)
+        for problem in problems:
+            _LOG.error("%s: %s", error.code, problem, extra={"code": error.code})
+        if self._catalog is not None:
+            _LOG.error("%s: the last good catalog stays in force", error.code)
