@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (".ci", "docs", "extauthz", "istio", "mixer_compat", "tests")
 LOCK_FILES = ("requirements.txt", "requirements-build.txt", "requirements-dev.txt")
 
-MOST_LINES = 400
+MOST_LINES = {"tests": 700}
+"""A test file is a list of cases, and may be longer than a module of the program."""
+MOST_LINES_OF_PROGRAM = 400
 """About 300 is where a module usually holds two ideas; past this it is split."""
 
 DRAWERS = re.compile(r"(^|_)(util|utils|helper|helpers|common|misc|stuff)(_|$)")
@@ -105,7 +107,8 @@ print(*started)
 @pytest.mark.parametrize("path", [*PROGRAM, *TESTS], ids=_name)
 def test_a_module_is_short_enough_to_hold_one_idea(path: Path) -> None:
     lines = len(path.read_text().splitlines())
-    assert lines <= MOST_LINES
+    folder = path.relative_to(ROOT).parts[0]
+    assert lines <= MOST_LINES.get(folder, MOST_LINES_OF_PROGRAM)
 
 
 @pytest.mark.parametrize("path", [*PROGRAM, *TESTS], ids=_name)
