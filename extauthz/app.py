@@ -69,7 +69,8 @@ async def open_core(
     """
     clock = SystemClock()
     rules = _read_authentication_rules(settings)
-    refresher = CatalogRefresher(FileCatalogSource(settings.catalog.files), clock)
+    source = FileCatalogSource(settings.catalog.files, has_pepper=rules.pepper is not None)
+    refresher = CatalogRefresher(source, clock)
     revocations = Revocations(clock)
     # Identity providers are asked directly: a proxy named in the environment is not ours.
     async with httpx.AsyncClient(limits=_HTTP_LIMITS, trust_env=False) as http:

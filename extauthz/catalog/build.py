@@ -77,11 +77,14 @@ def _list_row_problems(
     )
 
 
-def build_catalog(files: Sequence[CatalogFile], *, read: ReadBytes = read_file) -> Catalog:
+def build_catalog(
+    files: Sequence[CatalogFile], *, read: ReadBytes = read_file, has_pepper: bool = True
+) -> Catalog:
     """The catalog that some files make together.
 
     Args:
         read: reads the files that they refer to.
+        has_pepper: whether the settings hold the secret that hmac_sha256 keys need.
 
     Raises:
         ConfigError: with every problem of all files and of those they refer to.
@@ -90,7 +93,7 @@ def build_catalog(files: Sequence[CatalogFile], *, read: ReadBytes = read_file) 
     tiers = build_tiers(files, faults)
     issuers = build_issuers(files, faults)
     apis = build_apis(files, tiers, faults)
-    consumers = build_consumers(files, tiers, issuers, faults)
+    consumers = build_consumers(files, tiers, issuers, faults, has_pepper=has_pepper)
     subscriptions = build_subscriptions(files, apis, consumers.applications, tiers, faults)
     custom_limits = build_custom_limits(files, tiers, faults)
     deny_rules = build_deny_rules(files, apis, faults)

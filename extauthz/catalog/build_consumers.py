@@ -47,8 +47,14 @@ def build_consumers(
     tiers: Mapping[str, Tier],
     issuers: Mapping[str, Issuer],
     faults: Faults,
+    *,
+    has_pepper: bool,
 ) -> Consumers:
-    """Every application with its keys, clients and certificates."""
+    """Every application with its keys, clients and certificates.
+
+    Args:
+        has_pepper: whether the settings hold the secret that hmac_sha256 keys need.
+    """
     consumers = Consumers()
     for file in files:
         for position, document in enumerate(file.document.applications):
@@ -66,6 +72,8 @@ def build_consumers(
             )
             consumers.applications[document.name] = application
             _add_keys(file, path, document, application, consumers, issuers, faults)
+            if not has_pepper:
+                _refuse_peppered_keys(file, path, document, faults)
     return consumers
 
 
@@ -117,6 +125,18 @@ def _add_keys(
                 file,
                 (*path, "certificates", position, "principal"),
                 f"is a certificate of application {show_name(other)} already; remove one",
+            )
+
+
+def _refuse_peppered_keys(
+    file: CatalogFile, path: NodePath, document: ApplicationDocument, faults: Faults
+) -> None:
+    for position, key in enumerate(document.api_keys):
+        if key.hmac_sha256 is not None:
+            faults.add(
+                file,
+                (*path, "api_keys", position, "hmac_sha256"),
+                "could match no key: the settings have no credentials.api_key_pepper_file",
             )
 
 

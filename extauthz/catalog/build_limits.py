@@ -18,7 +18,7 @@ from extauthz.document_lines import NodePath
 from extauthz.document_messages import show_name, suggest
 from extauthz.model.catalog import UNLIMITED_TIER, CustomLimit
 from extauthz.model.deny_rules import DenyRule, Network
-from extauthz.model.limits import US_PER_S, Algorithm, CalendarUnit, Limit, Tier
+from extauthz.model.limits import MAX_BURST, US_PER_S, Algorithm, CalendarUnit, Limit, Tier
 from extauthz.policy.limit_keys import check_template
 
 _DAY_US: Final = 86_400 * US_PER_S
@@ -139,6 +139,9 @@ def _build_window(
         faults.add(
             file, (*path, "timezone"), "is for per: day, week, month or year only; remove it"
         )
+        return None
+    if document.algorithm is Algorithm.BURST and document.requests > MAX_BURST:
+        faults.add(file, (*path, "requests"), f"a burst is at most {MAX_BURST}; write less")
         return None
     return Limit(
         algorithm=document.algorithm or Algorithm.SLIDING_WINDOW,

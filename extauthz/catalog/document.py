@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BeforeValidator,
     ConfigDict,
@@ -21,10 +22,12 @@ from pydantic.dataclasses import dataclass
 from extauthz.document import Duration, PositiveDuration, StrictModel, write_schema
 from extauthz.model.catalog import ApiState, SubscriptionState
 from extauthz.model.identity import KeyType, SecurityScheme
-from extauthz.model.limits import Algorithm
+from extauthz.model.limits import MAX_BURST, Algorithm
 
 MAX_REQUESTS = 10**12
 """Largest limit. Counter stores compute in doubles: far below 2^53."""
+MAX_LEEWAY_US = 300_000_000
+"""Five minutes. Revocations are kept for longer than this past a token's expiry."""
 
 Name = Annotated[str, Field(min_length=1, max_length=1024)]
 FileName = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -218,7 +221,7 @@ class LimitDocument(StrictModel):
 class BurstDocument(StrictModel):
     """A rate that also bounds the burst (GCRA)."""
 
-    requests: int = Field(ge=1, le=MAX_REQUESTS)
+    requests: int = Field(ge=1, le=MAX_BURST)
     """How many, and the largest burst."""
     per: PositiveDuration
     """In which time."""
@@ -269,6 +272,12 @@ class IntrospectionDocument(StrictModel):
     """Longest time that "inactive" is believed; 10s when left out."""
 
 
+def _check_leeway(leeway_us: int) -> int:
+    if leeway_us > MAX_LEEWAY_US:
+        raise ValueError("must be 5m at most: an expired token is good for that long")
+    return leeway_us
+
+
 class IssuerDocument(StrictModel):
     """Who signs tokens, and how they are read. At most one place of keys may be given."""
 
@@ -294,8 +303,8 @@ class IssuerDocument(StrictModel):
     """Which claims say what."""
     introspection: IntrospectionDocument | None = None
     """Where its opaque tokens are asked for."""
-    leeway: Duration = 5_000_000
-    """Clock skew that is allowed; 5s when left out."""
+    leeway: Annotated[Duration, AfterValidator(_check_leeway)] = 5_000_000
+    """Clock skew that is allowed; 5s when left out, 5m at most."""
     token_ttl: Duration = 300_000_000
     """Longest time that a verified token is believed without looking again; 5m if left out."""
     keys_refresh: PositiveDuration = 300_000_000

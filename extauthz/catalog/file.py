@@ -45,10 +45,17 @@ _Stamp = tuple[int, int, int, int] | None
 
 
 class FileCatalogSource:
-    """A `CatalogSource` of files and folders. The same bytes give the same catalog object."""
+    """A `CatalogSource` of files and folders. The same bytes give the same catalog object.
 
-    def __init__(self, paths: Iterable[Path | str], *, poll_s: float = POLL_S) -> None:
+    Args:
+        has_pepper: whether the settings hold the secret that hmac_sha256 keys need.
+    """
+
+    def __init__(
+        self, paths: Iterable[Path | str], *, poll_s: float = POLL_S, has_pepper: bool = True
+    ) -> None:
         self._paths = tuple(Path(path) for path in paths)
+        self._has_pepper = has_pepper
         self._poll_s = poll_s
         self._stamps: dict[Path, _Stamp] | None = None
         """Of all that the last load looked at; None before the first."""
@@ -116,7 +123,7 @@ class FileCatalogSource:
             problems.append(Problem(message=f"no catalog in {names}; write one, like catalog.yaml"))
         if problems:
             raise ConfigError(problems)
-        catalog = build_catalog(files, read=read)
+        catalog = build_catalog(files, read=read, has_pepper=self._has_pepper)
         # Only now are all bytes known; nobody else has the catalog yet.
         catalog.revision = digest.hexdigest()
         if self._last is not None and self._last.revision == catalog.revision:

@@ -49,13 +49,10 @@ from math import ceil
 from typing import Final, TypeAlias
 
 from extauthz.errors import CounterStoreError
-from extauthz.model.limits import Algorithm, Charge
+from extauthz.model.limits import MAX_BURST, Algorithm, Charge
 
 State: TypeAlias = tuple[int, int, int, int]
 """`(expires, edge, count, extra)`, see above."""
-
-MAX_BURST: Final = 94_906_265
-"""Largest limit of a BURST counter: its square is below 2**53."""
 
 _FIXED: Final = Algorithm.FIXED_WINDOW
 _SLIDING: Final = Algorithm.SLIDING_WINDOW

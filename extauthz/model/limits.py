@@ -10,6 +10,8 @@ from enum import Enum
 from zoneinfo import ZoneInfo
 
 US_PER_S = 1_000_000
+MAX_BURST = 94_906_265
+"""Largest limit of a BURST counter: its square is below 2**53, so that doubles can count it."""
 
 
 class Algorithm(Enum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,9 +57,9 @@ def check_subscription(catalog: Catalog, api: Api, identity: Identity) -> Subscr
     if identity.scheme is SecurityScheme.NONE:
         return _UNNEEDED
     if identity.subscribed is not None:
-        name = identity.subscribed.get((api.name.lower(), api.version))
-        if name is not None:
-            return _check_tier_in_token(catalog, name)
+        tier_name = _find_tier_name(identity.subscribed, api)
+        if tier_name is not None:
+            return _check_tier_in_token(catalog, tier_name)
     application = identity.application
     subscription = (
         None
@@ -80,9 +81,25 @@ def check_subscription(catalog: Catalog, api: Api, identity: Identity) -> Subscr
     return Subscribed(subscription, subscription.tier)
 
 
+def _find_tier_name(subscribed: Mapping[tuple[str, str], str], api: Api) -> str | None:
+    """The tier that a token names for an API. WSO2's API names differ in more than their case."""
+    exact = subscribed.get((api.name, api.version))
+    if exact is not None:
+        return exact
+    name = api.name.lower()
+    return next(
+        (
+            tier_name
+            for (api_name, version), tier_name in subscribed.items()
+            if version == api.version and api_name.lower() == name
+        ),
+        None,
+    )
+
+
 def _check_tier_in_token(catalog: Catalog, name: str) -> Subscribed | Denial:
-    if name in ("", UNLIMITED_TIER):
-        return _UNNEEDED
     tier = catalog.tiers.get(name)
-    # Without its limits the subscription would be unlimited: that is not for the token to say.
-    return _UNKNOWN_TIER if tier is None else Subscribed(tier=tier)
+    if tier is None and name not in ("", UNLIMITED_TIER):
+        # Without its limits the subscription would be unlimited: not for the token to say.
+        return _UNKNOWN_TIER
+    return Subscribed(tier=tier)

@@ -56,6 +56,15 @@ def load_api(**fields: Any) -> Api:
     return api
 
 
+def test_a_peppered_key_needs_the_settings_pepper() -> None:
+    keys = [{"sha256": "00" * 32}, {"hmac_sha256": "11" * 32}]
+    text = json.dumps({"applications": [{"name": "mobile", "api_keys": keys}]})
+    files = [read_catalog_file(SourceText(file="c.json", text=text), Path())]
+    assert len(build_catalog(files, has_pepper=True).api_keys) == 2
+    with pytest.raises(ConfigError, match=r"api_keys\[1\]\.hmac_sha256: .*api_key_pepper_file"):
+        build_catalog(files, has_pepper=False)
+
+
 @pytest.fixture(name="everything", scope="module")
 def load_everything() -> Catalog:
     source = FileCatalogSource([GOOD / "everything.yaml"])
