@@ -86,6 +86,7 @@ def _build_tier(
         limits=tuple(limits),
         burst=burst,
         stop_on_quota_reach=document.stop_on_quota_reach,
+        on_outage=document.on_outage,
     )
 
 

@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 from extauthz.document import Duration, PositiveDuration, StrictModel, write_schema
 from extauthz.model.catalog import ApiState, SubscriptionState
 from extauthz.model.identity import KeyType, SecurityScheme
-from extauthz.model.limits import MAX_BURST, Algorithm
+from extauthz.model.limits import MAX_BURST, Algorithm, OutageMode
 
 MAX_REQUESTS = 10**12
 """Largest limit. Counter stores compute in doubles: far below 2^53."""
@@ -238,6 +238,8 @@ class TierDocument(StrictModel):
     """Bounds how fast they may be used up."""
     stop_on_quota_reach: bool = True
     """false: count and mark what is over, and let it through."""
+    on_outage: OutageMode | None = None
+    """What its limits do while the counter store is away: deny, allow or local."""
 
 
 class ClaimsDocument(StrictModel):

@@ -48,6 +48,17 @@ class LimitLevel(Enum):
     CLIENT = "client"
 
 
+class OutageMode(Enum):
+    """What a limit does while the counter store does not answer. The value is the catalog's word."""
+
+    DENY = "deny"
+    """The request is unavailable: nothing passes uncounted."""
+    ALLOW = "allow"
+    """The limit does not hold."""
+    LOCAL = "local"
+    """Each replica counts on in memory, against its share of the limit."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
     """At most `requests` in each `window_us` (or calendar `unit`), counted by `algorithm`.
@@ -79,12 +90,14 @@ class Tier:
     Attributes:
         stop_on_quota_reach: False counts and marks what is over, and lets it through
             (WSO2 API Manager's word for it).
+        on_outage: None for what the settings say.
     """
 
     name: str
     limits: tuple[Limit, ...] = ()
     burst: Limit | None = None
     stop_on_quota_reach: bool = True
+    on_outage: OutageMode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,7 @@ class Charge:
         enforced: False counts even over the limit, and never denies.
         bounds: CALENDAR only: ascending window edges around now. The store picks the
             window by its own clock, so replicas with skewed clocks agree.
+        on_outage: what becomes of this charge while the store is away.
     """
 
     key: str
@@ -106,6 +120,7 @@ class Charge:
     cost: int = 1
     enforced: bool = True
     bounds: tuple[int, ...] = ()
+    on_outage: OutageMode = OutageMode.LOCAL
 
 
 @dataclass(frozen=True, slots=True)

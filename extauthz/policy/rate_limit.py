@@ -30,6 +30,7 @@ from extauthz.model.limits import (
     Limit,
     LimitLevel,
     LimitStatus,
+    OutageMode,
     Taking,
     Tier,
 )
@@ -70,11 +71,15 @@ class _Plan:
 class RateLimitPlanner:
     """Plans the charges of requests. Made with a catalog, and thrown away with it.
 
+    Args:
+        on_outage: for tiers that do not say themselves what happens in an outage.
+
     Raises:
         ValueError: a custom limit's key template is not good.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, *, on_outage: OutageMode = OutageMode.LOCAL) -> None:
+        self._on_outage = on_outage
         self._client_tier = catalog.unauthenticated_tier
         self._custom = tuple(
             (custom, KeyTemplate(custom.template)) for custom in catalog.custom_limits
@@ -226,6 +231,7 @@ class RateLimitPlanner:
                 cost,
                 tier.stop_on_quota_reach and not limit.shadow,
                 self._bounds_of(limit, now_us),
+                tier.on_outage or self._on_outage,
             )
             planned.append(PlannedLimit(at_level, tier.name, limit, charge))
         return planned
