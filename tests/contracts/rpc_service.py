@@ -81,7 +81,7 @@ class ContractService:
             }
         )
 
-    async def fail(self, text: str, _: Call) -> str:
+    async def fail(self, text: str, __: Call) -> str:
         code, _, message = text.partition(":")
         raise RpcFailure(RpcCode[code], message)
 
@@ -116,7 +116,7 @@ class ContractService:
         self._events[name].set()
         return name
 
-    async def set_health(self, text: str, _: Call) -> str:
+    async def set_health(self, text: str, __: Call) -> str:
         service, _, status = text.partition("=")
         self._health.set(service, HealthStatus[status])
         return text

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from extauthz.counters.formulas import MAX_BURST
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.errors import CounterStoreError
-from extauthz.model.limits import Algorithm, Charge
+from extauthz.model.limits import MAX_BURST, Algorithm, Charge
 from tests.builders import START_US, FakeClock, S
 
 W = 10 * S
