@@ -1,0 +1,1 @@
+"""What operators see of decisions. Nothing in here can change one."""

@@ -1,0 +1,28 @@
+"""Names of metrics and their attributes. Attributes take values from closed sets only.
+
+The form is OpenTelemetry's (general metric semantic conventions); Prometheus shows the dots as
+underscores and adds units and ``_total``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+DECISIONS: Final = "extauthz.decisions"
+"""Decisions, by API, outcome, reason and the level of the limit that refused."""
+CALLS_SHED: Final = "extauthz.calls.shed"
+"""Calls that were refused because too many were in flight."""
+CALLS_IN_FLIGHT: Final = "extauthz.calls.in_flight"
+CATALOG_LOADED: Final = "extauthz.catalog.loaded"
+"""When the catalog in force was loaded, in seconds of Unix time."""
+CATALOG_FAILURES: Final = "extauthz.catalog.failures"
+"""Loads of a catalog that failed; the last good one stayed in force."""
+COUNTERS_UP: Final = "extauthz.counters.up"
+"""1 while the counter store answers, 0 while its circuit is open."""
+COUNTERS_LOCAL: Final = "extauthz.counters.local"
+"""Decisions that were counted in memory because the counter store was away."""
+
+API: Final = "api"
+OUTCOME: Final = "outcome"
+REASON: Final = "reason"
+LEVEL: Final = "level"
