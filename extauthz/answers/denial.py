@@ -8,6 +8,7 @@ parse. Either says the reason and never how it was found out.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum
@@ -18,6 +19,7 @@ from extauthz.answers.limit_headers import LimitHeaderStyle, retry_after_s, writ
 from extauthz.answers.reasons import MEANINGS, wso2_code
 from extauthz.model.decision import Deny, Reason
 from extauthz.model.identity import SecurityScheme
+from extauthz.model.limits import US_PER_S
 from extauthz.model.request import ApiRequest
 
 Fields = tuple[tuple[str, str], ...]
@@ -63,7 +65,11 @@ _BEARER_ERRORS: Final = {
     Reason.INSUFFICIENT_SCOPE: "insufficient_scope",
     Reason.AMBIGUOUS_CREDENTIALS: "invalid_request",
 }
-_CHALLENGED: Final = frozenset(_BEARER_ERRORS) | {Reason.MISSING_CREDENTIALS}
+# RFC 6750 section 3: what a scope is made of.
+_NO_SCOPE: Final = re.compile(r"[^\x21\x23-\x5b\x5d-\x7e]")
+_NO_QUOTED_TEXT: Final = re.compile(r"[^\t\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
+_LAST_DATE_S: Final = 253_402_300_799
+"""The end of the year 9999, the last that a date can name."""
 _BEARER: Final = frozenset({SecurityScheme.JWT, SecurityScheme.OPAQUE})
 
 
@@ -73,15 +79,15 @@ def write_denial(deny: Deny, request: ApiRequest, style: DenialStyle, now_us: in
     is_wso2 = style.profile is Profile.WSO2
     status = meaning.wso2_status if is_wso2 else meaning.http_status
     headers: list[tuple[str, str]] = []
-    if deny.reason in _CHALLENGED and status != 400:
+    # RFC 9110 15.5.2: every 401 has a challenge. RFC 6750 3.1: a missing scope too.
+    if status == 401 or deny.reason is Reason.INSUFFICIENT_SCOPE:
         headers.append(("www-authenticate", _challenge(deny, style)))
     if deny.reason is Reason.METHOD_NOT_ALLOWED:
         headers.append(("allow", ", ".join(deny.denial.allowed_methods)))
     if deny.reason is Reason.RATE_LIMITED:
-        seconds = retry_after_s(deny.denial.retry_after_us)
         # WSO2's gateways send a date here; both forms are RFC 9110's.
-        retry = formatdate(now_us / 1e6 + seconds, usegmt=True) if is_wso2 else str(seconds)
-        headers.append(("retry-after", retry))
+        seconds = retry_after_s(deny.denial.retry_after_us)
+        headers.append(("retry-after", _next_access(deny, now_us) if is_wso2 else str(seconds)))
     headers.extend(write_limit_headers(deny.limits, style.limit_headers))
     if request.is_grpc:
         # A proxy would turn 429 into UNAVAILABLE; the precise code may be set as it is.
@@ -102,18 +108,31 @@ def _challenge(deny: Deny, style: DenialStyle) -> str:
     if security and _BEARER.isdisjoint(security):
         # No scheme is registered for API keys or client certificates (IANA, HTTP schemes);
         # this is what others send.
-        return f'ApiKey realm="{style.realm}"'
+        return f"ApiKey realm={_quote(style.realm)}"
     if style.profile is Profile.WSO2:
         challenge = 'OAuth2 realm="WSO2 API Manager"'
     else:
-        challenge = f'Bearer realm="{style.realm}"'
+        challenge = f"Bearer realm={_quote(style.realm)}"
     error = _BEARER_ERRORS.get(deny.reason)
     if error is None:
         return challenge
     challenge += f', error="{error}", error_description="{MEANINGS[deny.reason].title}"'
-    if deny.denial.scopes:
-        challenge += f', scope="{" ".join(deny.denial.scopes)}"'
+    scopes = [scope for scope in deny.denial.scopes if scope and not _NO_SCOPE.search(scope)]
+    if scopes:
+        challenge += f', scope="{" ".join(scopes)}"'
     return challenge
+
+
+def _quote(text: str) -> str:
+    """A quoted-string (RFC 9110 section 5.6.4), without what may not stand in one."""
+    text = _NO_QUOTED_TEXT.sub("", text).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def _next_access(deny: Deny, now_us: int) -> str:
+    """The date from which on it may be tried again, never early (RFC 9110 section 5.6.7)."""
+    at_us = now_us + retry_after_s(deny.denial.retry_after_us) * US_PER_S
+    return formatdate(min(-(-at_us // US_PER_S), _LAST_DATE_S), usegmt=True)
 
 
 def _problem(deny: Deny, status: int, title: str) -> tuple[str, str]:
@@ -142,11 +161,7 @@ def _wso2_body(deny: Deny, request: ApiRequest, now_us: int) -> tuple[str, str]:
     sent = request.headers.get("content-type") or ""
     if "soapaction" in request.headers or sent.startswith("application/soap+xml"):
         return _soap_fault(code, meaning.wso2_message, description, is_12="soap+xml" in sent)
-    next_access = ""
-    if deny.reason is Reason.RATE_LIMITED:
-        next_access = formatdate(
-            now_us / 1e6 + retry_after_s(deny.denial.retry_after_us), usegmt=True
-        )
+    next_access = _next_access(deny, now_us) if deny.reason is Reason.RATE_LIMITED else ""
     if "xml" in accepted and "json" not in accepted:
         prefix, area = ("amt", "throttling") if next_access else ("ams", "security")
         namespace = f"http://wso2.org/apimanager/{area}"

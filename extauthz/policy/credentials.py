@@ -19,6 +19,10 @@ from extauthz.model.request import ApiRequest
 
 _BEARER_SCHEMES: Final = frozenset({SecurityScheme.JWT, SecurityScheme.OPAQUE})
 
+INVALID: Final = Denial(
+    reason=Reason.INVALID_CREDENTIALS, detail="The credential is not known here."
+)
+REVOKED: Final = Denial(reason=Reason.TOKEN_REVOKED, detail="The credential was revoked.")
 AMBIGUOUS: Final = Denial(
     reason=Reason.AMBIGUOUS_CREDENTIALS,
     detail="The credential was sent more than once; send it once, in one place.",
@@ -31,7 +35,7 @@ class CredentialPlaces:
 
     Attributes:
         bearer: in a header the value may begin with "Bearer"; in ``authorization`` it must.
-        api_key: as it is.
+        api_key: as it is; in ``authorization`` behind "Bearer".
     """
 
     bearer: tuple[Place, ...] = (Place(PlaceKind.HEADER, "authorization"),)
@@ -82,8 +86,11 @@ def _find(
         if len(values) > 1:
             return AMBIGUOUS
         value = values[0]
-        if scheme is SecurityScheme.JWT and place.kind is PlaceKind.HEADER:
-            value = _strip_bearer(value, required=place.name == "authorization")
+        if place.kind is PlaceKind.HEADER:
+            value = value.strip()
+            is_authorization = place.name == "authorization"
+            if scheme is SecurityScheme.JWT or is_authorization:
+                value = _strip_bearer(value, required=is_authorization)
         if "," in value:
             return AMBIGUOUS
         if not value:
@@ -97,10 +104,10 @@ def _find(
 
 
 def _strip_bearer(value: str, *, required: bool) -> str:
-    scheme, _, token = value.strip().partition(" ")
+    scheme, _, token = value.partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
-    return "" if required else value.strip()
+    return "" if required else value
 
 
 def _values_at(request: ApiRequest, place: Place) -> tuple[str, ...]:

@@ -36,8 +36,11 @@ _UNRESERVED: Final = frozenset(
 )
 # What a careless reader behind us could take for structure: control characters, "/", ";", "\".
 _DANGEROUS: Final = frozenset(range(0x20)) | frozenset(b"/;\\\x7f")
-# The same once more, for readers that decode twice.
-_DOUBLY_ENCODED: Final = re.compile("%25(?:[01][0-9A-F]|2E|2F|3B|5C|7F)", re.IGNORECASE)
+# The same once more: for readers that decode twice, and for those that take overlong UTF-8
+# (RFC 3629 section 10), in which %C0%AF is a slash.
+_READ_OTHERWISE: Final = re.compile(
+    "%25(?:[01][0-9A-F]|2E|2F|3B|5C|7F)|%(?:C[01]|E0%[89][0-9A-F]|F0%8[0-9A-F])", re.IGNORECASE
+)
 
 
 class UnnormalisedPath(Enum):
@@ -72,15 +75,18 @@ def normalise_path(path: str) -> NormalisedPath | None:
     >>> normalise_path("/a/%7Eb/./c")
     NormalisedPath(path='/a/~b/c', changed=True)
     """
-    if _PLAIN.fullmatch(path) and path:
-        return NormalisedPath(path, changed=False)
-    if not path.startswith("/") or len(path) > MAX_PATH_BYTES or not _ENCODED.fullmatch(path):
+    if not path.startswith("/") or len(path) > MAX_PATH_BYTES:
         return None
-    if _DOUBLY_ENCODED.search(path):
+    if _PLAIN.fullmatch(path):
+        return NormalisedPath(path, changed=False)
+    if not _ENCODED.fullmatch(path):
         return None
     if any(int(escape, 16) in _DANGEROUS for escape in _ESCAPE.findall(path)):
         return None
     decoded = _ESCAPE.sub(_decode_unreserved, path)
+    # Looked for in the result: the digits of an escape may themselves have come escaped.
+    if _READ_OTHERWISE.search(decoded):
+        return None
     resolved = _resolve_dots(decoded)
     if resolved is None:
         return None
@@ -94,18 +100,22 @@ def _decode_unreserved(escape: re.Match[str]) -> str:
 
 
 def _resolve_dots(path: str) -> str | None:
-    """Without empty and dot segments; None when the path climbs above the root."""
+    """Without empty and dot segments; None when the path climbs above the root.
+
+    Also when a ".." meets an empty segment: who collapses slashes first takes away another
+    segment than who resolves dots first.
+    """
     kept: list[str] = []
     segments = path.split("/")[1:]
     for segment in segments:
         if segment == "..":
-            if not kept:
+            if not kept or not kept.pop():
                 return None
-            kept.pop()
-        elif segment not in ("", "."):
+        elif segment != ".":
             kept.append(segment)
-    ends_open = segments[-1] in ("", ".", "..") and kept
-    return "/" + "/".join(kept) + ("/" if ends_open else "")
+    named = [segment for segment in kept if segment]
+    ends_open = segments[-1] in ("", ".", "..") and named
+    return "/" + "/".join(named) + ("/" if ends_open else "")
 
 
 def check_route(
@@ -136,20 +146,25 @@ def check_route(
     if api.state in (ApiState.CREATED, ApiState.RETIRED):
         return Denial(reason=Reason.API_NOT_FOUND, detail="No API is served here.")
     route = resources.find(segments, rest, request.method)
-    if not isinstance(route, Route):
-        if not route:
-            return Denial(reason=Reason.RESOURCE_NOT_FOUND, detail="The API has no such resource.")
-        if not (api.allow_preflight and _is_preflight(request)):
-            return Denial(
-                reason=Reason.METHOD_NOT_ALLOWED,
-                detail="The resource does not take this method.",
-                allowed_methods=tuple(sorted(route)),
-            )
+    if not route:
+        return Denial(reason=Reason.RESOURCE_NOT_FOUND, detail="The API has no such resource.")
+    if api.allow_preflight and _is_preflight(request) and not _names_options(route):
         route = Route(api, _PREFLIGHT)
+    if not isinstance(route, Route):
+        return Denial(
+            reason=Reason.METHOD_NOT_ALLOWED,
+            detail="The resource does not take this method.",
+            allowed_methods=tuple(sorted(route)),
+        )
     return Match(route, normalised.path if normalised.changed else None)
 
 
 _PREFLIGHT: Final = Resource(methods=("OPTIONS",), template="*", security=(SecurityScheme.NONE,))
+
+
+def _names_options(route: Route | frozenset[str]) -> bool:
+    """Whether the API answers OPTIONS by itself; a resource for any method does not say so."""
+    return isinstance(route, Route) and "OPTIONS" in route.resource.methods
 
 
 def _is_preflight(request: ApiRequest) -> bool:

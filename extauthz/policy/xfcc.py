@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import unquote
 
 MAX_XFCC_BYTES: Final = 16_384
 _NAMES: Final = ("uri", "dns", "subject")
@@ -40,6 +39,5 @@ def read_xfcc(value: str) -> tuple[str, ...] | None:
 
 
 def _unquote(text: str) -> str:
-    if text.startswith('"'):
-        return re.sub(r"\\(.)", r"\1", text[1:-1])
-    return unquote(text)
+    # Only Cert and Chain are URL-encoded; decoding a name would make two certificates one.
+    return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') else text

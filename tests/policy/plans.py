@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from extauthz.model.catalog import Api, Application, Catalog, CustomLimit, Subscription
 from extauthz.model.identity import Identity, SecurityScheme
@@ -10,7 +11,8 @@ from extauthz.model.limits import (
     Limit,
 )
 from extauthz.model.routes import Route
-from extauthz.policy.rate_limit import PlannedLimit, RateLimitPlanner
+from extauthz.policy.rate_limit import RateLimitPlanner
+from extauthz.policy.tier_limits import PlannedLimit
 from tests.builders import (
     START_US,
     a_limit,
@@ -19,6 +21,7 @@ from tests.builders import (
     an_api,
 )
 
+UTC = ZoneInfo("UTC")
 MOBILE = Application(name="mobile")
 CALLER = Identity(scheme=SecurityScheme.JWT, application=MOBILE, user="alice", consumer_key="abc")
 

@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.model.catalog import Application
+from extauthz.counters.memory import MemoryCounterStore
+from extauthz.model.catalog import Application, CustomLimit
+from extauthz.model.conditions import AddressCondition
 from extauthz.model.identity import ANONYMOUS, Identity, SecurityScheme
+from extauthz.model.limits import ConditionGroup, Limit, QuotaUnit, Tier
 from extauthz.model.routes import Route
 from extauthz.policy.limit_keys import KeyTemplate, check_template, write_parts
 from tests.builders import (
+    FakeClock,
     a_limit,
     a_request,
     a_tier,
@@ -134,6 +138,42 @@ def test_no_two_subjects_share_a_counter(
         assert first[position] not in second[:position] + second[position + 1 :]
 
 
+def in_group(name: str, *limits: Limit) -> Tier:
+    """A tier whose one group of that name every client fits."""
+    everywhere = AddressCondition(family=4, first=0, last=(1 << 32) - 1)
+    group = ConditionGroup(name=name, when=(everywhere,), limits=limits or (a_limit(),))
+    return a_tier("T", a_limit(), conditions=(group,))
+
+
+TAGGED = st.text(max_size=70, alphabet="{}:|#a1gs")
+
+
+@given(TAGGED, TAGGED, TAGGED)
+def test_no_two_groups_share_a_counter_nor_one_with_its_tier(
+    group: str, other: str, name: str
+) -> None:
+    def keys(tier: Tier) -> list[str]:
+        planner = a_planner(custom_limits=[CustomLimit(name=name, template="all", tier=tier)])
+        named = Application(name=name, tier=tier)
+        planned = plan(
+            planner,
+            api=an_api(name=name or "-", tier=tier),
+            identity=replace(CALLER, application=named),
+            subscription_tier=tier,
+        )
+        return [limit.charge.key for limit in planned]
+
+    alone, one, two = keys(a_tier("T", a_limit())), keys(in_group(group)), keys(in_group(other))
+    assert len({*alone, *one}) == len(alone) + len(one) == 8
+    assert (one == two) is (group == other)
+    assert group == other or not {*one} & {*two}
+
+
+def test_bytes_and_requests_of_a_group_are_counted_apart() -> None:
+    planned = plan(subscription_tier=in_group("g", a_limit(), a_limit(quota_unit=QuotaUnit.BYTES)))
+    assert len({limit.charge.key for limit in planned}) == 2
+
+
 # Custom keys
 
 
@@ -215,6 +255,18 @@ def test_fills_in_a_template(template: str, values: list[str] | None) -> None:
 def test_a_limit_by_a_value_that_the_request_lacks_does_not_apply(template: str) -> None:
     planner = a_planner(custom_limits=[custom(template)])
     assert plan(planner, identity=ANONYMOUS) == ()
+
+
+async def test_a_key_without_variables_caps_all_callers_on_all_apis_together() -> None:
+    planner = a_planner(custom_limits=[custom("all", a_limit(7))])
+    store = MemoryCounterStore(FakeClock())
+    apis = [an_api(), an_api(name="Other")]
+    callers = [CALLER, ANONYMOUS, replace(CALLER, application=Application(name="desktop"))]
+    admitted = 0
+    for number in range(20):
+        planned = plan(planner, api=apis[number % 2], identity=callers[number % 3])
+        admitted += (await store.take([limit.charge for limit in planned])).charged
+    assert admitted == 7
 
 
 def test_a_long_value_makes_no_long_key_and_is_still_told_apart() -> None:

@@ -22,7 +22,8 @@ from extauthz.model.limits import (
     Tier,
 )
 from extauthz.policy import rate_limit
-from extauthz.policy.rate_limit import PlannedLimit, RateLimitPlanner, judge
+from extauthz.policy.rate_limit import RateLimitPlanner, judge
+from extauthz.policy.tier_limits import PlannedLimit
 from tests.builders import (
     START_US,
     FakeClock,

@@ -1,0 +1,223 @@
+"""Says whom a bearer token speaks for, and remembers it for a while.
+
+A JWT is verified with its issuer's keys; any other token is shown to the issuer that answers
+for opaque ones. Only these two may wait. A token that was good is believed until it ends, as
+long as the same issuer's rules hold. Which application it stands for is looked up anew in
+every new catalog, and whether it was revoked is asked each time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from extauthz.model.catalog import Catalog, ClientRegistration, Issuer
+from extauthz.model.decision import Denial, Reason
+from extauthz.model.identity import Identity, Secret, SecurityScheme
+from extauthz.policy.claims import TokenIdentity, read_identity_claims
+from extauthz.policy.credentials import INVALID, REVOKED
+from extauthz.policy.recently_used import RecentlyUsed
+from extauthz.policy.revocations import Revocations
+from extauthz.policy.tokens import (
+    UnverifiedToken,
+    VerifiedClaims,
+    check_introspected,
+    looks_like_jwt,
+    read_token,
+    token_digest,
+    verify_token,
+)
+from extauthz.ports import Clock, Deadline, KeySource, TokenIntrospector
+
+_INACTIVE: Final = Denial(
+    reason=Reason.TOKEN_INACTIVE, detail="The token's issuer says that it is not active."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A token that was good, and what it says.
+
+    Attributes:
+        identity: as the catalog of `generation` knows it.
+        digest: what revocations know the token by.
+    """
+
+    issuer: Issuer
+    token: TokenIdentity
+    identity: Identity
+    generation: int
+    until_us: int
+    digest: bytes
+
+
+class BearerTokens:
+    """Verifies bearer tokens."""
+
+    def __init__(
+        self,
+        *,
+        keys: KeySource,
+        introspector: TokenIntrospector,
+        revocations: Revocations,
+        clock: Clock,
+        cache_size: int,
+    ) -> None:
+        self._keys = keys
+        self._introspector = introspector
+        self._revocations = revocations
+        self._clock = clock
+        self._verified: RecentlyUsed[_Verified] = RecentlyUsed(cache_size)
+        self._catalog: Catalog | None = None
+        self._generation = 0
+
+    def find_identity(
+        self, secret: Secret, security: tuple[SecurityScheme, ...], catalog: Catalog
+    ) -> Identity | Denial | None:
+        """Whom a token speaks for that was good a moment ago. None: it has to be verified."""
+        digest = secret.digest()
+        verified = self._verified.find(digest)
+        if verified is None or verified.identity.scheme not in security:
+            return None
+        if verified.until_us <= self._clock.now_us():
+            self._verified.drop(digest)
+            return None
+        generation = self._generation_of(catalog)
+        if verified.generation != generation:
+            issuer = catalog.issuers.get(verified.issuer.issuer)
+            if issuer is None or issuer != verified.issuer:
+                self._verified.drop(digest)
+                return None
+            identity = _resolve(verified.token, issuer, catalog, verified.identity.scheme)
+            verified = replace(verified, issuer=issuer, generation=generation, identity=identity)
+            self._verified.keep(digest, verified)
+        return self._check_revoked(verified, digest)
+
+    async def verify(
+        self,
+        secret: Secret,
+        security: tuple[SecurityScheme, ...],
+        catalog: Catalog,
+        deadline: Deadline,
+    ) -> Identity | Denial:
+        """Whom a token speaks for, found out from its signature or its issuer.
+
+        Raises:
+            KeySourceError, IntrospectionError: it could not be found out in time.
+        """
+        outcome = await self._verify(secret, security, catalog, deadline)
+        if isinstance(outcome, Denial):
+            return outcome
+        digest = secret.digest()
+        self._verified.keep(digest, outcome)
+        return self._check_revoked(outcome, digest)
+
+    def _check_revoked(self, verified: _Verified, digest: bytes) -> Identity | Denial:
+        token = verified.token
+        if self._revocations.is_revoked(
+            token_id=token.token_id,
+            digest=verified.digest,
+            consumer_key=token.consumer_key,
+            issued_at_us=token.issued_at_us,
+        ):
+            self._verified.drop(digest)
+            return REVOKED
+        return verified.identity
+
+    def _generation_of(self, catalog: Catalog) -> int:
+        """A number for the catalog, so that no token keeps a catalog alive that was replaced."""
+        if catalog is not self._catalog:
+            self._catalog = catalog
+            self._generation += 1
+        return self._generation
+
+    async def _verify(
+        self,
+        secret: Secret,
+        security: tuple[SecurityScheme, ...],
+        catalog: Catalog,
+        deadline: Deadline,
+    ) -> _Verified | Denial:
+        text = secret.reveal()
+        if SecurityScheme.JWT in security and looks_like_jwt(text):
+            token = read_token(text)
+            if isinstance(token, Denial):
+                return token
+            issuer = catalog.issuers.get(token.issuer)
+            if issuer is not None and issuer.keys is not None:
+                return await self._verify_jwt(token, text, issuer, catalog, deadline)
+        if SecurityScheme.OPAQUE in security and catalog.opaque_issuer is not None:
+            return await self._introspect(secret, catalog.opaque_issuer, catalog, deadline)
+        return INVALID
+
+    async def _verify_jwt(
+        self,
+        token: UnverifiedToken,
+        text: str,
+        issuer: Issuer,
+        catalog: Catalog,
+        deadline: Deadline,
+    ) -> _Verified | Denial:
+        keys = await self._keys.find_keys(issuer, token.key_id, deadline=deadline)
+        claims = verify_token(token, issuer, keys, self._clock.now_us())
+        if isinstance(claims, Denial):
+            return claims
+        digest = token_digest(text)
+        return self._believe(claims, issuer, catalog, SecurityScheme.JWT, issuer.ttl_us, digest)
+
+    async def _introspect(
+        self, secret: Secret, issuer: Issuer, catalog: Catalog, deadline: Deadline
+    ) -> _Verified | Denial:
+        assert issuer.introspection is not None
+        answer = await self._introspector.introspect(issuer, secret, deadline=deadline)
+        if answer is None:
+            return _INACTIVE
+        claims = check_introspected(answer, issuer, self._clock.now_us())
+        if isinstance(claims, Denial):
+            return claims
+        ttl_us = issuer.introspection.ttl_us
+        digest = token_digest(secret.reveal())
+        return self._believe(claims, issuer, catalog, SecurityScheme.OPAQUE, ttl_us, digest)
+
+    def _believe(
+        self,
+        claims: VerifiedClaims,
+        issuer: Issuer,
+        catalog: Catalog,
+        scheme: SecurityScheme,
+        ttl_us: int,
+        digest: bytes,
+    ) -> _Verified | Denial:
+        token = read_identity_claims(claims, issuer)
+        if isinstance(token, Denial):
+            return token
+        until_us = self._clock.now_us() + ttl_us
+        if token.expires_at_us is not None:
+            until_us = min(until_us, token.expires_at_us + issuer.leeway_s * 1_000_000)
+        identity = _resolve(token, issuer, catalog, scheme)
+        generation = self._generation_of(catalog)
+        return _Verified(issuer, token, identity, generation, until_us, digest)
+
+
+def _resolve(
+    token: TokenIdentity, issuer: Issuer, catalog: Catalog, scheme: SecurityScheme
+) -> Identity:
+    """Who a verified token speaks for, among the applications of one catalog."""
+    registration: ClientRegistration | None = None
+    if token.consumer_key:
+        registration = catalog.consumer_keys.get(
+            (issuer.issuer, token.consumer_key)
+        ) or catalog.consumer_keys.get(("", token.consumer_key))
+    return Identity(
+        scheme=scheme,
+        application=None if registration is None else registration.application,
+        key_type=token.key_type or (None if registration is None else registration.key_type),
+        user=token.user,
+        consumer_key=token.consumer_key,
+        issuer=issuer.issuer,
+        scopes=token.scopes,
+        claims=token.claims,
+        subscribed=token.subscribed,
+        expires_at_us=token.expires_at_us,
+        token_id=token.token_id,
+    )
