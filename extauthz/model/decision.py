@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from extauthz.model.catalog import Subscription
 from extauthz.model.identity import ANONYMOUS, Identity, Place
 from extauthz.model.limits import LimitLevel, LimitStatus
 from extauthz.model.routes import Route
+from extauthz.model.values import request_value
 
 
 class Reason(Enum):
@@ -56,7 +56,7 @@ class Reason(Enum):
     """It could not be decided: something that is needed did not answer in time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@request_value(frozen=True, slots=True, kw_only=True)
 class Denial:
     """What one step of the policy says when it refuses.
 
@@ -76,7 +76,7 @@ class Denial:
     retry_after_us: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@request_value(frozen=True, slots=True, kw_only=True)
 class Allow:
     """The request may pass.
 
@@ -100,7 +100,7 @@ class Allow:
     rewritten_path: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@request_value(frozen=True, slots=True, kw_only=True)
 class Deny:
     """The request may not pass. What was known when it was refused is there for the record."""
 

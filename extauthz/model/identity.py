@@ -9,6 +9,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from extauthz.model.values import request_value
+
 if TYPE_CHECKING:
     from extauthz.model.catalog import Application
 
@@ -54,12 +56,16 @@ class SecurityScheme(Enum):
     MTLS = "mtls"
     NONE = "none"
 
+    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, each time
+
 
 class KeyType(Enum):
     """The environment that a key was issued for (WSO2 API Manager's key types)."""
 
     PRODUCTION = "PRODUCTION"
     SANDBOX = "SANDBOX"
+
+    __hash__ = object.__hash__  # as above
 
 
 class PlaceKind(Enum):
@@ -79,7 +85,7 @@ class Place:
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@request_value(frozen=True, slots=True, kw_only=True)
 class Credential:
     """What a caller presented, not yet believed.
 
@@ -91,7 +97,7 @@ class Credential:
     place: Place
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@request_value(frozen=True, slots=True, kw_only=True)
 class Identity:
     """Who the caller is, as far as the credential proves it.
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
+from extauthz.model.values import request_value
+
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -89,7 +91,7 @@ NO_PEER: Final = Peer()
 NO_HEADERS: Final = Headers()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@request_value(frozen=True, slots=True, kw_only=True)
 class ApiRequest:
     """One request to an API, as it stood at the proxy.
 

@@ -17,8 +17,6 @@ from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Credential, Place, PlaceKind, Secret, SecurityScheme
 from extauthz.model.request import ApiRequest
 
-_BEARER_SCHEMES: Final = frozenset({SecurityScheme.JWT, SecurityScheme.OPAQUE})
-
 INVALID: Final = Denial(
     reason=Reason.INVALID_CREDENTIALS, detail="The credential is not known here."
 )
@@ -58,7 +56,7 @@ class CredentialPlaces:
     def of_schemes(self, api: Api, security: tuple[SecurityScheme, ...]) -> tuple[Place, ...]:
         """Every place that may hold a credential for one of the schemes."""
         places: tuple[Place, ...] = ()
-        if not _BEARER_SCHEMES.isdisjoint(security):
+        if SecurityScheme.JWT in security or SecurityScheme.OPAQUE in security:
             places = self.of_bearer(api)
         if SecurityScheme.API_KEY in security:
             places += self.of_api_key(api)

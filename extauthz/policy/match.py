@@ -10,7 +10,6 @@ path, as configured.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -19,6 +18,7 @@ from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.request import ApiRequest
 from extauthz.model.routes import MAX_SEGMENTS, ResourceTree, Route
+from extauthz.model.values import request_value
 
 API_EXTENSION: Final = "extauthz.api"
 """The route's context extension that names the API, so that neither host nor path need to."""
@@ -50,7 +50,7 @@ class UnnormalisedPath(Enum):
     REWRITE = "rewrite"
 
 
-@dataclass(frozen=True, slots=True)
+@request_value(frozen=True, slots=True)
 class NormalisedPath:
     """A path as it is matched. `changed` says that the upstream would see another one."""
 
@@ -58,7 +58,7 @@ class NormalisedPath:
     changed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@request_value(frozen=True, slots=True)
 class Match:
     """Where a request goes. `rewritten_path` is set when the upstream must get another path."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from extauthz.model.catalog import (
@@ -16,6 +15,7 @@ from extauthz.model.catalog import (
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Identity, KeyType, SecurityScheme
 from extauthz.model.limits import Tier
+from extauthz.model.values import request_value
 
 _NOT_FOUND: Final = Denial(
     reason=Reason.SUBSCRIPTION_NOT_FOUND,
@@ -33,7 +33,7 @@ _UNKNOWN_TIER: Final = Denial(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@request_value(frozen=True, slots=True)
 class Subscribed:
     """What the caller's use of the API rests on.
 
