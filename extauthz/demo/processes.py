@@ -66,11 +66,15 @@ def run_extauthz(
     grpc_address: str,
     log_file: Path,
     environment: dict[str, str] | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs ``extauthz serve`` until the block ends; starts with the block when it is healthy."""
+    """Runs ``extauthz serve`` until the block ends; starts with the block when it is healthy.
+
+    credentials: for its health, where it serves TLS only.
+    """
     command = (sys.executable, "-m", "extauthz", "serve", "--config", str(settings_file))
     with _run("extauthz", command, log_file, environment) as process:
-        _wait_until_healthy(process, grpc_address, log_file)
+        _wait_until_healthy(process, grpc_address, log_file, credentials)
         yield process
 
 
@@ -117,9 +121,20 @@ def _run(
             process.wait()
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, log_file: Path) -> None:
+def _wait_until_healthy(
+    process: subprocess.Popen[bytes],
+    address: str,
+    log_file: Path,
+    credentials: grpc.ChannelCredentials | None,
+) -> None:
     request = HealthCheckRequest()
-    with grpc.insecure_channel(address) as channel:
+    # A proxy named in the environment is not for what runs here.
+    options = [("grpc.enable_http_proxy", 0)]
+    with (
+        grpc.insecure_channel(address, options)
+        if credentials is None
+        else grpc.secure_channel(address, credentials, options)
+    ) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=HealthCheckRequest.SerializeToString,

@@ -40,7 +40,8 @@ class _Handler(BaseHTTPRequestHandler):
             fields.setdefault(name.lower(), []).append(value)
         seen = {
             "method": self.command,
-            "path": self.path,
+            # As it came: `self.path` has leading slashes collapsed.
+            "path": self.requestline.split(" ")[1],
             "origin": self.client_address[0],
             "headers": {name: ",".join(values) for name, values in fields.items()},
             "body_bytes": len(body),

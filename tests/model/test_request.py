@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from extauthz.model.request import Headers, Peer

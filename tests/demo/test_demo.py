@@ -1,0 +1,149 @@
+"""``extauthz demo`` as a newcomer runs it: real processes, a table, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+DEMO: Final = (sys.executable, "-m", "extauthz", "demo")
+TURN_S: Final = 60
+ROWS: Final = (
+    ("no credential", 401, "missing_credentials"),
+    ("bad API key", 401, "invalid_credentials"),
+    ("good API key", 200, "allowed"),
+    ("JWT without the scope", 403, "insufficient_scope"),
+    ("JWT with the scope", 200, "allowed"),
+    ("unknown resource", 404, "resource_not_found"),
+    ("wrong method", 405, "method_not_allowed"),
+    ("not subscribed", 403, "subscription_not_found"),
+    ("blocked subscription", 403, "subscription_blocked"),
+    ("spoofed identity header", 200, "allowed"),
+    ("11th of 10 a minute", 429, "rate_limited"),
+)
+
+
+def read_rows(printed: str) -> list[tuple[str, int, str]]:
+    """Call, answer and reason of each row of the table."""
+    cells = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in printed.splitlines()
+        if line.startswith("│")
+    ]
+    return [(call, int(answer), reason) for call, answer, reason, _ in cells if call]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Temporary files go to a folder where it can be seen what is left of them."""
+    return {**os.environ, "TMPDIR": str(folder), "COLUMNS": "120"}
+
+
+def test_the_demonstration_shows_what_it_should(tmp_path: Path) -> None:
+    temporary, folder = tmp_path / "temporary", tmp_path / "new" / "demo"
+    temporary.mkdir()
+    done = subprocess.run(
+        [*DEMO, "--folder", str(folder)],
+        env=environment(temporary),
+        capture_output=True,
+        text=True,
+        timeout=TURN_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_rows(done.stdout) == list(ROWS)
+    assert "11 of 11 calls showed what they should." in done.stdout
+    assert done.stderr == ""
+    assert list(temporary.iterdir()) == []
+    # The folder that was asked for stays, and is good.
+    validate = [sys.executable, "-m", "extauthz", "validate", str(folder / "extauthz.yaml")]
+    checked = subprocess.run(validate, capture_output=True, text=True, timeout=TURN_S, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert "Traceback" not in (folder / "extauthz.log").read_text()
+    assert not re.search(r"\[(error|critical)\]", (folder / "envoy.log").read_text())
+
+
+@contextmanager
+def kept_demo(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A demonstration that stays up, and the lines that it has printed until then."""
+    with subprocess.Popen(
+        [*DEMO, "--keep"],
+        env={**environment(folder), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            lines = []
+            for line in process.stdout:
+                lines.append(line.rstrip("\n"))
+                if line.startswith("Ask why:"):
+                    break
+            yield process, lines
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def list_children(process: subprocess.Popen[str]) -> list[int]:
+    """What the process has started itself."""
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in listed.split()]
+
+
+def is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def run_curl(line: str) -> httpx.Response:
+    """Does what a line that is pasted into a shell does, on machines without curl, too."""
+    command, *words = shlex.split(line)
+    assert command == "curl"
+    headers = {}
+    while len(words) > 1:
+        option = words.pop(0)
+        assert option in {"-i", "-H"}
+        if option == "-H":
+            name, _, value = words.pop(0).partition(": ")
+            headers[name] = value
+    return httpx.get(words[0], headers=headers, timeout=TURN_S, trust_env=False)
+
+
+def test_the_lines_to_try_work_until_it_is_interrupted(tmp_path: Path) -> None:
+    with kept_demo(tmp_path) as (process, lines):
+        curl = [line.strip() for line in lines if line.strip().startswith("curl ")]
+        assert [run_curl(line).status_code for line in curl] == [401, 200, 200]
+        (ask,) = [line for line in lines if line.startswith("Ask why:")]
+        explain = [sys.executable, "-m", *shlex.split(ask.removeprefix("Ask why: "))]
+        assert subprocess.run(explain, capture_output=True, timeout=TURN_S, check=False).stdout
+        (port,) = {int(found) for found in re.findall(r"http://127\.0\.0\.1:(\d+)/", "".join(curl))}
+        children = list_children(process)
+        assert len(children) == 2
+        # As a terminal does: everybody in the group gets the signal.
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(TURN_S) == 0
+        assert [pid for pid in children if is_running(pid)] == []
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{port}/", trust_env=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_to_it_alone_stops_everything(tmp_path: Path) -> None:
+    with kept_demo(tmp_path) as (process, _):
+        children = list_children(process)
+        process.terminate()
+        assert process.wait(TURN_S) == 0
+        assert [pid for pid in children if is_running(pid)] == []
+    assert list(tmp_path.iterdir()) == []

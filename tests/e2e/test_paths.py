@@ -1,0 +1,240 @@
+"""The path that was decided on is the path that the upstream gets, whatever the client writes.
+
+Envoy's own normalisation is turned off: nothing but extauthz stands between.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import posixpath
+import socket
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote
+
+import pytest
+
+from extauthz.envoy.bootstrap import EscapedSlashes
+from tests.e2e.envoys import EnvoyVersion
+from tests.e2e.running import Deployment, Gateway, next_client
+from tests.e2e.world import World
+
+pytestmark = pytest.mark.e2e
+
+AS_IT_COMES: Final[dict[str, Any]] = {
+    "normalize_path": False,
+    "merge_slashes": False,
+    "escaped_slashes": EscapedSlashes.KEEP_UNCHANGED,
+}
+PUBLIC: Final = "/sides/1.0.0/public/x"
+SECRET: Final = "/sides/1.0.0/secret"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Of a raw request. `target` is what the upstream saw; None when it saw nothing."""
+
+    status: int
+    target: str | None
+    reason: str
+
+
+def send(gateway: Gateway, target: str, *, method: str = "GET", headers: str = "") -> Answer:
+    """Sends a request target byte for byte, as no client library would."""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as connection:
+        connection.sendall(
+            f"{method} {target} HTTP/1.1\r\nhost: any.example\r\nconnection: close\r\n"
+            f"x-forwarded-for: {next_client()}\r\n{headers}\r\n".encode("latin-1")
+        )
+        response = http.client.HTTPResponse(connection, method=method)
+        response.begin()
+        return read_answer(response)
+
+
+def read_answer(response: http.client.HTTPResponse) -> Answer:
+    body = response.read()
+    if response.headers.get("x-upstream"):
+        return Answer(response.status, json.loads(body)["target"], "")
+    is_ours = response.headers.get("content-type") == "application/problem+json"
+    return Answer(response.status, None, json.loads(body)["reason"] if is_ours else "")
+
+
+def could_be_secret(target: str) -> bool:
+    """Whether any reader, however careless, could take a target for the secret resource."""
+    path = target.partition("?")[0].partition("#")[0]
+    for _ in range(3):
+        without_parameters = "/".join(segment.partition(";")[0] for segment in path.split("/"))
+        for read in (path, without_parameters, path.replace("\\", "/")):
+            if posixpath.normpath("/" + read.lstrip("/")).lower().startswith(SECRET):
+                return True
+        path = unquote(path)
+    return False
+
+
+# What stands in the request line; what becomes of it; what the upstream gets when paths are
+# rewritten, or else the status.
+REFUSED: Final = (
+    (f"{PUBLIC}/../../secret/x", 401),
+    ("/sides/1.0.0/public/../secret/x", 401),
+    ("/sides/1.0.0/public/%2e%2e/secret/x", 401),
+    ("/sides/1.0.0/public/%2E./secret/x", 401),
+    ("/sides/1.0.0/public/.%2e/secret/x", 401),
+    # The empty segment may count or not, and so may lead to either.
+    ("/sides/1.0.0/public//../secret/x", 400),
+    ("/sides/1.0.0/secret/./x", 401),
+    ("/sides/1.0.0/secret/%78", 401),
+    ("/sides//1.0.0/secret/x", 401),
+    ("http://any.example/sides/1.0.0/public/../secret/x", 401),
+    ("/sides/1.0.0/public/..%2fsecret/x", 400),
+    ("/sides/1.0.0/public/..%2Fsecret/x", 400),
+    ("/sides/1.0.0/public%2f..%2fsecret%2fx", 400),
+    ("/sides/1.0.0/public/..%5csecret%5cx", 400),
+    ("/sides/1.0.0/public/..\\secret\\x", 400),
+    ("/sides/1.0.0/public/..;/secret/x", 400),
+    ("/sides/1.0.0/public/..;a=b/secret/x", 400),
+    ("/sides/1.0.0/public/..%3b/secret/x", 400),
+    ("/sides/1.0.0/public;/../secret/x", 400),
+    ("/sides/1.0.0/public/%252e%252e/secret/x", 400),
+    ("/sides/1.0.0/public/..%252fsecret/x", 400),
+    ("/sides/1.0.0/public/x%00", 400),
+    ("/sides/1.0.0/public/x%00/../../secret/x", 400),
+    ("/sides/1.0.0/public/x%0d%0a", 400),
+    ("/sides/1.0.0/public/x%7f", 400),
+    ("/sides/1.0.0/public/%", 400),
+    ("/sides/1.0.0/public/%2", 400),
+    ("/sides/1.0.0/public/%zz", 400),
+    ("/sides/1.0.0/public/\xfc", 400),
+    ("/sides/1.0.0/public/<x>", 400),
+    ("/../sides/1.0.0/public/x", 400),
+    ("/%2e%2e/sides/1.0.0/public/x", 400),
+    ("/sides/1.0.0/public/x#/../../secret/x", 400),
+    ("//sides/1.0.0/public/x", PUBLIC),
+    ("/sides/1.0.0//public/x", PUBLIC),
+    ("/sides/1.0.0/public//x", PUBLIC),
+    ("/sides/1.0.0/./public/x", PUBLIC),
+    ("/sides/1.0.0/public/%2e/x", PUBLIC),
+    ("/sides/1.0.0/secret/../public/x", PUBLIC),
+    ("/sides/1.0.0/secret/%2e%2e/public/x", PUBLIC),
+    ("/sides/1.0.0/%70ublic/x", PUBLIC),
+    ("/sides/1.0.0/public/x/../y/", "/sides/1.0.0/public/y/"),
+    ("http://any.example/sides/1.0.0/public/./x", PUBLIC),
+    ("/sides/1.0.0//public/x?a=%2e%2e//&b", f"{PUBLIC}?a=%2e%2e//&b"),
+)
+SENT_ON: Final = (
+    PUBLIC,
+    f"{PUBLIC}?a=/../../secret/x",
+    f"{PUBLIC}?a=%2e%2e%2f;b&c=\\",
+    "/sides/1.0.0/public/...",
+    "/sides/1.0.0/public/%C3%BC",
+    "/sides/1.0.0/public/%c3%bc",
+    "/sides/1.0.0/public/%20",
+    "/sides/1.0.0/public/a:b@c,d=e!$&'()*+~",
+)
+
+
+@pytest.mark.parametrize("target", [target for target, _ in REFUSED])
+def test_a_path_that_two_could_read_differently_is_refused(
+    deployment: Deployment, version: EnvoyVersion, target: str
+) -> None:
+    answer = send(deployment.gateway(version, **AS_IT_COMES), target)
+    assert (answer.status, answer.target) == (400, None)
+    # A few are refused by Envoy's own parser; all others by us, with this reason.
+    assert answer.reason in {"malformed_request", ""}
+    if answer.reason == "":
+        assert any(mark in target for mark in ("#", "\xfc"))
+
+
+@pytest.mark.parametrize(("target", "outcome"), REFUSED)
+def test_the_upstream_gets_the_path_that_was_decided_on(
+    deployment: Deployment, version: EnvoyVersion, target: str, outcome: int | str
+) -> None:
+    answer = send(deployment.gateway(version, "rewrite", **AS_IT_COMES), target)
+    if isinstance(outcome, str):
+        assert (answer.status, answer.target) == (200, outcome)
+    else:
+        assert (answer.status, answer.target) == (outcome, None)
+
+
+@pytest.mark.parametrize("variant", ["standard", "rewrite"])
+@pytest.mark.parametrize("target", SENT_ON)
+def test_a_path_in_its_normal_form_is_sent_on_as_it_is(
+    deployment: Deployment, version: EnvoyVersion, variant: str, target: str
+) -> None:
+    answer = send(deployment.gateway(version, variant, **AS_IT_COMES), target)
+    assert (answer.status, answer.target) == (200, target)
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "*"),
+        ("OPTIONS", "*"),
+        ("GET", "sides/1.0.0/secret/x"),
+        ("GET", "../sides/1.0.0/secret/x"),
+        ("GET", "http:///sides/1.0.0/secret/x"),
+        ("GET", "?/sides/1.0.0/secret/x"),
+        ("CONNECT", "any.example:80"),
+    ],
+)
+@pytest.mark.parametrize("variant", ["standard", "rewrite"])
+def test_a_target_of_another_form_reaches_nobody(
+    deployment: Deployment, version: EnvoyVersion, variant: str, method: str, target: str
+) -> None:
+    answer = send(deployment.gateway(version, variant, **AS_IT_COMES), target, method=method)
+    assert answer.target is None
+    assert 400 <= answer.status < 500
+
+
+def test_an_absolute_target_is_decided_on_by_its_path(
+    deployment: Deployment, world: World, version: EnvoyVersion
+) -> None:
+    gateway = deployment.gateway(version, **AS_IT_COMES)
+    key = f"x-api-key: {world.keys['mobile']}\r\n"
+    assert send(gateway, f"http://any.example{PUBLIC}").target == PUBLIC
+    assert send(gateway, f"http://any.example{SECRET}/x").status == 401
+    assert send(gateway, f"http://any.example{SECRET}/x", headers=key).target == f"{SECRET}/x"
+
+
+PIECES: Final = ("..", "%2e%2E", ".", "", "public", "secret", "..;", "..%2f")
+
+
+@pytest.mark.parametrize("variant", ["standard", "rewrite"])
+def test_no_spelling_leads_to_the_secret_without_a_key(
+    deployment: Deployment, version: EnvoyVersion, variant: str
+) -> None:
+    gateway = deployment.gateway(version, variant, **AS_IT_COMES)
+    reached = 0
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
+    for pieces in itertools.product(PIECES, repeat=3):
+        target = f"/sides/1.0.0/{'/'.join(pieces)}/x"
+        connection.putrequest("GET", target, skip_accept_encoding=True)
+        connection.putheader("x-forwarded-for", next_client())
+        connection.endheaders()
+        answer = read_answer(connection.getresponse())
+        assert answer.status in {200, 400, 401, 404}, (target, answer)
+        if answer.target is not None:
+            reached += 1
+            assert not could_be_secret(answer.target), (target, answer)
+            assert variant == "rewrite" or answer.target == target
+    connection.close()
+    assert reached > 0
+
+
+def test_a_key_in_the_query_is_taken_out_of_a_rewritten_path_too(
+    deployment: Deployment, world: World, version: EnvoyVersion
+) -> None:
+    gateway = deployment.gateway(version, "rewrite", **AS_IT_COMES)
+    key = world.keys["mobile"]
+    answer = send(gateway, f"/sides/1.0.0/public/..//secret/x?a=1&apikey={key}&b=%2e%2e")
+    assert (answer.status, answer.target) == (200, f"{SECRET}/x?a=1&b=%2e%2e")
+
+
+def test_envoys_own_normalisation_agrees_with_ours(
+    deployment: Deployment, version: EnvoyVersion
+) -> None:
+    gateway = deployment.gateway(version)
+    assert send(gateway, "/sides//1.0.0/secret/../public/./x").target == PUBLIC
+    assert send(gateway, "/sides/1.0.0/public/%2e%2e/secret/x").status == 401
+    assert send(gateway, "/sides/1.0.0/public/..%2fsecret/x").status == 400
