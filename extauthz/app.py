@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 import httpx
 
+from extauthz.answers.backend_jwt import BackendJwtSigner, BackendJwtStyle, read_private_key
 from extauthz.answers.denial import DenialStyle
 from extauthz.answers.upstream import UpstreamStyle
 from extauthz.catalog.file import FileCatalogSource
@@ -23,12 +24,13 @@ from extauthz.catalog.refresh import CatalogRefresher
 from extauthz.clients.introspection import IntrospectionClient
 from extauthz.clients.jwks import JwksKeySource
 from extauthz.clock import SystemClock
-from extauthz.config import PlaceSettings, ResponseSettings, Settings
+from extauthz.config import read_secret_file
 from extauthz.counters.memory import MemoryCounterStore
-from extauthz.document import read_file
 from extauthz.envoy.authorization import SERVICE, AnswerStyle, AuthorizationService
+from extauthz.errors import ConfigError, Problem
 from extauthz.model.catalog import Catalog
-from extauthz.model.identity import Place, PlaceKind, Secret
+from extauthz.model.identity import Place, PlaceKind
+from extauthz.model.limits import US_PER_S
 from extauthz.policy.authenticate import AuthenticationRules, Authenticator
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.failed_attempts import FailedAttempts, FailureLimit
@@ -36,11 +38,12 @@ from extauthz.policy.pipeline import Pipeline, PipelineRules
 from extauthz.policy.revocations import Revocations
 from extauthz.ports import Clock, DecisionObserver
 from extauthz.serving.door import Door
-from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.grpcio_host import GrpcioHost, HostLimits
 from extauthz.serving.health import HealthState, HealthStatus
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.load import Load
-from extauthz.serving.tls import TlsFiles
+from extauthz.serving.tls import TlsFiles, read_tls_files
+from extauthz.settings import PlaceSettings, ResponseSettings, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class Core:
     pipeline: Pipeline
     refresher: CatalogRefresher
     revocations: Revocations
+    places: CredentialPlaces
     clock: Clock
 
 
@@ -106,7 +110,7 @@ async def open_core(
             observers=observers,
         )
         try:
-            yield Core(pipeline, refresher, revocations, clock)
+            yield Core(pipeline, refresher, revocations, rules.places, clock)
         finally:
             await keys.close()
             await introspector.close()
@@ -118,8 +122,7 @@ def _read_authentication_rules(settings: Settings) -> AuthenticationRules:
     credentials = settings.credentials
     pepper = None
     if credentials.api_key_pepper_file is not None:
-        content = read_file(credentials.api_key_pepper_file, max_bytes=4096)
-        pepper = Secret(content.decode("utf-8", "replace").strip())
+        pepper = read_secret_file(credentials.api_key_pepper_file)
     return AuthenticationRules(
         places=CredentialPlaces(
             bearer=tuple(map(_read_place, credentials.bearer)),
@@ -147,8 +150,12 @@ def _read_failure_limit(settings: Settings) -> FailureLimit | None:
     return FailureLimit(requests=failed.requests, window_us=failed.per)
 
 
-def read_answer_style(responses: ResponseSettings) -> AnswerStyle:
-    """How the settings want answers to look."""
+def read_answer_style(responses: ResponseSettings, clock: Clock) -> AnswerStyle:
+    """How the settings want answers to look.
+
+    Raises:
+        ConfigError: the key of the backend JWT cannot be used.
+    """
     return AnswerStyle(
         denial=DenialStyle(
             profile=responses.profile,
@@ -158,33 +165,73 @@ def read_answer_style(responses: ResponseSettings) -> AnswerStyle:
         upstream=UpstreamStyle(
             identity_headers=responses.identity_headers,
             limit_headers=responses.rate_limit_headers,
+            backend_jwt=_read_backend_jwt(responses, clock),
         ),
         error_response=responses.error_response,
     )
 
 
+def _read_backend_jwt(responses: ResponseSettings, clock: Clock) -> BackendJwtSigner | None:
+    wanted = responses.backend_jwt
+    if wanted is None:
+        return None
+    style = BackendJwtStyle(
+        header=wanted.header,
+        issuer=wanted.issuer,
+        dialect=wanted.dialect,
+        algorithm=wanted.algorithm,
+        key_id=wanted.key_id,
+        ttl_us=wanted.ttl,
+    )
+    key = read_private_key(wanted.private_key_file, wanted.algorithm)
+    return BackendJwtSigner(key=key, style=style, clock=clock)
+
+
+def list_file_problems(settings: Settings) -> list[Problem]:
+    """What is wrong with the files that settings name, beside the catalog."""
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: _read_authentication_rules(settings),
+        lambda: read_answer_style(settings.responses, SystemClock()),
+        lambda: None if (tls := _read_tls(settings)) is None else read_tls_files(tls),
+    )
+    problems: list[Problem] = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as exc:
+            problems += exc.problems
+    return problems
+
+
 async def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT; SIGHUP reads the catalog again.
+
+    At the first signal health says NOT_SERVING, and calls are still answered for `drain_delay`,
+    which a second signal ends. Then the listeners close, and calls in flight have `grace`.
 
     Raises:
         ConfigError, CatalogError, ListenError: it cannot start, and why.
     """
-    stop = asyncio.Event()
+    server = settings.server
+    stop = _Stop()
     loop = asyncio.get_running_loop()
     async with open_core(settings) as core:
         authorization = AuthorizationService(
             decide=core.pipeline.decide,
-            style=read_answer_style(settings.responses),
+            style=read_answer_style(settings.responses, core.clock),
             clock=core.clock,
         )
         health = HealthState((SERVICE,))
         door = Door(
             (authorization.method(),),
             health=health,
-            load=Load(max_in_flight=settings.server.max_in_flight),
+            load=Load(max_in_flight=server.max_in_flight, max_streams=server.max_streams),
         )
         host = GrpcioHost(
-            door, (read_listen_address(settings.listen.grpc),), tls=_read_tls(settings)
+            door,
+            (read_listen_address(settings.listen.grpc),),
+            tls=_read_tls(settings),
+            limits=HostLimits(max_connection_age_s=server.max_connection_age / US_PER_S),
         )
         await host.start()
         reloads: set[asyncio.Task[object]] = set()
@@ -195,20 +242,40 @@ async def serve(settings: Settings) -> None:
             task.add_done_callback(reloads.discard)
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, stop.ask)
         loop.add_signal_handler(signal.SIGHUP, reload)
         watching = asyncio.create_task(core.refresher.run())
         health.set_all(HealthStatus.SERVING)
         _log.info("serving on %s", ", ".join(map(str, host.addresses)))
         try:
-            await stop.wait()
-        finally:
+            await stop.asked.wait()
             _log.info("stopping")
-            await host.stop(settings.server.grace / 1_000_000)
+            health.set_all(HealthStatus.NOT_SERVING)
+            await stop.wait_for_hurry(server.drain_delay / US_PER_S)
+        finally:
+            await host.stop(server.grace / US_PER_S)
             for task in (watching, *reloads):
                 task.cancel()
             await asyncio.gather(watching, *reloads, return_exceptions=True)
     _log.info("stopped")
+
+
+class _Stop:
+    """What the signals said: the first asks for a stop, the second to hurry."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def ask(self) -> None:
+        if self.asked.is_set():
+            self._hurry.set()
+        self.asked.set()
+
+    async def wait_for_hurry(self, at_most_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self._hurry.wait()
 
 
 def _read_tls(settings: Settings) -> TlsFiles | None:

@@ -2,6 +2,8 @@
 
 `ietf` is draft-ietf-httpapi-ratelimit-headers-11 (May 2026): two lists of structured fields
 (RFC 9651), one item for each limit. `x` is what was usual before: one limit, the tightest.
+A limit in bytes says so by the draft's quota unit, `qu="content-bytes"`; the X fields have no
+word for it, and leave it out.
 
 Only limits that can deny are shown. Names are the limit's level, with a number behind it where
 a level has several; nothing of the catalog's or the customer's names is in them. When something
@@ -16,7 +18,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Final
 
-from extauthz.model.limits import US_PER_S, Algorithm, CalendarUnit, Limit, LimitStatus
+from extauthz.model.limits import US_PER_S, Algorithm, CalendarUnit, Limit, LimitStatus, QuotaUnit
 
 MAX_SF_INTEGER: Final = 999_999_999_999_999
 """Largest Integer of structured fields (RFC 9651 section 3.3.1)."""
@@ -66,6 +68,8 @@ def _write_ietf(shown: list[LimitStatus]) -> tuple[tuple[str, str], ...]:
     for name, status in zip(_name_policies(shown), shown, strict=True):
         reading = status.reading
         policy = f'"{name}";q={_clamp(status.limit.requests)}'
+        if status.limit.quota_unit is QuotaUnit.BYTES:
+            policy += ';qu="content-bytes"'
         window_s = _find_window_s(status.limit)
         policies.append(policy if window_s is None else f"{policy};w={window_s}")
         service = f'"{name}";r={_clamp(reading.remaining)}'
@@ -76,6 +80,9 @@ def _write_ietf(shown: list[LimitStatus]) -> tuple[tuple[str, str], ...]:
 
 
 def _write_x(shown: list[LimitStatus]) -> tuple[tuple[str, str], ...]:
+    shown = [status for status in shown if status.limit.quota_unit is QuotaUnit.REQUESTS]
+    if not shown:
+        return ()
     tightest = min(
         shown,
         key=lambda status: (

@@ -7,10 +7,11 @@ empty. The credential itself is taken out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from extauthz.answers.backend_jwt import BackendJwtSigner
 from extauthz.answers.denial import Fields
 from extauthz.answers.limit_headers import LimitHeaderStyle, write_limit_headers
 from extauthz.model.decision import Allow
@@ -47,6 +48,13 @@ class UpstreamStyle:
 
     identity_headers: Mapping[IdentityFact, str] = field(default_factory=default_identity_headers)
     limit_headers: LimitHeaderStyle = LimitHeaderStyle.IETF
+    backend_jwt: BackendJwtSigner | None = None
+
+    @property
+    def own_headers(self) -> tuple[str, ...]:
+        """Every field that only this service may set."""
+        names = tuple(self.identity_headers.values())
+        return names if self.backend_jwt is None else (*names, self.backend_jwt.header)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +62,16 @@ class UpstreamChanges:
     """What the proxy is to do with an allowed request.
 
     Attributes:
-        set_headers: replace whatever the client sent; no name stands in both lists.
-        remove_headers, remove_query: names.
+        set_headers: replace whatever the client sent; no name stands in both lists. ``:path``
+            stands here when the path is rewritten or something is taken out of its query.
+        remove_headers: names.
+        removed_query: names of what was taken out of the query.
         response_headers: added to the response on its way back.
     """
 
     set_headers: Fields
     remove_headers: tuple[str, ...]
-    remove_query: tuple[str, ...]
+    removed_query: tuple[str, ...]
     response_headers: Fields
 
 
@@ -71,25 +81,33 @@ def write_upstream_changes(
     """The changes that an allowed request goes upstream with."""
     set_headers: list[tuple[str, str]] = []
     remove_headers: list[str] = []
-    for fact, name in style.identity_headers.items():
-        value = _identity_value(allow, fact)
+    for name, value in _own_fields(allow, style):
         if value:
             set_headers.append((name, value))
         else:
             remove_headers.append(name)
     remove_headers.extend(_lookalikes(request, style))
-    remove_query: tuple[str, ...] = ()
+    removed_query: tuple[str, ...] = ()
     if allow.credential_places:
-        remove_query = _take_out_credentials(allow, request, set_headers, remove_headers)
-    if allow.rewritten_path is not None:
-        query = f"?{request.query}" if request.query else ""
-        set_headers.append((":path", allow.rewritten_path + query))
+        removed_query = _take_out_credentials(allow, request, set_headers, remove_headers)
+    if removed_query or allow.rewritten_path is not None:
+        set_headers.append((":path", _write_path(allow, request, removed_query)))
+    # The last of several facts under one name counts, and what is set is not removed.
+    fields = dict(set_headers)
     return UpstreamChanges(
-        tuple(set_headers),
-        tuple(remove_headers),
-        remove_query,
+        tuple(fields.items()),
+        tuple(name for name in dict.fromkeys(remove_headers) if name not in fields),
+        removed_query,
         write_limit_headers(allow.limits, style.limit_headers),
     )
+
+
+def _own_fields(allow: Allow, style: UpstreamStyle) -> Iterator[tuple[str, str]]:
+    """Fields that only this service sets; one without a value must not reach the upstream."""
+    for fact, name in style.identity_headers.items():
+        yield name, _identity_value(allow, fact)
+    if style.backend_jwt is not None:
+        yield style.backend_jwt.header, style.backend_jwt.write(allow)
 
 
 def _identity_value(allow: Allow, fact: IdentityFact) -> str:
@@ -117,13 +135,12 @@ def _identity_value(allow: Allow, fact: IdentityFact) -> str:
 
 def _lookalikes(request: ApiRequest, style: UpstreamStyle) -> list[str]:
     """Fields that an upstream may take for ours: CGI and WSGI read ``_`` and ``-`` alike."""
-    suspects = [name for name in request.headers if "_" in name]
-    if not suspects:
+    names = style.own_headers
+    if not any("_" in name for name in (*request.headers, *names)):
         return []
-    ours = {name.replace("_", "-") for name in style.identity_headers.values()}
-    set_as_they_are = set(style.identity_headers.values())
+    ours = {name.replace("_", "-") for name in names}
     return [
-        name for name in suspects if name not in set_as_they_are and name.replace("_", "-") in ours
+        name for name in request.headers if name not in names and name.replace("_", "-") in ours
     ]
 
 
@@ -133,7 +150,7 @@ def _take_out_credentials(
     set_headers: list[tuple[str, str]],
     remove_headers: list[str],
 ) -> tuple[str, ...]:
-    remove_query: list[str] = []
+    removed_query: list[str] = []
     cookies: list[str] = []
     for place in allow.credential_places:
         match place.kind:
@@ -141,15 +158,33 @@ def _take_out_credentials(
                 if place.name in request.headers:
                     remove_headers.append(place.name)
             case PlaceKind.QUERY:
-                if place.name in request.query:
-                    remove_query.append(place.name)
+                if place.name in map(_name_of, request.query.split("&")):
+                    removed_query.append(place.name)
             case PlaceKind.COOKIE:
                 cookies.append(place.name)
             case PlaceKind.CONNECTION:
                 pass
     if cookies:
         _take_out_cookies(request, cookies, set_headers, remove_headers)
-    return tuple(remove_query)
+    return tuple(removed_query)
+
+
+def _name_of(parameter: str) -> str:
+    return parameter.partition("=")[0]
+
+
+def _write_path(allow: Allow, request: ApiRequest, removed_query: tuple[str, ...]) -> str:
+    """The path as the upstream gets it; what stays of the query stays byte for byte.
+
+    Envoy can take parameters out itself, but sorts the others by doing so, which breaks URLs
+    that are signed.
+    """
+    path = request.path if allow.rewritten_path is None else allow.rewritten_path
+    query = request.query
+    if removed_query:
+        kept = [one for one in query.split("&") if _name_of(one) not in removed_query]
+        query = "&".join(kept)
+    return f"{path}?{query}" if query else path
 
 
 def _take_out_cookies(

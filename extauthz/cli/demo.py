@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 1 when any call shows something else than it should."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
+    # Ends as Ctrl-C does: what was started is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments.folder is not None:
         arguments.folder.mkdir(parents=True, exist_ok=True)
         return _run(arguments.folder.absolute(), console, keep=arguments.keep)
@@ -61,8 +64,9 @@ def _run(folder: Path, console: Console, *, keep: bool) -> int:
                 good = sum(outcome.as_expected for outcome in outcomes)
                 console.print(f"{good} of {len(outcomes)} calls showed what they should.")
                 if keep:
-                    _print_curl_lines(stage, console)
-                    signal.sigwait({signal.SIGINT, signal.SIGTERM})
+                    with suppress(KeyboardInterrupt):
+                        _print_curl_lines(stage, console)
+                        signal.pause()
     return 0 if good == len(outcomes) else 1
 
 
@@ -100,4 +104,4 @@ def _print_curl_lines(stage: Stage, console: Console) -> None:
         f"Ask why: extauthz explain --config {stage.settings_file} --url {url}/ip",
     )
     for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)

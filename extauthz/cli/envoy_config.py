@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from extauthz.config import DEFAULT_FILE, read_settings
-from extauthz.envoy.bootstrap import EnvoyParameters, Upstream, render_bootstrap, render_filter
+from extauthz.envoy.bootstrap import (
+    ClientTls,
+    EnvoyParameters,
+    Upstream,
+    render_bootstrap,
+    render_filter,
+)
+from extauthz.errors import ConfigError
+from extauthz.serving.listen import read_listen_address
 
 _DEFAULTS = EnvoyParameters(upstreams=())
 
@@ -23,37 +33,89 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--filter", action="store_true", help="only the filter and its cluster, to paste"
     )
-    parser.add_argument("--listen", default=_DEFAULTS.listen, metavar="IP:PORT")
+    parser.add_argument(
+        "--listen",
+        default=_DEFAULTS.listen,
+        metavar="IP:PORT",
+        help=f"where Envoy listens (default: {_DEFAULTS.listen})",
+    )
     parser.add_argument(
         "--extauthz",
         metavar="HOST:PORT",
         help=f"where the service listens (default: listen.grpc in {DEFAULT_FILE}, if it is there)",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings to take it from")
-    parser.add_argument("--timeout-ms", type=int, default=_DEFAULTS.timeout_ms)
     parser.add_argument(
-        "--max-body-bytes", type=int, default=0, help="send up to so much of each body along"
+        "--ca", type=Path, metavar="FILE", help="speak TLS with the service, and trust this CA"
     )
-    parser.add_argument("--admin-port", type=int, default=_DEFAULTS.admin_port)
+    parser.add_argument(
+        "--server-name", metavar="NAME", help="the name in the service's certificate; with --ca"
+    )
+    parser.add_argument(
+        "--timeout-ms",
+        type=_number(1, 600_000),
+        default=_DEFAULTS.timeout_ms,
+        metavar="MS",
+        help=f"how long Envoy waits for a decision (default: {_DEFAULTS.timeout_ms})",
+    )
+    parser.add_argument(
+        "--max-body-bytes",
+        type=_number(0, 0x7FFFFFFF),
+        default=0,
+        metavar="BYTES",
+        help="send up to so much of each body along (default: none)",
+    )
+    parser.add_argument(
+        "--admin-port",
+        type=_number(0, 65535),
+        default=_DEFAULTS.admin_port,
+        metavar="PORT",
+        help=f"Envoy's admin port on 127.0.0.1 (default: {_DEFAULTS.admin_port})",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints YAML."""
+    """Prints YAML. Exit code 2 when Envoy could not take what was asked for."""
+    if (arguments.ca is None) != (arguments.server_name is None):
+        print("extauthz: --ca and --server-name go together", file=sys.stderr)
+        return 2
+    tls = None
+    if arguments.ca is not None:
+        tls = ClientTls(ca_file=str(arguments.ca), server_name=arguments.server_name)
     parameters = EnvoyParameters(
         upstreams=(Upstream(address=arguments.upstream, speaks_http2=arguments.http2),),
         extauthz=arguments.extauthz or _find_listener(arguments.config),
+        extauthz_tls=tls,
         listen=arguments.listen,
         timeout_ms=arguments.timeout_ms,
         max_body_bytes=arguments.max_body_bytes,
         admin_port=arguments.admin_port,
     )
-    print(render_filter(parameters) if arguments.filter else render_bootstrap(parameters), end="")
+    render = render_filter if arguments.filter else render_bootstrap
+    try:
+        print(render(parameters), end="")
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"extauthz: {problem}", file=sys.stderr)
+        return 2
     return 0
 
 
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be from {least} to {most}")
+        return value
+
+    return number
+
+
 def _find_listener(config: Path | None) -> str:
+    """Where Envoy reaches the service. What listens on every address is reached on this one."""
     if config is None and not Path(DEFAULT_FILE).exists():
         return _DEFAULTS.extauthz
-    address = read_settings(config or Path(DEFAULT_FILE)).listen.grpc
-    # What listens on every address is reached on this one.
-    return address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+    text = read_settings(config or Path(DEFAULT_FILE)).listen.grpc
+    address = read_listen_address(text)
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address.host)  # noqa: S104  (compared)
+    return f"{loopback}:{address.port}" if loopback else text

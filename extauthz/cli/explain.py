@@ -1,14 +1,23 @@
-"""``extauthz explain``: decides one request and shows each step. Charges nothing."""
+"""``extauthz explain``: decides one request and shows each step. Charges nothing.
+
+Neither credentials nor the values of query parameters are shown, so that the output can go into
+a ticket. What comes from the request is shown with its control characters written out: it must
+not speak to the terminal.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import json
+import logging
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import assert_never
+from typing import Final, assert_never
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -18,23 +27,25 @@ from rich.text import Text
 from extauthz.answers.denial import HttpAnswer, write_denial
 from extauthz.answers.upstream import UpstreamChanges, write_upstream_changes
 from extauthz.app import Core, open_core, read_answer_style
-from extauthz.config import DEFAULT_FILE, Settings, read_settings
+from extauthz.cli.advice import list_advice
+from extauthz.cli.findings import Finding, say_finding
+from extauthz.config import DEFAULT_FILE, read_settings
 from extauthz.envoy.check_request import read_host
-from extauthz.model.decision import Allow, Decision, Denial, Deny
+from extauthz.envoy.check_response import AnswerError, write_allow
+from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.deny_rules import DenyRule
-from extauthz.model.identity import Identity, SecurityScheme
-from extauthz.model.limits import LimitStatus
 from extauthz.model.request import ApiRequest, Headers, Peer
-from extauthz.policy.match import Match
 from extauthz.policy.pipeline import Step
-from extauthz.policy.subscription import Subscribed
+from extauthz.settings import Settings
 
-_MARKS = {True: Text("pass", style="green"), False: Text("deny", style="bold red")}
+_MARKS: Final = {True: Text("pass", style="green"), False: Text("deny", style="bold red")}
+_NOT_REACHED: Final = Text("-", style="dim")
+_HIDDEN: Final = "…"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
-    parser.add_argument("--method", default="GET", help="default: GET")
+    parser.add_argument("-X", "--method", default="GET", help="default: GET")
     parser.add_argument("--url", required=True, help="http://host/path?query, or only /path")
     parser.add_argument(
         "-H",
@@ -53,7 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="a context extension of the route",
     )
-    parser.add_argument("--config", type=Path, default=Path(DEFAULT_FILE), metavar="FILE")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path(DEFAULT_FILE),
+        metavar="FILE",
+        help=f"settings file (default: {DEFAULT_FILE})",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -62,181 +79,229 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         request = _read_request(arguments)
     except ValueError as error:
-        print(f"extauthz: {error}", file=sys.stderr)
+        print(f"extauthz: {_printable(str(error))}", file=sys.stderr)
         return 2
     settings = read_settings(arguments.config)
     explanation = asyncio.run(_explain(request, settings))
     if arguments.json:
-        print(json.dumps(_write_json(explanation), indent=2, ensure_ascii=False))
+        # ASCII alone: JSON takes control characters above 0x7f as they are.
+        print(json.dumps(_write_json(explanation), indent=2))
     else:
         _print(explanation, request)
     return 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
-    """What one step found, in words."""
-
-    step: Step
-    passed: bool
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Explanation:
+    """All that is shown. `log`: what the service would have logged meanwhile."""
+
     decision: Decision
-    findings: tuple[_Finding, ...]
-    answer: HttpAnswer | None
-    changes: UpstreamChanges | None
+    findings: tuple[Finding, ...]
+    log: tuple[str, ...]
+    advice: tuple[str, ...] = ()
+    answer: HttpAnswer | None = None
+    changes: UpstreamChanges | None = None
 
 
 def _read_request(arguments: argparse.Namespace) -> ApiRequest:
     url = urlsplit(arguments.url)
-    if not url.path.startswith("/"):
+    path = url.path or ("/" if url.netloc else "")
+    if not path.startswith("/"):
         raise ValueError("--url needs a path: write http://host/path or /path")
-    fields = [_read_pair(text, ":", "--header 'name: value'") for text in arguments.header]
-    context = dict(_read_pair(text, "=", "--context key=value") for text in arguments.context)
+    fields = [
+        _read_pair(text, ":", f"--header number {number}", "'name: value'")
+        for number, text in enumerate(arguments.header, 1)
+    ]
+    context = dict(
+        _read_pair(text, "=", f"--context number {number}", "key=value")
+        for number, text in enumerate(arguments.context, 1)
+    )
+    try:
+        ipaddress.ip_address(arguments.client)
+    except ValueError:
+        raise ValueError("--client must be an IP address") from None
+    # As a client's Host becomes the authority that Envoy sends.
+    hosts = [value for name, value in fields if name.lower() == "host"]
     return ApiRequest(
         method=arguments.method.upper(),
-        host=read_host(url.netloc or "localhost"),
-        path=url.path,
+        host=read_host(hosts[0] if hosts else url.netloc or "localhost"),
+        path=path,
         query=url.query,
         scheme=url.scheme or "http",
-        headers=Headers(fields),
+        headers=Headers([field for field in fields if field[0].lower() != "host"]),
         source=Peer(address=arguments.client, principal=arguments.principal),
         context=context,
     )
 
 
-def _read_pair(text: str, separator: str, form: str) -> tuple[str, str]:
+def _read_pair(text: str, separator: str, what: str, form: str) -> tuple[str, str]:
     name, found, value = text.partition(separator)
     if not found or not name.strip():
-        raise ValueError(f"{name!r} is not of the form {form}")
+        # Without the text itself: it may be a credential.
+        raise ValueError(f"{what} is not of the form {form}")
     return name.strip(), value.strip()
 
 
 async def _explain(request: ApiRequest, settings: Settings) -> _Explanation:
-    findings: list[_Finding] = []
-    async with open_core(settings) as core:
+    findings: list[Finding] = []
 
-        def note(step: Step, found: object) -> None:
-            passed = not isinstance(found, Denial | DenyRule)
-            findings.append(_Finding(step, passed, _say(step, found)))
+    def note(step: Step, found: object) -> None:
+        passed = not isinstance(found, Denial | DenyRule)
+        # Deny rules are asked twice, before and after it is known who calls.
+        if not (passed and any(finding.step is step for finding in findings)):
+            findings.append(Finding(step, passed, say_finding(step, found)))
 
-        decision = await core.pipeline.decide(request, charge=False, note=note)
-        return _answer(decision, tuple(findings), request, settings, core)
+    with _collected_log() as log:
+        async with open_core(settings) as core:
+            decision = await core.pipeline.decide(request, charge=False, note=note)
+            if isinstance(decision, Deny) and decision.reason is Reason.UNAVAILABLE:
+                reached = {Step.DENY_RULES, *(finding.step for finding in findings)}
+                step = next((step for step in Step if step not in reached), Step.RATE_LIMITS)
+                findings.append(Finding(step, passed=False, text="could not be decided"))
+            return _answer(
+                _Explanation(decision, tuple(findings), tuple(log)), request, settings, core
+            )
+
+
+@contextmanager
+def _collected_log() -> Iterator[list[str]]:
+    """Warnings and errors of the service, which say why something could not be had."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("extauthz")
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
 
 
 def _answer(
-    decision: Decision,
-    findings: tuple[_Finding, ...],
-    request: ApiRequest,
-    settings: Settings,
-    core: Core,
+    explanation: _Explanation, request: ApiRequest, settings: Settings, core: Core
 ) -> _Explanation:
-    style = read_answer_style(settings.responses)
-    match decision:
-        case Allow():
-            changes = write_upstream_changes(decision, request, style.upstream)
-            return _Explanation(decision, findings, None, changes)
-        case Deny():
-            answer = write_denial(decision, request, style.denial, core.clock.now_us())
-            return _Explanation(decision, findings, answer, None)
+    style = read_answer_style(settings.responses, core.clock)
+    advice: tuple[str, ...]
+    match explanation.decision:
+        case Allow() as allow:
+            changes = write_upstream_changes(allow, request, style.upstream)
+            try:
+                write_allow(
+                    set_headers=changes.set_headers,
+                    remove_headers=changes.remove_headers,
+                    response_headers=changes.response_headers,
+                )
+            except AnswerError as error:
+                denial = Denial(reason=Reason.UNAVAILABLE)
+                deny = Deny(id=allow.id, denial=denial, route=allow.route)
+                advice = (f"The caller's identity cannot be sent on: {error}.",)
+            else:
+                hidden = {"cookie"}
+                if style.upstream.backend_jwt is not None:
+                    hidden.add(style.upstream.backend_jwt.header)
+                return replace(explanation, changes=_hide(changes, hidden))
+        case Deny() as deny:
+            advice = tuple(list_advice(deny, request, core.refresher.catalog, core.places))
+            if deny.reason is Reason.UNAVAILABLE and not style.error_response:
+                return replace(explanation, advice=advice)  # Envoy answers the client
         case _:
-            assert_never(decision)
+            assert_never(explanation.decision)
+    answer = write_denial(deny, request, style.denial, core.clock.now_us())
+    return replace(explanation, decision=deny, answer=answer, advice=advice)
 
 
-def _say(step: Step, found: object) -> str:
-    match found:
-        case Denial():
-            return f"{found.reason.value}: {found.detail}"
-        case DenyRule():
-            return f"the deny rule {found.name!r} fits"
-        case Match():
-            api, resource = found.route.api, found.route.resource
-            text = f"{api.name} {api.version}, resource {' '.join(resource.methods)} "
-            text += resource.template
-            if found.rewritten_path is not None:
-                text += f"; the upstream gets {found.rewritten_path}"
-            return text
-        case Identity():
-            return _say_identity(found)
-        case Subscribed():
-            if found.subscription is None and found.tier is None:
-                return "none is needed"
-            state = "" if found.subscription is None else f"{found.subscription.state.value}, "
-            return f"{state}tier {found.tier.name if found.tier else 'without limits'}"
-        case tuple():
-            return "; ".join(map(_say_limit, found)) or "none apply"
-        case None if step is Step.SCOPES:
-            return "cover what the resource asks for"
-        case None:
-            return "no deny rule fits"
-        case _:
-            raise TypeError(f"no words for {type(found).__name__}")
+def _hide(changes: UpstreamChanges, names: set[str]) -> UpstreamChanges:
+    """The same changes without what is secret in them."""
+    fields = []
+    for name, value in changes.set_headers:
+        if name in names:
+            value = _HIDDEN
+        elif name == ":path":
+            path, mark, query = value.partition("?")
+            value = path + mark + _hide_values(query)
+        fields.append((name, value))
+    return replace(changes, set_headers=tuple(fields))
 
 
-def _say_identity(identity: Identity) -> str:
-    if identity.scheme is SecurityScheme.NONE:
-        return "no credential is needed"
-    parts = [f"by {identity.scheme.value}"]
-    if identity.application is not None:
-        parts.append(f"application {identity.application.name}")
-    elif identity.consumer_key:
-        parts.append(f"consumer key {identity.consumer_key}, which no application has")
-    if identity.user:
-        parts.append(f"user {identity.user}")
-    if identity.key_type is not None:
-        parts.append(identity.key_type.value)
-    if identity.scopes is not None:
-        parts.append(f"scopes {' '.join(sorted(identity.scopes)) or 'none'}")
-    return ", ".join(parts)
+def _hide_values(query: str) -> str:
+    pairs = (part.partition("=") for part in query.split("&"))
+    return "&".join(f"{name}={_HIDDEN}" if mark else name for name, mark, _ in pairs)
 
 
-def _say_limit(status: LimitStatus) -> str:
-    limit = status.limit
-    window = limit.unit.value if limit.unit else f"{limit.window_us / 1_000_000:g} s"
-    text = f"{status.level.value} ({status.name}): {status.reading.remaining} left of "
-    text += f"{limit.requests} per {window}"
-    return text if status.enforced else f"{text}, not enforced"
+def _printable(text: str) -> str:
+    r"""The text with what a terminal would act on written as ``\x1b``."""
+    return "".join(
+        mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode()
+        for mark in text
+    )
 
 
 def _print(explanation: _Explanation, request: ApiRequest) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    decision = explanation.decision
-    query = f"?{request.query}" if request.query else ""
-    console.print(f"{request.method} {request.host}{request.path}{query}", markup=False)
-    steps = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    reached = [finding.step for finding in explanation.findings]
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def say(line: str, style: str = "") -> None:
+        console.print(Text(_printable(line), style=style))
+
+    query = f"?{_hide_values(request.query)}" if request.query else ""
+    say(f"{request.method} {request.host}{request.path}{query}", "bold")
+    say("")
+    console.print(_table(explanation))
+    for line in explanation.log:
+        say(f"log: {line}", "yellow")
+    say("")
+    answer, changes = explanation.answer, explanation.changes
+    if answer is not None:
+        say(f"The client gets {answer.status}:")
+        for name, value in answer.headers:
+            say(f"  {name}: {value}")
+        for line in _body_lines(answer.body):
+            say(f"  {line}")
+    if changes is not None:
+        say("The upstream gets the request:")
+        for name, value in changes.set_headers:
+            say(f"  with {name}: {value}")
+        gone = (*changes.remove_headers, *(f"?{name}=" for name in changes.removed_query))
+        if gone:
+            say(f"  without {', '.join(gone)}")
+        if changes.response_headers:
+            say("The client gets the response:")
+            for name, value in changes.response_headers:
+                say(f"  with {name}: {value}")
+    say("")
+    for line in explanation.advice:
+        say(line)
+    if explanation.advice:
+        say("")
+    match explanation.decision:
+        case Allow():
+            say("ALLOW", "bold green")
+        case Deny() as deny:
+            say(f"DENY {deny.reason.value}", "bold red")
+
+
+def _body_lines(body: str) -> list[str]:
+    with suppress(ValueError):  # XML, or a text for gRPC
+        body = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    return body.splitlines()
+
+
+def _table(explanation: _Explanation) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for finding in explanation.findings:
-        steps.add_row(finding.step.value, _MARKS[finding.passed], Text(finding.text))
+        text = Text(_printable(finding.text))
+        table.add_row(Text(finding.step.value), _MARKS[finding.passed], text)
+    reached = {finding.step for finding in explanation.findings}
     for step in Step:
         if step not in reached and step is not Step.DENY_RULES:
-            steps.add_row(Text(step.value, style="dim"), Text("-", style="dim"), "")
-    console.print(steps)
-    match decision:
-        case Allow():
-            console.print(Text("ALLOW", style="bold green"))
-        case Deny():
-            console.print(Text(f"DENY {decision.reason.value}", style="bold red"))
-    if explanation.answer is not None:
-        console.print(f"the client gets {explanation.answer.status}", markup=False)
-        for name, value in explanation.answer.headers:
-            console.print(f"  {name}: {value}", markup=False)
-        console.print(f"  {explanation.answer.body}", markup=False)
-    if explanation.changes is not None:
-        changes = explanation.changes
-        for name, value in changes.set_headers:
-            console.print(f"  the upstream gets {name}: {value}", markup=False)
-        gone = (*changes.remove_headers, *(f"?{name}=" for name in changes.remove_query))
-        if gone:
-            console.print(f"  the upstream never sees {', '.join(gone)}", markup=False)
-        for name, value in changes.response_headers:
-            console.print(f"  the client gets {name}: {value}", markup=False)
+            table.add_row(Text(step.value, style="dim"), _NOT_REACHED, Text(""))
+    return table
 
 
 def _write_json(explanation: _Explanation) -> dict[str, object]:
-    decision = explanation.decision
+    decision, answer, changes = explanation.decision, explanation.answer, explanation.changes
     return {
         "decision": "allow" if isinstance(decision, Allow) else "deny",
         "reason": None if isinstance(decision, Allow) else decision.reason.value,
@@ -244,6 +309,17 @@ def _write_json(explanation: _Explanation) -> dict[str, object]:
             {"step": finding.step.value, "passed": finding.passed, "found": finding.text}
             for finding in explanation.findings
         ],
-        "client": None if explanation.answer is None else asdict(explanation.answer),
-        "upstream": None if explanation.changes is None else asdict(explanation.changes),
+        "log": explanation.log,
+        "advice": explanation.advice,
+        "client": None
+        if answer is None
+        else {"status": answer.status, "headers": answer.headers, "body": answer.body},
+        "upstream": None
+        if changes is None
+        else {
+            "set_headers": changes.set_headers,
+            "remove_headers": changes.remove_headers,
+            "removed_query": changes.removed_query,
+            "response_headers": changes.response_headers,
+        },
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import hashlib
 import hmac
 import secrets
@@ -10,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from extauthz.document import read_file
+from extauthz.config import read_secret_file
+from extauthz.model.identity import Secret
 
 _BYTES: Final = 32
 _PREFIX: Final = "xak_"
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("new", "make a key and print it with its hash"),
         ("hash", "hash the key on standard input"),
     ):
-        action = actions.add_parser(name, help=summary)
+        action = actions.add_parser(name, help=summary, description=summary.capitalize() + ".")
         action.add_argument(
             "--pepper-file",
             type=Path,
@@ -34,15 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the line that goes into a catalog."""
-    pepper = None
-    if arguments.pepper_file is not None:
-        pepper = read_file(arguments.pepper_file, max_bytes=4096).strip()
+    """Prints the line that goes into a catalog. Exit code 1 when there is no key to hash."""
+    file: Path | None = arguments.pepper_file
+    pepper = None if file is None else read_secret_file(file)
     if arguments.action == "new":
         key = _PREFIX + secrets.token_urlsafe(_BYTES)
         print(f"key: {key}")
     else:
-        key = sys.stdin.readline().strip()
+        try:
+            key = _read_key()
+            key.encode()
+        except UnicodeError:
+            print("extauthz: the key on standard input is not UTF-8 text", file=sys.stderr)
+            return 1
         if not key:
             print("extauthz: no key came on standard input", file=sys.stderr)
             return 1
@@ -50,8 +56,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def write_digest(key: str, pepper: bytes | None = None) -> str:
+def _read_key() -> str:
+    if sys.stdin.isatty():
+        return getpass.getpass("API key: ").strip()
+    return sys.stdin.readline().strip()
+
+
+def write_digest(key: str, pepper: Secret | None = None) -> str:
     """A key's digest as a catalog holds it: ``sha256: …`` or ``hmac_sha256: …``."""
     if pepper is None:
         return f"sha256: {hashlib.sha256(key.encode()).hexdigest()}"
-    return f"hmac_sha256: {hmac.digest(pepper, key.encode(), 'sha256').hex()}"
+    return f"hmac_sha256: {hmac.digest(pepper.reveal().encode(), key.encode(), 'sha256').hex()}"

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from extauthz.catalog.document import catalog_schema
-from extauthz.config import settings_schema
+from extauthz.settings import settings_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from extauthz.app import list_file_problems
 from extauthz.catalog.file import FileCatalogSource
 from extauthz.config import DEFAULT_FILE, read_settings
 from extauthz.document import decode_source, read_file, read_mapping
@@ -35,25 +36,34 @@ def run(arguments: argparse.Namespace) -> int:
     for path in paths:
         try:
             if path.is_file() and _is_settings(path):
-                catalog_files += read_settings(path).catalog.files
+                settings = read_settings(path)
+                problems += list_file_problems(settings)
+                catalog_files += settings.catalog.files
             else:
                 catalog_files.append(path)
         except ConfigError as error:
             problems += error.problems
+    catalog: Catalog | None = None
     if catalog_files:
         try:
-            catalog = asyncio.run(FileCatalogSource(catalog_files).load())
+            catalog = asyncio.run(FileCatalogSource(_once(catalog_files)).load())
         except ConfigError as error:
             problems += error.problems
         except ExtauthzError as error:
             problems.append(Problem(message=str(error)))
-        else:
-            print(_summary(catalog))
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
         print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}", file=sys.stderr)
-    return 1 if problems else 0
+        return 1
+    if catalog is not None:
+        print(_summary(catalog))
+    return 0
+
+
+def _once(files: list[Path]) -> tuple[Path, ...]:
+    """Each file once, by its first name: settings may name what is also given."""
+    return tuple({file.absolute(): file for file in reversed(files)}.values())[::-1]
 
 
 def _is_settings(path: Path) -> bool:
@@ -63,12 +73,14 @@ def _is_settings(path: Path) -> bool:
 
 
 def _summary(catalog: Catalog) -> str:
-    counts: Iterable[tuple[int, str]] = (
-        (len(catalog.apis), "APIs"),
-        (sum(len(api.resources) for api in catalog.apis.values()), "resources"),
-        (len(catalog.applications), "applications"),
-        (len(catalog.subscriptions), "subscriptions"),
-        (len(catalog.tiers), "tiers"),
-        (len(catalog.issuers), "issuers"),
+    counts: Iterable[tuple[int, str, str]] = (
+        (len(catalog.apis), "API", "APIs"),
+        (sum(len(api.resources) for api in catalog.apis.values()), "resource", "resources"),
+        (len(catalog.applications), "application", "applications"),
+        (len(catalog.subscriptions), "subscription", "subscriptions"),
+        (len(catalog.tiers), "tier", "tiers"),
+        (len(catalog.issuers), "issuer", "issuers"),
     )
-    return "good: " + ", ".join(f"{count} {what}" for count, what in counts)
+    return "good: " + ", ".join(
+        f"{count} {one if count == 1 else many}" for count, one, many in counts
+    )

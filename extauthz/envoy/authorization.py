@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from extauthz.answers.denial import DenialStyle, HttpAnswer, write_denial
+from extauthz.answers.denial import DenialStyle, write_denial
 from extauthz.answers.reasons import MEANINGS
 from extauthz.answers.upstream import UpstreamStyle, write_upstream_changes
 from extauthz.envoy.check_request import read_check_request
@@ -95,7 +95,6 @@ class AuthorizationService:
                 set_headers=changes.set_headers,
                 remove_headers=changes.remove_headers,
                 response_headers=changes.response_headers,
-                remove_query_parameters=changes.remove_query,
                 metadata=write_decision_metadata(allow),
             )
         except AnswerError as error:
@@ -103,15 +102,14 @@ class AuthorizationService:
             # slip through where the operator lets failures pass.
             _log.error("decision %s cannot be sent, so the request is denied: %s", allow.id, error)
             deny = Deny(id=allow.id, denial=_UNSENDABLE, route=allow.route)
-            answer = write_denial(deny, request, self._style.denial, self._clock.now_us())
-            return _write_answer(answer, write_decision_metadata(deny))
+            return self._write_denied(deny, request)
 
     def _write_deny(self, deny: Deny, request: ApiRequest) -> bytes:
-        answer = write_denial(deny, request, self._style.denial, self._clock.now_us())
         if deny.reason is not Reason.UNAVAILABLE:
-            return _write_answer(answer, write_decision_metadata(deny))
+            return self._write_denied(deny, request)
         if not self._style.error_response:
             raise RpcFailure(RpcCode.UNAVAILABLE, MEANINGS[Reason.UNAVAILABLE].title)
+        answer = write_denial(deny, request, self._style.denial, self._clock.now_us())
         return write_error(
             http_status=answer.status,
             rpc_code=answer.rpc_code,
@@ -122,19 +120,17 @@ class AuthorizationService:
 
     def _write_malformed(self) -> bytes:
         deny = Deny(id="", denial=Denial(reason=Reason.MALFORMED_REQUEST))
-        request = ApiRequest(method="", host="", path="")
+        return self._write_denied(deny, ApiRequest(method="", host="", path=""))
+
+    def _write_denied(self, deny: Deny, request: ApiRequest) -> bytes:
         answer = write_denial(deny, request, self._style.denial, self._clock.now_us())
-        return _write_answer(answer, b"")
-
-
-def _write_answer(answer: HttpAnswer, metadata: bytes) -> bytes:
-    return write_deny(
-        http_status=answer.status,
-        rpc_code=answer.rpc_code,
-        headers=answer.headers,
-        body=answer.body,
-        metadata=metadata,
-    )
+        return write_deny(
+            http_status=answer.status,
+            rpc_code=answer.rpc_code,
+            headers=answer.headers,
+            body=answer.body,
+            metadata=write_decision_metadata(deny),
+        )
 
 
 def write_decision_metadata(decision: Decision) -> bytes:

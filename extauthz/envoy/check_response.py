@@ -28,6 +28,10 @@ from typing import ClassVar, Final, TypeAlias
 from extauthz.errors import ExtauthzError
 
 MAX_VALUE_BYTES: Final = 8192
+MAX_CLIENT_VALUE_BYTES: Final = 65_536
+"""Of what the client sent itself and gets through but for a part: its path and cookies."""
+_OF_THE_CLIENT: Final = frozenset({":path", "cookie"})
+_MAX_CACHED_BYTES: Final = 256
 MAX_BODY_BYTES: Final = 4096
 MAX_METADATA_CHARACTERS: Final = 1024
 MAX_METADATA_ITEMS: Final = 64
@@ -53,7 +57,6 @@ _HEADERS: Final = b"\x12"  # OkHttpResponse.headers and DeniedHttpResponse.heade
 _BODY: Final = b"\x1a"  # DeniedHttpResponse.body
 _TO_REMOVE: Final = b"\x2a"  # OkHttpResponse.headers_to_remove
 _RESPONSE_HEADERS: Final = b"\x32"  # OkHttpResponse.response_headers_to_add
-_QUERY_TO_REMOVE: Final = b"\x42"  # OkHttpResponse.query_parameters_to_remove
 _HEADER: Final = b"\x0a"  # HeaderValueOption.header
 _KEY: Final = b"\x0a"  # HeaderValue.key and the key of a map's entry
 _VALUE: Final = b"\x12"  # HeaderValue.value and the value of a map's entry
@@ -82,7 +85,6 @@ def write_allow(
     set_headers: Sequence[tuple[str, str]] = (),
     remove_headers: Sequence[str] = (),
     response_headers: Sequence[tuple[str, str]] = (),
-    remove_query_parameters: Sequence[str] = (),
     metadata: bytes = b"",
 ) -> bytes:
     """A serialised CheckResponse that lets the request pass.
@@ -99,11 +101,16 @@ def write_allow(
         AnswerError: a name or value that no header may have. The request must not pass then.
     """
     names = {name.lower() for name, _ in set_headers}
-    parts = [_set_header(name, value) for name, value in set_headers]
+    parts = [
+        # Only what comes again is worth a place in the cache: not paths and cookies.
+        _set_header(name, value)
+        if len(value) <= _MAX_CACHED_BYTES
+        else _set_header.__wrapped__(name, value)
+        for name, value in set_headers
+    ]
     parts += [_remove_header(name) for name in remove_headers if name.lower() not in names]
     if response_headers:
         parts += _response_headers(_RESPONSE_HEADERS, response_headers)
-    parts += [_remove_query_parameter(name) for name in remove_query_parameters]
     return _STATUS_OK + _field(_OK, b"".join(parts)) + _metadata(metadata)
 
 
@@ -194,13 +201,6 @@ def _remove_header(name: str) -> bytes:
     return _field(_TO_REMOVE, name.lower().encode())
 
 
-@lru_cache(maxsize=256)
-def _remove_query_parameter(name: str) -> bytes:
-    if not name or _CONTROL.search(name) or len(name) > 256:
-        raise AnswerError(f"{name[:64]!r} is no query parameter's name that can be removed")
-    return _field(_QUERY_TO_REMOVE, name.encode())
-
-
 def _response_headers(tag: bytes, fields: Sequence[tuple[str, str]]) -> list[bytes]:
     parts = []
     seen = {"set-cookie"}
@@ -232,8 +232,9 @@ def _header(name: str, value: str, *, may_be_path: bool = False) -> bytes:
     if value != value.strip():
         raise AnswerError(f"the value for header {name!r} begins or ends with white space")
     written = value.encode()
-    if len(written) > MAX_VALUE_BYTES:
-        raise AnswerError(f"the value for header {name!r} is over {MAX_VALUE_BYTES} bytes long")
+    most = MAX_CLIENT_VALUE_BYTES if name in _OF_THE_CLIENT else MAX_VALUE_BYTES
+    if len(written) > most:
+        raise AnswerError(f"the value for header {name!r} is over {most} bytes long")
     return _field(_HEADER, _field(_KEY, name.encode()) + _field(_VALUE, written))
 
 

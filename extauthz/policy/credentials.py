@@ -53,8 +53,9 @@ class CredentialPlaces:
         """Where this API's keys stand."""
         return self.api_key if api.api_key_places is None else api.api_key_places
 
-    def of_schemes(self, api: Api, security: tuple[SecurityScheme, ...]) -> tuple[Place, ...]:
-        """Every place that may hold a credential for one of the schemes."""
+    def of_api(self, api: Api) -> tuple[Place, ...]:
+        """Every place that may hold a credential for one of the API's resources."""
+        security = api.schemes
         places: tuple[Place, ...] = ()
         if SecurityScheme.JWT in security or SecurityScheme.OPAQUE in security:
             places = self.of_bearer(api)

@@ -13,6 +13,7 @@ from extauthz.model.limits import (
     Limit,
     LimitLevel,
     LimitStatus,
+    QuotaUnit,
     Reading,
 )
 from tests.builders import S, a_limit
@@ -33,6 +34,7 @@ def a_status(
     return LimitStatus(level, "Customer Gold", limit or a_limit(100), reading, enforced)
 
 
+BYTES = a_limit(65_535, quota_unit=QuotaUnit.BYTES)
 BURST = a_status(LimitLevel.BURST, a_limit(10, per_s=1), remaining=9, reset_us=100_000)
 
 
@@ -58,6 +60,11 @@ BURST = a_status(LimitLevel.BURST, a_limit(10, per_s=1), remaining=9, reset_us=1
         ),
         ([a_status(limit=a_limit(5, per_s=0.5))], '"subscription";q=5', '"subscription";r=50;t=30'),
         ([a_status(reset_us=0)], '"subscription";q=100;w=60', '"subscription";r=50;t=0'),
+        (
+            [a_status(), a_status(limit=BYTES, remaining=1_000)],
+            '"subscription-1";q=100;w=60, "subscription-2";q=65535;qu="content-bytes";w=60',
+            '"subscription-1";r=50;t=30, "subscription-2";r=1000;t=30',
+        ),
         (
             [a_status(limit=a_limit(10**18), remaining=10**17, reset_us=10**24)],
             '"subscription";q=999999999999999;w=60',
@@ -122,6 +129,12 @@ def test_writes_the_tightest_limit_in_x_fields(
 ) -> None:
     names = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
     assert write_limit_headers(statuses, X) == tuple(zip(names, values, strict=True))
+
+
+def test_leaves_bytes_out_of_x_fields() -> None:
+    spent = a_status(limit=BYTES, remaining=0, retry_after_us=9 * S)
+    assert write_limit_headers([spent, a_status()], X) == write_limit_headers([a_status()], X)
+    assert write_limit_headers([spent], X) == ()
 
 
 def test_writes_both_or_none_as_asked() -> None:

@@ -55,7 +55,6 @@ def test_another_codec_reads_every_field_of_an_allow() -> None:
             set_headers=[("x-user", "alice"), (":path", "/other?a=b"), ("x-long", LONG)],
             remove_headers=["authorization", "x-api-key"],
             response_headers=[("ratelimit", '"m";r=3'), ("set-cookie", "a=1")],
-            remove_query_parameters=["apikey"],
             metadata=write_metadata({"tier": "Gold", "remaining": 7}),
         )
     )
@@ -74,7 +73,6 @@ def test_another_codec_reads_every_field_of_an_allow() -> None:
         ("set-cookie", "a=1"),
     ]
     assert modes_of(allowed.response_headers_to_add) == [OVERWRITE, BESIDE]
-    assert allowed.query_parameters_to_remove == ["apikey"]
     assert answer.dynamic_metadata is not None
     assert answer.dynamic_metadata.to_dict() == {"tier": "Gold", "remaining": 7}
 
@@ -112,7 +110,6 @@ def test_our_messages_and_the_other_codecs_give_the_same_bytes() -> None:
         set_headers=[("x-user", "alice")],
         remove_headers=["authorization"],
         response_headers=[("set-cookie", "a=1"), ("ratelimit", "x")],
-        remove_query_parameters=["apikey"],
         metadata=write_metadata({"a": "b"}),
     )
     assert bytes(CheckResponse.parse(data)) == data
@@ -217,12 +214,6 @@ def test_an_allow_with_a_bad_value_raises_and_does_not_repeat_it(place: str, val
 def test_an_allow_with_a_bad_name_to_remove_raises(name: str) -> None:
     with pytest.raises(AnswerError):
         write_allow(remove_headers=[name])
-
-
-@pytest.mark.parametrize("name", ["", "a\nb", "\ud800", "k" * 257])
-def test_an_allow_with_a_bad_query_parameter_raises(name: str) -> None:
-    with pytest.raises(AnswerError):
-        write_allow(remove_query_parameters=[name])
 
 
 @pytest.mark.parametrize("path", ["other", "/a b", "/a\r\n", "/ö", "*"])

@@ -16,7 +16,7 @@ from extauthz.policy.credentials import (
     find_api_key,
     find_bearer,
 )
-from tests.builders import a_request, an_api
+from tests.builders import a_request, a_resource, an_api
 
 AUTHORIZATION = Place(PlaceKind.HEADER, "authorization")
 HEADER = Place(PlaceKind.HEADER, "x-key")
@@ -250,7 +250,14 @@ def test_knows_every_place_of_a_scheme(
     security: tuple[str, ...], fields: dict[str, Any], expected: tuple[Place, ...]
 ) -> None:
     schemes = tuple(map(SecurityScheme, security))
-    assert PLACES.of_schemes(an_api(**fields), schemes) == expected
+    assert PLACES.of_api(an_api(a_resource(security=schemes), **fields)) == expected
+
+
+def test_knows_the_places_of_all_resources_of_an_api() -> None:
+    public = a_resource("/public", security=(SecurityScheme.NONE,))
+    by_key = a_resource("/mine", security=(SecurityScheme.API_KEY,))
+    assert PLACES.of_api(an_api(public, by_key)) == (HEADER, QUERY)
+    assert PLACES.of_api(an_api(public)) == ()
 
 
 @given(

@@ -1,0 +1,203 @@
+"""What to do about a denial: the lines that ``extauthz explain`` adds for the operator.
+
+A client must not be told what is configured; the one who holds the configuration may be told
+all of it but secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from extauthz.model.catalog import Api, Catalog
+from extauthz.model.decision import Deny, Reason
+from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
+from extauthz.model.request import ApiRequest
+from extauthz.policy.credentials import CredentialPlaces
+from extauthz.policy.match import normalise_path
+
+_MOST_LISTED: Final = 10
+_MUST_QUOTE: Final = frozenset(":{}[],&*#?|-<>=!%@\\\"' ")
+
+_FIXED: Final = {
+    Reason.INVALID_CREDENTIALS: (
+        "Is it an API key? `extauthz key hash` gives the digest that its application must list.",
+        "Is it a token? Its iss, aud, alg and signature must fit one of the issuers:",
+    ),
+    Reason.AMBIGUOUS_CREDENTIALS: ("Send one credential, in one place, once.",),
+    Reason.TOKEN_EXPIRED: ("Get a new token or key; or is a clock wrong?",),
+    Reason.TOKEN_INACTIVE: ("Get a new token; or is a clock wrong?",),
+    Reason.TOKEN_REVOKED: ("Get a new token or key; `revoked_tokens` lists what was taken back.",),
+    Reason.CREDENTIAL_NOT_PERMITTED: (
+        "The key lists the addresses or referers that may use it; --client gives the address.",
+    ),
+    Reason.MALFORMED_REQUEST: (
+        "Send the path in its normal form: no `..`, `//`, `%2F`, backslash or semicolon.",
+        "`paths: {unnormalised: rewrite}` sends the normal form of harmless ones upstream.",
+    ),
+    Reason.BLOCKED: ("Remove the rule below `deny` in the catalog, or change it.",),
+    Reason.UNAVAILABLE: (
+        "Nothing was decided. Envoy's failure_mode_allow and status_on_error say what follows.",
+    ),
+}
+
+
+def list_advice(
+    deny: Deny, request: ApiRequest, catalog: Catalog, places: CredentialPlaces
+) -> list[str]:
+    """Lines that say what would let the request pass; those that begin with spaces are YAML."""
+    lines = list(_FIXED.get(deny.reason, ()))
+    match deny.reason:
+        case Reason.MISSING_CREDENTIALS:
+            lines += _where_to_send(deny, places)
+        case Reason.INVALID_CREDENTIALS:
+            lines += _first(f"  {name}" for name in catalog.issuers)
+        case Reason.WRONG_KEY_TYPE if deny.route is not None:
+            taken = sorted(key_type.value for key_type in deny.route.api.key_types)
+            lines.append(f"The API takes keys of type {', '.join(taken)} only.")
+        case Reason.API_NOT_FOUND:
+            lines += _hidden_api(request, catalog)
+            lines.append("APIs are served at:")
+            lines += _first(
+                f"  {host}{base or '/'} ({api.name} {api.version})"
+                for api in catalog.apis.values()
+                for host in api.hosts
+                for base in api.base_paths
+            )
+        case Reason.RESOURCE_NOT_FOUND:
+            lines += _resources(request, catalog)
+        case Reason.METHOD_NOT_ALLOWED:
+            lines.append(f"Allowed methods: {', '.join(deny.denial.allowed_methods)}.")
+        case Reason.API_BLOCKED:
+            lines += _hidden_api(request, catalog)
+        case Reason.SUBSCRIPTION_NOT_FOUND:
+            lines += _subscribe(deny)
+        case Reason.SUBSCRIPTION_BLOCKED | Reason.SUBSCRIPTION_INACTIVE:
+            lines += _unblock(deny, catalog)
+        case Reason.INSUFFICIENT_SCOPE:
+            lines += _scopes(deny)
+        case Reason.RATE_LIMITED:
+            wait_s = -(-deny.denial.retry_after_us // 1_000_000)
+            lines.append(f"There is room again in {wait_s} s.")
+        case _:
+            pass
+    return lines
+
+
+def _where_to_send(deny: Deny, places: CredentialPlaces) -> list[str]:
+    if deny.route is None:
+        return []
+    lines = ["Send one of:"]
+    for scheme in deny.route.resource.security:
+        match scheme:
+            case SecurityScheme.JWT | SecurityScheme.OPAQUE:
+                where = map(_say_place, places.of_bearer(deny.route.api))
+                lines.append(f"  {scheme.value}: a bearer token in {', '.join(where)}")
+            case SecurityScheme.API_KEY:
+                where = map(_say_place, places.of_api_key(deny.route.api))
+                lines.append(f"  api_key: in {', '.join(where)}")
+            case SecurityScheme.MTLS:
+                lines.append("  mtls: a client certificate (here: --principal NAME)")
+            case SecurityScheme.NONE:
+                pass
+    return lines
+
+
+def _say_place(place: Place) -> str:
+    kinds = {PlaceKind.QUERY: "query parameter", PlaceKind.CONNECTION: "the connection"}
+    return f"{kinds.get(place.kind, place.kind.value)} {place.name}".strip()
+
+
+def _find_api(request: ApiRequest, catalog: Catalog) -> Api | None:
+    """The API at the request's host and path, whatever its state."""
+    normalised = normalise_path(request.path)
+    if normalised is None:
+        return None
+    found = catalog.routes.find_api(request.host, normalised.path.split("/")[1:])
+    return None if found is None else found[0]
+
+
+def _hidden_api(request: ApiRequest, catalog: Catalog) -> list[str]:
+    api = _find_api(request, catalog)
+    if api is None:
+        return []
+    return [
+        f"The state of {api.name} {api.version} is {api.state.value}. To let calls through,",
+        "change it in the catalog:",
+        "  state: PUBLISHED",
+    ]
+
+
+def _resources(request: ApiRequest, catalog: Catalog) -> list[str]:
+    api = _find_api(request, catalog)
+    if api is None:
+        return []
+    lines = [f"{api.name} {api.version} has, below {api.base_paths[0] or '/'}:"]
+    return lines + _first(
+        f"  {' '.join(resource.methods)} {resource.template}" for resource in api.resources
+    )
+
+
+def _subscribe(deny: Deny) -> list[str]:
+    assert deny.route is not None
+    api, identity = deny.route.api, deny.identity
+    subscribed = identity.subscribed or {}
+    if (api.name.lower(), api.version) in subscribed:
+        tier = subscribed[api.name.lower(), api.version]
+        return [f"The token names the tier {tier!a}. Add it below `tiers`."]
+    name = "NAME"
+    lines = []
+    if identity.application is not None:
+        name = identity.application.name
+    elif identity.consumer_key:
+        lines += ["No application has the consumer key. Add it to one:", "  applications:"]
+        lines.append(f"    - name: {name}")
+        lines.append(f"      consumer_keys: [{_consumer_key(identity)}]")
+    lines += ["To subscribe, add to the catalog:", "  subscriptions:"]
+    application, api_name, version = map(_quote, (name, api.name, api.version))
+    lines.append(f"    - {{application: {application}, api: {api_name}, version: {version}}}")
+    return lines
+
+
+def _consumer_key(identity: Identity) -> str:
+    return f"{{id: {_quote(identity.consumer_key)}, issuer: {_quote(identity.issuer)}}}"
+
+
+def _unblock(deny: Deny, catalog: Catalog) -> list[str]:
+    assert deny.route is not None
+    api, application = deny.route.api, deny.identity.application
+    if application is None:
+        return []
+    subscription = catalog.subscriptions.get((application.name, api.name, api.version))
+    if subscription is None:
+        return []
+    return [
+        f"The subscription of {application.name} to {api.name} {api.version} is "
+        f"{subscription.state.value}. Change it in the catalog:",
+        "  state: UNBLOCKED",
+    ]
+
+
+def _scopes(deny: Deny) -> list[str]:
+    assert deny.route is not None
+    resource, held = deny.route.resource, deny.identity.scopes or frozenset()
+    missing = [scope for scope in resource.scopes if scope not in held]
+    wanted = "all of them" if resource.all_scopes else "any of them is enough"
+    return [
+        f"The resource asks for {', '.join(resource.scopes)} ({wanted}).",
+        f"The token has {', '.join(sorted(held)) or 'none'}; missing: {', '.join(missing)}.",
+    ]
+
+
+def _first(lines: Iterable[str]) -> list[str]:
+    listed = list(lines)
+    rest = len(listed) - _MOST_LISTED
+    return listed[:_MOST_LISTED] + ([f"  … and {rest} more"] if rest > 0 else [])
+
+
+def _quote(text: str) -> str:
+    """The text as it stands in YAML's flow style."""
+    is_word = text.lower() in ("true", "false", "null")
+    if text and not is_word and not _MUST_QUOTE.intersection(text) and text.isprintable():
+        return text
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,78 @@
+"""What a step of a decision found, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from extauthz.model.decision import Denial
+from extauthz.model.deny_rules import DenyRule
+from extauthz.model.identity import Identity, SecurityScheme
+from extauthz.model.limits import LimitStatus
+from extauthz.policy.match import Match
+from extauthz.policy.pipeline import Step
+from extauthz.policy.subscription import Subscribed
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one step found."""
+
+    step: Step
+    passed: bool
+    text: str
+
+
+def say_finding(step: Step, found: object) -> str:
+    """One line for what the pipeline noted."""
+    match found:
+        case Denial():
+            return f"{found.reason.value}: {found.detail}"
+        case DenyRule():
+            return f"the deny rule {found.name!r} fits"
+        case Match():
+            api, resource = found.route.api, found.route.resource
+            text = f"{api.name} {api.version}, resource {' '.join(resource.methods)} "
+            text += resource.template
+            if found.rewritten_path is not None:
+                text += f"; the upstream gets {found.rewritten_path}"
+            return text
+        case Identity():
+            return _say_identity(found)
+        case Subscribed():
+            if found.subscription is None and found.tier is None:
+                return "none is needed"
+            state = "" if found.subscription is None else f"{found.subscription.state.value}, "
+            return f"{state}tier {found.tier.name if found.tier else 'without limits'}"
+        case tuple():
+            return "; ".join(map(_say_limit, found)) or "none apply"
+        case None if step is Step.SCOPES:
+            return "cover what the resource asks for"
+        case None:
+            return "no deny rule fits"
+        case _:
+            raise TypeError(f"no words for {type(found).__name__}")
+
+
+def _say_identity(identity: Identity) -> str:
+    if identity.scheme is SecurityScheme.NONE:
+        return "no credential is needed"
+    parts = [f"by {identity.scheme.value}"]
+    if identity.application is not None:
+        parts.append(f"application {identity.application.name}")
+    elif identity.consumer_key:
+        parts.append(f"consumer key {identity.consumer_key}, which no application has")
+    if identity.user:
+        parts.append(f"user {identity.user}")
+    if identity.key_type is not None:
+        parts.append(identity.key_type.value)
+    if identity.scopes is not None:
+        parts.append(f"scopes {' '.join(sorted(identity.scopes)) or 'none'}")
+    return ", ".join(parts)
+
+
+def _say_limit(status: LimitStatus) -> str:
+    limit = status.limit
+    window = limit.unit.value if limit.unit else f"{limit.window_us / 1_000_000:g} s"
+    text = f"{status.level.value} ({status.name}): {status.reading.remaining} left of "
+    text += f"{limit.requests} per {window}"
+    return text if status.enforced else f"{text}, not enforced"

@@ -1,0 +1,358 @@
+"""The settings of an installation: one frozen tree, its defaults and what each value may be.
+
+`extauthz.config` reads it from a file and the environment. Durations are held in microseconds.
+What contradicts itself across sections is found by `find_conflicts`, once the parts are good.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, model_validator
+
+from extauthz.answers.backend_jwt import SigningAlgorithm
+from extauthz.answers.denial import Profile
+from extauthz.answers.limit_headers import LimitHeaderStyle
+from extauthz.answers.upstream import IdentityFact, default_identity_headers
+from extauthz.document import Duration, Fault, PositiveDuration, StrictModel
+from extauthz.errors import ConfigError
+from extauthz.policy.match import UnnormalisedPath
+from extauthz.serving.listen import read_listen_address
+
+_Model = TypeVar("_Model", bound=StrictModel)
+
+MAX_NAME: Final = 256
+"""Characters of a header's or parameter's name; longer ones cannot be removed at the proxy."""
+_MIN_TOKEN_LIFE_US: Final = 10_000_000
+_MAX_TOKEN_LIFE_US: Final = 86_400_000_000
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_UNPRINTABLE: Final = re.compile("[\x00-\x20\x7f-\x9f&=]")
+
+_FRAMING: Final = frozenset(
+    {
+        "connection", "content-length", "expect", "host", "keep-alive", "proxy-connection",
+        "te", "trailer", "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+"""They say where a message ends or where it goes (RFC 9110 7.6.1): the proxy's alone."""
+_PROXYS_OWN: Final = ("x-envoy-", "x-forwarded-")
+"""Envoy acts on what it finds in these."""
+
+
+def _check_address(address: str) -> str:
+    try:
+        read_listen_address(address)
+    except ConfigError as exc:
+        # Its advice alone: the place is told by whoever reads the settings.
+        raise ValueError(exc.problems[0].message.rpartition(": ")[2]) from exc
+    return address
+
+
+def _check_header_name(name: str) -> str:
+    if len(name) > MAX_NAME or not _TOKEN.fullmatch(name):
+        raise ValueError("must be a header name: ASCII letters, digits and hyphens")
+    name = name.lower()
+    if name in _FRAMING:
+        raise ValueError(f"{name} is the proxy's own header; name another one")
+    return name
+
+
+def _check_own_header(name: str) -> str:
+    if name.startswith(_PROXYS_OWN):
+        raise ValueError("the proxy acts on x-envoy-* and x-forwarded-*; name another one")
+    if name in ("cookie", "set-cookie", "proxy-authorization"):
+        raise ValueError(f"{name} holds other things already; name another one")
+    return name
+
+
+def _check_parameter_name(name: str) -> str:
+    if not name or len(name) > MAX_NAME or _UNPRINTABLE.search(name):
+        raise ValueError("must be the name of a query parameter, without spaces, & and =")
+    return name
+
+
+def _check_cookie_name(name: str) -> str:
+    if len(name) > MAX_NAME or not _TOKEN.fullmatch(name):
+        raise ValueError("must be the name of a cookie: ASCII letters, digits and hyphens")
+    return name
+
+
+def _check_token_life(life_us: int) -> int:
+    if not _MIN_TOKEN_LIFE_US <= life_us <= _MAX_TOKEN_LIFE_US:
+        raise ValueError("must be from 10s to 1d")
+    return life_us
+
+
+Address = Annotated[str, AfterValidator(_check_address)]
+HeaderName = Annotated[str, AfterValidator(_check_header_name)]
+OwnHeaderName = Annotated[HeaderName, AfterValidator(_check_own_header)]
+"""A header that only this service sets."""
+ParameterName = Annotated[str, AfterValidator(_check_parameter_name)]
+CookieName = Annotated[str, AfterValidator(_check_cookie_name)]
+
+
+class ListenSettings(StrictModel):
+    """Where the service listens."""
+
+    grpc: Address = "127.0.0.1:9001"
+    """ext_authz v3 and health: host:port, [ipv6]:port or unix:/path."""
+
+
+class TlsSettings(StrictModel):
+    """Certificates of the listeners; read again when the files change."""
+
+    cert: Path
+    """PEM file: the certificate and its chain."""
+    key: Path
+    """PEM file: the private key, without a password."""
+    client_ca: Path | None = None
+    """PEM file: callers must show a certificate signed by one of these."""
+
+
+class ServerSettings(StrictModel):
+    """How calls are served."""
+
+    host: Literal["grpcio"] = "grpcio"
+    """Which server library serves the calls."""
+    tls: TlsSettings | None = None
+    """Left out: plain text, for a socket or a mesh that encrypts."""
+    max_in_flight: int = Field(default=1000, ge=1, le=1_000_000)
+    """Calls that are decided at once; what comes on top is refused as unavailable."""
+    max_streams: int = Field(default=1000, ge=1, le=1_000_000)
+    """Long streams that are open at once; what comes on top is refused as unavailable."""
+    max_connection_age: PositiveDuration = 1_800_000_000
+    """After this, a caller is asked to connect again, so that new replicas get their share."""
+    drain_delay: Duration = 0
+    """How long new calls are still answered after SIGTERM, while health says NOT_SERVING."""
+    grace: Duration = 10_000_000
+    """How long calls in flight may take to finish once the listeners have closed."""
+
+
+class CatalogSettings(StrictModel):
+    """Where the catalog comes from."""
+
+    files: tuple[Path, ...] = Field(min_length=1)
+    """Files and folders; all of them together are the catalog."""
+
+
+class CounterSettings(StrictModel):
+    """Where requests are counted."""
+
+    store: Literal["memory"] = "memory"
+    """memory: in this process, for a single replica."""
+    max_keys: int = Field(default=1_000_000, ge=1)
+    """Counters that are kept at once."""
+
+
+class PlaceSettings(StrictModel):
+    """Where a credential may stand: exactly one of the keys."""
+
+    header: HeaderName | None = None
+    """Name of a request header."""
+    query: ParameterName | None = None
+    """Name of a query parameter."""
+    cookie: CookieName | None = None
+    """Name of a cookie."""
+
+    @model_validator(mode="after")
+    def _check_one(self) -> PlaceSettings:
+        if [self.header, self.query, self.cookie].count(None) != 2:
+            raise ValueError("must have exactly one of header, query and cookie")
+        return self
+
+
+class FailedAttemptsSettings(StrictModel):
+    """How many invalid credentials one client address may send."""
+
+    requests: int = Field(default=300, ge=0)
+    """Invalid credentials in each period; 0 turns the limit off."""
+    per: PositiveDuration = 60_000_000
+    """The period."""
+
+
+class CredentialSettings(StrictModel):
+    """How credentials are found and kept."""
+
+    bearer: tuple[PlaceSettings, ...] = Field(
+        default=(PlaceSettings(header="authorization"),), min_length=1
+    )
+    """Where bearer tokens may stand."""
+    api_key: tuple[PlaceSettings, ...] = Field(
+        default=(
+            PlaceSettings(header="x-api-key"),
+            PlaceSettings(header="apikey"),
+            PlaceSettings(query="apikey"),
+        ),
+        min_length=1,
+    )
+    """Where API keys may stand."""
+    api_key_pepper_file: Path | None = None
+    """File with the secret that API keys stored as hmac_sha256 were hashed with."""
+    trust_xfcc: bool = False
+    """Read x-forwarded-client-cert. Only where the proxy in front sets that header itself."""
+    trusted_hops: int = Field(default=0, ge=0, le=32)
+    """Our own proxies in front of the Envoy that asks: how far to go left in X-Forwarded-For."""
+    failed_attempts: FailedAttemptsSettings = FailedAttemptsSettings()
+    """How many invalid credentials one client address may send: guessing costs the guesser."""
+    cache_size: int = Field(default=50_000, ge=0)
+    """Verified tokens that are remembered."""
+
+
+class PathSettings(StrictModel):
+    """What is done with paths."""
+
+    unnormalised: UnnormalisedPath = UnnormalisedPath.REFUSE
+    """refuse: a path that is not in normal form is malformed; rewrite: the upstream gets the
+    normal form."""
+
+
+class BackendJwtSettings(StrictModel):
+    """A signed token that tells the upstream who calls, with WSO2's claims."""
+
+    private_key_file: Path
+    """PEM file: the key that signs, without a password."""
+    header: OwnHeaderName = "x-jwt-assertion"
+    """The header that it is sent in; a client's own copy never passes."""
+    algorithm: SigningAlgorithm = SigningAlgorithm.RS256
+    """JWS algorithm; the key must fit it."""
+    key_id: str = Field(default="", pattern=r"^[!-~]{0,256}$")
+    """The kid in the token's header; left out when empty."""
+    issuer: str = Field(default="wso2.org/products/am", pattern=r"^[!-~]{1,256}$")
+    """The claim iss."""
+    dialect: str = Field(default="http://wso2.org/claims", pattern=r"^[!-~]{0,256}$")
+    """Stands in front of each claim's name, with a slash between them; may be empty."""
+    ttl: Annotated[Duration, AfterValidator(_check_token_life)] = 900_000_000
+    """How long a token is valid. One is used again until 80 % of this have passed."""
+
+
+class ResponseSettings(StrictModel):
+    """What clients and upstreams see."""
+
+    profile: Profile = Profile.STANDARD
+    """standard: RFC 9457 bodies; wso2: codes, statuses and bodies of WSO2 API Manager."""
+    identity_headers: dict[IdentityFact, OwnHeaderName] = Field(
+        default_factory=default_identity_headers
+    )
+    """What the upstream is told, and in which headers. Replaces the default as a whole."""
+    backend_jwt: BackendJwtSettings | None = None
+    """A signed token that tells the upstream who calls. Left out: none is sent."""
+    realm: str = Field(default="extauthz", pattern=r"^[A-Za-z0-9 ._~:/-]{1,64}$")
+    """Names this installation in WWW-Authenticate."""
+    rate_limit_headers: LimitHeaderStyle = LimitHeaderStyle.IETF
+    """ietf: RateLimit and RateLimit-Policy; x: X-RateLimit-*; both; none."""
+    error_response: bool = False
+    """Say "could not decide" in Envoy's error_response (1.37 and later), not as a failed call."""
+
+
+class LogSettings(StrictModel):
+    """What is logged, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important messages that are still logged."""
+
+
+class Settings(StrictModel):
+    """All of it."""
+
+    listen: ListenSettings = ListenSettings()
+    """Where the service listens."""
+    server: ServerSettings = ServerSettings()
+    """How calls are served."""
+    catalog: CatalogSettings
+    """Where the catalog comes from."""
+    counters: CounterSettings = CounterSettings()
+    """Where requests are counted."""
+    credentials: CredentialSettings = CredentialSettings()
+    """How credentials are found and kept."""
+    paths: PathSettings = PathSettings()
+    """What is done with paths."""
+    responses: ResponseSettings = ResponseSettings()
+    """What clients and upstreams see."""
+    log: LogSettings = LogSettings()
+    """What is logged, on standard error."""
+
+    def with_files(self, locate: Callable[[Path], Path]) -> Settings:
+        """The same settings, with `locate` applied to the name of every file."""
+        tls, jwt = self.server.tls, self.responses.backend_jwt
+        pepper = self.credentials.api_key_pepper_file
+        changes: dict[str, Any] = {
+            "catalog": _change(self.catalog, files=tuple(map(locate, self.catalog.files)))
+        }
+        if tls is not None:
+            client_ca = None if tls.client_ca is None else locate(tls.client_ca)
+            located = _change(tls, cert=locate(tls.cert), key=locate(tls.key), client_ca=client_ca)
+            changes["server"] = _change(self.server, tls=located)
+        if jwt is not None:
+            located_jwt = _change(jwt, private_key_file=locate(jwt.private_key_file))
+            changes["responses"] = _change(self.responses, backend_jwt=located_jwt)
+        if pepper is not None:
+            changes["credentials"] = _change(self.credentials, api_key_pepper_file=locate(pepper))
+        return _change(self, **changes)
+
+
+def _change(model: _Model, **values: Any) -> _Model:
+    return model.model_copy(update=values)
+
+
+def settings_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of the settings file, for editors."""
+    schema = Settings.model_json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        for part in section.get("properties", {}).values():
+            _say_default(part)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _say_default(part: dict[str, Any]) -> None:
+    """Writes a default as it would stand in the file. A section's stands with its keys."""
+    match part.get("default"):
+        case int() as duration_us if part.get("type") == "string":
+            part["default"] = write_duration(duration_us)
+        case [*items]:
+            part["default"] = [
+                {key: value for key, value in item.items() if value is not None} for item in items
+            ]
+        case dict() | None:
+            part.pop("default", None)
+        case _:
+            pass
+
+
+def write_duration(duration_us: int) -> str:
+    """Microseconds as they are written in settings: ``30m``, ``10s``, ``0s``."""
+    for unit, size_us in (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000)):
+        if duration_us and duration_us % size_us == 0:
+            return f"{duration_us // size_us}{unit}"
+    for unit, size_us in (("s", 1_000_000), ("ms", 1_000)):
+        if duration_us % size_us == 0:
+            return f"{duration_us // size_us}{unit}"
+    return f"{duration_us}us"
+
+
+def find_conflicts(settings: Settings) -> Iterator[Fault]:
+    """What is wrong between values that are good by themselves."""
+    responses, credentials = settings.responses, settings.credentials
+    own = [
+        (("responses", "identity_headers", fact.value), name)
+        for fact, name in responses.identity_headers.items()
+    ]
+    if responses.backend_jwt is not None:
+        own.append((("responses", "backend_jwt", "header"), responses.backend_jwt.header))
+    credential_headers = {
+        place.header
+        for place in (*credentials.bearer, *credentials.api_key)
+        if place.header is not None
+    }
+    taken: set[str] = set()
+    for path, name in own:
+        # CGI and WSGI read "_" and "-" alike.
+        read_as = name.replace("_", "-")
+        if read_as in taken:
+            yield Fault(path=path, message=f"{name} stands here twice; give each its own header")
+        taken.add(read_as)
+        if name in credential_headers:
+            message = f"a client's credential stands in {name}; name another header"
+            yield Fault(path=path, message=message)

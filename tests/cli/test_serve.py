@@ -1,0 +1,152 @@
+"""``extauthz serve``: its life from the first call to the last, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from extauthz.app import serve
+from extauthz.config import read_settings
+from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
+from extauthz.errors import ConfigError
+from extauthz.serving.health import HealthStatus
+from extauthz.serving.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from tests.builders import API_KEY
+from tests.keys import ec_key
+
+TIMEOUT_S = 20
+
+
+@dataclass(slots=True)
+class Serving:
+    """A service that runs as a task here; `statuses` is an open watch of its health."""
+
+    task: asyncio.Task[None]
+    channel: grpc.aio.Channel
+    statuses: grpc.aio.UnaryStreamCall[Any, HealthCheckResponse]
+
+    async def next_status(self) -> HealthStatus:
+        answer = await self.statuses.read()
+        assert isinstance(answer, HealthCheckResponse)
+        return HealthStatus(answer.status)
+
+    async def ask(self, path: str = "/httpbin/1.0.0/ip") -> CheckResponse:
+        question = CheckRequest()
+        http = question.attributes.request.http
+        http.method, http.path, http.host = "GET", path, "api.example.com"
+        http.headers["x-api-key"] = API_KEY
+        check = self.channel.unary_unary(
+            "/envoy.service.auth.v3.Authorization/Check",
+            request_serializer=CheckRequest.SerializeToString,
+            response_deserializer=CheckResponse.FromString,
+        )
+        answer = await check(question, timeout=TIMEOUT_S)
+        assert isinstance(answer, CheckResponse)
+        return answer
+
+
+@asynccontextmanager
+async def serving(folder: Path, settings: str) -> AsyncIterator[Serving]:
+    file = folder / "extauthz.yaml"
+    file.write_text(
+        f"catalog: {{files: [catalog/]}}\nlisten: {{grpc: unix:{folder}/s}}\n{settings}"
+    )
+    task = asyncio.create_task(serve(read_settings(file, {})))
+    async with grpc.aio.insecure_channel(f"unix:{folder}/s") as channel:
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=HealthCheckRequest.SerializeToString,
+            response_deserializer=HealthCheckResponse.FromString,
+        )
+        statuses = watch(HealthCheckRequest(), wait_for_ready=True, timeout=TIMEOUT_S)
+        service = Serving(task, channel, statuses)
+        try:
+            while await service.next_status() is not HealthStatus.SERVING:
+                pass
+            yield service
+        finally:
+            statuses.cancel()
+    await asyncio.wait_for(task, TIMEOUT_S)
+
+
+def tell(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+async def test_answers_while_it_drains_and_ends_at_the_second_signal(folder: Path) -> None:
+    async with serving(folder, "server: {drain_delay: 1h, grace: 1s}") as service:
+        assert (await service.ask()).status.code == 0
+        tell(signal.SIGTERM)
+        assert await service.next_status() is HealthStatus.NOT_SERVING
+        assert (await service.ask()).status.code == 0
+        assert not service.task.done()
+        tell(signal.SIGTERM)
+    assert not (folder / "s").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_ends_at_the_first_signal_when_there_is_no_delay(
+    number: signal.Signals, folder: Path
+) -> None:
+    async with serving(folder, "server: {grace: 1s}") as service:
+        tell(number)
+        assert await service.next_status() is HealthStatus.NOT_SERVING
+    assert not (folder / "s").exists()
+
+
+async def test_reads_the_catalog_again_at_sighup(folder: Path) -> None:
+    async with serving(folder, "") as service:
+        assert (await service.ask("/more/v1/x")).status.code == 5
+        (folder / "catalog" / "more.yaml").write_text(
+            "apis: [{name: More, version: v1, context: /more, security: [none], "
+            "resources: [{methods: [GET], path: /*}]}]\n"
+        )
+        tell(signal.SIGHUP)
+        while (await service.ask("/more/v1/x")).status.code != 0:
+            pass
+        tell(signal.SIGTERM)
+
+
+async def test_the_upstream_gets_the_token_that_the_settings_ask_for(folder: Path) -> None:
+    pem = ec_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "jwt.pem").write_bytes(pem)
+    settings = (
+        "responses: {backend_jwt: {private_key_file: jwt.pem, algorithm: ES256, header: X-Who, "
+        "key_id: k1, issuer: us, dialect: 'urn:c', ttl: 1h}}"
+    )
+    async with serving(folder, settings) as service:
+        answers = [await service.ask() for _ in range(2)]
+        public = await service.ask("/httpbin/1.0.0/health")
+        tell(signal.SIGTERM)
+    tokens = {
+        option.header.value
+        for answer in answers
+        for option in answer.ok_response.headers
+        if option.header.key == "x-who"
+    }
+    (token,) = tokens
+    claims = jwt.decode(token, ec_key().public_key(), ["ES256"], issuer="us")
+    assert claims["exp"] - claims["iat"] == 3600
+    assert (claims["urn:c/applicationname"], claims["urn:c/tier"]) == ("mobile", "Gold")
+    assert jwt.get_unverified_header(token)["kid"] == "k1"
+    assert "x-who" in public.ok_response.headers_to_remove
+
+
+async def test_a_key_that_cannot_sign_refuses_the_start(folder: Path) -> None:
+    (folder / "extauthz.yaml").write_text(
+        f"catalog: {{files: [catalog/]}}\nlisten: {{grpc: unix:{folder}/s}}\n"
+        "responses: {backend_jwt: {private_key_file: gone.pem}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"gone.pem: does not exist"):
+        await serve(read_settings(folder / "extauthz.yaml", {}))

@@ -1,0 +1,102 @@
+"""``extauthz validate``: every problem on a line of its own, in settings and catalogs alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tests.cli.conftest import Run
+from tests.keys import ec_key
+
+GOOD = "good: 4 APIs, 7 resources, 4 applications, 2 subscriptions, 3 tiers, 1 issuer\n"
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [(), ("extauthz.yaml",), ("catalog",), ("catalog/all.yaml",), ("extauthz.yaml", "catalog/")],
+    ids=" ".join,
+)
+def test_says_what_is_in_a_good_catalog(paths: tuple[str, ...], run: Run) -> None:
+    done = run("validate", *paths)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == GOOD
+
+
+def test_several_files_are_one_catalog(folder: Path, run: Run) -> None:
+    (folder / "one.yaml").write_text("applications: [{name: a}]\n")
+    (folder / "two.yaml").write_text(
+        "apis: [{name: A, version: v1, context: /a, resources: [{methods: [GET], path: /}]}]\n"
+        "subscriptions: [{application: a, api: A, version: v1}]\n"
+    )
+    done = run("validate", "one.yaml", "two.yaml")
+    assert done.code == 0 and done.out.startswith("good: 1 API, 1 resource, 1 application,")
+    alone = run("validate", "two.yaml")
+    assert alone.code == 1 and "two.yaml:2: subscriptions[0].application: " in alone.err
+
+
+def test_lists_every_problem_of_settings_and_catalog(folder: Path, run: Run) -> None:
+    (folder / "pepper").write_text("")
+    (folder / "jwt.pem").write_bytes(
+        ec_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    (folder / "extauthz.yaml").write_text(
+        "catalog: {files: [bad.yaml]}\n"
+        "server: {tls: {cert: no.crt, key: no.key}}\n"
+        "credentials: {api_key_pepper_file: pepper}\n"
+        "responses: {backend_jwt: {private_key_file: jwt.pem}}\n"
+    )
+    (folder / "bad.yaml").write_text("apis:\n  - {name: A}\nnonsense: 1\n")
+    done = run("validate")
+    assert done.code == 1 and not done.out
+    lines = [line.replace(f"{folder}/", "") for line in done.err.splitlines()]
+    assert lines[0] == "pepper: is empty; write the secret into it"
+    assert lines[1].startswith("jwt.pem: does not fit RS256")
+    assert lines[2:4] == [
+        "no.crt: cannot be read: No such file or directory",
+        "no.key: cannot be read: No such file or directory",
+    ]
+    assert lines[4].startswith("bad.yaml:2: apis[0]: version is missing")
+    assert any(line.startswith("bad.yaml:3: nonsense: unknown key") for line in lines)
+    assert lines[-1] == f"{len(lines) - 1} problems"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("missing.yaml", "missing.yaml: does not exist"),
+        ("broken.yaml", ": is not YAML: "),
+        ("binary.yaml", "binary.yaml:1: is not UTF-8 text"),
+        ("settings.yaml", "settings.yaml:1: catalog is missing; add it"),
+    ],
+)
+def test_one_problem_is_one_line(path: str, message: str, folder: Path, run_program: Run) -> None:
+    (folder / "broken.yaml").write_text("a: [")
+    (folder / "binary.yaml").write_bytes(b"\xff")
+    (folder / "settings.yaml").write_text("listen: {}")
+    done = run_program("validate", path)
+    assert done.code == 1 and not done.out
+    problem, count = done.err.splitlines()
+    assert message in problem and count == "1 problem"
+
+
+def test_a_problem_in_one_file_does_not_hide_those_in_another(folder: Path, run: Run) -> None:
+    (folder / "broken.yaml").write_text("a: [")
+    (folder / "bad.yaml").write_text("nonsense: 1\n")
+    done = run("validate", "broken.yaml", "bad.yaml", "gone.yaml")
+    assert done.code == 1
+    assert [line.partition(":")[0].rpartition("/")[2] for line in done.err.splitlines()[:-1]] == [
+        "broken.yaml",
+        "bad.yaml",
+        "gone.yaml",
+    ]
+
+
+def test_the_environment_counts_as_it_does_for_the_service(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXTAUTHZ_LOG__LEVEL", "loud")
+    done = run("validate")
+    assert done.code == 1
+    assert done.err.startswith("EXTAUTHZ_LOG__LEVEL: log.level: must be one of debug,")
