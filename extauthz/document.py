@@ -75,6 +75,9 @@ Duration = Annotated[
 PositiveDuration = Annotated[Duration, Field(gt=0)]
 """A Duration that is not zero."""
 
+Name = Annotated[str, Field(min_length=1, max_length=1024)]
+"""A text that names something."""
+
 
 class StrictModel(BaseModel):
     """Base of every part of a document: frozen, no unknown keys. A null key is as if left out."""

@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from extauthz.catalog.build_conditions import build_cost
 from extauthz.catalog.build_limits import find_tier
 from extauthz.catalog.document import ApiDocument, PlaceDocument
 from extauthz.catalog.faults import CatalogFile, Faults
@@ -229,6 +230,9 @@ class _ApiBuilder:
                     "%s: API %s %s has a tier, which stands instead of tier %s of resource %s",
                     self._file.source.file, written.name, written.version, tier.name, entry.path,
                 )  # fmt: skip
+            cost, cost_from = build_cost(
+                self._file, (*self._path, *at, "cost"), entry.cost, self._faults
+            )
             resources.append(
                 Resource(
                     methods=methods,
@@ -237,7 +241,8 @@ class _ApiBuilder:
                     scopes=tuple(dict.fromkeys(entry.scopes)),
                     all_scopes=entry.scopes_match == "all",
                     tier=tier,
-                    cost=entry.cost,
+                    cost=cost,
+                    cost_from=cost_from,
                 )
             )
         for operation in described.resources:

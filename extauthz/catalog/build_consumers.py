@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from extauthz.catalog.build_limits import find_tier, read_network
+from extauthz.catalog.build_limits import find_tier
 from extauthz.catalog.document import ApiKeyDocument, ApplicationDocument, ConsumerKeyDocument
 from extauthz.catalog.faults import CatalogFile, Faults
+from extauthz.catalog.networks import read_network
 from extauthz.document_lines import NodePath
 from extauthz.document_messages import show_name
 from extauthz.model.catalog import (

@@ -1,24 +1,41 @@
 """Tiers, custom limits and deny rules, from documents to the model.
 
 `per: day` (week, month, year) counts by the calendar, in UTC unless a time zone is named;
-`per: 1d` is any 24 hours. No tier may hold two limits that would share a counter.
+`per: 1d` is any 24 hours. No tier and no condition group may hold two limits that would share a
+counter. A condition group has a limit: fitting one must not set anybody free by accident.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from extauthz.catalog.document import DenyDocument, LimitDocument, TierDocument
+from extauthz.catalog.build_conditions import build_conditions
+from extauthz.catalog.document import DenyDocument
 from extauthz.catalog.faults import CatalogFile, Faults
+from extauthz.catalog.limit_documents import (
+    BurstDocument,
+    ConditionGroupDocument,
+    LimitDocument,
+    TierDocument,
+)
+from extauthz.catalog.networks import read_network
 from extauthz.document import read_duration_us
 from extauthz.document_lines import NodePath
 from extauthz.document_messages import show_name, suggest
 from extauthz.model.catalog import UNLIMITED_TIER, CustomLimit
-from extauthz.model.deny_rules import DenyRule, Network
-from extauthz.model.limits import MAX_BURST, US_PER_S, Algorithm, CalendarUnit, Limit, Tier
+from extauthz.model.deny_rules import DenyRule
+from extauthz.model.limits import (
+    MAX_BURST,
+    US_PER_S,
+    Algorithm,
+    CalendarUnit,
+    ConditionGroup,
+    Limit,
+    QuotaUnit,
+    Tier,
+)
 from extauthz.policy.limit_keys import check_template
 
 _DAY_US: Final = 86_400 * US_PER_S
@@ -29,7 +46,6 @@ _LONGEST_US: Final[Mapping[CalendarUnit, int]] = {
     CalendarUnit.YEAR: 366 * _DAY_US,
 }
 _UNITS: Final = {unit.value: unit for unit in CalendarUnit}
-_IPV4_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 
 def build_tiers(files: Sequence[CatalogFile], faults: Faults) -> dict[str, Tier]:
@@ -61,18 +77,60 @@ def find_tier(
 def _build_tier(
     file: CatalogFile, path: NodePath, name: str, document: TierDocument, faults: Faults
 ) -> Tier:
+    limits, burst = _build_limits(file, path, document.limits, document.burst, faults)
+    groups: dict[str, ConditionGroup] = {}
+    for position, written in enumerate(document.conditions):
+        at = (*path, "conditions", position)
+        group = _build_group(file, at, written.name or f"condition-{position + 1}", written, faults)
+        if group.name in groups:
+            faults.add(
+                file, at, f"condition group {show_name(group.name)} is there already; rename one"
+            )
+        groups[group.name] = group
+    return Tier(
+        name=name,
+        limits=limits,
+        burst=burst,
+        stop_on_quota_reach=document.stop_on_quota_reach,
+        on_outage=document.on_outage,
+        conditions=tuple(groups.values()),
+    )
+
+
+def _build_group(
+    file: CatalogFile, path: NodePath, name: str, document: ConditionGroupDocument, faults: Faults
+) -> ConditionGroup:
+    if not document.limits and document.burst is None:
+        faults.add(
+            file,
+            path,
+            "has no limit, so whoever fits it would have none; add limits or burst",
+        )
+    limits, burst = _build_limits(file, path, document.limits, document.burst, faults)
+    when = build_conditions(file, (*path, "when"), document.when, faults)
+    return ConditionGroup(name=name, when=when, limits=limits, burst=burst)
+
+
+def _build_limits(
+    file: CatalogFile,
+    path: NodePath,
+    documents: Sequence[LimitDocument],
+    burst_document: BurstDocument | None,
+    faults: Faults,
+) -> tuple[tuple[Limit, ...], Limit | None]:
+    """Limits that are counted side by side, and their burst."""
     limits: list[Limit] = []
     burst = None
     rules: set[str] = set()
-    if document.burst is not None:
+    if burst_document is not None:
         burst = Limit(
             algorithm=Algorithm.BURST,
-            requests=document.burst.requests,
-            window_us=document.burst.per,
-            shadow=document.burst.shadow,
+            requests=burst_document.requests,
+            window_us=burst_document.per,
+            shadow=burst_document.shadow,
         )
         rules.add(burst.rule)
-    for position, written in enumerate(document.limits):
+    for position, written in enumerate(documents):
         at = (*path, "limits", position)
         limit = _build_limit(file, at, written, faults)
         if limit is None:
@@ -81,21 +139,19 @@ def _build_tier(
             faults.add(file, at, "counts by the same period as another limit here; keep one")
         rules.add(limit.rule)
         limits.append(limit)
-    return Tier(
-        name=name,
-        limits=tuple(limits),
-        burst=burst,
-        stop_on_quota_reach=document.stop_on_quota_reach,
-        on_outage=document.on_outage,
-    )
+    return tuple(limits), burst
 
 
 def _build_limit(
     file: CatalogFile, path: NodePath, document: LimitDocument, faults: Faults
 ) -> Limit | None:
+    quota = _find_quota(file, path, document, faults)
+    if quota is None:
+        return None
+    requests, quota_unit = quota
     unit = _UNITS.get(document.per)
     if unit is None:
-        return _build_window(file, path, document, faults)
+        return _build_window(file, path, document, requests, quota_unit, faults)
     if document.algorithm not in (None, Algorithm.CALENDAR):
         faults.add(
             file,
@@ -108,7 +164,8 @@ def _build_limit(
         return None
     return Limit(
         algorithm=Algorithm.CALENDAR,
-        requests=document.requests,
+        requests=requests,
+        quota_unit=quota_unit,
         window_us=_LONGEST_US[unit],
         unit=unit,
         timezone=zone,
@@ -116,8 +173,29 @@ def _build_limit(
     )
 
 
-def _build_window(
+def _find_quota(
     file: CatalogFile, path: NodePath, document: LimitDocument, faults: Faults
+) -> tuple[int, QuotaUnit] | None:
+    """How many of what."""
+    match document.requests, document.bytes:
+        case int(requests), None:
+            return requests, QuotaUnit.REQUESTS
+        case None, int(size):
+            return size, QuotaUnit.BYTES
+        case None, None:
+            faults.add(file, path, "does not say how many; add requests or bytes")
+        case _:
+            faults.add(file, path, "has both requests and bytes; write two limits")
+    return None
+
+
+def _build_window(
+    file: CatalogFile,
+    path: NodePath,
+    document: LimitDocument,
+    requests: int,
+    quota_unit: QuotaUnit,
+    faults: Faults,
 ) -> Limit | None:
     try:
         window_us = read_duration_us(document.per)
@@ -141,12 +219,21 @@ def _build_window(
             file, (*path, "timezone"), "is for per: day, week, month or year only; remove it"
         )
         return None
-    if document.algorithm is Algorithm.BURST and document.requests > MAX_BURST:
+    if document.algorithm is Algorithm.BURST and quota_unit is QuotaUnit.BYTES:
+        faults.add(
+            file,
+            (*path, "algorithm"),
+            "bytes are charged after the response, and a burst forgets what is past it; "
+            "write sliding_window or fixed_window",
+        )
+        return None
+    if document.algorithm is Algorithm.BURST and requests > MAX_BURST:
         faults.add(file, (*path, "requests"), f"a burst is at most {MAX_BURST}; write less")
         return None
     return Limit(
         algorithm=document.algorithm or Algorithm.SLIDING_WINDOW,
-        requests=document.requests,
+        requests=requests,
+        quota_unit=quota_unit,
         window_us=window_us,
         shadow=document.shadow,
     )
@@ -181,9 +268,10 @@ def build_custom_limits(
             if wrong is not None:
                 faults.add(file, (*path, "key"), wrong)
             tier = find_tier(tiers, document.tier, file, (*path, "tier"), faults)
+            when = build_conditions(file, (*path, "when"), document.when, faults)
             if tier is not None:
                 limits[document.name] = CustomLimit(
-                    name=document.name, template=document.key, tier=tier
+                    name=document.name, template=document.key, tier=tier, when=when
                 )
     return tuple(limits.values())
 
@@ -240,27 +328,3 @@ def _write_conditions(document: DenyDocument) -> str:
         if (value := getattr(document, key)) is not None
     ]
     return ("not " if document.invert and conditions else "") + ", ".join(conditions)
-
-
-def read_network(file: CatalogFile, path: NodePath, text: str, faults: Faults) -> Network | None:
-    """A network, or the one address that it is; None, with a fault, when it is neither."""
-    try:
-        network = ip_network(text, strict=False)
-    except ValueError:
-        faults.add(file, path, "is neither an address nor a network; write one like 203.0.113.0/24")
-        return None
-    if str(network.network_address) != text.partition("/")[0].lower() and network != _host(text):
-        faults.add(file, path, f"has bits set behind its prefix; write {network}")
-        return None
-    if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_MAPPED):
-        # Clients behind IPv4-mapped addresses are judged by their IPv4 address.
-        mapped = network.network_address.ipv4_mapped
-        return IPv4Network((int(mapped or 0), network.prefixlen - 96))
-    return network
-
-
-def _host(text: str) -> Network | None:
-    try:
-        return ip_network(text, strict=True)
-    except ValueError:
-        return None

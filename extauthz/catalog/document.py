@@ -19,17 +19,14 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from extauthz.document import Duration, PositiveDuration, StrictModel, write_schema
+from extauthz.catalog.limit_documents import Cost, CustomLimitDocument, TierDocument
+from extauthz.document import Duration, Name, PositiveDuration, StrictModel, write_schema
 from extauthz.model.catalog import ApiState, SubscriptionState
 from extauthz.model.identity import KeyType, SecurityScheme
-from extauthz.model.limits import MAX_BURST, Algorithm, OutageMode
 
-MAX_REQUESTS = 10**12
-"""Largest limit. Counter stores compute in doubles: far below 2^53."""
 MAX_LEEWAY_US = 300_000_000
 """Five minutes. Revocations are kept for longer than this past a token's expiry."""
 
-Name = Annotated[str, Field(min_length=1, max_length=1024)]
 FileName = Annotated[str, Field(min_length=1, max_length=4096)]
 AlgorithmName = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "ES256K",
@@ -92,8 +89,8 @@ class ResourceDocument(StrictModel):
     """Schemes that are taken here, instead of the API's."""
     tier: Name | None = None
     """Limits all callers of this resource together."""
-    cost: int = Field(default=1, ge=0, le=1_000_000)
-    """What one request takes from each limit; 0 takes nothing and is still refused over it."""
+    cost: Cost = Field(default=1, validate_default=True)
+    """What one request takes from each limit, or where the request says it."""
 
 
 class ApiDocument(StrictModel):
@@ -203,45 +200,6 @@ class SubscriptionDocument:
     )
 
 
-class LimitDocument(StrictModel):
-    """At most so many requests in a time."""
-
-    requests: int = Field(ge=1, le=MAX_REQUESTS)
-    """How many."""
-    per: Name
-    """In which time: 1s, 1m, 1h, 1d; or the calendar's day, week, month, year."""
-    algorithm: Algorithm | None = None
-    """sliding_window when left out; calendar for day, week, month, year."""
-    timezone: Name | None = None
-    """Whose calendar, like Europe/Berlin; UTC when left out."""
-    shadow: bool = False
-    """Count and report, but never refuse."""
-
-
-class BurstDocument(StrictModel):
-    """A rate that also bounds the burst (GCRA)."""
-
-    requests: int = Field(ge=1, le=MAX_BURST)
-    """How many, and the largest burst."""
-    per: PositiveDuration
-    """In which time."""
-    shadow: bool = False
-    """Count and report, but never refuse."""
-
-
-class TierDocument(StrictModel):
-    """A named set of limits; without limits it is unlimited."""
-
-    limits: tuple[LimitDocument, ...] = ()
-    """All of them hold."""
-    burst: BurstDocument | None = None
-    """Bounds how fast they may be used up."""
-    stop_on_quota_reach: bool = True
-    """false: count and mark what is over, and let it through."""
-    on_outage: OutageMode | None = None
-    """What its limits do while the counter store is away: deny, allow or local."""
-
-
 class ClaimsDocument(StrictModel):
     """Which claims of an issuer's tokens say what; each one claim or a list by preference."""
 
@@ -334,17 +292,6 @@ class DenyDocument(StrictModel):
     """Name of a user."""
     invert: bool = False
     """Refuse whatever does not fit, instead."""
-
-
-class CustomLimitDocument(StrictModel):
-    """A limit by any key."""
-
-    name: Name
-    """Shown in answers and metrics."""
-    key: Name
-    """What is counted apart, like $clientIp or $api:$user."""
-    tier: Name
-    """The limits."""
 
 
 class RevokedTokenDocument(StrictModel):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from extauthz.model.conditions import Condition
 from extauthz.model.deny_rules import DenyRule, DenyRules, Network
 from extauthz.model.identity import KeyType, Place, Secret, SecurityScheme
 from extauthz.model.limits import Tier
@@ -45,6 +46,14 @@ class SubscriptionState(Enum):
     TIER_UPDATE_PENDING = "TIER_UPDATE_PENDING"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostSource:
+    """Where a request says what it costs: a header or query parameter, from 1 to `maximum`."""
+
+    place: Place
+    maximum: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Resource:
     """Methods on a path template, and what they ask for.
@@ -56,6 +65,7 @@ class Resource:
         security: schemes in order of preference, never empty; NONE stands alone.
         tier: limits all callers of the resource together.
         cost: what one request takes from each limit.
+        cost_from: where a request says another cost.
     """
 
     methods: tuple[str, ...]
@@ -65,6 +75,7 @@ class Resource:
     all_scopes: bool = False
     tier: Tier | None = None
     cost: int = 1
+    cost_from: CostSource | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,6 +91,7 @@ class Api:
         api_key_places: where API keys stand, None for the settings' places.
         forward_credentials: leave the credential in the request to the upstream.
         allow_preflight: let CORS preflight requests through without a credential.
+        schemes: all that its resources take; made from them.
     """
 
     name: str
@@ -96,6 +108,11 @@ class Api:
     api_key_places: tuple[Place, ...] | None = None
     forward_credentials: bool = False
     allow_preflight: bool = False
+    schemes: tuple[SecurityScheme, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        taken = {scheme: None for resource in self.resources for scheme in resource.security}
+        object.__setattr__(self, "schemes", tuple(taken))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -226,11 +243,16 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomLimit:
-    """A limit by any key: `template` names what is counted apart, like ``$clientIp:$api``."""
+    """A limit by any key: `template` names what is counted apart, like ``$clientIp:$api``.
+
+    Attributes:
+        when: it counts only requests that fit all of these conditions.
+    """
 
     name: str
     template: str
     tier: Tier
+    when: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from zoneinfo import ZoneInfo
 
+from extauthz.model.conditions import Condition
+
 US_PER_S = 1_000_000
 MAX_BURST = 94_906_265
 """Largest limit of a BURST counter: its square is below 2**53, so that doubles can count it."""
@@ -25,6 +27,15 @@ class Algorithm(Enum):
     """At most N in each calendar day, week, month or year of a time zone."""
     BURST = "burst"
     """A rate with a bounded burst (GCRA): exact retry-after, no edge."""
+
+
+class QuotaUnit(Enum):
+    """What a limit counts. The value is the word used in a catalog."""
+
+    REQUESTS = "requests"
+    """Each request, by its cost."""
+    BYTES = "bytes"
+    """Content of requests and responses, charged when it is known: after the response."""
 
 
 class CalendarUnit(Enum):
@@ -65,6 +76,10 @@ class Limit:
 
     For BURST, `requests` is both the rate per `window_us` and the largest burst.
     A shadow limit counts and reports, but never denies.
+
+    Attributes:
+        requests: how many; bytes when the quota unit is BYTES. Such a limit is never a BURST:
+            it is charged after the fact, and a burst forgets what is past it.
     """
 
     algorithm: Algorithm
@@ -73,14 +88,35 @@ class Limit:
     unit: CalendarUnit | None = None
     timezone: ZoneInfo | None = None
     shadow: bool = False
+    quota_unit: QuotaUnit = QuotaUnit.REQUESTS
 
     @property
     def rule(self) -> str:
         """Names the rule in a counter's key. Not the number: raising a limit keeps its count."""
+        rule = self._window_rule
+        return rule if self.quota_unit is QuotaUnit.REQUESTS else f"bytes-{rule}"
+
+    @property
+    def _window_rule(self) -> str:
         if self.algorithm is Algorithm.CALENDAR:
             assert self.unit is not None and self.timezone is not None
             return f"calendar-{self.unit.value}-{self.timezone.key}"
         return f"{self.algorithm.value}-{self.window_us}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ConditionGroup:
+    """Limits for the requests that fit all of some conditions.
+
+    Attributes:
+        name: names the group's counters; no other group of the tier has it.
+        when: not empty.
+    """
+
+    name: str
+    when: tuple[Condition, ...]
+    limits: tuple[Limit, ...] = ()
+    burst: Limit | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +124,8 @@ class Tier:
     """A named set of limits.
 
     Attributes:
+        conditions: every group that a request fits counts, each for itself; `limits` and
+            `burst` count when it fits none.
         stop_on_quota_reach: False counts and marks what is over, and lets it through
             (WSO2 API Manager's word for it).
         on_outage: None for what the settings say.
@@ -98,6 +136,7 @@ class Tier:
     burst: Limit | None = None
     stop_on_quota_reach: bool = True
     on_outage: OutageMode | None = None
+    conditions: tuple[ConditionGroup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ A key is ``{subject}what|rule``. The part in braces is what Redis Cluster hashes
 of one consumer share a slot, while consumers spread. Every part that comes from outside is
 written as its length, a colon, and itself; so no two different lists of parts give the same
 text. A part longer than 64 characters is written as ``#`` and 32 hex digits of its SHA-256.
-The number of a limit is no part of the key: raising it keeps the count.
+The number of a limit is no part of the key: raising it keeps the count. The limits of a
+condition group have ``g`` and the group's name before the ``|``.
 
 Custom limits have key templates, like ``$clientIp:$api`` or ``${claim.https://idp/tenant}``.
 """
@@ -16,12 +17,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote_plus
 
 from extauthz.model.deny_rules import read_address
 from extauthz.model.identity import Identity
 from extauthz.model.request import ApiRequest
 from extauthz.model.routes import Route
+from extauthz.policy.request_values import find_claim, find_header, find_query
 
 _LONGEST_PART: Final = 64
 
@@ -70,9 +71,9 @@ _PLAIN: Final[dict[str, Callable[[_Facts], str]]] = {
     "method": lambda facts: facts.request.method,
 }
 _NAMED: Final[dict[str, Callable[[_Facts, str], str]]] = {
-    "header": lambda facts, name: ",".join(facts.request.headers.get_all(name.lower())),
-    "claim": lambda facts, name: _read_claim(facts.identity.claims.get(name)),
-    "query": lambda facts, name: _read_query(facts.request.query, name),
+    "header": lambda facts, name: find_header(facts.request, name.lower()),
+    "claim": lambda facts, name: find_claim(facts.identity, name),
+    "query": lambda facts, name: find_query(facts.request, name),
 }
 _VARIABLE: Final = re.compile(
     r"\$(?:(?P<dollar>\$)|\{(?P<braced>[^{}]*)\}|(?P<bare>[A-Za-z]+(?:\.[A-Za-z0-9_-]+)?))"
@@ -83,21 +84,6 @@ _KNOWN: Final = ", ".join([*(f"${name}" for name in _PLAIN), *(f"${name}.NAME" f
 def _of_issuer(facts: _Facts, name: str) -> str:
     """A name with its issuer: the alice of one issuer is not the alice of another."""
     return write_parts(facts.identity.issuer, name) if name else ""
-
-
-def _read_claim(value: object) -> str:
-    """A claim that is one value, as text; lists and objects are not values."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, str | int | float) else ""
-
-
-def _read_query(query: str, wanted: str) -> str:
-    for field in query.split("&"):
-        name, _, value = field.partition("=")
-        if name == wanted or unquote_plus(name) == wanted:
-            return unquote_plus(value)
-    return ""
 
 
 def check_template(text: str) -> str | None:

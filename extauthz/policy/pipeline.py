@@ -21,16 +21,17 @@ from extauthz.errors import BackendError
 from extauthz.model.catalog import Catalog, Subscription
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.identity import ANONYMOUS, Identity
-from extauthz.model.limits import LimitStatus, Taking
+from extauthz.model.limits import Charge, LimitStatus, Taking
 from extauthz.model.request import ApiRequest
 from extauthz.model.routes import Route
 from extauthz.policy.authenticate import Authenticator
 from extauthz.policy.client_address import read_client_address
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.match import UnnormalisedPath, check_route
-from extauthz.policy.rate_limit import PlannedLimit, RateLimitPlanner, judge
+from extauthz.policy.rate_limit import RateLimitPlanner, judge
 from extauthz.policy.scopes import check_scopes
 from extauthz.policy.subscription import check_subscription
+from extauthz.policy.tier_limits import PlannedLimit
 from extauthz.ports import NO_DEADLINE, Clock, CounterStore, Deadline, DecisionObserver
 
 _log = logging.getLogger(__name__)
@@ -132,9 +133,7 @@ class Pipeline:
         started_ns = time.perf_counter_ns()
         progress = _Progress()
         try:
-            denial = await self._judge(
-                request, progress, steps, deadline, note, charge=charge
-            )
+            denial = await self._judge(request, progress, steps, deadline, note, charge=charge)
         except BackendError as error:
             _log.warning("could not decide: %s: %s", error.code, error)
             denial = _UNAVAILABLE
@@ -219,17 +218,37 @@ class Pipeline:
             client_address,
             self._clock.now_us(),
             subscription_tier=subscribed.tier,
-            cost=None if charge else 0,
         )
         if not planned:
             note(Step.RATE_LIMITS, ())
             return None
-        taking = await self._counters.take([one.charge for one in planned], deadline=deadline)
+        if _has_passed(deadline):
+            # Nobody waits for the answer any more: what is refused is not charged.
+            return _UNAVAILABLE
+        charges = [one.charge if charge else replace(one.charge, cost=0) for one in planned]
+        taking = await self._counters.take(charges, deadline=deadline)
         if not charge:
-            taking = _judge_peek(planned, taking, route.resource.cost)
+            taking = _judge_peek(planned, taking)
         progress.limits, denial = judge(planned, taking)
         note(Step.RATE_LIMITS, denial or progress.limits)
+        if not charge or not taking.charged:
+            return denial
+        if denial is None and _has_passed(deadline):
+            denial = _UNAVAILABLE
+        if denial is not None:
+            # Too late, or refused by a limit in bytes, which a store does not judge.
+            await self._give_back(charges, taking)
         return denial
+
+    async def _give_back(self, charges: Sequence[Charge], taking: Taking) -> None:
+        """Undoes what a refused request was charged. What cannot be undone stays, and is logged."""
+        charges = [charge for charge in charges if charge.cost]
+        if not charges:
+            return
+        try:
+            await self._counters.give_back(charges, at_us=taking.at_us)
+        except BackendError as error:
+            _log.warning("the charge of a refused request stays: %s: %s", error.code, error)
 
     def _find_planner(self, catalog: Catalog) -> RateLimitPlanner:
         if self._planner is None or self._planner[0] is not catalog:
@@ -252,7 +271,9 @@ class Pipeline:
         places = (
             ()
             if route.api.forward_credentials
-            else self._rules.places.of_schemes(route.api, route.resource.security)
+            # Of the whole API: a client that sends its key to a public resource too must not
+            # show it to the upstream.
+            else self._rules.places.of_api(route.api)
         )
         return Allow(
             id=decision_id,
@@ -273,13 +294,13 @@ def _has_passed(deadline: Deadline) -> bool:
     return deadline.monotonic_s is not None and time.monotonic() >= deadline.monotonic_s
 
 
-def _judge_peek(planned: Sequence[PlannedLimit], taking: Taking, cost: int) -> Taking:
-    """What a look at the counters says that taking `cost` would have said."""
+def _judge_peek(planned: Sequence[PlannedLimit], taking: Taking) -> Taking:
+    """What a look at the counters says that taking what is planned would have said."""
     readings = tuple(
         replace(reading, exceeded=True, retry_after_us=reading.reset_us)
-        if reading.remaining < cost
+        if reading.remaining < one.charge.cost
         else reading
-        for reading in taking.readings
+        for one, reading in zip(planned, taking.readings, strict=True)
     )
     refused = any(
         reading.exceeded and one.charge.enforced

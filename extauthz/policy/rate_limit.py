@@ -9,63 +9,73 @@ Limits are asked in WSO2 API Manager's order, and the first one without room nam
 5. custom limits, in the catalog's order
 6. for callers without a credential, the unauthenticated tier: each client address
 
-A tier's burst follows its limits, at level BURST, whatever the tier hangs on. A consumer is the
-application; for tokens that name none, the issuer's consumer key, else its user, else the
-client address. All of it is pure: the pipeline takes between `plan_charges` and `judge`.
+A tier's burst follows its limits, whatever the tier hangs on. The limits of the condition groups
+that a request fits stand in the place of the tier's. A consumer is the application; for tokens
+that name none, the issuer's consumer key, else its user, else the client address.
+
+A limit in bytes is only looked at, as the bytes are not known yet: `judge` refuses when nothing
+is left, and `plan_usage_charges` takes them after the response.
+
+All of it is pure: the pipeline takes between `plan_charges` and `judge`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from extauthz.errors import CounterStoreError
 from extauthz.model.catalog import Catalog, Subscription
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import (
-    Algorithm,
-    Charge,
-    Limit,
+    ConditionGroup,
     LimitLevel,
     LimitStatus,
     OutageMode,
+    QuotaUnit,
     Taking,
     Tier,
 )
 from extauthz.model.request import ApiRequest
 from extauthz.model.routes import Route
-from extauthz.policy.calendar_windows import plan_calendar_bounds
+from extauthz.policy.conditions import find_fitting_groups, fits_all
 from extauthz.policy.limit_keys import KeyTemplate, write_client, write_parts
+from extauthz.policy.request_cost import read_cost
+from extauthz.policy.tier_limits import PlannedLimit, TierPlanner, take_instead
 
 MAX_PLANS: Final = 10_000
 """Plans that are remembered; when there are more, all are made anew."""
+MAX_USAGE_BYTES: Final = 10**12
+"""The most that one report charges: whatever a report says, counters stay exact in doubles."""
 
 _ALWAYS: Final = (0, 1 << 62)
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedLimit:
-    """One limit of a request, and what it takes. `name` is the tier's, or the custom limit's."""
-
-    level: LimitLevel
-    name: str
-    limit: Limit
-    charge: Charge
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """The limits of a consumer on a resource; good from `since_us` until `until_us`.
 
-    `tiers` keeps the tiers alive whose identities are part of the plan's key.
+    Attributes:
+        tiers: the tier of all callers, the subscription's and the application's. Keeps those
+            alive whose identities are part of the plan's key.
+        asks_request: whether the request has a say: one of the tiers has condition groups
+            (`limits` is then for requests that fit none), or the cost is told by the request.
     """
 
     limits: tuple[PlannedLimit, ...]
     since_us: int
     until_us: int
-    tiers: tuple[Tier | None, Tier | None]
+    tiers: _Tiers
+    asks_request: bool
+
+
+_Tiers: TypeAlias = tuple[Tier | None, Tier | None, Tier | None]
+_Groups: TypeAlias = tuple[tuple[ConditionGroup, ...], ...]
+"""For each of `_Tiers`, the condition groups that a request fits."""
+
+_NO_GROUPS: Final[_Groups] = ((), (), ())
 
 
 class RateLimitPlanner:
@@ -79,14 +89,12 @@ class RateLimitPlanner:
     """
 
     def __init__(self, catalog: Catalog, *, on_outage: OutageMode = OutageMode.LOCAL) -> None:
-        self._on_outage = on_outage
+        self._tiers = TierPlanner(on_outage)
         self._client_tier = catalog.unauthenticated_tier
         self._custom = tuple(
             (custom, KeyTemplate(custom.template)) for custom in catalog.custom_limits
         )
         self._plans: dict[tuple[object, ...], _Plan] = {}
-        self._bounds: dict[str, tuple[int, int, int, int]] = {}
-        """By `Limit.rule`: the calendar windows around now."""
 
     def plan_charges(
         self,
@@ -120,66 +128,140 @@ class RateLimitPlanner:
             consumer = _find_nameless_consumer(identity, client_address)
         # The tiers by identity: hashing one by value costs more than all the rest. The plan
         # keeps them alive, so that no other can get their number.
-        key = (
-            route.api,
-            route.resource,
-            consumer,
-            id(subscription_tier),
-            id(application_tier),
-            cost,
-        )
+        key = (route.api, route.resource, consumer, id(subscription_tier), id(application_tier))
         plan = self._plans.get(key)
         if plan is None or not plan.since_us <= now_us < plan.until_us:
-            tiers = (subscription_tier, application_tier)
-            plan = self._plan(route, consumer, tiers, cost, now_us)
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.clear()
-            self._plans[key] = plan
+            tiers = (route.api.tier or route.resource.tier, subscription_tier, application_tier)
+            plan = self._remember_plan(key, route, consumer, tiers, _NO_GROUPS, now_us)
+        if plan.asks_request:
+            groups = _find_groups(plan.tiers, identity, request, client_address)
+            if groups != _NO_GROUPS:
+                plan = self._find_plan_of_groups(key, plan, route, consumer, groups, now_us)
+            source = route.resource.cost_from
+            if cost is None and source is not None:
+                cost = read_cost(source, request, route.resource.cost)
         limits = plan.limits
+        if cost is not None and cost != route.resource.cost:
+            limits = tuple(take_instead(planned, cost) for planned in limits)
         if self._custom or (
             identity.scheme is SecurityScheme.NONE and self._client_tier is not None
         ):
+            if cost is None:
+                cost = route.resource.cost
             limits += self._plan_for_request(route, identity, request, client_address, now_us, cost)
         return limits
+
+    def plan_usage_charges(
+        self,
+        route: Route,
+        identity: Identity,
+        subscription: Subscription | None,
+        request: ApiRequest,
+        client_address: str,
+        now_us: int,
+        *,
+        request_bytes: int,
+        response_bytes: int,
+        subscription_tier: Tier | None = None,
+    ) -> tuple[PlannedLimit, ...]:
+        """What a request takes from its limits in bytes, once it is known; never refused.
+
+        The other arguments are those of the decision: they find the same limits. The bytes
+        count in the window in which they are charged.
+
+        Args:
+            request_bytes, response_bytes: content without headers; what is negative is unknown
+                and not charged.
+        """
+        size = min(max(0, request_bytes) + max(0, response_bytes), MAX_USAGE_BYTES)
+        if not size:
+            return ()
+        planned = self.plan_charges(
+            route,
+            identity,
+            subscription,
+            request,
+            client_address,
+            now_us,
+            subscription_tier=subscription_tier,
+            cost=route.resource.cost,
+        )
+        return tuple(
+            replace(one, charge=replace(one.charge, cost=size, enforced=False))
+            for one in planned
+            if one.limit.quota_unit is QuotaUnit.BYTES
+        )
+
+    def _find_plan_of_groups(
+        self,
+        key: tuple[object, ...],
+        plan: _Plan,
+        route: Route,
+        consumer: str | tuple[str, ...],
+        groups: _Groups,
+        now_us: int,
+    ) -> _Plan:
+        """The plan of the same consumer for requests that fit some groups."""
+        key = (*key, groups)
+        found = self._plans.get(key)
+        if found is None or not found.since_us <= now_us < found.until_us:
+            found = self._remember_plan(key, route, consumer, plan.tiers, groups, now_us)
+        return found
+
+    def _remember_plan(
+        self,
+        key: tuple[object, ...],
+        route: Route,
+        consumer: str | tuple[str, ...],
+        tiers: _Tiers,
+        groups: _Groups,
+        now_us: int,
+    ) -> _Plan:
+        plan = self._plan(route, consumer, tiers, groups, now_us)
+        if len(self._plans) >= MAX_PLANS:
+            self._plans.clear()
+        self._plans[key] = plan
+        return plan
 
     def _plan(
         self,
         route: Route,
         consumer: str | tuple[str, ...],
-        tiers: tuple[Tier | None, Tier | None],
-        cost: int | None,
+        tiers: _Tiers,
+        groups: _Groups,
         now_us: int,
     ) -> _Plan:
         """The part of a plan that depends on no more than the plan's key."""
         api, resource = route.api, route.resource
-        if cost is None:
-            cost = resource.cost
-        subscription_tier, application_tier = tiers
         of_api = write_parts(api.name, api.version)
         parts = (consumer,) if isinstance(consumer, str) else consumer
         tag = f"{{a{write_parts(*parts)}}}"
-        limits: list[PlannedLimit] = []
         if api.tier is not None:
-            limits += self._of_tier(LimitLevel.API, api.tier, f"{{p{of_api}}}", cost, now_us)
-        elif resource.tier is not None:
+            shared = (LimitLevel.API, f"{{p{of_api}}}")
+        else:
             methods = ",".join(sorted(resource.methods))
             subject = f"{{r{of_api}{write_parts(methods, resource.template)}}}"
-            limits += self._of_tier(LimitLevel.RESOURCE, resource.tier, subject, cost, now_us)
-        if subscription_tier is not None:
-            subject = f"{tag}s{of_api}"
-            limits += self._of_tier(
-                LimitLevel.SUBSCRIPTION, subscription_tier, subject, cost, now_us
-            )
-        if application_tier is not None:
-            limits += self._of_tier(
-                LimitLevel.APPLICATION, application_tier, f"{tag}a", cost, now_us
-            )
+            shared = (LimitLevel.RESOURCE, subject)
+        places = (
+            shared,
+            (LimitLevel.SUBSCRIPTION, f"{tag}s{of_api}"),
+            (LimitLevel.APPLICATION, f"{tag}a"),
+        )
+        limits: list[PlannedLimit] = []
+        for (level, subject), tier, fitting in zip(places, tiers, groups, strict=True):
+            if tier is not None:
+                limits += self._tiers.plan(
+                    level, tier, subject, resource.cost, now_us, fitting=fitting
+                )
         since_us, until_us = _ALWAYS
         for planned in limits:
             if planned.charge.bounds:
                 since_us = max(since_us, planned.charge.bounds[1])
                 until_us = min(until_us, planned.charge.bounds[2])
-        return _Plan(tuple(limits), since_us, until_us, tiers)
+        asks_request = resource.cost_from is not None or any(
+            tier is not None and tier.conditions for tier in tiers
+        )
+        return _Plan(tuple(limits), since_us, until_us, tiers, asks_request)
 
     def _plan_for_request(
         self,
@@ -188,63 +270,40 @@ class RateLimitPlanner:
         request: ApiRequest,
         client_address: str,
         now_us: int,
-        cost: int | None,
+        cost: int,
     ) -> tuple[PlannedLimit, ...]:
         """The limits that depend on more of the request than a plan's key holds."""
-        if cost is None:
-            cost = route.resource.cost
         limits: list[PlannedLimit] = []
+
+        def add(level: LimitLevel, tier: Tier, subject: str, name: str = "") -> None:
+            fitting = find_fitting_groups(tier.conditions, request, identity, client_address)
+            limits.extend(
+                self._tiers.plan(level, tier, subject, cost, now_us, name=name, fitting=fitting)
+            )
+
         for custom, template in self._custom:
+            if not fits_all(custom.when, request, identity, client_address):
+                continue
             subject = template.find_subject(route, identity, request, client_address)
             if subject is not None:
                 # Two custom limits may count the same thing by the same rule.
                 subject = f"{{k{write_parts(custom.name)}{subject}}}"
-                limits += [
-                    replace(planned, name=custom.name)
-                    for planned in self._of_tier(
-                        LimitLevel.CUSTOM, custom.tier, subject, cost, now_us
-                    )
-                ]
+                add(LimitLevel.CUSTOM, custom.tier, subject, custom.name)
         if identity.scheme is SecurityScheme.NONE and self._client_tier is not None:
             subject = f"{{c{write_parts(write_client(client_address))}}}"
-            limits += self._of_tier(LimitLevel.CLIENT, self._client_tier, subject, cost, now_us)
+            add(LimitLevel.CLIENT, self._client_tier, subject)
         return tuple(limits)
 
-    def _of_tier(
-        self, level: LimitLevel, tier: Tier, subject: str, cost: int, now_us: int
-    ) -> list[PlannedLimit]:
-        ruled = [(level, limit) for limit in tier.limits]
-        if tier.burst is not None:
-            ruled.append((LimitLevel.BURST, tier.burst))
-        seen: dict[str, int] = {}
-        planned: list[PlannedLimit] = []
-        for at_level, limit in ruled:
-            rule = limit.rule
-            nth = seen[rule] = seen.get(rule, 0) + 1
-            # A tier may hold a rule twice, as with a shadow limit beside the one that denies.
-            key = f"{subject}|{rule}" if nth == 1 else f"{subject}|{rule}|{nth}"
-            charge = Charge(
-                key,
-                limit.algorithm,
-                limit.requests,
-                limit.window_us,
-                cost,
-                tier.stop_on_quota_reach and not limit.shadow,
-                self._bounds_of(limit, now_us),
-                tier.on_outage or self._on_outage,
-            )
-            planned.append(PlannedLimit(at_level, tier.name, limit, charge))
-        return planned
 
-    def _bounds_of(self, limit: Limit, now_us: int) -> tuple[int, ...]:
-        if limit.algorithm is not Algorithm.CALENDAR:
-            return ()
-        assert limit.unit is not None and limit.timezone is not None
-        bounds = self._bounds.get(limit.rule)
-        if bounds is None or not bounds[1] <= now_us < bounds[2]:
-            bounds = plan_calendar_bounds(limit.unit, limit.timezone, now_us)
-            self._bounds[limit.rule] = bounds
-        return bounds
+def _find_groups(
+    tiers: _Tiers, identity: Identity, request: ApiRequest, client_address: str
+) -> _Groups:
+    return tuple(
+        find_fitting_groups(tier.conditions, request, identity, client_address)
+        if tier is not None and tier.conditions
+        else ()
+        for tier in tiers
+    )
 
 
 def _find_nameless_consumer(identity: Identity, client_address: str) -> tuple[str, ...]:
@@ -261,6 +320,9 @@ def judge(
 ) -> tuple[tuple[LimitStatus, ...], Denial | None]:
     """What a store's answer means: every limit's status, and the denial when one has no room.
 
+    A limit in bytes has no room when nothing is left. The store cannot know that, as nothing is
+    taken from it yet: the others may be charged then, and are to be given back.
+
     Raises:
         CounterStoreError: the answer does not fit the question.
     """
@@ -269,16 +331,22 @@ def judge(
         raise CounterStoreError(
             f"the counter store gave {len(readings)} readings for {len(planned)} charges"
         )
+    is_refused_by_store = False
     refusing: LimitLevel | None = None
     retry_after_us = 0
     statuses = []
     for asked, reading in zip(planned, readings, strict=True):
         enforced = asked.charge.enforced
+        if enforced and reading.exceeded:
+            is_refused_by_store = True
+        if not reading.remaining and asked.limit.quota_unit is QuotaUnit.BYTES:
+            # Something is left at the reset at the latest; a sliding window cannot tell when.
+            reading = replace(reading, exceeded=True, retry_after_us=reading.reset_us)
         statuses.append(LimitStatus(asked.level, asked.name, asked.limit, reading, enforced))
         if enforced and reading.exceeded:
             refusing = refusing or asked.level
             retry_after_us = max(retry_after_us, reading.retry_after_us)
-    if taking.charged is not (refusing is None):
+    if taking.charged is is_refused_by_store:
         raise CounterStoreError(
             "the counter store's answer contradicts its readings; is the same version of "
             "extauthz counting everywhere?"

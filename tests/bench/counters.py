@@ -8,19 +8,39 @@ from collections.abc import Callable, Coroutine, Iterator
 from statistics import median
 
 from extauthz.counters.memory import MemoryCounterStore
-from extauthz.model.catalog import Application
-from extauthz.model.identity import Identity, SecurityScheme
-from extauthz.model.limits import Algorithm, Charge
+from extauthz.model.catalog import Application, CostSource, Resource
+from extauthz.model.conditions import (
+    AddressCondition,
+    Condition,
+    Pattern,
+    TextCondition,
+    TextSource,
+)
+from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
+from extauthz.model.limits import Algorithm, Charge, ConditionGroup, Tier
 from extauthz.model.routes import Route
 from extauthz.policy.rate_limit import RateLimitPlanner, judge
 from tests.bench.tables import Row
-from tests.builders import START_US, FakeClock, S, a_catalog, a_limit, a_request, a_tier
+from tests.builders import (
+    START_US,
+    FakeClock,
+    S,
+    a_catalog,
+    a_limit,
+    a_request,
+    a_resource,
+    a_tier,
+    an_api,
+)
 
 TITLE = "Counters in memory: a taking of 1, 2 and 4 limits, and its plan and judgement"
 
 REPEATS = 7
 TIMES = 10_000
 WINDOW_US = 3600 * S
+USER_AGENT = "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 Chrome/124.0.0.0 Mobile"
+OFFICE = AddressCondition(family=4, first=0, last=(1 << 32) - 1)
+BOTS = TextCondition(source=TextSource.HEADER, name="user-agent", pattern=Pattern("Android|iPhone"))
 BOUNDS = (0, START_US - S, START_US + 86_400 * S, START_US + 2 * 86_400 * S)
 
 
@@ -87,7 +107,35 @@ def _measure_planning() -> Iterator[Row]:
     store = MemoryCounterStore(FakeClock(START_US))
     taking = asyncio.run(store.take([limit.charge for limit in planned]))
     yield {"what": "plan, remembered", "2 limits (µs)": _median_call_us(plan)}
+    yield {"what": "plan, cost of the request", "2 limits (µs)": _measure_costs()}
+    yield {"what": "plan, by address", "2 limits (µs)": _measure_conditions(OFFICE)}
+    yield {"what": "plan, by pattern", "2 limits (µs)": _measure_conditions(BOTS)}
     yield {"what": "judge", "2 limits (µs)": _median_call_us(lambda: judge(planned, taking))}
+
+
+def _measure_costs() -> float:
+    place = Place(PlaceKind.HEADER, "x-cost")
+    resource = a_resource(cost_from=CostSource(place=place, maximum=50))
+    return _measure_request(resource, a_tier("Gold", a_limit(10**6)), {"x-cost": "7"})
+
+
+def _measure_conditions(condition: Condition) -> float:
+    group = ConditionGroup(name="g", when=(condition,), limits=(a_limit(10**6),))
+    tier = a_tier("Gold", a_limit(10**6), conditions=(group,))
+    return _measure_request(a_resource(), tier, {"user-agent": USER_AGENT})
+
+
+def _measure_request(resource: Resource, tier: Tier, headers: dict[str, str]) -> float:
+    """Planning for an application with a limit, subscribed with one more."""
+    application = Application(name="mobile", tier=a_tier("App", a_limit(10**6)))
+    api, request = an_api(resource), a_request(headers=headers)
+    identity = Identity(scheme=SecurityScheme.JWT, application=application)
+    planner, route = RateLimitPlanner(a_catalog(api)), Route(api, resource)
+    return _median_call_us(
+        lambda: planner.plan_charges(
+            route, identity, None, request, "192.0.2.1", START_US, subscription_tier=tier
+        )
+    )
 
 
 def _median_call_us(call: Callable[[], object]) -> float:

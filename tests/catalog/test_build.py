@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,17 @@ from extauthz.catalog.document import CatalogDocument, catalog_schema
 from extauthz.catalog.file import FileCatalogSource
 from extauthz.document_values import SourceText
 from extauthz.errors import ConfigError
-from extauthz.model.catalog import Api, ApiState, Catalog, KeyLocation, SubscriptionState
+from extauthz.model.catalog import (
+    Api,
+    ApiState,
+    Catalog,
+    CostSource,
+    KeyLocation,
+    SubscriptionState,
+)
+from extauthz.model.conditions import AddressCondition, Pattern, TextCondition, TextSource
 from extauthz.model.identity import KeyType, Place, PlaceKind, Secret, SecurityScheme
-from extauthz.model.limits import Algorithm, CalendarUnit
+from extauthz.model.limits import Algorithm, CalendarUnit, QuotaUnit
 from tests.builders import S
 
 GOOD = Path(__file__).parent / "good"
@@ -87,12 +95,18 @@ def test_reads_every_key_of_an_api(everything: Catalog) -> None:
         Place(PlaceKind.COOKIE, "Key"),
     )
     assert api.forward_credentials and api.allow_preflight
-    (resource,) = api.resources
+    resource, by_header, by_query = api.resources
     assert (resource.methods, resource.template) == (("GET", "POST"), "/{id}")
     assert (resource.scopes, resource.all_scopes) == (("read", "write"), True)
     assert resource.security == (SecurityScheme.NONE,)
     assert resource.tier is everything.tiers["Resource"]
-    assert resource.cost == 3
+    assert (resource.cost, resource.cost_from) == (3, None)
+    assert (by_header.cost, by_header.cost_from) == (
+        2, CostSource(place=Place(PlaceKind.HEADER, "x-cost"), maximum=50),
+    )  # fmt: skip
+    assert (by_query.cost, by_query.cost_from) == (
+        1, CostSource(place=Place(PlaceKind.QUERY, "n"), maximum=1_000),
+    )  # fmt: skip
 
 
 def test_reads_resources_of_an_openapi_document(everything: Catalog) -> None:
@@ -149,6 +163,46 @@ def test_reads_every_key_of_a_tier(everything: Catalog) -> None:
     assert everything.unauthenticated_tier is tiers["Unauthenticated"]
 
 
+def test_reads_every_key_of_a_condition_group(everything: Catalog) -> None:
+    tier = everything.tiers["Conditional"]
+    assert [(it.quota_unit, it.requests) for it in tier.limits] == [
+        (QuotaUnit.REQUESTS, 8), (QuotaUnit.BYTES, 10 * 1024 * 1024),
+    ]  # fmt: skip
+    office, second = tier.conditions
+    assert (office.name, second.name) == ("office", "condition-2")
+    assert office.when == (
+        AddressCondition(family=4, first=0xC0000200, last=0xC00002FF, invert=True),
+        AddressCondition(
+            family=6, first=int(IPv6Address("2001:db8::1")), last=int(IPv6Address("2001:db8::9"))
+        ),
+        TextCondition(source=TextSource.HEADER, name="x-plan", pattern=Pattern("^gold$")),
+    )
+    assert [limit.requests for limit in office.limits] == [9]
+    assert office.burst is not None and office.burst.algorithm is Algorithm.BURST
+    assert second.when == (
+        TextCondition(source=TextSource.QUERY, name="Kind", pattern=Pattern("bulk")),
+        TextCondition(source=TextSource.CLAIM, name="plan", pattern=Pattern("(?i)trial")),
+    )
+    (daily,) = second.limits
+    assert (daily.quota_unit, daily.requests, daily.shadow) == (QuotaUnit.BYTES, 1024, True)
+    assert second.burst is None
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [("500", 500), ("7B", 7), ("1KB", 1024), ("2MB", 2 * 1024**2), ("3GB", 3 * 1024**3), (9, 9)],
+)
+def test_a_kilobyte_is_1024_bytes(written: object, size: int) -> None:
+    tier = {"limits": [{"bytes": written, "per": "1m"}]}
+    (limit,) = load({"tiers": {"T": tier}}).tiers["T"].limits
+    assert (limit.requests, limit.quota_unit) == (size, QuotaUnit.BYTES)
+
+
+def test_requests_and_bytes_of_one_period_stand_side_by_side() -> None:
+    tier = {"limits": [{"bytes": 1, "per": "1m"}, {"requests": 1, "per": "1m"}]}
+    assert len(load({"tiers": {"T": tier}}).tiers["T"].limits) == 2
+
+
 def test_reads_every_key_of_an_issuer(everything: Catalog) -> None:
     issuer = everything.issuers["https://idp.example"]
     assert (issuer.audiences, issuer.algorithms) == (frozenset({"pets"}), ("ES256",))
@@ -192,6 +246,8 @@ def test_reads_deny_rules_custom_limits_and_revoked_tokens(everything: Catalog) 
     (limit,) = everything.custom_limits
     assert (limit.name, limit.template) == ("per-ip", "$clientIp:$api")
     assert limit.tier is everything.tiers["Resource"]
+    mapped = int(IPv4Address("192.0.2.7"))
+    assert limit.when == (AddressCondition(family=4, first=mapped, last=mapped),)
     assert [(it.token_id, it.expires_at_us) for it in everything.revoked] == [
         ("j1", 1_896_087_600 * S),
         ("j2", None),

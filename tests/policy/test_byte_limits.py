@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from extauthz.counters.memory import MemoryCounterStore
+from extauthz.errors import CounterStoreError
 from extauthz.model.catalog import Api, Application, Subscription
 from extauthz.model.decision import Reason
 from extauthz.model.limits import Algorithm, LimitLevel, QuotaUnit, Reading, Taking, Tier
@@ -128,6 +129,21 @@ def test_nothing_left_refuses_until_the_reset() -> None:
     assert (denial.reason, denial.level) == (Reason.RATE_LIMITED, LimitLevel.SUBSCRIPTION)
     assert denial.retry_after_us == 30 * S
     assert [status.reading.exceeded for status in statuses] == [False, True]
+
+
+def test_bytes_and_requests_may_refuse_together_and_the_longest_wait_counts() -> None:
+    over, spent = Reading(True, 0, 40 * S, 40 * S), Reading(False, 0, 30 * S, 0)
+    _, denial = judge(plan(subscription_tier=BOTH), Taking(False, (over, spent)))
+    assert denial is not None and denial.retry_after_us == 40 * S
+
+
+@pytest.mark.parametrize("charged", [True, False])
+def test_a_refusal_by_bytes_does_not_hide_an_answer_that_contradicts_itself(
+    *, charged: bool
+) -> None:
+    readings = (Reading(charged, 4, 30 * S, 0), Reading(False, 0, 30 * S, 0))
+    with pytest.raises(CounterStoreError):
+        judge(plan(subscription_tier=BOTH), Taking(charged, readings))
 
 
 def test_the_last_request_of_another_limit_is_not_refused_for_leaving_nothing() -> None:
