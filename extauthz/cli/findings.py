@@ -74,5 +74,5 @@ def _say_limit(status: LimitStatus) -> str:
     limit = status.limit
     window = limit.unit.value if limit.unit else f"{limit.window_us / 1_000_000:g} s"
     text = f"{status.level.value} ({status.name}): {status.reading.remaining} left of "
-    text += f"{limit.requests} per {window}"
+    text += f"{limit.requests} {limit.quota_unit.value} per {window}"
     return text if status.enforced else f"{text}, not enforced"

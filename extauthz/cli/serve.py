@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serves until it is told to stop."""
+    # gRPC's core would print lines of its own beside the clear ones.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import uvloop
 
     from extauthz.app import serve
@@ -34,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    # It logs each request's URL at INFO.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # They log each request's URL, and each change of a file, at INFO.
+    for name in ("httpx", "httpcore", "watchfiles"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     uvloop.run(serve(settings))
     return 0

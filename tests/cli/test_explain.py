@@ -47,7 +47,7 @@ def test_an_allowed_request_at_a_glance(run: Run) -> None:
         "authenticate  pass  by api_key, application mobile, user alice, PRODUCTION",
         "subscription  pass  UNBLOCKED, tier Gold",
         "scopes        pass  cover what the resource asks for",
-        "rate limits   pass  subscription (Gold): 5000 left of 5000 per 60 s",
+        "rate limits   pass  subscription (Gold): 5000 left of 5000 requests per 60 s",
     ]
     assert "  with x-extauthz-application: mobile" in lines
     assert "  without x-api-key" in lines
@@ -224,7 +224,7 @@ def test_charges_nothing(run: Run) -> None:
     arguments = ("explain", "--url", "/httpbin/1.0.0/once", *KEY)
     for _ in range(3):
         done = run(*arguments)
-        assert "(Once): 1 left of 1 per" in " ".join(done.out.split())
+        assert "(Once): 1 left of 1 requests per" in " ".join(done.out.split())
         assert done.out.endswith("ALLOW\n")
 
 
