@@ -1,0 +1,169 @@
+"""What was admitted here while the shared store was away, and is still to be charged there.
+
+What is owed for a key is itself a counter, kept by the arithmetic of `formulas`, against the
+whole limit. So it is one entry a key however many requests there were, and time does to it what
+it does to the real counter:
+
+FIXED_WINDOW, CALENDAR: what was admitted in the current window; nothing once that is over.
+SLIDING_WINDOW: the current window's count, and the one before by its present weight.
+BURST: what has not drained yet, in whole requests, rounded up.
+
+A payment is drawn from it: the charges of one hash tag, which is one node and one decision's
+worth of work for any store, under an id of its own. Once drawn, an amount is never owed again:
+a payment that nobody answered is tried with the same id, and is given up when the store could
+have forgotten that id. It may never be charged twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Final
+
+from extauthz.counters.formulas import (
+    State,
+    add_cost,
+    find_edge_us,
+    read_state,
+    room_in,
+    take_back,
+    weigh,
+)
+from extauthz.errors import CounterStoreError
+from extauthz.model.limits import Algorithm, Charge
+
+_SWEPT_AT_ONCE: Final = 2
+_SWEPT_WHEN_FULL: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """Charges that are sent together, once.
+
+    Attributes:
+        edges: for each charge the end of the window that it belongs to; 0 when any will do.
+        begun_s: monotonic time from which on it may have been charged.
+    """
+
+    id: str
+    charges: tuple[Charge, ...]
+    edges: tuple[int, ...]
+    begun_s: float
+
+    @property
+    def cost(self) -> int:
+        """All of it, over every charge."""
+        return sum(charge.cost for charge in self.charges)
+
+    def find_misplaced(self, at_us: int) -> tuple[Charge, ...]:
+        """The charges that, taken at `at_us`, went to another window than their own."""
+        return tuple(
+            charge
+            for charge, edge_us in zip(self.charges, self.edges, strict=True)
+            if edge_us and find_edge_us(charge, at_us) != edge_us
+        )
+
+
+class _Owed:
+    """One key's entry. A plain class, because it changes with every admission."""
+
+    __slots__ = ("charge", "since_us", "state")
+
+    def __init__(self, charge: Charge, state: State, since_us: int) -> None:
+        self.charge = charge
+        self.state = state
+        self.since_us = since_us
+
+
+class OwedCharges:
+    """What is owed, at most `max_counters` keys."""
+
+    def __init__(self, max_counters: int) -> None:
+        self._max_counters = max_counters
+        self._entries: OrderedDict[str, _Owed] = OrderedDict()
+        self._prefix = f"owed-{secrets.token_hex(8)}-"
+        self._ids = count(1)
+
+    def __len__(self) -> int:
+        """How many counters are owed something, those that time has settled included."""
+        return len(self._entries)
+
+    def make_room(self, charges: Sequence[Charge], now_us: int) -> None:
+        """Makes sure that these charges can be added.
+
+        Raises:
+            CounterStoreError: there are too many; admitting more would lose count.
+        """
+        missing = sum(1 for c in charges if c.cost and c.key not in self._entries)
+        if len(self._entries) + missing <= self._max_counters:
+            return
+        self._sweep(_SWEPT_WHEN_FULL + missing, now_us)
+        if len(self._entries) + missing > self._max_counters:
+            raise CounterStoreError(
+                f"{self._max_counters} counters are to be charged when the counter store is "
+                "back, and no more can be noted; bring it back, or raise max_owed"
+            )
+
+    def add(self, charge: Charge, at_us: int) -> None:
+        """Owes a charge that was taken here at `at_us`."""
+        entry = self._entries.get(charge.key)
+        if entry is None:
+            state = add_cost(charge, read_state(charge, None, at_us), at_us)
+            self._entries[charge.key] = _Owed(charge, state, at_us)
+            self._sweep(_SWEPT_AT_ONCE, at_us)
+            return
+        entry.charge = charge
+        entry.state = add_cost(charge, read_state(charge, entry.state, at_us), at_us)
+
+    def forgive(self, charge: Charge, at_us: int, now_us: int) -> None:
+        """Owes a charge no more that was taken at `at_us`; one that was drawn stays drawn."""
+        entry = self._entries.get(charge.key)
+        if entry is not None and entry.since_us <= at_us:
+            entry.state = take_back(charge, entry.state, at_us, now_us)
+
+    def draw(self, counters: int, now_us: int, now_s: float) -> list[Payment]:
+        """Payments for the first so many counters; fewer when nothing is left to pay of some."""
+        by_tag: dict[str, list[tuple[Charge, int]]] = {}
+        for _ in range(min(counters, len(self._entries))):
+            key, entry = self._entries.popitem(last=False)
+            if entry.state[0] <= now_us:
+                continue
+            charge = entry.charge
+            # A clock that was set back must not leave the charge's calendar windows.
+            at_us = max(now_us, entry.since_us)
+            state = read_state(charge, entry.state, at_us)
+            cost = _read_cost(charge, state, at_us)
+            if cost:
+                aligned = charge.algorithm in (Algorithm.FIXED_WINDOW, Algorithm.CALENDAR)
+                edge_us = state[1] if aligned else 0
+                charge = replace(charge, cost=cost, enforced=False)
+                by_tag.setdefault(key.partition("}")[0], []).append((charge, edge_us))
+        return [
+            Payment(
+                f"{self._prefix}{next(self._ids)}",
+                tuple([charge for charge, _ in part]),
+                tuple([edge_us for _, edge_us in part]),
+                now_s,
+            )
+            for part in by_tag.values()
+        ]
+
+    def _sweep(self, looks: int, now_us: int) -> None:
+        """Looks at the entries that were looked at longest ago, and drops what time has settled."""
+        for _ in range(min(looks, len(self._entries))):
+            key, entry = self._entries.popitem(last=False)
+            if entry.state[0] > now_us:
+                self._entries[key] = entry
+
+
+def _read_cost(charge: Charge, state: State, now_us: int) -> int:
+    """How much of a counter still counts."""
+    _, edge_us, count_, before = state
+    if charge.algorithm is Algorithm.BURST:
+        return charge.limit - room_in(charge, state, now_us)
+    if charge.algorithm is Algorithm.SLIDING_WINDOW and before:
+        return count_ + weigh(before, charge.window_us, now_us - edge_us + charge.window_us)
+    return count_
