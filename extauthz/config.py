@@ -38,18 +38,13 @@ _PLAIN: Final[Mapping[str, bool | None]] = {"true": True, "false": False, "null"
 _NOT_IN_THIS_RELEASE: Final[tuple[tuple[str, ...], ...]] = (
     ("listen", "mixer"),
     ("listen", "http"),
-    ("listen", "admin"),
     ("server", "workers"),
     ("catalog", "wso2"),
-    ("counters", "url"),
-    ("counters", "timeout"),
-    ("counters", "on_outage"),
     ("telemetry",),
     ("analytics",),
 )
 _CHOICES_NOT_IN_THIS_RELEASE: Final[Mapping[tuple[str, ...], Mapping[str, str]]] = {
     ("server", "host"): {"envoy": "grpcio"},
-    ("counters", "store"): {"redis": "memory"},
 }
 """For each choice of a later release, what to write now."""
 

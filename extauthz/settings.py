@@ -6,78 +6,26 @@ What contradicts itself across sections is found by `find_conflicts`, once the p
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from extauthz.answers.backend_jwt import SigningAlgorithm
 from extauthz.answers.denial import Profile
 from extauthz.answers.limit_headers import LimitHeaderStyle
 from extauthz.answers.upstream import IdentityFact, default_identity_headers
+from extauthz.counters.redis_connect import read_redis_url
 from extauthz.document import Duration, Fault, PositiveDuration, StrictModel
-from extauthz.errors import ConfigError
+from extauthz.model.limits import OutageMode
 from extauthz.policy.match import UnnormalisedPath
-from extauthz.serving.listen import read_listen_address
+from extauthz.setting_values import Address, CookieName, HeaderName, OwnHeaderName, ParameterName
 
 _Model = TypeVar("_Model", bound=StrictModel)
 
-MAX_NAME: Final = 256
-"""Characters of a header's or parameter's name; longer ones cannot be removed at the proxy."""
 _MIN_TOKEN_LIFE_US: Final = 10_000_000
 _MAX_TOKEN_LIFE_US: Final = 86_400_000_000
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_UNPRINTABLE: Final = re.compile("[\x00-\x20\x7f-\x9f&=]")
-
-_FRAMING: Final = frozenset(
-    {
-        "connection", "content-length", "expect", "host", "keep-alive", "proxy-connection",
-        "te", "trailer", "transfer-encoding", "upgrade",
-    }
-)  # fmt: skip
-"""They say where a message ends or where it goes (RFC 9110 7.6.1): the proxy's alone."""
-_PROXYS_OWN: Final = ("x-envoy-", "x-forwarded-")
-"""Envoy acts on what it finds in these."""
-
-
-def _check_address(address: str) -> str:
-    try:
-        read_listen_address(address)
-    except ConfigError as exc:
-        # Its advice alone: the place is told by whoever reads the settings.
-        raise ValueError(exc.problems[0].message.rpartition(": ")[2]) from exc
-    return address
-
-
-def _check_header_name(name: str) -> str:
-    if len(name) > MAX_NAME or not _TOKEN.fullmatch(name):
-        raise ValueError("must be a header name: ASCII letters, digits and hyphens")
-    name = name.lower()
-    if name in _FRAMING:
-        raise ValueError(f"{name} is the proxy's own header; name another one")
-    return name
-
-
-def _check_own_header(name: str) -> str:
-    if name.startswith(_PROXYS_OWN):
-        raise ValueError("the proxy acts on x-envoy-* and x-forwarded-*; name another one")
-    if name in ("cookie", "set-cookie", "proxy-authorization"):
-        raise ValueError(f"{name} holds other things already; name another one")
-    return name
-
-
-def _check_parameter_name(name: str) -> str:
-    if not name or len(name) > MAX_NAME or _UNPRINTABLE.search(name):
-        raise ValueError("must be the name of a query parameter, without spaces, & and =")
-    return name
-
-
-def _check_cookie_name(name: str) -> str:
-    if len(name) > MAX_NAME or not _TOKEN.fullmatch(name):
-        raise ValueError("must be the name of a cookie: ASCII letters, digits and hyphens")
-    return name
 
 
 def _check_token_life(life_us: int) -> int:
@@ -86,19 +34,13 @@ def _check_token_life(life_us: int) -> int:
     return life_us
 
 
-Address = Annotated[str, AfterValidator(_check_address)]
-HeaderName = Annotated[str, AfterValidator(_check_header_name)]
-OwnHeaderName = Annotated[HeaderName, AfterValidator(_check_own_header)]
-"""A header that only this service sets."""
-ParameterName = Annotated[str, AfterValidator(_check_parameter_name)]
-CookieName = Annotated[str, AfterValidator(_check_cookie_name)]
-
-
 class ListenSettings(StrictModel):
     """Where the service listens."""
 
     grpc: Address = "127.0.0.1:9001"
     """ext_authz v3 and health: host:port, [ipv6]:port or unix:/path."""
+    admin: Address | None = None
+    """/healthz, /readyz and /metrics over plain HTTP; left out: closed."""
 
 
 class TlsSettings(StrictModel):
@@ -138,13 +80,55 @@ class CatalogSettings(StrictModel):
     """Files and folders; all of them together are the catalog."""
 
 
+class RedisTlsSettings(StrictModel):
+    """Certificates for a rediss:// connection. The server's name is always checked."""
+
+    ca: Path | None = None
+    """PEM file: who may sign Redis's certificate; the system's authorities when left out."""
+    cert: Path | None = None
+    """PEM file: our own certificate, when Redis asks for one."""
+    key: Path | None = None
+    """PEM file: its private key."""
+
+
 class CounterSettings(StrictModel):
     """Where requests are counted."""
 
-    store: Literal["memory"] = "memory"
-    """memory: in this process, for a single replica."""
+    store: Literal["memory", "redis"] = "memory"
+    """memory: in this process, for a single replica; redis: shared by all replicas."""
+    url: SecretStr | None = None
+    """redis://, rediss://, unix://, redis+sentinel://host,host2/?service=name or
+    redis+cluster://host,host2."""
+    username: str = ""
+    """ACL user of Redis, instead of the URL's."""
+    password_file: Path | None = None
+    """File with the password, instead of one in the URL."""
+    sentinel_username: str = ""
+    """ACL user of the Sentinels."""
+    sentinel_password_file: Path | None = None
+    """File with the Sentinels' password."""
+    tls: RedisTlsSettings | None = None
+    """Certificates for rediss://."""
+    prefix: str = Field(default="extauthz:", pattern=r"^[^{}\s]{0,64}$")
+    """Stands before every key, so that several installations can share a Redis."""
+    timeout: PositiveDuration = 50_000
+    """The longest wait for Redis; the caller's deadline may make it shorter."""
+    on_outage: OutageMode = OutageMode.LOCAL
+    """What limits do while Redis is away: deny, allow or local. A tier may say otherwise."""
+    replicas: int = Field(default=1, ge=1, le=10_000)
+    """How many processes count together: in an outage each admits its share of a limit."""
     max_keys: int = Field(default=1_000_000, ge=1)
-    """Counters that are kept at once."""
+    """Counters that are kept in memory at once."""
+
+    @model_validator(mode="after")
+    def _check_url(self) -> CounterSettings:
+        if self.store == "redis" and self.url is None:
+            raise ValueError("store: redis needs a url, like redis://127.0.0.1:6379/0")
+        if self.store == "memory" and self.url is not None:
+            raise ValueError("url is for store: redis; write that, or remove url")
+        if self.url is not None:
+            read_redis_url(self.url.get_secret_value())
+        return self
 
 
 class PlaceSettings(StrictModel):
@@ -278,11 +262,16 @@ class Settings(StrictModel):
         """The same settings, with `locate` applied to the name of every file."""
         tls, jwt = self.server.tls, self.responses.backend_jwt
         pepper = self.credentials.api_key_pepper_file
+        counters = self.counters
+
+        def located_or_none(file: Path | None) -> Path | None:
+            return None if file is None else locate(file)
+
         changes: dict[str, Any] = {
             "catalog": _change(self.catalog, files=tuple(map(locate, self.catalog.files)))
         }
         if tls is not None:
-            client_ca = None if tls.client_ca is None else locate(tls.client_ca)
+            client_ca = located_or_none(tls.client_ca)
             located = _change(tls, cert=locate(tls.cert), key=locate(tls.key), client_ca=client_ca)
             changes["server"] = _change(self.server, tls=located)
         if jwt is not None:
@@ -290,6 +279,18 @@ class Settings(StrictModel):
             changes["responses"] = _change(self.responses, backend_jwt=located_jwt)
         if pepper is not None:
             changes["credentials"] = _change(self.credentials, api_key_pepper_file=locate(pepper))
+        redis_tls = counters.tls
+        if redis_tls is not None:
+            files = {
+                name: located_or_none(getattr(redis_tls, name)) for name in ("ca", "cert", "key")
+            }
+            redis_tls = _change(redis_tls, **files)
+        changes["counters"] = _change(
+            counters,
+            tls=redis_tls,
+            password_file=located_or_none(counters.password_file),
+            sentinel_password_file=located_or_none(counters.sentinel_password_file),
+        )
         return _change(self, **changes)
 
 

@@ -9,7 +9,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_ANNOTATIONS = {"$schema", "$id", "$defs", "default", "description", "examples", "format", "title"}
+_ANNOTATIONS = {
+    "$schema",
+    "$id",
+    "$defs",
+    "default",
+    "description",
+    "examples",
+    "format",
+    "title",
+    "writeOnly",
+}
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "array": list,
     "boolean": bool,

@@ -14,6 +14,7 @@ import yaml
 from extauthz.answers.backend_jwt import SigningAlgorithm
 from extauthz.answers.limit_headers import LimitHeaderStyle
 from extauthz.answers.upstream import IdentityFact
+from extauthz.app.counting import read_redis_settings
 from extauthz.config import read_secret_file, read_settings
 from extauthz.errors import ConfigError
 from extauthz.settings import Settings, settings_schema, write_duration
@@ -249,14 +250,9 @@ def test_authorization_is_free_when_no_credential_stands_there(tmp_path: Path) -
     [
         {"listen": {"mixer": "0.0.0.0:44225"}},
         {"listen": {"http": "0.0.0.0:9002"}},
-        {"listen": {"admin": "127.0.0.1:9003"}},
         {"server": {"host": "envoy"}},
         {"server": {"workers": "2"}},
         {"catalog": {"files": ["a"], "wso2": {"url": "https://apim.example"}}},
-        {"counters": {"store": "redis"}},
-        {"counters": {"url": "redis://127.0.0.1:6379/0"}},
-        {"counters": {"timeout": "50ms"}},
-        {"counters": {"on_outage": "local"}},
         {"telemetry": {"otlp": {"endpoint": "http://127.0.0.1:4317"}}},
         {"analytics": {"sink": "log"}},
     ],
@@ -339,7 +335,8 @@ def test_leaves_the_variables_of_kubernetes_and_others_alone(tmp_path: Path) -> 
         ("EXTAUTHZ_CATALOG__FILES__0", "a", "catalog.files has no keys below it"),
         ("EXTAUTHZ_CREDENTIALS__BEARER", "[{heather: a}]", "credentials.bearer[0].heather: unknown"),
         ("EXTAUTHZ_TELEMETRY__TRACE_RATIO", "1", "telemetry: is not part of this release"),
-        ("EXTAUTHZ_COUNTERS__STORE", "redis", "counters.store: redis is not part of this release"),
+        ("EXTAUTHZ_COUNTERS__STORE", "redis", "counters: store: redis needs a url"),
+        ("EXTAUTHZ_COUNTERS__URL", "http://x", "counters: url is for store: redis"),
     ],
 )  # fmt: skip
 def test_names_the_variable_that_is_wrong(
@@ -451,3 +448,59 @@ def test_every_default_in_the_schema_fits_the_schema() -> None:
 )  # fmt: skip
 def test_a_duration_is_written_in_its_largest_unit(duration_us: int, text: str) -> None:
     assert write_duration(duration_us) == text
+
+
+# Counters
+
+
+@pytest.mark.parametrize(
+    ("counters", "text"),
+    [
+        ({"store": "redis"}, "store: redis needs a url, like redis://127.0.0.1:6379/0"),
+        ({"url": "redis://h"}, "url is for store: redis; write that, or remove url"),
+        ({"store": "redis", "url": "http://h"}, "the scheme is not known; write redis://host:6379"),
+        ({"store": "redis", "url": "redis+sentinel://h"}, "Sentinels need ?service="),
+        ({"store": "redis", "url": "redis://h", "prefix": "{a}"}, "prefix"),
+        ({"store": "redis", "url": "redis://h", "replicas": 0}, "replicas"),
+    ],
+    ids=str,
+)
+def test_says_what_is_wrong_with_the_counters(
+    counters: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    (problem,) = problems_of(
+        tmp_path, yaml.safe_dump({"catalog": {"files": ["a"]}, "counters": counters})
+    )
+    assert text in problem
+
+
+def test_the_password_in_a_redis_url_shows_nowhere(tmp_path: Path) -> None:
+    file = tmp_path / "extauthz.yaml"
+    url = "redis://user:very-secret@127.0.0.1:6379/0"
+    tree = {"catalog": {"files": ["a"]}, "counters": {"store": "redis", "url": url}}
+    file.write_text(yaml.safe_dump(tree))
+    settings = read_settings(file, {})
+    assert "very-secret" not in repr(settings)
+    assert read_redis_settings(settings.counters).address.username == "user"
+    bad = yaml.safe_dump({**tree, "counters": {"store": "redis", "url": url + "?x=1"}})
+    (problem,) = problems_of(tmp_path, bad)
+    assert "very-secret" not in problem
+    assert "options that are not known: x" in problem
+
+
+def test_redis_files_are_found_beside_the_settings(tmp_path: Path) -> None:
+    counters = {
+        "store": "redis",
+        "url": "rediss://h",
+        "password_file": "pw",
+        "sentinel_password_file": "spw",
+        "tls": {"ca": "ca.pem", "cert": "/abs/cert.pem"},
+    }
+    file = tmp_path / "extauthz.yaml"
+    file.write_text(yaml.safe_dump({"catalog": {"files": ["a"]}, "counters": counters}))
+    found = read_settings(file, {}).counters
+    assert found.password_file == tmp_path / "pw"
+    assert found.sentinel_password_file == tmp_path / "spw"
+    assert found.tls is not None
+    assert (found.tls.ca, found.tls.cert) == (tmp_path / "ca.pem", Path("/abs/cert.pem"))
+    assert found.tls.key is None

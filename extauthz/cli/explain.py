@@ -26,7 +26,8 @@ from rich.text import Text
 
 from extauthz.answers.denial import HttpAnswer, write_denial
 from extauthz.answers.upstream import UpstreamChanges, write_upstream_changes
-from extauthz.app import Core, open_core, read_answer_style
+from extauthz.app.answers import read_answer_style
+from extauthz.app.core import Core, open_core
 from extauthz.cli.advice import list_advice
 from extauthz.cli.findings import Finding, say_finding
 from extauthz.config import DEFAULT_FILE, read_settings

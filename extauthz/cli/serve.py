@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import uvloop
 
-    from extauthz.app import serve
+    from extauthz.app.service import serve
 
     settings = read_settings(arguments.config)
     logging.basicConfig(

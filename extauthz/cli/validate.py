@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from extauthz.app import list_file_problems
+from extauthz.app.service import list_file_problems
 from extauthz.catalog.file import FileCatalogSource
 from extauthz.config import DEFAULT_FILE, read_settings
 from extauthz.document import decode_source, read_file, read_mapping

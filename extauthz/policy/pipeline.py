@@ -21,7 +21,7 @@ from extauthz.errors import BackendError
 from extauthz.model.catalog import Catalog, Subscription
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.identity import ANONYMOUS, Identity
-from extauthz.model.limits import Charge, LimitStatus, Taking
+from extauthz.model.limits import Charge, LimitStatus, OutageMode, Taking
 from extauthz.model.request import ApiRequest
 from extauthz.model.routes import Route
 from extauthz.policy.authenticate import Authenticator
@@ -63,11 +63,13 @@ class PipelineRules:
 
     Attributes:
         trusted_hops: proxies of our own in front of the Envoy that asks.
+        on_outage: for tiers that do not say what their limits do in an outage.
     """
 
     unnormalised: UnnormalisedPath = UnnormalisedPath.REFUSE
     trusted_hops: int = 0
     places: CredentialPlaces = CredentialPlaces()
+    on_outage: OutageMode = OutageMode.LOCAL
 
 
 Note = Callable[[Step, object], None]
@@ -252,7 +254,7 @@ class Pipeline:
 
     def _find_planner(self, catalog: Catalog) -> RateLimitPlanner:
         if self._planner is None or self._planner[0] is not catalog:
-            self._planner = (catalog, RateLimitPlanner(catalog))
+            self._planner = (catalog, RateLimitPlanner(catalog, on_outage=self._rules.on_outage))
         return self._planner[1]
 
     def _conclude(self, denial: Denial | None, progress: _Progress) -> Decision:

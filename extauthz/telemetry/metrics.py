@@ -54,7 +54,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        reader = PrometheusMetricReader(disable_target_info=True, registry=self._registry)
+        reader = PrometheusMetricReader(
+            disable_target_info=True, scope_info_enabled=False, registry=self._registry
+        )
         self._provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
         self._meter = self._provider.get_meter("extauthz")
 

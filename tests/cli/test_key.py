@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from extauthz.app import open_core
+from extauthz.app.core import open_core
 from extauthz.config import read_settings
 from extauthz.model.decision import Allow, Deny, Reason
 from tests.builders import a_request

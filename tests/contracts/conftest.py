@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.builders import FakeClock
 from tests.contracts.counter_stores import FIRST_US, STORES, Store
+from tests.redis_server import stop_shared
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _redis_servers() -> Iterator[None]:
+    yield
+    stop_shared()
 
 
 @pytest.fixture(params=STORES)

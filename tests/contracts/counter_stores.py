@@ -14,6 +14,8 @@ from extauthz.counters.memory import MemoryCounterStore
 from extauthz.model.limits import Algorithm, Charge, Reading
 from extauthz.ports import CounterStore
 from tests.builders import START_US, FakeClock, S
+from tests.counters.outages import make_fallback, make_fallback_in_outage
+from tests.redis_server import DEPLOYMENTS, make_redis
 
 W = 60 * S
 FIRST_US = START_US - START_US % W + W
@@ -49,7 +51,12 @@ async def make_memory(clock: FakeClock) -> CounterStore:
     return MemoryCounterStore(clock)
 
 
-STORES: dict[str, Callable[[FakeClock], Awaitable[CounterStore]]] = {"memory": make_memory}
+STORES: dict[str, Callable[[FakeClock], Awaitable[CounterStore]]] = {
+    "memory": make_memory,
+    "fallback over memory": make_fallback,
+    "fallback in an outage": make_fallback_in_outage,
+    **{name: make_redis(name) for name in DEPLOYMENTS},
+}
 
 
 def a_charge(

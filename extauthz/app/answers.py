@@ -1,0 +1,47 @@
+"""How answers look, as the settings want it."""
+
+from __future__ import annotations
+
+from extauthz.answers.backend_jwt import BackendJwtSigner, BackendJwtStyle, read_private_key
+from extauthz.answers.denial import DenialStyle
+from extauthz.answers.upstream import UpstreamStyle
+from extauthz.envoy.authorization import AnswerStyle
+from extauthz.ports import Clock
+from extauthz.settings import ResponseSettings
+
+
+def read_answer_style(responses: ResponseSettings, clock: Clock) -> AnswerStyle:
+    """How the settings want answers to look.
+
+    Raises:
+        ConfigError: the key of the backend JWT cannot be used.
+    """
+    return AnswerStyle(
+        denial=DenialStyle(
+            profile=responses.profile,
+            realm=responses.realm,
+            limit_headers=responses.rate_limit_headers,
+        ),
+        upstream=UpstreamStyle(
+            identity_headers=responses.identity_headers,
+            limit_headers=responses.rate_limit_headers,
+            backend_jwt=_read_backend_jwt(responses, clock),
+        ),
+        error_response=responses.error_response,
+    )
+
+
+def _read_backend_jwt(responses: ResponseSettings, clock: Clock) -> BackendJwtSigner | None:
+    wanted = responses.backend_jwt
+    if wanted is None:
+        return None
+    style = BackendJwtStyle(
+        header=wanted.header,
+        issuer=wanted.issuer,
+        dialect=wanted.dialect,
+        algorithm=wanted.algorithm,
+        key_id=wanted.key_id,
+        ttl_us=wanted.ttl,
+    )
+    key = read_private_key(wanted.private_key_file, wanted.algorithm)
+    return BackendJwtSigner(key=key, style=style, clock=clock)

@@ -1,0 +1,137 @@
+"""What decides: a catalog in force, an authenticator and a pipeline, as the settings want them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from extauthz.app.counting import Counting, open_counting
+from extauthz.catalog.file import FileCatalogSource
+from extauthz.catalog.refresh import CatalogRefresher
+from extauthz.clients.introspection import IntrospectionClient
+from extauthz.clients.jwks import JwksKeySource
+from extauthz.clock import SystemClock
+from extauthz.config import read_secret_file
+from extauthz.counters.memory import MemoryCounterStore
+from extauthz.model.catalog import Catalog
+from extauthz.model.identity import Place, PlaceKind
+from extauthz.policy.authenticate import AuthenticationRules, Authenticator
+from extauthz.policy.credentials import CredentialPlaces
+from extauthz.policy.failed_attempts import FailedAttempts, FailureLimit
+from extauthz.policy.pipeline import Pipeline, PipelineRules
+from extauthz.policy.revocations import Revocations
+from extauthz.ports import Clock, DecisionObserver
+from extauthz.settings import PlaceSettings, Settings
+
+MAX_FAILED_ADDRESSES: Final = 100_000
+_HTTP_LIMITS: Final = httpx.Limits(max_connections=50, max_keepalive_connections=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What decides, and what it was made of."""
+
+    pipeline: Pipeline
+    refresher: CatalogRefresher
+    revocations: Revocations
+    counting: Counting
+    places: CredentialPlaces
+    clock: Clock
+
+
+@asynccontextmanager
+async def open_core(
+    settings: Settings, observers: Sequence[DecisionObserver] = ()
+) -> AsyncIterator[Core]:
+    """Loads the catalog and gives the pipeline; lets go of everything at the end.
+
+    Raises:
+        ConfigError, CatalogError: there is nothing valid to decide by.
+    """
+    clock = SystemClock()
+    rules = read_authentication_rules(settings)
+    source = FileCatalogSource(settings.catalog.files, has_pepper=rules.pepper is not None)
+    refresher = CatalogRefresher(source, clock)
+    revocations = Revocations(clock)
+    # Identity providers are asked directly: a proxy named in the environment is not ours.
+    async with httpx.AsyncClient(limits=_HTTP_LIMITS, trust_env=False) as http:
+        keys = JwksKeySource(http, clock)
+        introspector = IntrospectionClient(http, clock)
+        counting = open_counting(settings.counters, clock)
+        failures = MemoryCounterStore(clock, max_keys=MAX_FAILED_ADDRESSES)
+
+        def take_over(catalog: Catalog) -> None:
+            revocations.replace("catalog", catalog.revoked)
+            keys.retain(catalog.issuers.values())
+
+        refresher.subscribe(take_over)
+        await refresher.start()
+        authenticator = Authenticator(
+            rules=rules,
+            keys=keys,
+            introspector=introspector,
+            revocations=revocations,
+            failed_attempts=FailedAttempts(_read_failure_limit(settings), failures),
+            clock=clock,
+        )
+        pipeline = Pipeline(
+            catalog=lambda: refresher.catalog,
+            authenticator=authenticator,
+            counters=counting.store,
+            clock=clock,
+            rules=PipelineRules(
+                unnormalised=settings.paths.unnormalised,
+                trusted_hops=settings.credentials.trusted_hops,
+                places=rules.places,
+                on_outage=settings.counters.on_outage,
+            ),
+            observers=observers,
+        )
+        try:
+            yield Core(pipeline, refresher, revocations, counting, rules.places, clock)
+        finally:
+            await keys.close()
+            await introspector.close()
+            await counting.store.close()
+            await failures.close()
+
+
+def read_authentication_rules(settings: Settings) -> AuthenticationRules:
+    """How credentials are found and kept.
+
+    Raises:
+        ConfigError: the file with the pepper cannot be used.
+    """
+    credentials = settings.credentials
+    pepper = None
+    if credentials.api_key_pepper_file is not None:
+        pepper = read_secret_file(credentials.api_key_pepper_file)
+    return AuthenticationRules(
+        places=CredentialPlaces(
+            bearer=tuple(map(_read_place, credentials.bearer)),
+            api_key=tuple(map(_read_place, credentials.api_key)),
+        ),
+        pepper=pepper,
+        trust_xfcc=credentials.trust_xfcc,
+        cache_size=credentials.cache_size,
+    )
+
+
+def _read_place(place: PlaceSettings) -> Place:
+    if place.header is not None:
+        return Place(PlaceKind.HEADER, place.header)
+    if place.query is not None:
+        return Place(PlaceKind.QUERY, place.query)
+    assert place.cookie is not None
+    return Place(PlaceKind.COOKIE, place.cookie)
+
+
+def _read_failure_limit(settings: Settings) -> FailureLimit | None:
+    failed = settings.credentials.failed_attempts
+    if failed.requests == 0:
+        return None
+    return FailureLimit(requests=failed.requests, window_us=failed.per)

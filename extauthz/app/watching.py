@@ -1,0 +1,69 @@
+"""What operators can watch of a running service: its readiness and its metrics."""
+
+from __future__ import annotations
+
+from extauthz.app.core import Core
+from extauthz.model.limits import US_PER_S
+from extauthz.serving.health import OVERALL, HealthState, HealthStatus
+from extauthz.serving.load import Load
+from extauthz.serving.readiness import ReadyCheck, ReadyState
+from extauthz.telemetry import names
+from extauthz.telemetry.metrics import DecisionCounts, Metrics
+
+
+def list_ready_checks(core: Core, health: HealthState) -> list[ReadyCheck]:
+    """What readiness rests on."""
+    serving = health.find(OVERALL) is HealthStatus.SERVING
+    refresher = core.refresher
+    return [
+        ReadyCheck(name="serving", state=ReadyState.READY if serving else ReadyState.NOT_READY),
+        ReadyCheck(
+            name="catalog",
+            # The last good catalog stays in force: decisions go on, by what was true before.
+            state=ReadyState.READY if refresher.last_error is None else ReadyState.DEGRADED,
+            facts={
+                "revision": refresher.catalog.revision[:12],
+                "loaded_at": refresher.loaded_at_us // US_PER_S,
+                "last_load_failed": refresher.last_error is not None,
+            },
+        ),
+        core.counting.check(),
+    ]
+
+
+def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
+    """Every metric of a service."""
+    metrics, refresher, shared = Metrics(), core.refresher, core.counting.shared
+    metrics.count_decisions(decisions)
+    metrics.count(names.CALLS_SHED, "Calls refused for load.", lambda: load.shed)
+    metrics.gauge(names.CALLS_IN_FLIGHT, "Calls being decided.", lambda: load.in_flight)
+    metrics.gauge(
+        names.CATALOG_LOADED,
+        "Unix time at which the catalog in force was loaded.",
+        lambda: refresher.loaded_at_us / US_PER_S,
+    )
+    metrics.count(
+        names.CATALOG_FAILURES, "Loads of a catalog that failed.", lambda: refresher.failures
+    )
+    metrics.gauge(
+        names.COUNTERS_UP,
+        "1 while counts are shared as they should be.",
+        lambda: int(core.counting.is_up),
+    )
+    if shared is not None:
+        metrics.count(
+            names.COUNTERS_LOCAL,
+            "Requests admitted in memory because the counter store was away.",
+            lambda: shared.state.admitted_locally,
+        )
+        metrics.count(
+            names.COUNTERS_FAILURES,
+            "Calls of the counter store that went unanswered.",
+            lambda: shared.state.failures,
+        )
+        metrics.gauge(
+            names.COUNTERS_OWED,
+            "Counters that still have to be charged at the store.",
+            lambda: shared.state.owed_counters,
+        )
+    return metrics

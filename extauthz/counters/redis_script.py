@@ -1,0 +1,252 @@
+"""Speaks with `take.lua`: writes the orders that wait as one call, and reads its answer.
+
+An order is one decision's charges, with the future of whoever waits for it. A charge is sent
+once for all orders of a call that hold the same object, which is what a planner that remembers
+its plans gives.
+
+Nothing here touches a connection, and nothing of an answer is trusted: one that is too short,
+too long or of the wrong type fails every order of its call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from enum import IntEnum
+from importlib.resources import files
+from typing import Any, Final
+
+from extauthz.errors import CounterStoreError
+from extauthz.model.limits import Algorithm, Charge, Reading, Taking
+
+_FIXED: Final = Algorithm.FIXED_WINDOW
+_SLIDING: Final = Algorithm.SLIDING_WINDOW
+_CALENDAR: Final = Algorithm.CALENDAR
+_NOT_ENFORCED: Final = 4
+_ANSWER: Final = 8
+
+_REFUSED: Final = 0
+_CHARGED: Final = 1
+_OUTSIDE: Final = 2
+_UNREADABLE: Final = 3
+
+
+class Asked(IntEnum):
+    """What an order wants. The numbers are those of the script."""
+
+    TAKE = 0
+    LOOK = 1
+    """As TAKE, and charge nothing."""
+    GIVE_BACK = 2
+
+
+class Order:
+    """One decision's charges, all in one hash slot, and who waits for their answer.
+
+    A plain class, because there is one for each decision and its fields change on the way.
+
+    Attributes:
+        remembered_as: key of the answer to a dedup id; empty when there is none.
+        at_us: GIVE_BACK only: when it was taken; None for now.
+        sent: it may have been charged, even when no answer comes.
+        redirects: how often a cluster's node has sent it on.
+        asking: it goes to the node that a hash slot is just moving to.
+    """
+
+    __slots__ = (
+        "answer",
+        "asked",
+        "asking",
+        "at_us",
+        "charges",
+        "redirects",
+        "remembered_as",
+        "sent",
+        "slot",
+    )
+
+    def __init__(
+        self,
+        charges: Sequence[Charge],
+        answer: asyncio.Future[Taking],
+        asked: Asked = Asked.TAKE,
+        *,
+        remembered_as: str = "",
+        at_us: int | None = None,
+        slot: int = 0,
+    ) -> None:
+        self.charges = charges
+        self.answer = answer
+        self.asked = asked
+        self.remembered_as = remembered_as
+        self.at_us = at_us
+        self.slot = slot
+        self.sent = False
+        self.asking = False
+        self.redirects = 0
+
+    def fail(self, error: CounterStoreError) -> None:
+        """Tells who waits that there will be no answer, when somebody still waits."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class Script:
+    """The script, and how it is called. Two in one process are alike.
+
+    Args:
+        prefix: stands before every key; no braces, which mean a hash slot to a cluster.
+        remembered_us: how long the answer to a dedup id is kept.
+    """
+
+    def __init__(self, prefix: str, remembered_us: int) -> None:
+        self.source = files(__package__).joinpath("take.lua").read_bytes()
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()  # as EVALSHA asks
+        self._prefix = prefix
+        self._remembered_us = remembered_us
+
+    def write_key(self, key: str) -> str:
+        """The name of a counter in Redis."""
+        return self._prefix + key
+
+    def write_answer_key(self, dedup_id: str, charges: Sequence[Charge]) -> str:
+        """The name of the answer to a taking of these keys; in the hash slot of the first."""
+        digest = hashlib.sha256(
+            b"\0".join(
+                _encode(part)
+                for part in (
+                    f"{len(dedup_id)}",
+                    dedup_id,
+                    *[f"{len(c.key)}:{c.key}" for c in charges],
+                )
+            )
+        ).hexdigest()
+        tag = find_hash_tag(self.write_key(charges[0].key))
+        return f"{self._prefix}{{{tag}}}once|{digest[:32]}"
+
+    def write_call(self, orders: Sequence[Order], now_us: int | None) -> tuple[Any, ...]:
+        """What follows EVALSHA and the script's name: how many keys, keys and arguments.
+
+        Args:
+            now_us: None for the server's own clock.
+        """
+        keys: list[bytes] = []
+        specs: list[int] = []
+        tail: list[int | str] = []
+        numbers: dict[int, int] = {}
+        """Place in `keys`, by identity of the charge; the orders keep the charges alive."""
+        prefix = self._prefix
+        for order in orders:
+            answer_number = 0
+            if order.remembered_as:
+                keys.append(_encode(order.remembered_as))
+                specs.append(_ANSWER)
+                answer_number = len(keys)
+            if order.asked is Asked.GIVE_BACK:
+                at = "" if order.at_us is None else order.at_us
+                tail += (2, answer_number, at, len(order.charges))
+            else:
+                tail += (order.asked.value, answer_number, len(order.charges))
+            for charge in order.charges:
+                number = numbers.get(id(charge))
+                if number is None:
+                    keys.append(_encode(prefix + charge.key))
+                    number = numbers[id(charge)] = len(keys)
+                    algorithm = charge.algorithm
+                    kind = (
+                        0
+                        if algorithm is _FIXED
+                        else 1
+                        if algorithm is _SLIDING
+                        else 2
+                        if algorithm is _CALENDAR
+                        else 3
+                    )
+                    if not charge.enforced:
+                        kind += _NOT_ENFORCED
+                    specs += (kind, charge.limit, charge.window_us, charge.cost)
+                    if algorithm is _CALENDAR:
+                        specs += (len(charge.bounds), *charge.bounds)
+                tail.append(number)
+        now = "" if now_us is None else now_us
+        return (len(keys), *keys, now, self._remembered_us, *specs, *tail)
+
+
+def settle(orders: Sequence[Order], reply: object) -> None:
+    """Gives every order its part of the script's reply, or its failure."""
+    try:
+        answers = _read_reply(orders, reply)
+    except (TypeError, ValueError, IndexError):
+        for order in orders:
+            order.fail(
+                CounterStoreError(
+                    "Redis answered the counting script in an unknown way; "
+                    "it is not known whether anything was charged"
+                )
+            )
+        return
+    for order, answer in zip(orders, answers, strict=True):
+        if isinstance(answer, CounterStoreError):
+            order.fail(answer)
+        elif not order.answer.done():
+            order.answer.set_result(answer)
+
+
+def _read_reply(orders: Sequence[Order], reply: object) -> list[Taking | CounterStoreError]:
+    if type(reply) is not list or not all(type(number) is int for number in reply):
+        raise TypeError
+    answers: list[Taking | CounterStoreError] = []
+    at = 0
+    for order in orders:
+        status, at_us = reply[at], reply[at + 1]
+        at += 2
+        if status == _OUTSIDE:
+            answers.append(_outside(order, at_us))
+        elif status == _UNREADABLE:
+            answers.append(
+                CounterStoreError("a key of this limit holds no counter", transient=False)
+            )
+        elif status not in (_REFUSED, _CHARGED):
+            raise ValueError
+        elif order.asked is Asked.GIVE_BACK:
+            answers.append(Taking(status == _CHARGED, (), at_us))
+        else:
+            end = at + 3 * len(order.charges)
+            numbers = reply[at:end]
+            if len(numbers) != end - at or min(numbers) < 0:
+                raise ValueError
+            readings = tuple(
+                [
+                    Reading(numbers[i + 2] > 0, numbers[i], numbers[i + 1], numbers[i + 2])
+                    for i in range(0, end - at, 3)
+                ]
+            )
+            at = end
+            answers.append(Taking(status == _CHARGED, readings, at_us))
+    if at != len(reply):
+        raise ValueError
+    return answers
+
+
+def _outside(order: Order, at_us: int) -> CounterStoreError:
+    bounds = [charge.bounds for charge in order.charges if charge.algorithm is _CALENDAR]
+    return CounterStoreError(
+        f"Redis's time {at_us} µs is in none of the calendar windows {bounds}; "
+        "compare the clocks of Redis and of this host"
+    )
+
+
+def _encode(text: str) -> bytes:
+    """Header values in keys may hold lone surrogates, where bytes were not UTF-8."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def find_hash_tag(key: str) -> str:
+    """What Redis Cluster hashes of a key: the text in its first braces, if any, else all."""
+    begin = key.find("{")
+    if begin >= 0:
+        end = key.find("}", begin + 1)
+        if end > begin + 1:
+            return key[begin + 1 : end]
+    return key

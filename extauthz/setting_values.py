@@ -1,0 +1,72 @@
+"""The kinds of values that settings hold, and what each may be: addresses and names."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
+
+from extauthz.errors import ConfigError
+from extauthz.serving.listen import read_listen_address
+
+MAX_NAME: Final = 256
+"""Characters of a header's or parameter's name; longer ones cannot be removed at the proxy."""
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_UNPRINTABLE: Final = re.compile("[\x00-\x20\x7f-\x9f&=]")
+
+_FRAMING: Final = frozenset(
+    {
+        "connection", "content-length", "expect", "host", "keep-alive", "proxy-connection",
+        "te", "trailer", "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+"""They say where a message ends or where it goes (RFC 9110 7.6.1): the proxy's alone."""
+_PROXYS_OWN: Final = ("x-envoy-", "x-forwarded-")
+"""Envoy acts on what it finds in these."""
+
+
+def _check_address(address: str) -> str:
+    try:
+        read_listen_address(address)
+    except ConfigError as exc:
+        # Its advice alone: the place is told by whoever reads the settings.
+        raise ValueError(exc.problems[0].message.rpartition(": ")[2]) from exc
+    return address
+
+
+def _check_header_name(name: str) -> str:
+    if len(name) > MAX_NAME or not _TOKEN.fullmatch(name):
+        raise ValueError("must be a header name: ASCII letters, digits and hyphens")
+    name = name.lower()
+    if name in _FRAMING:
+        raise ValueError(f"{name} is the proxy's own header; name another one")
+    return name
+
+
+def _check_own_header(name: str) -> str:
+    if name.startswith(_PROXYS_OWN):
+        raise ValueError("the proxy acts on x-envoy-* and x-forwarded-*; name another one")
+    if name in ("cookie", "set-cookie", "proxy-authorization"):
+        raise ValueError(f"{name} holds other things already; name another one")
+    return name
+
+
+def _check_parameter_name(name: str) -> str:
+    if not name or len(name) > MAX_NAME or _UNPRINTABLE.search(name):
+        raise ValueError("must be the name of a query parameter, without spaces, & and =")
+    return name
+
+
+def _check_cookie_name(name: str) -> str:
+    if len(name) > MAX_NAME or not _TOKEN.fullmatch(name):
+        raise ValueError("must be the name of a cookie: ASCII letters, digits and hyphens")
+    return name
+
+
+Address = Annotated[str, AfterValidator(_check_address)]
+HeaderName = Annotated[str, AfterValidator(_check_header_name)]
+OwnHeaderName = Annotated[HeaderName, AfterValidator(_check_own_header)]
+"""A header that only this service sets."""
+ParameterName = Annotated[str, AfterValidator(_check_parameter_name)]
+CookieName = Annotated[str, AfterValidator(_check_cookie_name)]

@@ -1,0 +1,254 @@
+"""Real Redis servers for tests: single, with a replica and Sentinels, and as a cluster.
+
+They listen on loopback at free ports and on a socket in a folder of their own, write nothing
+to disk, and are waited for by what they log: nothing here sleeps. `find_shared` starts a
+deployment when a test first asks for it; `stop_shared` ends them all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from extauthz.counters.redis import RedisCounterStore
+from extauthz.counters.redis_connect import RedisSettings, read_redis_url
+from extauthz.ports import CounterStore
+from tests.builders import FakeClock
+
+SERVICE = "counters"
+
+
+def find_free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """One process. Starts with `start`, and can be started again after it was killed."""
+
+    def __init__(
+        self, folder: Path, *options: str, port: int = 0, is_encrypted: bool = False
+    ) -> None:
+        self.folder = folder
+        self.port = port or find_free_port()
+        self.socket = folder / f"{self.port}.sock"
+        self._options = options
+        self._ports = ("--port", "0", "--tls-port") if is_encrypted else ("--port",)
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> RedisServer:
+        program = shutil.which("redis-server")
+        assert program is not None, "these tests need redis-server: apt-get install redis-server"
+        settings = {"dir": str(self.folder), "unixsocket": str(self.socket)}
+        return self._start(
+            [
+                program,
+                *self._ports,
+                *(str(self.port), "--bind", "127.0.0.1"),
+                *("--save", "", "--appendonly", "no"),
+                *[word for name, value in settings.items() for word in (f"--{name}", value)],
+                *self._options,
+            ],
+            "Ready to accept connections",
+        )
+
+    def start_sentinel(self, primary_port: int, quorum: int) -> RedisServer:
+        program = shutil.which("redis-server")
+        assert program is not None, "these tests need redis-server: apt-get install redis-server"
+        file = self.folder / f"sentinel-{self.port}.conf"
+        file.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
+            f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} {quorum}\n"
+            f"sentinel down-after-milliseconds {SERVICE} 500\n"
+            f"sentinel failover-timeout {SERVICE} 5000\n"
+        )
+        return self._start([program, str(file), "--sentinel"], "+monitor master")
+
+    def _start(self, command: list[str], sign: str) -> RedisServer:
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        _running.add(self)
+        self.wait_for_log(sign)
+        return self
+
+    def wait_for_log(self, sign: str) -> str:
+        """Reads the log on, to the line that holds the sign."""
+        assert self._process is not None and self._process.stdout is not None
+        seen = []
+        for line in self._process.stdout:
+            if sign in line:
+                return line
+            seen.append(line)
+        raise AssertionError(f"redis-server ended before it said {sign!r}:\n{''.join(seen)}")
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """As when the machine dies; and waits for its end."""
+        process, self._process = self._process, None
+        _running.discard(self)
+        if process is not None:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+    @contextmanager
+    def asking(self) -> Iterator[redis.Redis]:
+        """A client to look at the server with."""
+        with redis.Redis(port=self.port) as client:
+            yield client
+
+    def ask(self, *command: str | int) -> Any:
+        with self.asking() as client:
+            return client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def find_calls(self) -> Mapping[str, int]:
+        """How often each command was called since the statistics were reset, scripts' own too."""
+        with self.asking() as client:
+            stats: dict[str, dict[str, int]] = client.info("commandstats")
+        return {
+            name.removeprefix("cmdstat_"): int(fields["calls"]) for name, fields in stats.items()
+        }
+
+    def dump(self) -> dict[bytes, bytes | None]:
+        """Every key as the server would write it down."""
+        with self.asking() as client:
+            keys: list[bytes] = client.keys()  # type: ignore[assignment]
+            return {key: client.dump(key) for key in keys}
+
+
+class Deployment:
+    """Servers that belong together, and the URL that they are found by."""
+
+    def __init__(self, servers: list[RedisServer], sentinels: list[RedisServer], url: str) -> None:
+        self.servers = servers
+        self.sentinels = sentinels
+        self.url = url
+
+    @property
+    def primary(self) -> RedisServer:
+        return self.servers[0]
+
+    def flush(self) -> None:
+        for server in self.servers:
+            if server.ask("ROLE")[0] == b"master":
+                server.ask("FLUSHALL")
+
+    def stop(self) -> None:
+        for server in (*self.sentinels, *self.servers):
+            server.kill()
+
+
+def start_single(folder: Path) -> Deployment:
+    server = RedisServer(folder).start()
+    return Deployment([server], [], f"redis://127.0.0.1:{server.port}")
+
+
+def start_unix(folder: Path) -> Deployment:
+    server = RedisServer(folder).start()
+    return Deployment([server], [], f"unix://{server.socket}")
+
+
+def start_sentinel(folder: Path) -> Deployment:
+    primary = RedisServer(folder, "--repl-diskless-sync-delay", "0").start()
+    replica = RedisServer(
+        folder, "--replicaof", "127.0.0.1", str(primary.port), "--repl-diskless-sync-delay", "0"
+    ).start()
+    replica.wait_for_log("MASTER <-> REPLICA sync: Finished with success")
+    sentinels = [RedisServer(folder).start_sentinel(primary.port, 2) for _ in range(3)]
+    for sentinel in sentinels:
+        sentinel.wait_for_log("+slave")
+    hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
+    return Deployment([primary, replica], sentinels, f"redis+sentinel://{hosts}/?service={SERVICE}")
+
+
+def start_cluster(folder: Path) -> Deployment:
+    bus_ports = [find_free_port() for _ in range(3)]
+    nodes = [
+        RedisServer(
+            folder,
+            *("--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{port}.conf"),
+            *("--cluster-port", str(port)),
+        ).start()
+        for port in bus_ports
+    ]
+    edges = [0, 5461, 10_923, 16_384]
+    for number, node in enumerate(nodes):
+        node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        node.ask("CLUSTER", "ADDSLOTSRANGE", edges[number], edges[number + 1] - 1)
+    for node in nodes[1:]:
+        node.ask("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, bus_ports[0])
+    for node in nodes:
+        node.wait_for_log("Cluster state changed: ok")
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+    return Deployment(nodes, [], f"redis+cluster://{hosts}")
+
+
+_START: dict[str, Callable[[Path], Deployment]] = {
+    "redis": start_single,
+    "redis, unix socket": start_unix,
+    "redis, sentinel": start_sentinel,
+    "redis, cluster": start_cluster,
+}
+DEPLOYMENTS = tuple(_START)
+_shared: dict[str, Deployment] = {}
+_running: set[RedisServer] = set()
+_folders: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def make_folder() -> Path:
+    """A folder that goes with `stop_shared`; its path is short enough for a socket."""
+    folder = tempfile.TemporaryDirectory(prefix="redis-")
+    _folders.append(folder)
+    return Path(folder.name)
+
+
+def find_shared(name: str) -> Deployment:
+    """The deployment of that name, started when it does not run yet, and emptied."""
+    if name not in _shared:
+        _shared[name] = _START[name](make_folder())
+    _shared[name].flush()
+    return _shared[name]
+
+
+def stop_shared() -> None:
+    _shared.clear()
+    for server in list(_running):
+        server.kill()
+    while _folders:
+        _folders.pop().cleanup()
+
+
+def settings_of(deployment: Deployment, **fields: Any) -> RedisSettings:
+    """Settings with a timeout that a busy machine does not exceed by chance."""
+    settings = RedisSettings(
+        address=read_redis_url(deployment.url), timeout_s=20, connect_timeout_s=20
+    )
+    return replace(settings, **fields)
+
+
+def make_redis(name: str) -> Callable[[FakeClock], Any]:
+    """Makes stores that go by a test's clock, as the contract suite wants it."""
+
+    async def make(clock: FakeClock) -> CounterStore:
+        settings = settings_of(find_shared(name))
+        return RedisCounterStore(settings, clock=clock, monotonic_us=clock.now_us)
+
+    return make
