@@ -1,8 +1,23 @@
-"""The system's clock."""
+"""The system's clocks."""
 
 from __future__ import annotations
 
 import time
+
+
+class SteadyClock:
+    """Wall-clock time as it was at the start, and what has passed since; never set back or on.
+
+    For counting in memory: a clock that jumps on and back would close windows for the length
+    of the jump. Time in which the machine sleeps counts.
+    """
+
+    def __init__(self) -> None:
+        self._start_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def now_us(self) -> int:
+        """Microseconds since the Unix epoch."""
+        return (self._start_ns + time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 1000
 
 
 class SystemClock:

@@ -13,13 +13,23 @@ Lines are looked up only when there is a problem: a good document pays nothing f
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic import model_validator as _model_validator
 
 from extauthz.document_lines import NodePath, find_lines, write_path
@@ -75,8 +85,17 @@ Duration = Annotated[
 PositiveDuration = Annotated[Duration, Field(gt=0)]
 """A Duration that is not zero."""
 
-Name = Annotated[str, Field(min_length=1, max_length=1024)]
-"""A text that names something."""
+
+def _check_printable(text: str) -> str:
+    if text != text.strip() or not text.isprintable():
+        raise ValueError("must have no space at its ends and no control characters")
+    return text
+
+
+Line = Annotated[str, Field(max_length=1024), AfterValidator(_check_printable)]
+"""One line of text, as it can be sent in a header."""
+Name = Annotated[Line, Field(min_length=1)]
+"""A line that names something."""
 
 
 class StrictModel(BaseModel):
@@ -129,13 +148,20 @@ def read_file(path: Path, *, file: str = "", max_bytes: int = MAX_BYTES) -> byte
     """
     file = file or str(path)
     try:
-        with path.open("rb") as stream:
+        # Without waiting: a FIFO would hold up whoever reads it, for good.
+        with open(path, "rb", opener=_open_at_once) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise one_problem(file, 0, "is no regular file; write the text into one")
             content = stream.read(max_bytes + 1)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
         raise one_problem(file, 0, say_why_unreadable(exc)) from exc
     if len(content) > max_bytes:
         raise one_problem(file, 0, f"is larger than {max_bytes} bytes; split the file")
     return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def say_why_unreadable(exc: Exception) -> str:

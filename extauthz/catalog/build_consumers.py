@@ -6,6 +6,7 @@ subscription names an application, an API and a version that exist.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from extauthz.model.limits import US_PER_S, Tier
 
 ANY_ISSUER: Final = "*"
 _DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
+_DIGEST_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -160,6 +162,9 @@ def _build_api_key(
             "must be 64 hexadecimal digits, the digest of the key and never the key itself; "
             "make it with `extauthz key hash`",
         )
+        return None
+    if digest.lower() == _DIGEST_OF_NOTHING:
+        faults.add(file, (*path, "sha256"), "is the digest of an empty key; make one with a key")
         return None
     networks = [
         read_network(file, (*path, "networks", position), text, faults)

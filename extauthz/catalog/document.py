@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from extauthz.catalog.limit_documents import Cost, CustomLimitDocument, TierDocument
-from extauthz.document import Duration, Name, PositiveDuration, StrictModel, write_schema
+from extauthz.document import Duration, Line, Name, PositiveDuration, StrictModel, write_schema
 from extauthz.model.catalog import ApiState, SubscriptionState
 from extauthz.model.identity import KeyType, SecurityScheme
 
@@ -174,7 +174,7 @@ class ApplicationDocument(StrictModel):
 
     name: Name
     """Name of the application."""
-    owner: str = ""
+    owner: Line = ""
     """Who owns it."""
     tier: Name | None = None
     """Limits all that it does, on whatever API."""

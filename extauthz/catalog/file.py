@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
@@ -33,9 +34,15 @@ from extauthz.document import decode_source, read_file, read_mapping, say_why_un
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.catalog import Catalog
 
+_log = logging.getLogger(__name__)
+
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 MAX_FILES: Final = 10_000
 POLL_S: Final = 5.0
+SETTLE_S: Final = 0.5
+"""How long files must have stood still before they are read."""
+_MOST_LOOKS: Final = 20
+"""After that they are read although somebody goes on writing."""
 _DEBOUNCE_MS: Final = 200
 _STEP_MS: Final = 50
 _OTHER_DOCUMENTS: Final = frozenset({"openapi", "swagger", "keys"})
@@ -48,14 +55,23 @@ class FileCatalogSource:
     """A `CatalogSource` of files and folders. The same bytes give the same catalog object.
 
     Args:
+        poll_s: how often the files are looked at when the system says nothing of them.
         has_pepper: whether the settings hold the secret that hmac_sha256 keys need.
+        sleep: waits for so many seconds.
     """
 
     def __init__(
-        self, paths: Iterable[Path | str], *, poll_s: float = POLL_S, has_pepper: bool = True
+        self,
+        paths: Iterable[Path | str],
+        *,
+        poll_s: float = POLL_S,
+        has_pepper: bool = True,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._paths = tuple(Path(path) for path in paths)
         self._has_pepper = has_pepper
+        self._sleep = sleep
+        self._is_deaf = False
         self._poll_s = poll_s
         self._stamps: dict[Path, _Stamp] | None = None
         """Of all that the last load looked at; None before the first."""
@@ -70,9 +86,33 @@ class FileCatalogSource:
         return await asyncio.to_thread(self._load)
 
     async def wait_for_change(self) -> None:
-        """Returns when the files are not as the last `load` found them."""
+        """Returns when the files are not as the last `load` found them, and stand still.
+
+        A file that is being written reads like a whole one that lacks its end: deny rules may
+        stand there. So files must have been left alone for a moment; who writes slower than
+        that writes beside them and renames.
+        """
+        if self._stamps is None:
+            return
         while not await asyncio.to_thread(self._has_changed):
-            await self._wait_for_notice()
+            try:
+                await self._wait_for_notice()
+            except (OSError, RuntimeError) as exc:
+                # As when the system has no inotify watches left.
+                if not self._is_deaf:
+                    _log.warning(
+                        "changes of the catalog's files are not told (%s); looking every %g s",
+                        exc,
+                        self._poll_s,
+                    )
+                self._is_deaf = True
+                await self._sleep(self._poll_s)
+        seen = await asyncio.to_thread(self._look)
+        for _ in range(_MOST_LOOKS):
+            await self._sleep(SETTLE_S)
+            before, seen = seen, await asyncio.to_thread(self._look)
+            if seen == before:
+                return
 
     async def _wait_for_notice(self) -> None:
         """Returns when something moved near the files, or after `poll_s`."""
@@ -145,12 +185,12 @@ class FileCatalogSource:
                     return
 
     def _has_changed(self) -> bool:
-        if self._stamps is None:
-            return True
-        listed = {path for path, _ in self._list_files([])}
-        return not listed <= self._stamps.keys() or any(
-            _stamp(path) != stamp for path, stamp in self._stamps.items()
-        )
+        return self._look() != self._stamps
+
+    def _look(self) -> dict[Path, _Stamp]:
+        """How the files stand now that the last load read, and those that it did not know."""
+        paths = [*(self._stamps or ()), *(path for path, _ in self._list_files([]))]
+        return {path: _stamp(path) for path in paths}
 
     def _list_watched(self) -> Sequence[Path]:
         """The folders in which a change would show."""

@@ -81,6 +81,9 @@ class CatalogRefresher:
             except (ConfigError, CatalogError) as exc:
                 self._note_failure(exc)
                 await asyncio.sleep(self._retry_s)
+            except Exception:  # noqa: BLE001  # whatever it was, later changes must be seen
+                _LOG.exception("waiting for changes of the catalog failed; going on")
+                await asyncio.sleep(self._retry_s)
             await self.reload()
 
     async def reload(self) -> bool:
@@ -90,6 +93,11 @@ class CatalogRefresher:
                 await self._load()
             except (ConfigError, CatalogError) as exc:
                 self._note_failure(exc)
+                return False
+            except Exception as exc:  # noqa: BLE001  # whatever it was, decisions go on
+                # A defect, but one that the last good catalog outlives.
+                _LOG.exception("loading the catalog failed because of a defect")
+                self._note_failure(CatalogError(f"a defect: {type(exc).__name__}"))
                 return False
             return True
 

@@ -63,8 +63,12 @@ def read_numeric_date_us(value: Any) -> int | None:
     return max(-_LAST_US, min(instant_us, _LAST_US))
 
 
+_MAX_TEXT: Final = 2048
+"""Characters of a name in a claim; OpenID Connect bounds ``sub`` at 255."""
+
+
 class _WrongClaim(Exception):
-    """A claim has a type that it may not have. Never leaves this module."""
+    """A claim has a type or text that it may not have. Never leaves this module."""
 
 
 def read_identity_claims(claims: Mapping[str, Any], issuer: Issuer) -> TokenIdentity | Denial:
@@ -99,7 +103,7 @@ def read_identity_claims(claims: Mapping[str, Any], issuer: Issuer) -> TokenIden
         )
     except _WrongClaim:
         return Denial(
-            reason=Reason.INVALID_CREDENTIALS, detail="A claim of the token has a wrong type."
+            reason=Reason.INVALID_CREDENTIALS, detail="A claim of the token cannot be used."
         )
 
 
@@ -120,7 +124,13 @@ def _find_claim(claims: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def _read_text(value: Any) -> str:
-    if not isinstance(value, str):
+    # What could not be sent upstream in a header is refused here, before anything is charged.
+    if (
+        not isinstance(value, str)
+        or len(value) > _MAX_TEXT
+        or value != value.strip()
+        or not value.isprintable()
+    ):
         raise _WrongClaim
     return value
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from extauthz.catalog.file import FileCatalogSource
+from extauthz.catalog.file import SETTLE_S, FileCatalogSource
 from extauthz.errors import ConfigError
 
 API = "apis: [{name: %s, version: v1, context: /%s, resources: [{methods: [GET], path: /}]}]\n"
@@ -190,3 +191,73 @@ async def test_a_wait_that_is_cancelled_ends(tmp_path: Path) -> None:
     async with asyncio.timeout(20):
         with pytest.raises(asyncio.CancelledError):
             await waiting
+
+
+async def test_waits_until_a_file_is_written_to_its_end(tmp_path: Path) -> None:
+    """A half-written catalog may lack just its deny rules."""
+    path = tmp_path / "catalog.yaml"
+    path.write_text(api_text("one"))
+    waits: list[float] = []
+
+    async def write_the_rest(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1:
+            path.write_text(api_text("two") + "deny:\n  - {application: rogue}\n")
+
+    source = FileCatalogSource([path], sleep=write_the_rest)
+    await source.load()
+    path.write_text(api_text("two"))
+    await source.wait_for_change()
+    assert waits == [SETTLE_S, SETTLE_S]
+    assert not (await source.load()).deny_rules.is_empty
+
+
+async def test_a_file_that_is_written_to_for_ever_is_read_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(api_text("one"))
+    waits: list[float] = []
+
+    async def write_on(seconds: float) -> None:
+        waits.append(seconds)
+        path.write_text(api_text("one") + "#" * len(waits))
+
+    source = FileCatalogSource([path], sleep=write_on)
+    await source.load()
+    path.write_text(api_text("two"))
+    async with asyncio.timeout(30):
+        await source.wait_for_change()
+    assert len(waits) == 20
+
+
+async def test_looks_itself_when_the_system_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with no inotify instances left. The operating system is made to fail here."""
+    path = tmp_path / "catalog.yaml"
+    path.write_text(api_text("one"))
+    waits: list[float] = []
+
+    async def change_at_the_third(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            path.write_text(api_text("two"))
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise OSError("no inotify instances left")
+
+    monkeypatch.setattr("extauthz.catalog.file.awatch", fail)
+    source = FileCatalogSource([path], poll_s=7, sleep=change_at_the_third)
+    await source.load()
+    await source.wait_for_change()
+    assert waits == [7, 7, 7, SETTLE_S]
+    assert [record.getMessage() for record in caplog.records] == [
+        "changes of the catalog's files are not told (no inotify instances left); looking every 7 s"
+    ]
+
+
+async def test_a_fifo_is_a_problem_and_holds_nothing_up(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    os.mkfifo(path)
+    async with asyncio.timeout(10):
+        with pytest.raises(ConfigError, match="is no regular file"):
+            await FileCatalogSource([path]).load()
