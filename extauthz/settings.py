@@ -91,6 +91,15 @@ class RedisTlsSettings(StrictModel):
     """PEM file: its private key."""
 
 
+class LeaseSettings(StrictModel):
+    """Blocks that a process takes of a hot counter, and spends without Redis."""
+
+    size: int = Field(default=100, ge=2, le=1_000_000)
+    """The most that is taken at once; what is left of it at a window's end is lost."""
+    hot_per_second: int = Field(default=100, ge=1)
+    """Takings in a second that make a counter hot."""
+
+
 class CounterSettings(StrictModel):
     """Where requests are counted."""
 
@@ -117,6 +126,8 @@ class CounterSettings(StrictModel):
     """What limits do while Redis is away: deny, allow or local. A tier may say otherwise."""
     replicas: int = Field(default=1, ge=1, le=10_000)
     """How many processes count together: in an outage each admits its share of a limit."""
+    leases: LeaseSettings | None = None
+    """For hot counters; left out: every decision asks Redis."""
     max_keys: int = Field(default=1_000_000, ge=1)
     """Counters that are kept in memory at once."""
 

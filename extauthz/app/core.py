@@ -14,7 +14,7 @@ from extauthz.catalog.file import FileCatalogSource
 from extauthz.catalog.refresh import CatalogRefresher
 from extauthz.clients.introspection import IntrospectionClient
 from extauthz.clients.jwks import JwksKeySource
-from extauthz.clock import SystemClock
+from extauthz.clock import SteadyClock, SystemClock
 from extauthz.config import read_secret_file
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.model.catalog import Catalog
@@ -61,8 +61,8 @@ async def open_core(
     async with httpx.AsyncClient(limits=_HTTP_LIMITS, trust_env=False) as http:
         keys = JwksKeySource(http, clock)
         introspector = IntrospectionClient(http, clock)
-        counting = open_counting(settings.counters, clock)
-        failures = MemoryCounterStore(clock, max_keys=MAX_FAILED_ADDRESSES)
+        counting = open_counting(settings.counters)
+        failures = MemoryCounterStore(SteadyClock(), max_keys=MAX_FAILED_ADDRESSES)
 
         def take_over(catalog: Catalog) -> None:
             revocations.replace("catalog", catalog.revoked)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
+from extauthz.clock import SteadyClock
+from extauthz.config import read_secret_file
 from extauthz.counters.breaker import BreakerState
 from extauthz.counters.fallback import FallbackCounterStore
+from extauthz.counters.leases import LeaseRules, LeasingCounterStore
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.counters.outage import FallbackRules
 from extauthz.counters.redis import RedisCounterStore
 from extauthz.counters.redis_connect import RedisSettings, read_redis_url
-from extauthz.model.limits import US_PER_S
-from extauthz.ports import Clock, CounterStore
+from extauthz.document import read_file
+from extauthz.errors import ConfigError, CounterStoreError, Problem
+from extauthz.model.limits import US_PER_S, Algorithm, Charge, OutageMode
+from extauthz.ports import CounterStore
 from extauthz.serving.readiness import ReadyCheck, ReadyState
+from extauthz.serving.tls import TlsFiles, read_tls_files
 from extauthz.settings import CounterSettings
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +59,78 @@ class Counting:
         )
 
 
-def open_counting(settings: CounterSettings, clock: Clock) -> Counting:
+def open_counting(settings: CounterSettings) -> Counting:
     """The store that the settings name. Redis is connected to with the first request.
 
     Raises:
-        ValueError: the Redis settings contradict each other.
+        ConfigError: the Redis settings contradict each other, or a file cannot be used.
     """
+    check_counting(settings)
+    clock = SteadyClock()
     local = MemoryCounterStore(clock, max_keys=settings.max_keys)
     if settings.url is None:
         return Counting(local)
     redis = read_redis_settings(settings)
+    primary: CounterStore = RedisCounterStore(redis)
+    if settings.leases is not None:
+        leases = settings.leases
+        rules = LeaseRules(size=leases.size, hot_per_s=leases.hot_per_second)
+        primary = LeasingCounterStore(primary, rules=rules)
     shared = FallbackCounterStore(
-        RedisCounterStore(redis),
+        primary,
         local,
         clock,
         share=Fraction(1, settings.replicas),
         rules=FallbackRules(timeout_s=redis.timeout_s, ids_remembered_us=redis.dedup_ttl_us),
     )
     return Counting(shared, shared)
+
+
+async def probe_counting(counting: Counting) -> None:
+    """Asks the shared store once, so that a wrong address or password shows at the start.
+
+    Nothing is charged. A store that does not answer is logged, and keeps nobody from starting.
+    """
+    if counting.shared is None:
+        return
+    look = Charge("probe", Algorithm.FIXED_WINDOW, 1, US_PER_S, 0, on_outage=OutageMode.DENY)
+    try:
+        await counting.shared.take((look,))
+    except CounterStoreError as error:
+        _log.warning("%s: %s; limits follow their outage modes until it answers", error.code, error)
+
+
+def check_counting(settings: CounterSettings) -> None:
+    """Looks at what would otherwise be noticed when Redis is first asked, as an outage.
+
+    Raises:
+        ConfigError: the Redis settings contradict each other, or a file cannot be used.
+    """
+    if settings.url is None:
+        return
+    try:
+        read_redis_settings(settings)
+    except ValueError as exc:
+        raise ConfigError([Problem(path="counters", message=str(exc))]) from exc
+    tls = settings.tls
+    checks: list[Callable[[], object]] = [
+        partial(read_secret_file, file)
+        for file in (settings.password_file, settings.sentinel_password_file)
+        if file is not None
+    ]
+    if tls is not None and tls.cert is not None and tls.key is not None:
+        files = TlsFiles(cert=tls.cert, key=tls.key, client_ca=tls.ca)
+        checks.append(partial(read_tls_files, files))
+    elif tls is not None and tls.ca is not None:
+        checks.append(partial(read_file, tls.ca))
+    problems: list[Problem] = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
 
 
 def read_redis_settings(settings: CounterSettings) -> RedisSettings:

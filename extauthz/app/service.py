@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 from extauthz.app.answers import read_answer_style
 from extauthz.app.core import Core, open_core, read_authentication_rules
-from extauthz.app.counting import read_redis_settings
+from extauthz.app.counting import check_counting, probe_counting
 from extauthz.app.watching import list_ready_checks, make_metrics
 from extauthz.clock import SystemClock
 from extauthz.envoy.authorization import SERVICE, AuthorizationService
@@ -34,7 +34,7 @@ def list_file_problems(settings: Settings) -> list[Problem]:
     checks: tuple[Callable[[], object], ...] = (
         lambda: read_authentication_rules(settings),
         lambda: read_answer_style(settings.responses, SystemClock()),
-        lambda: _check_counting(settings),
+        lambda: check_counting(settings.counters),
         lambda: None if (tls := _read_tls(settings)) is None else read_tls_files(tls),
     )
     problems: list[Problem] = []
@@ -78,6 +78,7 @@ async def serve(settings: Settings) -> None:
             limits=HostLimits(max_connection_age_s=server.max_connection_age / US_PER_S),
         )
         async with _running_admin(settings, core, door, decisions):
+            await probe_counting(core.counting)
             await host.start()
             reloads: set[asyncio.Task[object]] = set()
 
@@ -150,12 +151,3 @@ def _read_tls(settings: Settings) -> TlsFiles | None:
     if tls is None:
         return None
     return TlsFiles(cert=tls.cert, key=tls.key, client_ca=tls.client_ca)
-
-
-def _check_counting(settings: Settings) -> None:
-    if settings.counters.url is None:
-        return
-    try:
-        read_redis_settings(settings.counters)
-    except ValueError as exc:
-        raise ConfigError([Problem(path="counters", message=str(exc))]) from exc

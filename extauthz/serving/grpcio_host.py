@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from typing import Any, TypeAlias, assert_never
 import grpc
 
 from extauthz.errors import ExtauthzError
-from extauthz.ports import NO_DEADLINE, Deadline
 from extauthz.serving.door import Door
 from extauthz.serving.listen import ListenAddress, ListenError, remove_stale_socket
 from extauthz.serving.methods import (
@@ -28,6 +26,7 @@ from extauthz.serving.methods import (
     RpcFailure,
     ServerStreamMethod,
     UnaryMethod,
+    find_deadline,
 )
 from extauthz.serving.tls import TlsFiles, TlsMaterial, TlsReloader
 
@@ -208,11 +207,8 @@ def _serve_server_stream(
 
 
 def _read_call(context: _Context) -> Call:
-    remaining_s: float | None = context.time_remaining()
     return Call(
-        deadline=NO_DEADLINE
-        if remaining_s is None
-        else Deadline(monotonic_s=time.monotonic() + remaining_s),
+        deadline=find_deadline(context.time_remaining()),
         metadata=tuple(context.invocation_metadata() or ()),
         peer=context.peer(),
     )

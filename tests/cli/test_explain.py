@@ -342,17 +342,21 @@ def test_an_error_about_a_header_does_not_show_it(run: Run) -> None:
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_nothing_in_a_request_speaks_to_the_terminal(form: tuple[str, ...], run: Run) -> None:
     hostile = "\x1b[31m\x9b31m\x07\u202e[red]:smile:[/red]"
-    token = a_fresh_jwt(sub=hostile, azp=hostile, scope="scope_ip")
+    markup = "[red]:smile:[/red]"
     done = run(
         *("explain", *form, "--url", f"/httpbin/1.0.0/ip{hostile}?{hostile}=1"),
         *("-X", hostile, "-H", f"x-{hostile}: {hostile}", "-H", f"Host: {hostile}"),
     )
-    done_with_token = run("explain", *form, "--url", IP, "-H", f"authorization: Bearer {token}")
-    for one in (done, done_with_token):
+    tokens = [a_fresh_jwt(sub=text, azp=text, scope="scope_ip") for text in (markup, hostile)]
+    by_token, by_bad_token = (
+        run("explain", *form, "--url", IP, "-H", f"authorization: Bearer {token}")
+        for token in tokens
+    )
+    for one in (done, by_token, by_bad_token):
         assert one.code == 0
         shown = one.out.replace("\n", "")
         assert shown.isprintable(), [mark for mark in shown if not mark.isprintable()]
-        assert form or ":smile:[/red]" in shown
+        assert form or one is by_bad_token or ":smile:[/red]" in shown
 
 
 # What could not be decided
@@ -372,8 +376,13 @@ def test_says_whose_keys_could_not_be_had(folder: Path, run: Run) -> None:
     assert "The client gets" not in done.out
 
 
-def test_an_identity_that_cannot_be_sent_is_a_denial_as_in_the_service(run: Run) -> None:
-    token = a_fresh_jwt(sub="alice\r\nx-admin: 1")
+def test_an_identity_that_cannot_be_sent_is_a_denial_as_in_the_service(
+    folder: Path, run: Run
+) -> None:
+    with (folder / "extauthz.yaml").open("a") as settings:
+        settings.write("responses: {identity_headers: {scopes: x-scopes}}\n")
+    scopes = " ".join(mark * 1000 for mark in "abcdefghi")
+    token = a_fresh_jwt(scope=f"scope_ip {scopes}")
     done = run("explain", "--url", IP, "-H", f"authorization: Bearer {token}")
     assert done.out.endswith("DENY unavailable\n")
     assert "The caller's identity cannot be sent on: the value for header" in done.out

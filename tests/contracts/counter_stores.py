@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from extauthz.counters.leases import LeaseRules, LeasingCounterStore
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.model.limits import Algorithm, Charge, Reading
 from extauthz.ports import CounterStore
@@ -51,8 +52,15 @@ async def make_memory(clock: FakeClock) -> CounterStore:
     return MemoryCounterStore(clock)
 
 
+async def make_leasing(clock: FakeClock) -> CounterStore:
+    """Every counter is hot. Leases are a part of what remains, so of small limits there are none."""
+    rules = LeaseRules(hot_per_s=0)
+    return LeasingCounterStore(MemoryCounterStore(clock), clock.now_us, rules=rules)
+
+
 STORES: dict[str, Callable[[FakeClock], Awaitable[CounterStore]]] = {
     "memory": make_memory,
+    "leasing over memory": make_leasing,
     "fallback over memory": make_fallback,
     "fallback in an outage": make_fallback_in_outage,
     **{name: make_redis(name) for name in DEPLOYMENTS},
