@@ -87,9 +87,3 @@ class CatalogError(BackendError):
     """A catalog source could not be read."""
 
     code = "catalog_failed"
-
-
-class DeadlineExceeded(BackendError):
-    """The caller's deadline passed before an answer was there."""
-
-    code = "deadline_exceeded"

@@ -17,6 +17,7 @@ from extauthz.envoy.bootstrap import (
 )
 from extauthz.errors import ConfigError
 from extauthz.serving.listen import read_listen_address
+from extauthz.settings import Settings
 
 _DEFAULTS = EnvoyParameters(upstreams=())
 
@@ -59,6 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how long Envoy waits for a decision (default: {_DEFAULTS.timeout_ms})",
     )
     parser.add_argument(
+        "--cert", type=Path, metavar="FILE", help="Envoy's own certificate, if it is asked for"
+    )
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the private key of --cert")
+    parser.add_argument(
         "--max-body-bytes",
         type=_number(0, 0x7FFFFFFF),
         default=0,
@@ -79,12 +84,36 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.ca is None) != (arguments.server_name is None):
         print("extauthz: --ca and --server-name go together", file=sys.stderr)
         return 2
+    if (arguments.cert is None) != (arguments.key is None):
+        print("extauthz: --cert and --key go together", file=sys.stderr)
+        return 2
+    settings = _find_settings(arguments.config)
+    wanted = None if settings is None or arguments.extauthz else settings.server.tls
+    if wanted is not None and arguments.ca is None:
+        print(
+            "extauthz: the service takes TLS only (server.tls): name who signed its certificate, "
+            "with --ca FILE and --server-name NAME",
+            file=sys.stderr,
+        )
+        return 2
+    if wanted is not None and wanted.client_ca is not None and arguments.cert is None:
+        print(
+            "extauthz: the service asks for a certificate (server.tls.client_ca): name Envoy's, "
+            "with --cert FILE and --key FILE",
+            file=sys.stderr,
+        )
+        return 2
     tls = None
     if arguments.ca is not None:
-        tls = ClientTls(ca_file=str(arguments.ca), server_name=arguments.server_name)
+        tls = ClientTls(
+            ca_file=str(arguments.ca),
+            server_name=arguments.server_name,
+            certificate_file=None if arguments.cert is None else str(arguments.cert),
+            key_file=None if arguments.key is None else str(arguments.key),
+        )
     parameters = EnvoyParameters(
         upstreams=(Upstream(address=arguments.upstream, speaks_http2=arguments.http2),),
-        extauthz=arguments.extauthz or _find_listener(arguments.config),
+        extauthz=arguments.extauthz or _find_listener(settings),
         extauthz_tls=tls,
         listen=arguments.listen,
         timeout_ms=arguments.timeout_ms,
@@ -111,11 +140,17 @@ def _number(least: int, most: int) -> Callable[[str], int]:
     return number
 
 
-def _find_listener(config: Path | None) -> str:
-    """Where Envoy reaches the service. What listens on every address is reached on this one."""
+def _find_settings(config: Path | None) -> Settings | None:
     if config is None and not Path(DEFAULT_FILE).exists():
+        return None
+    return read_settings(config or Path(DEFAULT_FILE))
+
+
+def _find_listener(settings: Settings | None) -> str:
+    """Where Envoy reaches the service. What listens on every address is reached on this one."""
+    if settings is None:
         return _DEFAULTS.extauthz
-    text = read_settings(config or Path(DEFAULT_FILE)).listen.grpc
+    text = settings.listen.grpc
     address = read_listen_address(text)
     loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address.host)  # noqa: S104  (compared)
     return f"{loopback}:{address.port}" if loopback else text

@@ -13,7 +13,8 @@ from extauthz.catalog.file import FileCatalogSource
 from extauthz.config import DEFAULT_FILE, read_settings
 from extauthz.document import decode_source, read_file, read_mapping
 from extauthz.errors import ConfigError, ExtauthzError, Problem
-from extauthz.model.catalog import Catalog
+from extauthz.model.catalog import UNLIMITED_TIER, Catalog
+from extauthz.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,9 +68,9 @@ def _once(files: list[Path]) -> tuple[Path, ...]:
 
 
 def _is_settings(path: Path) -> bool:
-    """Settings name a catalog; a catalog never does."""
+    """Settings and catalogs share no section's name."""
     tree = read_mapping(decode_source(str(path), read_file(path)))
-    return "catalog" in tree or "listen" in tree or "server" in tree
+    return not Settings.model_fields.keys().isdisjoint(tree)
 
 
 def _summary(catalog: Catalog) -> str:
@@ -78,7 +79,7 @@ def _summary(catalog: Catalog) -> str:
         (sum(len(api.resources) for api in catalog.apis.values()), "resource", "resources"),
         (len(catalog.applications), "application", "applications"),
         (len(catalog.subscriptions), "subscription", "subscriptions"),
-        (len(catalog.tiers), "tier", "tiers"),
+        (len(catalog.tiers.keys() - {UNLIMITED_TIER}), "tier", "tiers"),
         (len(catalog.issuers), "issuer", "issuers"),
     )
     return "good: " + ", ".join(

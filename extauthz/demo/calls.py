@@ -154,4 +154,4 @@ def _remark_allowed(seen: Mapping[str, str]) -> str:
     """What the upstream saw of the caller, and that it saw no credential."""
     caller = f"{seen.get('x-extauthz-application')}/{seen.get('x-extauthz-user')}"
     leaked = sorted(_CREDENTIALS & seen.keys())
-    return f"upstream saw {caller}" + (f" and {', '.join(leaked)}" if leaked else "")
+    return f"as {caller}" + (f" and {', '.join(leaked)}" if leaked else "")

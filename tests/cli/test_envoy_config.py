@@ -103,3 +103,29 @@ def test_a_real_envoy_takes_it(options: tuple[str, ...], folder: Path, run: Run)
     )
     assert done.returncode == 0, done.stderr
     assert "OK" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("client_ca", "arguments", "said"),
+    [
+        (False, (), "with --ca FILE and --server-name NAME"),
+        (True, ("--ca", "ca.pem", "--server-name", "x"), "with --cert FILE and --key FILE"),
+        (False, ("--cert", "c.pem"), "--cert and --key go together"),
+    ],
+)
+def test_does_not_print_plain_text_for_a_service_with_tls(
+    client_ca: bool, arguments: tuple[str, ...], said: str, tmp_path: Path, run: Run
+) -> None:
+    tls = "cert: c.pem, key: k.pem" + (", client_ca: ca.pem" if client_ca else "")
+    settings = tmp_path / "s.yaml"
+    settings.write_text(f"catalog: {{files: [c]}}\nserver: {{tls: {{{tls}}}}}\n")
+    done = run("envoy-config", "--config", str(settings), *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+
+
+def test_envoys_own_certificate_stands_in_the_cluster(run: Run) -> None:
+    tls = ("--ca", "ca.pem", "--server-name", "x", "--cert", "c.pem", "--key", "k.pem")
+    done = run("envoy-config", "--filter", "--extauthz", "127.0.0.1:1", *tls)
+    assert done.code == 0
+    assert "c.pem" in done.out and "k.pem" in done.out

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.cli.conftest import Run
 from tests.keys import ec_key
 
-GOOD = "good: 4 APIs, 7 resources, 4 applications, 2 subscriptions, 3 tiers, 1 issuer\n"
+GOOD = "good: 4 APIs, 7 resources, 4 applications, 2 subscriptions, 2 tiers, 1 issuer\n"
 
 
 @pytest.mark.parametrize(

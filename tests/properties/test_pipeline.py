@@ -22,7 +22,6 @@ from extauthz.errors import (
     BackendError,
     CatalogError,
     CounterStoreError,
-    DeadlineExceeded,
     IntrospectionError,
     KeySourceError,
 )
@@ -54,7 +53,6 @@ ERRORS: tuple[type[Exception], ...] = (
     KeySourceError,
     IntrospectionError,
     CatalogError,
-    DeadlineExceeded,
     ValueError,
     KeyError,
     TypeError,

@@ -1,0 +1,56 @@
+"""Tables in the documentation that say what tables in the code say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from extauthz.answers.reasons import MEANINGS, WSO2_THROTTLE_CODES
+from extauthz.app.core import open_core
+from extauthz.app.watching import make_metrics
+from extauthz.config import read_settings
+from extauthz.model.decision import Reason
+from extauthz.serving.load import Load
+from extauthz.telemetry.metrics import DecisionCounts
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "reference"
+
+
+@pytest.mark.parametrize("reason", list(Reason), ids=lambda reason: reason.value)
+def test_every_reason_is_documented_with_its_codes(reason: Reason) -> None:
+    meaning = MEANINGS[reason]
+    code = "see below" if reason is Reason.RATE_LIMITED else str(meaning.wso2_code)
+    (row,) = re.findall(
+        rf"^\| `{reason.value}` \|.*$", (DOCS / "reasons.md").read_text(), re.MULTILINE
+    )
+    assert row.endswith(
+        f"| {meaning.http_status} | {meaning.rpc_code} | {code} ({meaning.wso2_status}) |"
+    )
+
+
+def test_every_level_is_documented_with_its_code() -> None:
+    text = (DOCS / "reasons.md").read_text()
+    rows = [f"| `{level.value}` | {code} |" for level, code in WSO2_THROTTLE_CODES.items()]
+    assert [row for row in rows if row not in text] == []
+
+
+async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "catalog.yaml").write_text("tiers: {Gold: {}}\n")
+    settings = {
+        "catalog": {"files": ["catalog.yaml"]},
+        "counters": {"store": "redis", "url": "redis://127.0.0.1:1/0"},
+    }
+    (tmp_path / "extauthz.yaml").write_text(yaml.safe_dump(settings))
+    async with open_core(read_settings(tmp_path / "extauthz.yaml", {})) as core:
+        metrics = make_metrics(core, Load(), DecisionCounts())
+        shown = set(re.findall(r"^# TYPE (\S+)", metrics.write().decode(), re.MULTILINE))
+        metrics.close()
+    # What nobody has counted yet does not show.
+    shown.add("extauthz_decisions_total")
+    documented = re.findall(
+        r"^\| `(extauthz_\w+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE
+    )
+    assert sorted(shown) == sorted(documented)
