@@ -7,6 +7,7 @@ counter. A condition group has a limit: fitting one must not set anybody free by
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -22,7 +23,7 @@ from extauthz.catalog.limit_documents import (
 )
 from extauthz.catalog.networks import read_network
 from extauthz.document import read_duration_us
-from extauthz.document_lines import NodePath
+from extauthz.document_lines import NodePath, write_path
 from extauthz.document_messages import show_name, suggest
 from extauthz.model.catalog import UNLIMITED_TIER, CustomLimit
 from extauthz.model.deny_rules import DenyRule
@@ -37,6 +38,8 @@ from extauthz.model.limits import (
     Tier,
 )
 from extauthz.policy.limit_keys import check_template
+
+_LOG = logging.getLogger(__name__)
 
 _DAY_US: Final = 86_400 * US_PER_S
 _LONGEST_US: Final[Mapping[CalendarUnit, int]] = {
@@ -181,6 +184,12 @@ def _find_quota(
         case int(requests), None:
             return requests, QuotaUnit.REQUESTS
         case None, int(size):
+            _LOG.warning(
+                "%s: %s: bytes are counted from reports of finished requests, and nothing reports "
+                "to this release yet: the limit does not hold",
+                file.source.file,
+                write_path(path),
+            )
             return size, QuotaUnit.BYTES
         case None, None:
             faults.add(file, path, "does not say how many; add requests or bytes")

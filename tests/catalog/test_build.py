@@ -198,6 +198,13 @@ def test_a_kilobyte_is_1024_bytes(written: object, size: int) -> None:
     assert (limit.requests, limit.quota_unit) == (size, QuotaUnit.BYTES)
 
 
+def test_says_that_bytes_are_not_counted_yet(caplog: pytest.LogCaptureFixture) -> None:
+    load({"tiers": {"Gold": {"limits": [{"bytes": 1, "per": "1m"}]}}})
+    (record,) = caplog.records
+    assert "0.json: tiers.Gold.limits[0]: bytes are counted from reports" in record.getMessage()
+    assert record.levelname == "WARNING"
+
+
 def test_requests_and_bytes_of_one_period_stand_side_by_side() -> None:
     tier = {"limits": [{"bytes": 1, "per": "1m"}, {"requests": 1, "per": "1m"}]}
     assert len(load({"tiers": {"T": tier}}).tiers["T"].limits) == 2

@@ -114,7 +114,7 @@ def test_a_real_envoy_takes_it(options: tuple[str, ...], folder: Path, run: Run)
     ],
 )
 def test_does_not_print_plain_text_for_a_service_with_tls(
-    client_ca: bool, arguments: tuple[str, ...], said: str, tmp_path: Path, run: Run
+    *, client_ca: bool, arguments: tuple[str, ...], said: str, tmp_path: Path, run: Run
 ) -> None:
     tls = "cert: c.pem, key: k.pem" + (", client_ca: ca.pem" if client_ca else "")
     settings = tmp_path / "s.yaml"
