@@ -14,11 +14,21 @@ Retry-After is not before the end of any effective window that is told.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
-from extauthz.model.limits import US_PER_S, Algorithm, CalendarUnit, Limit, LimitStatus, QuotaUnit
+from extauthz.model.limits import (
+    US_PER_S,
+    Algorithm,
+    CalendarUnit,
+    Limit,
+    LimitLevel,
+    LimitStatus,
+    QuotaUnit,
+    Reading,
+)
 
 MAX_SF_INTEGER: Final = 999_999_999_999_999
 """Largest Integer of structured fields (RFC 9651 section 3.3.1)."""
@@ -36,6 +46,9 @@ class LimitHeaderStyle(Enum):
     NONE = "none"
 
 
+_IETF: Final = LimitHeaderStyle.IETF  # a look into an enum takes 40 ns more
+
+
 def write_limit_headers(
     statuses: Iterable[LimitStatus], style: LimitHeaderStyle
 ) -> tuple[tuple[str, str], ...]:
@@ -44,39 +57,55 @@ def write_limit_headers(
     >>> write_limit_headers(statuses, LimitHeaderStyle.IETF)
     (('RateLimit-Policy', '"subscription";q=100;w=60'), ('RateLimit', '"subscription";r=50;t=30'))
     """
-    if style is LimitHeaderStyle.NONE:
-        return ()
     shown = [status for status in statuses if status.enforced]
-    if not shown:
+    if not shown or style is LimitHeaderStyle.NONE:
         return ()
+    if style is _IETF:
+        return _write_ietf(shown)
     fields: tuple[tuple[str, str], ...] = ()
     if style is not LimitHeaderStyle.X:
         fields = _write_ietf(shown)
-    if style is not LimitHeaderStyle.IETF:
-        fields += _write_x(shown)
-    return fields
+    return fields + _write_x(shown)
 
 
 def retry_after_s(us: int) -> int:
     """Whole seconds for Retry-After (RFC 9110 section 10.2.3): never early, at least 1."""
-    return max(1, _round_up_s(us))
+    return max(1, -(-us // US_PER_S))
 
 
 def _write_ietf(shown: list[LimitStatus]) -> tuple[tuple[str, str], ...]:
-    refused = any(status.reading.exceeded for status in shown)
-    policies, services = [], []
-    for name, status in zip(_name_policies(shown), shown, strict=True):
+    levels, limits, refused = [], [], False
+    for status in shown:
+        levels.append(status.level)
+        limits.append(status.limit)
+        if status.reading.exceeded:
+            refused = True
+    policy, names = _write_policies(tuple(levels), tuple(limits))
+    services = []
+    for name, status in zip(names, shown, strict=True):
         reading = status.reading
-        policy = f'"{name}";q={_clamp(status.limit.requests)}'
-        if status.limit.quota_unit is QuotaUnit.BYTES:
-            policy += ';qu="content-bytes"'
-        window_s = _find_window_s(status.limit)
-        policies.append(policy if window_s is None else f"{policy};w={window_s}")
-        service = f'"{name}";r={_clamp(reading.remaining)}'
+        service = f"{name};r={min(reading.remaining, MAX_SF_INTEGER)}"
         if reading.exceeded or not refused:
-            service += f";t={_clamp(_effective_s(status))}"
+            service += f";t={min(_effective_s(reading), MAX_SF_INTEGER)}"
         services.append(service)
-    return (("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(services)))
+    return policy, ("RateLimit", ", ".join(services))
+
+
+# The same for all requests under the same limits; to write it anew takes 6 µs.
+@lru_cache(maxsize=4096)
+def _write_policies(
+    levels: tuple[LimitLevel, ...], limits: tuple[Limit, ...]
+) -> tuple[tuple[str, str], tuple[str, ...]]:
+    """RateLimit-Policy, and the quoted name of each of its items."""
+    names = tuple(f'"{name}"' for name in _name_policies(levels))
+    policies = []
+    for name, limit in zip(names, limits, strict=True):
+        policy = f"{name};q={min(limit.requests, MAX_SF_INTEGER)}"
+        if limit.quota_unit is QuotaUnit.BYTES:
+            policy += ';qu="content-bytes"'
+        window_s = _find_window_s(limit)
+        policies.append(policy if window_s is None else f"{policy};w={window_s}")
+    return ("RateLimit-Policy", ", ".join(policies)), names
 
 
 def _write_x(shown: list[LimitStatus]) -> tuple[tuple[str, str], ...]:
@@ -89,25 +118,24 @@ def _write_x(shown: list[LimitStatus]) -> tuple[tuple[str, str], ...]:
             not status.reading.exceeded,
             # Of those that refused, the one that refuses longest; else the least room.
             0 if status.reading.exceeded else status.reading.remaining,
-            -_effective_s(status),
+            -_effective_s(status.reading),
         ),
     )
     return (
         ("X-RateLimit-Limit", str(tightest.limit.requests)),
         ("X-RateLimit-Remaining", str(tightest.reading.remaining)),
-        ("X-RateLimit-Reset", str(_effective_s(tightest))),
+        ("X-RateLimit-Reset", str(_effective_s(tightest.reading))),
     )
 
 
-def _name_policies(shown: list[LimitStatus]) -> list[str]:
+def _name_policies(levels: Sequence[LimitLevel]) -> list[str]:
     """``subscription``, or ``subscription-1``, ``subscription-2`` where there are several."""
-    several = Counter(status.level for status in shown)
-    seen: Counter[object] = Counter()
+    several = Counter(levels)
+    seen: Counter[LimitLevel] = Counter()
     names = []
-    for status in shown:
-        seen[status.level] += 1
-        name = status.level.value
-        names.append(f"{name}-{seen[status.level]}" if several[status.level] > 1 else name)
+    for level in levels:
+        seen[level] += 1
+        names.append(f"{level.value}-{seen[level]}" if several[level] > 1 else level.value)
     return names
 
 
@@ -116,20 +144,11 @@ def _find_window_s(limit: Limit) -> int | None:
     if limit.algorithm is Algorithm.CALENDAR:
         return None if limit.unit is None else _CALENDAR_S.get(limit.unit)
     whole_s, rest_us = divmod(limit.window_us, US_PER_S)
-    return None if rest_us or not whole_s else _clamp(whole_s)
+    return None if rest_us or not whole_s else min(whole_s, MAX_SF_INTEGER)
 
 
-def _effective_s(status: LimitStatus) -> int:
+def _effective_s(reading: Reading) -> int:
     """Until when no more than what remains can be used."""
-    reading = status.reading
     if reading.exceeded:
         return retry_after_s(reading.retry_after_us)
-    return _round_up_s(reading.reset_us)
-
-
-def _round_up_s(us: int) -> int:
-    return -(-us // US_PER_S)
-
-
-def _clamp(number: int) -> int:
-    return min(number, MAX_SF_INTEGER)
+    return -(-reading.reset_us // US_PER_S)

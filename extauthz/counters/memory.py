@@ -125,11 +125,11 @@ class MemoryCounterStore:
                 room = 0 if exceeded else room - cost
             if charge.algorithm is _FIXED:
                 left_us = state[1] - now_us
-                readings.append(Reading(exceeded, room, left_us, left_us if exceeded else 0))
+                wait = left_us if exceeded else 0
             else:
                 left_us = reset_us(charge, state, now_us)
                 wait = wait_us(charge, state, now_us) if exceeded else 0
-                readings.append(Reading(exceeded, room, left_us, wait))
+            readings.append(Reading(exceeded, room, left_us, wait))
         return Taking(charged, tuple(readings), now_us)
 
     def _charge(self, charge: Charge, state: State, now_us: int) -> State:

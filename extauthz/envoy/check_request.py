@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct, Value
 
-from extauthz.envoy.proto.ext_authz_pb2 import AttributeContext, CheckRequest, HeaderValue, Metadata
+from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, HeaderValue, Metadata
 from extauthz.envoy.proto.ext_authz_pb2 import Peer as WirePeer
 from extauthz.errors import MalformedRequest
 from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer
@@ -68,12 +68,21 @@ def read_check_request(data: bytes) -> ApiRequest:
         source=source,
         destination=destination,
         context=dict(extensions) if extensions else _NOTHING,
-        metadata=_read_metadata(attributes, "metadata_context"),
-        route_metadata=_read_metadata(attributes, "route_metadata_context"),
+        metadata=(
+            _read_metadata(attributes.metadata_context)
+            if attributes.HasField("metadata_context")
+            else _NOTHING
+        ),
+        route_metadata=(
+            _read_metadata(attributes.route_metadata_context)
+            if attributes.HasField("route_metadata_context")
+            else _NOTHING
+        ),
         sni=attributes.tls_session.sni,
         body=http.raw_body or http.body.encode(),
         # A client may send the header too, beside Envoy's own: any "true" counts.
-        body_is_partial="true" in headers.get_all(PARTIAL_BODY_HEADER),
+        body_is_partial=PARTIAL_BODY_HEADER in headers
+        and "true" in headers.get_all(PARTIAL_BODY_HEADER),
         size=http.size,
         request_id=http.id,
     )
@@ -97,19 +106,21 @@ def read_host(authority: str) -> str:
 def _read_headers(fields: dict[str, str]) -> Headers:
     for name in _PSEUDO_HEADERS:
         fields.pop(name, None)
-    # Envoy's names are lower-case; to see that once is quicker than to lower each.
-    return Headers.of_lower_case(fields) if "".join(fields).islower() else Headers(fields)
+    return Headers.of_dict(fields)
 
 
-def _read_header_map(entries: Iterable[HeaderValue]) -> Headers:
-    raw = [(entry.key, entry.raw_value or entry.value.encode()) for entry in entries]
+def _read_header_map(entries: Collection[HeaderValue]) -> Headers:
     try:
-        fields = {name: value.decode() for name, value in raw}
+        fields = {entry.key: entry.raw_value.decode() or entry.value for entry in entries}
     except UnicodeDecodeError:
         fields = {}
-    if len(fields) == len(raw):
+    if len(fields) == len(entries):
         return _read_headers(fields)
-    return Headers((name, _read_text(value)) for name, value in raw if name[:1] != ":")
+    return Headers(
+        (entry.key, _read_text(entry.raw_value) or entry.value)
+        for entry in entries
+        if entry.key[:1] != ":"
+    )
 
 
 def _read_text(value: bytes) -> str:
@@ -140,10 +151,7 @@ def _read_peer(data: bytes) -> Peer:
 _cached_peer = lru_cache(maxsize=1024)(_read_peer)
 
 
-def _read_metadata(attributes: AttributeContext, field: str) -> Mapping[str, Any]:
-    if not attributes.HasField(field):
-        return _NOTHING
-    metadata: Metadata = getattr(attributes, field)
+def _read_metadata(metadata: Metadata) -> Mapping[str, Any]:
     return {name: _read_struct(struct) for name, struct in metadata.filter_metadata.items()}
 
 

@@ -16,13 +16,19 @@ def _nothing() -> Mapping[str, Any]:
     return _NOTHING  # shared: dataclasses take no mapping as a plain default
 
 
+_NONE_REPEATED: Final[dict[str, tuple[str, ...]]] = {}
+
+
 class Headers:
     """Immutable header fields; names are lower-case, repeated fields are kept apart.
 
     Ask with lower-case names: that spares the hot path a `lower()` for each look-up.
     """
 
-    __slots__ = ("_first", "_repeated")
+    __slots__ = ("_first", "_repeated", "has_underscores")
+
+    has_underscores: bool
+    """Whether there is an underscore in any name."""
 
     def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
         first: dict[str, str] = {}
@@ -35,12 +41,18 @@ class Headers:
                 first[name] = value
         self._first = first
         self._repeated = repeated
+        self.has_underscores = "_" in "".join(first)
 
     @classmethod
-    def of_lower_case(cls, fields: dict[str, str]) -> Headers:
-        """Takes a dict over as it is. Its names must be lower-case and it must not change."""
-        made = cls()
-        made._first = fields
+    def of_dict(cls, fields: dict[str, str]) -> Headers:
+        """As the constructor, but may take the dict over: it must not change any more."""
+        names = "".join(fields)
+        if not names.islower():
+            return cls(fields)
+        # A proxy's names are lower-case; to see that once is quicker than to lower each.
+        made = cls.__new__(cls)
+        made._first, made._repeated = fields, _NONE_REPEATED  # noqa: SLF001  (its own)
+        made.has_underscores = "_" in names
         return made
 
     def get(self, name: str) -> str | None:

@@ -80,6 +80,10 @@ def _note_nothing(_step: Step, _found: object) -> None:
     pass
 
 
+# Here, as a look into an enum takes 40 ns more than one into a module.
+_UP_TO_SCOPES: Final = Steps.UP_TO_SCOPES
+
+
 @dataclass(slots=True)
 class _Progress:
     """How far a decision has come: what is known when it is refused half-way."""
@@ -208,7 +212,7 @@ class Pipeline:
 
         denial = check_scopes(route.resource, identity)
         note(Step.SCOPES, denial)
-        if denial is not None or steps is Steps.UP_TO_SCOPES:
+        if denial is not None or steps is _UP_TO_SCOPES:
             return denial
 
         planner = self._find_planner(catalog)
@@ -227,7 +231,9 @@ class Pipeline:
         if _has_passed(deadline):
             # Nobody waits for the answer any more: what is refused is not charged.
             return _UNAVAILABLE
-        charges = [one.charge if charge else replace(one.charge, cost=0) for one in planned]
+        charges = [one.charge for one in planned]
+        if not charge:
+            charges = [replace(one, cost=0) for one in charges]
         taking = await self._counters.take(charges, deadline=deadline)
         if not charge:
             taking = _judge_peek(planned, taking)

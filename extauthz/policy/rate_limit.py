@@ -52,6 +52,10 @@ MAX_USAGE_BYTES: Final = 10**12
 
 _ALWAYS: Final = (0, 1 << 62)
 
+# Here, as a look into an enum takes 40 ns more than one into a module.
+_NONE: Final = SecurityScheme.NONE
+_BYTES: Final = QuotaUnit.BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
@@ -143,9 +147,7 @@ class RateLimitPlanner:
         limits = plan.limits
         if cost is not None and cost != route.resource.cost:
             limits = tuple(take_instead(planned, cost) for planned in limits)
-        if self._custom or (
-            identity.scheme is SecurityScheme.NONE and self._client_tier is not None
-        ):
+        if self._custom or (identity.scheme is _NONE and self._client_tier is not None):
             if cost is None:
                 cost = route.resource.cost
             limits += self._plan_for_request(route, identity, request, client_address, now_us, cost)
@@ -189,7 +191,7 @@ class RateLimitPlanner:
         return tuple(
             replace(one, charge=replace(one.charge, cost=size, enforced=False))
             for one in planned
-            if one.limit.quota_unit is QuotaUnit.BYTES
+            if one.limit.quota_unit is _BYTES
         )
 
     def _find_plan_of_groups(
@@ -289,7 +291,7 @@ class RateLimitPlanner:
                 # Two custom limits may count the same thing by the same rule.
                 subject = f"{{k{write_parts(custom.name)}{subject}}}"
                 add(LimitLevel.CUSTOM, custom.tier, subject, custom.name)
-        if identity.scheme is SecurityScheme.NONE and self._client_tier is not None:
+        if identity.scheme is _NONE and self._client_tier is not None:
             subject = f"{{c{write_parts(write_client(client_address))}}}"
             add(LimitLevel.CLIENT, self._client_tier, subject)
         return tuple(limits)
@@ -339,7 +341,7 @@ def judge(
         enforced = asked.charge.enforced
         if enforced and reading.exceeded:
             is_refused_by_store = True
-        if not reading.remaining and asked.limit.quota_unit is QuotaUnit.BYTES:
+        if not reading.remaining and asked.limit.quota_unit is _BYTES:
             # Something is left at the reset at the latest; a sliding window cannot tell when.
             reading = replace(reading, exceeded=True, retry_after_us=reading.reset_us)
         statuses.append(LimitStatus(asked.level, asked.name, asked.limit, reading, enforced))

@@ -14,10 +14,10 @@ def check_scopes(resource: Resource, identity: Identity) -> Denial | None:
     credential that has none of its kind, like an API key without a list of its own, is bound
     by subscription alone.
     """
-    if not resource.scopes or identity.scopes is None:
+    asked, granted = resource.scopes, identity.scopes
+    if not asked or granted is None:
         return None
-    check = all if resource.all_scopes else any
-    if check(scope in identity.scopes for scope in resource.scopes):
+    if granted.issuperset(asked) if resource.all_scopes else not granted.isdisjoint(asked):
         return None
     return Denial(
         reason=Reason.INSUFFICIENT_SCOPE,

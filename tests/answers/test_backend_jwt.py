@@ -26,7 +26,7 @@ from extauthz.answers.backend_jwt import (
     read_private_key,
     write_wso2_claims,
 )
-from extauthz.answers.upstream import UpstreamStyle, write_upstream_changes
+from extauthz.answers.upstream import UpstreamStyle, find_header_basis, write_upstream_changes
 from extauthz.envoy.authorization import AnswerStyle, AuthorizationService
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from extauthz.errors import ConfigError
@@ -320,6 +320,10 @@ def test_stays_when_a_credential_is_taken_out_of_a_header_of_that_name() -> None
     request = a_request(headers={HEADER: "the client's token"})
     changes = write_upstream_changes(an_allow(credential_places=(place,)), request, a_style())
     assert HEADER in dict(changes.set_headers) and HEADER not in changes.remove_headers
+
+
+def test_is_written_for_each_request() -> None:
+    assert find_header_basis(an_allow(), a_request(), a_style()) is None
 
 
 def test_without_a_signer_the_header_is_nobodys() -> None:

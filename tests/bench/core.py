@@ -26,6 +26,7 @@ from extauthz.clock import SystemClock
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.envoy.authorization import AnswerStyle, AuthorizationService
 from extauthz.envoy.check_request import read_check_request
+from extauthz.envoy.check_response import write_allow
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, Peer
 from extauthz.model.catalog import (
     Api,
@@ -64,15 +65,18 @@ class Row:
     budget_us: int | None = None
 
 
-def make_catalog(apis: int, private_key: rsa.RSAPrivateKey) -> Catalog:
-    """So many APIs with 20 resources each; one application is subscribed to all of them."""
+def make_catalog(apis: int, private_key: rsa.RSAPrivateKey, *, requests: int = 2**40) -> Catalog:
+    """So many APIs with 20 resources each; one application is subscribed to all of them.
+
+    requests: how many its tier allows in a minute, on each API.
+    """
     pem = private_key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     mobile = Application(name="mobile", owner="alice")
     tier = a_tier(
         "Gold",
-        a_limit(2**40, algorithm=Algorithm.SLIDING_WINDOW),
+        a_limit(requests, algorithm=Algorithm.SLIDING_WINDOW),
         burst=a_limit(10**7, per_s=1, algorithm=Algorithm.BURST),
     )
     made = [
@@ -192,6 +196,7 @@ async def _measure() -> list[Row]:
     async with httpx.AsyncClient() as http:
         few = _Bench(make_catalog(10, private_key), http)
         many = _Bench(make_catalog(10_000, private_key), http)
+        spent = _Bench(make_catalog(10, private_key, requests=1), http)
 
         def deciding(
             bench: _Bench, credential: tuple[str, str], apis: int
@@ -210,6 +215,12 @@ async def _measure() -> list[Row]:
 
         check_request = make_check_request("/api3/1.0.0/things7/4711", bearer)
         neutral = read_check_request(check_request)
+        writing = [await few.pipeline.decide(neutral) for _ in range(100)]
+
+        async def null(times: int) -> None:
+            for _ in range(times):
+                CheckRequest.FromString(check_request)
+                write_allow()
 
         async def decode(times: int) -> None:
             for _ in range(times):
@@ -219,6 +230,10 @@ async def _measure() -> list[Row]:
             for _ in range(times):
                 await few.pipeline.decide(neutral)
 
+        async def write_only(times: int) -> None:
+            for turn in range(times):
+                few.service.write(writing[turn % len(writing)], neutral)
+
         variants: dict[str, tuple[Callable[[int], Coroutine[Any, Any, object]], int | None]] = {
             "cached JWT, 10 APIs": (deciding(few, bearer, 10), BUDGET_US),
             "cached JWT, 10,000 APIs": (deciding(many, bearer, 10_000), BUDGET_US),
@@ -226,6 +241,10 @@ async def _measure() -> list[Row]:
             "API key, 10,000 APIs": (deciding(many, key, 10_000), BUDGET_US),
             "of it: reading the request": (decode, None),
             "of it: deciding (cached JWT)": (decide_only, None),
+            "of it: writing the answer": (write_only, None),
+            "denied: no credential": (deciding(few, ("x-no-key", API_KEY), 10), None),
+            "denied: rate limited": (deciding(spent, key, 10), None),
+            "null: protobuf's parser, an empty allow": (null, None),
         }
         cpu: dict[str, list[float]] = {name: [] for name in variants}
         wall: dict[str, list[float]] = {name: [] for name in variants}

@@ -266,13 +266,22 @@ async def test_an_application_whose_name_breaks_a_header_is_denied(
     assert "evil" not in str(answer)
 
 
-async def test_a_user_whose_name_breaks_a_header_is_denied(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_user_whose_name_breaks_a_header_is_denied_before_anything_is_charged() -> None:
     response = await ask(a_service(), with_token(sub="eve\r\nx-extauthz-user: admin"))
     assert denied(response).status is not None
+    assert metadata(response)["reason"] == "invalid_credentials"
+
+
+async def test_an_identity_that_no_header_can_hold_is_denied(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A denial and no failed call: an operator may let those pass."""
+    service = a_service(upstream=UpstreamStyle(identity_headers={IdentityFact.SCOPES: "x-scopes"}))
+    scopes = " ".join(mark * 1000 for mark in "abcdefghi")
+    response = await ask(service, with_token(scope=scopes))
+    assert denied(response).status is not None
     assert metadata(response)["reason"] == "unavailable"
-    assert "x-extauthz-user" in caplog.text and "admin" not in caplog.text
+    assert "x-scopes" in caplog.text and "aaaa" not in caplog.text
 
 
 async def test_a_query_that_cannot_be_sent_on_is_denied() -> None:

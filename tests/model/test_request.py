@@ -42,7 +42,7 @@ def test_absent_and_empty_fields_differ() -> None:
 
 
 def test_takes_a_lower_case_dict_over_as_it_is() -> None:
-    headers = Headers.of_lower_case({"accept": "a", "host": "b"})
+    headers = Headers.of_dict({"accept": "a", "host": "b"})
     assert (headers.get("accept"), headers.get_all("host")) == ("a", ("b",))
 
 

@@ -207,6 +207,18 @@ async def test_an_api_key_stands_for_an_application() -> None:
     assert (identity.scopes, identity.key_type) == (frozenset({"a"}), KeyType.SANDBOX)
 
 
+async def test_a_known_key_speaks_for_whom_the_catalog_says_now() -> None:
+    deciding = Deciding(a_catalog_for(api_keys=[a_key()]))
+    assert await identity_of(deciding, keyed()) is await identity_of(deciding, keyed())
+
+    deciding.catalog = a_catalog_for(api_keys=[a_key(key_type=KeyType.SANDBOX)])
+    assert (await identity_of(deciding, keyed())).key_type is KeyType.SANDBOX
+    assert (await identity_of(deciding, keyed())).key_type is KeyType.SANDBOX
+
+    deciding.catalog = a_catalog_for(api_keys=[])
+    assert await who(deciding, keyed()) == "invalid_credentials"
+
+
 @pytest.mark.parametrize("key", ["unknown", API_KEY.upper(), API_KEY + "x", sha256(API_KEY).hex()])
 async def test_an_unknown_key_is_invalid(key: str) -> None:
     assert await who(Deciding(a_catalog_for()), keyed(key)) == "invalid_credentials"

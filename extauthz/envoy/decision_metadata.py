@@ -1,0 +1,78 @@
+"""Describes a decision for access logs: the namespace ``envoy.filters.http.ext_authz``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from extauthz.envoy.check_response import MetadataValue, write_entry, write_metadata
+from extauthz.envoy.protobuf_fields import WrittenParts
+from extauthz.model.decision import Allow, Decision, Deny
+
+_ALLOWED: Final = "allowed"
+_LASTING: Final = WrittenParts()
+"""Written by `_write_lasting`, under its arguments: 8 µs less for each decision."""
+
+
+def write_decision_metadata(decision: Decision) -> bytes:
+    """What can be read of a decision, as a serialised google.protobuf.Struct."""
+    identity, route, limits = decision.identity, decision.route, decision.limits
+    api = None if route is None else route.api
+    lasting = (
+        _ALLOWED if isinstance(decision, Allow) else decision.reason.value,
+        None if api is None else api.name,
+        None if api is None else api.version,
+        None if route is None else route.resource.template,
+        None if identity.application is None else identity.application.name,
+        identity.consumer_key,
+        identity.user,
+        decision.tier,
+        *[status.name for status in limits],
+    )
+    written = _LASTING.get(lasting)
+    if written is None:
+        written = _LASTING.keep(lasting, _write_lasting(*lasting))
+    # A Struct is a map, and so its parts may stand one behind the other.
+    written += write_entry("decision_id", decision.id)
+    if limits:
+        remaining, shadowed = [], []
+        for status in limits:
+            reading = status.reading
+            remaining.append(reading.remaining)
+            if reading.exceeded and not status.enforced:
+                shadowed.append(status.name)
+        written += write_entry("remaining", min(remaining))
+        if shadowed:
+            written += write_entry("exceeded_unenforced", shadowed)
+    if isinstance(decision, Deny) and decision.denial.level is not None:
+        written += write_entry("level", decision.denial.level.value)
+    return written
+
+
+def _write_lasting(
+    reason: str | None,
+    api: str | None,
+    version: str | None,
+    resource: str | None,
+    application: str | None,
+    consumer_key: str | None,
+    user: str | None,
+    tier: str | None,
+    *limits: str | None,
+) -> bytes:
+    """What is the same for all of a caller's requests to a resource."""
+    fields: dict[str, MetadataValue] = {
+        "reason": reason,
+        "api": api,
+        "version": version,
+        "resource": resource,
+        "application": application,
+    }
+    fields = {name: value for name, value in fields.items() if value is not None}
+    fields |= {
+        name: value
+        for name, value in (("consumer_key", consumer_key), ("user", user), ("tier", tier))
+        if value
+    }
+    if limits:
+        fields["limits"] = limits
+    return write_metadata(fields)
