@@ -28,6 +28,7 @@ from extauthz.policy.credentials import (
 from extauthz.policy.failed_attempts import FailedAttempts
 from extauthz.policy.recently_used import RecentlyUsed
 from extauthz.policy.revocations import Revocations
+from extauthz.policy.tokens import looks_like_jwt
 from extauthz.policy.xfcc import read_xfcc
 from extauthz.ports import Clock, Deadline, KeySource, TokenIntrospector
 
@@ -233,11 +234,13 @@ class Authenticator:
         if known is not None:
             return known
         refused = await self._failed_attempts.check(client_address, deadline)
-        if refused is not None:
+        # Nobody guesses a signature: behind a shared address a good token still gets through.
+        if refused is not None and not looks_like_jwt(credential.secret.reveal()):
             return refused
         outcome = await self._tokens.verify(credential.secret, security, catalog, deadline)
         if isinstance(outcome, Denial) and outcome.reason in _GUESSES:
             await self._failed_attempts.record(client_address, deadline)
+            return refused or outcome
         return outcome
 
 

@@ -1,8 +1,8 @@
 """Makes guessing cost the guesser: invalid credentials are limited for each client address.
 
 An address that has tried too many is refused without a look at what it sends. Credentials
-that were good a moment ago are not affected, so one bad neighbour behind a shared address does
-not lock the others out.
+that were good a moment ago are not affected, nor are JWTs with a good signature, so one bad
+neighbour behind a shared address does not lock all the others out.
 """
 
 from __future__ import annotations

@@ -327,10 +327,21 @@ async def test_a_key_of_any_characters_is_just_unknown() -> None:
 # Guessing
 
 
-@pytest.mark.parametrize(
-    "guess", [keyed("guess"), bearer("guess"), bearer(a_jwt(key=rsa_key("another")))]
-)
-@pytest.mark.parametrize("good", [keyed(), bearer(a_jwt()), bearer("opaque")])
+GUESSES = [keyed("guess"), bearer("guess"), bearer(a_jwt(key=rsa_key("another")))]
+
+
+@pytest.mark.parametrize("guess", GUESSES)
+async def test_a_good_signature_is_no_guess(guess: ApiRequest) -> None:
+    """Behind a shared address, one bad neighbour must not lock everybody out."""
+    deciding = knowing(Deciding(a_catalog_for(), failure_limit=TWO_FAILURES))
+    for _ in range(3):
+        await identify(deciding, guess)
+    assert await who(deciding, bearer(a_jwt())) == "jwt:mobile"
+    assert await who(deciding, guess) == "rate_limited"
+
+
+@pytest.mark.parametrize("guess", GUESSES)
+@pytest.mark.parametrize("good", [keyed(), bearer("opaque")])
 async def test_who_guesses_too_often_is_not_looked_at_any_more(
     guess: ApiRequest, good: ApiRequest
 ) -> None:
