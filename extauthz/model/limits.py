@@ -21,7 +21,8 @@ class Algorithm(Enum):
     """How a limit counts. The value is the word used in a catalog."""
 
     SLIDING_WINDOW = "sliding_window"
-    """At most N in any window: two buckets, the older one weighted by how much of it still counts."""
+    """At most N by an estimate of any window: two buckets, the older one weighted by how much of it
+    still counts."""
     FIXED_WINDOW = "fixed_window"
     """At most N in each window aligned to the Unix epoch."""
     CALENDAR = "calendar"

