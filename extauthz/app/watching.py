@@ -61,6 +61,16 @@ def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
             "Calls of the counter store that went unanswered.",
             lambda: shared.state.failures,
         )
+        metrics.count(
+            names.COUNTERS_CHARGED_BACK,
+            "Costs that were charged at the store after an outage.",
+            lambda: shared.state.charged_back,
+        )
+        metrics.count(
+            names.COUNTERS_GIVEN_UP,
+            "Costs that were never charged at the store, or are not known to have been.",
+            lambda: shared.state.given_up,
+        )
         metrics.gauge(
             names.COUNTERS_OWED,
             "Counters that still have to be charged at the store.",

@@ -108,6 +108,7 @@ class Lane:
         self._working: set[asyncio.Task[None]] = set()
         self._pause_s = 0.0
         self._paused_until_us = 0
+        self._last_failure = "the connection was lost"
         self._is_closed = False
 
     @property
@@ -129,7 +130,8 @@ class Lane:
             )
         if self._pause_s and self._monotonic_us() < self._paused_until_us:
             raise CounterStoreError(
-                f"Redis at {self.name} could not be reached; it is tried again shortly"
+                f"Redis at {self.name} could not be reached ({self._last_failure}); "
+                "it is tried again shortly"
             )
         self._waiting.append(order)
         if self._idle:
@@ -190,6 +192,7 @@ class Lane:
                 connection = await self._connect_now()
         except (RedisError, OSError) as exc:
             self._pause()
+            self._last_failure = _describe(exc)
             if not any(c is not None and c.is_connected for c in self._connections):
                 self._fail_waiting(f"Redis at {self.name} cannot be reached: {_describe(exc)}", exc)
             return None
