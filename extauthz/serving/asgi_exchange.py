@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from extauthz.ports import Deadline
@@ -234,6 +234,10 @@ class Exchange:
         if not self._ended:
             return False
         self._task.uncancel()
+        with suppress(asyncio.CancelledError):
+            # A task that cancelled itself has not been told yet, and `uncancel` takes that back
+            # from Python 3.13 on only.
+            await asyncio.sleep(0)
         if self._status is not None:
             await self.fail(self._status)
         return True

@@ -35,7 +35,12 @@ from extauthz.serving.envoy_admin import EnvoyAdmin
 from extauthz.serving.envoy_bootstrap import write_bootstrap, write_secrets
 from extauthz.serving.envoy_log import EnvoyLog
 from extauthz.serving.limits import HostLimits
-from extauthz.serving.listen import ListenAddress, ListenError, remove_stale_socket
+from extauthz.serving.listen import (
+    ListenAddress,
+    ListenError,
+    remove_sockets,
+    remove_stale_socket,
+)
 from extauthz.serving.tls import TlsFiles, TlsMaterial, TlsReloader
 
 TLS_LOOK_S: Final = 1.0
@@ -246,9 +251,7 @@ class EnvoyHost:
             await self._envoy_log.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-        for address in self._addresses:
-            if address.path:
-                Path(address.path).unlink(missing_ok=True)
+        remove_sockets(self._addresses)
 
 
 async def _resolve(address: ListenAddress) -> ListenAddress:
@@ -260,7 +263,7 @@ async def _resolve(address: ListenAddress) -> ListenAddress:
         found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError as exc:
         raise ListenError(f"{address}: the host cannot be resolved ({exc.strerror})") from exc
-    return replace(address, host=found[0][4][0])
+    return replace(address, host=str(found[0][4][0]))
 
 
 def _read_environment() -> Mapping[str, str]:

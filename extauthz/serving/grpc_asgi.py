@@ -19,6 +19,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Final, TypeAlias, assert_never
 
 from extauthz.ports import NO_DEADLINE, Deadline
@@ -91,7 +92,7 @@ class GrpcApp:
         except asyncio.CancelledError:
             if not await exchange.was_ended():
                 raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - the caller must not be left waiting
             _log.exception("%s: the call could not be carried", scope["path"])
             await exchange.fail(RpcFailure(RpcCode.INTERNAL, "the call could not be carried"))
         finally:
@@ -112,8 +113,8 @@ class GrpcApp:
                 message = await exchange.read_only_message(call.deadline, self._arrive_within_s)
                 await exchange.answer(await self._door.answer_unary(method, message, call))
             case ClientStreamMethod():
-                messages = exchange.read_messages(call.deadline)
-                answer = await self._door.answer_client_stream(method, messages, call)
+                async with aclosing(exchange.read_messages(call.deadline)) as messages:
+                    answer = await self._door.answer_client_stream(method, messages, call)
                 await exchange.answer(answer)
             case ServerStreamMethod():
                 message = await exchange.read_only_message(call.deadline, self._arrive_within_s)

@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
 import grpc
@@ -21,7 +20,12 @@ from extauthz.errors import ExtauthzError
 from extauthz.ports import NO_DEADLINE, Deadline
 from extauthz.serving.door import Door
 from extauthz.serving.limits import HostLimits
-from extauthz.serving.listen import ListenAddress, ListenError, remove_stale_socket
+from extauthz.serving.listen import (
+    ListenAddress,
+    ListenError,
+    remove_sockets,
+    remove_stale_socket,
+)
 from extauthz.serving.methods import (
     Call,
     ClientStreamMethod,
@@ -78,7 +82,7 @@ class GrpcioHost:
             for address in self._listen:
                 bound = (*bound, self._bind(server, address))
         except ExtauthzError:
-            _remove_sockets(bound)
+            remove_sockets(bound)
             raise
         await server.start()
         self._server = server
@@ -86,12 +90,17 @@ class GrpcioHost:
         for address in bound:
             _log.info("listening on %s%s", address, " with TLS" if self._tls else "")
 
+    async def wait_ended(self) -> None:
+        """Waits until it serves no more."""
+        if self._server is not None:
+            await self._server.wait_for_termination()
+
     async def stop(self, grace_s: float) -> None:
         """Drains the door, takes no new calls, and cancels what is left after the grace."""
         self._door.drain()
         if self._server is not None:
             await self._server.stop(grace_s)
-            _remove_sockets(self._addresses)
+            remove_sockets(self._addresses)
 
     def _bind(self, server: grpc.aio.Server, address: ListenAddress) -> ListenAddress:
         # One reloader a listener: each must be told of a change itself.
@@ -238,9 +247,3 @@ def _socket_mode(mode: int | None) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-def _remove_sockets(addresses: Sequence[ListenAddress]) -> None:
-    for address in addresses:
-        if address.path:
-            Path(address.path).unlink(missing_ok=True)
