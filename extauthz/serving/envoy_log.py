@@ -1,8 +1,9 @@
 """Envoy's own log, taken through a pipe and given on to this process's log.
 
 Envoy writes to a file that is named on its command line; the name is that of the pipe. Errors
-are given on as errors. Warnings are meant for those who wrote the configuration, and are given
-on as debug messages.
+are given on as errors, but not while Envoy starts: then they are the reason of a failure, which
+says the first of them. Warnings are meant for those who wrote Envoy's configuration, and are
+given on as debug messages.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ import asyncio
 import logging
 import os
 import re
-from collections import deque
 from typing import Final
 
 _LEVELS: Final = {"critical": logging.ERROR, "error": logging.ERROR}
 _LINE: Final = re.compile(r"(critical|error|warning|info|debug|trace)\|(.*)")
-_MOST_LINES: Final = 20
 _log = logging.getLogger("extauthz.envoy")
 
 
@@ -25,7 +24,9 @@ class EnvoyLog:
 
     def __init__(self) -> None:
         self._read_end, self.descriptor = os.pipe()
-        self._errors: deque[str] = deque(maxlen=_MOST_LINES)
+        self._first_error: list[str] = []
+        self._is_in_first_error = False
+        self.is_starting = True
         self._reading: asyncio.Task[None] | None = None
         self._transport: asyncio.ReadTransport | None = None
 
@@ -35,20 +36,25 @@ class EnvoyLog:
         path = f"/proc/self/fd/{self.descriptor}"
         return "--log-path", path, "--log-level", "warning", "--log-format", "%l|%v"
 
-    async def start(self) -> None:
-        """Reads until Envoy has ended. To be called once it has its end of the pipe."""
+    def leave_to_envoy(self) -> None:
+        """Closes Envoy's end here. To be called once Envoy runs, or will not."""
         os.close(self.descriptor)
+
+    async def start(self) -> None:
+        """Reads until everybody has closed the other end."""
         reader = asyncio.StreamReader()
         self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._read_end, "rb")
         )
         self._reading = asyncio.create_task(self._read(reader))
 
-    async def read_last_error(self) -> str:
-        """The last error that Envoy wrote before it ended."""
+    async def find_first_error(self) -> str | None:
+        """The first error of a start that failed. To be called once Envoy has ended."""
         if self._reading is not None:
             await self._reading
-        return self._errors[-1] if self._errors else "nothing"
+        # An error of several lines, as with a traceback, has its reason in the last.
+        ends = dict.fromkeys((*self._first_error[:1], *self._first_error[-1:]))
+        return ": ".join(ends) or None
 
     async def close(self) -> None:
         """Reads what is left, and closes the pipe. To be called once Envoy has ended."""
@@ -59,9 +65,15 @@ class EnvoyLog:
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         async for raw in reader:
-            line = _LINE.match(raw.decode(errors="replace").rstrip())
-            level = logging.DEBUG if line is None else _LEVELS.get(line[1], logging.DEBUG)
-            text = raw.decode(errors="replace").rstrip() if line is None else line[2]
-            if level == logging.ERROR:
-                self._errors.append(text)
+            text = raw.decode(errors="replace").rstrip()
+            level = logging.DEBUG
+            line = _LINE.match(text)
+            if line is not None:
+                level, text = _LEVELS.get(line[1], logging.DEBUG), line[2]
+            if self.is_starting:
+                if line is not None:
+                    self._is_in_first_error = level == logging.ERROR and not self._first_error
+                if self._is_in_first_error and text:
+                    self._first_error.append(text)
+                level = logging.DEBUG
             _log.log(level, "%s", text)
