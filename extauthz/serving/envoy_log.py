@@ -3,7 +3,8 @@
 Envoy writes to a file that is named on its command line; the name is that of the pipe. Errors
 are given on as errors, but not while Envoy starts: then they are the reason of a failure, which
 says the first of them. Warnings are meant for those who wrote Envoy's configuration, and are
-given on as debug messages.
+given on as debug messages. What else comes, on its standard error, is given on as it is: a
+warning, because nobody expects it.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class EnvoyLog:
     async def _read(self, reader: asyncio.StreamReader) -> None:
         async for raw in reader:
             text = raw.decode(errors="replace").rstrip()
-            level = logging.DEBUG
+            level = logging.WARNING
             line = _LINE.match(text)
             if line is not None:
                 level, text = _LEVELS.get(line[1], logging.DEBUG), line[2]
