@@ -74,7 +74,8 @@ def write_bootstrap(
                     # Envoy turns it on by default, and a second process would silently take
                     # half the calls.
                     "enable_reuse_port": limits.reuse_port,
-                    # What was read and not yet taken: above it, Envoy refuses the call.
+                    # What was read and not yet taken. A stream's window is smaller, so that
+                    # its caller waits before Envoy would have to refuse it.
                     "per_connection_buffer_limit_bytes": limits.max_receive_bytes + _MIB,
                     "filter_chains": [chain],
                 }

@@ -393,6 +393,26 @@ async def test_a_caller_that_leaves_a_client_stream_ends_it(serve: Serve, connec
     await caller.ask("Await", "join ended")
 
 
+async def test_a_stream_that_is_sent_faster_than_it_is_read_waits_at_the_caller(
+    serve: Serve, connect: Connect
+) -> None:
+    caller = connect(await serve())
+    call: grpc.aio.StreamUnaryCall[bytes, bytes]
+    call = caller.channel.stream_unary(path_of("JoinLate"))(timeout=PATIENCE_S)
+
+    async def write() -> None:
+        for _ in range(200):
+            await call.write(b"x" * 100_000)
+        await call.done_writing()
+
+    writing = asyncio.create_task(write())
+    await caller.ask("Await", "entered late")
+    assert await caller.ask("Echo", "a") == "a"
+    await caller.ask("Set", "release late")
+    await writing
+    assert await call == b"20000000"
+
+
 # Stopping
 
 
