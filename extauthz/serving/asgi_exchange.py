@@ -51,6 +51,7 @@ class Exchange:
         "_started",
         "_status",
         "_task",
+        "_ticked",
         "_timer",
         "_watch",
     )
@@ -78,6 +79,7 @@ class Exchange:
         self._ended = False
         self._status: RpcFailure | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._ticked = False
         self._watch: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._pending: asyncio.Future[dict[str, Any]] | None = None
@@ -102,6 +104,11 @@ class Exchange:
             event = await self._receive()
             if self._ended or event["type"] == "http.disconnect":
                 raise CallerGone
+            if message is None and not event.get("more_body", False) and not frames.has_rest:
+                # As almost always: everything in one event.
+                message = frames.find_only_message(event["body"])
+                if message is not None:
+                    break
             frames.feed(event["body"])
             if message is None:
                 message = frames.find_message()
@@ -252,12 +259,15 @@ class Exchange:
 
     def _end_request(self) -> None:
         self._request_ended = True
-        if self._timer is None or self._timer.when() > self._loop.time() + LOOK_S:
+        if self._ticked:
             self._set_timer(LOOK_S)
 
     def _start_timer(self, deadline: Deadline) -> None:
         self._deadline_s = deadline.monotonic_s
-        self._set_timer(LOOK_S)
+        wait_s = LOOK_S
+        if self._deadline_s is not None:
+            wait_s = max(min(wait_s, self._deadline_s - time.monotonic()), 0.001)
+        self._timer = self._loop.call_later(wait_s, self._tick)
 
     def _set_timer(self, at_most_s: float | None) -> None:
         """The timer for whatever comes first; None is there to say that nothing else waits."""
@@ -273,6 +283,7 @@ class Exchange:
 
     def _tick(self) -> None:
         self._timer = None
+        self._ticked = True
         now_s = time.monotonic()
         if self._deadline_s is not None and now_s >= self._deadline_s:
             self.end(_LATE)

@@ -28,7 +28,10 @@ _PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 def is_grpc(content_type: bytes) -> bool:
     """Whether the content type is gRPC's, with messages that are protobuf or do not say."""
-    return content_type.partition(b";")[0].strip().lower() in _CONTENT_TYPES
+    return (
+        content_type in _CONTENT_TYPES
+        or content_type.partition(b";")[0].strip().lower() in _CONTENT_TYPES
+    )
 
 
 def read_timeout_s(value: bytes) -> float:
@@ -103,6 +106,15 @@ class FrameReader:
     def feed(self, chunk: bytes) -> None:
         """Takes what arrived."""
         self._held += chunk
+
+    def find_only_message(self, chunk: bytes) -> bytes | None:
+        """The message when the chunk is one good frame and nothing else; it is not held."""
+        length = len(chunk) - _PREFIX_BYTES
+        if 0 <= length <= self._max_message_bytes and chunk.startswith(
+            b"\0" + length.to_bytes(4, "big")
+        ):
+            return chunk[_PREFIX_BYTES:]
+        return None
 
     def find_message(self) -> bytes | None:
         """The next whole message; None when more has to arrive first.

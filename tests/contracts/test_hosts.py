@@ -91,8 +91,8 @@ class Caller:
         )
         return method(text.encode(), timeout=PATIENCE_S)
 
-    def join(self) -> grpc.aio.StreamUnaryCall[bytes, bytes]:
-        return self.channel.stream_unary(path_of("Join"))(timeout=PATIENCE_S)
+    def join(self, name: str = "Join") -> grpc.aio.StreamUnaryCall[bytes, bytes]:
+        return self.channel.stream_unary(path_of(name))(timeout=PATIENCE_S)
 
     async def check_health(self, service: str = "") -> HealthCheckResponse.ServingStatus:
         answer: HealthCheckResponse = await self.channel.unary_unary(
@@ -397,8 +397,7 @@ async def test_a_stream_that_is_sent_faster_than_it_is_read_waits_at_the_caller(
     serve: Serve, connect: Connect
 ) -> None:
     caller = connect(await serve())
-    call: grpc.aio.StreamUnaryCall[bytes, bytes]
-    call = caller.channel.stream_unary(path_of("JoinLate"))(timeout=PATIENCE_S)
+    call = caller.join("JoinLate")
 
     async def write() -> None:
         for _ in range(200):
