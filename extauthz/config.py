@@ -43,10 +43,6 @@ _NOT_IN_THIS_RELEASE: Final[tuple[tuple[str, ...], ...]] = (
     ("telemetry",),
     ("analytics",),
 )
-_CHOICES_NOT_IN_THIS_RELEASE: Final[Mapping[tuple[str, ...], Mapping[str, str]]] = {
-    ("server", "host"): {"envoy": "grpcio"},
-}
-"""For each choice of a later release, what to write now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +139,6 @@ def _take_out_later_keys(tree: dict[str, Any]) -> Iterator[Fault]:
         section = _section(tree, path)
         if section is not None and section.pop(path[-1], None) is not None:
             yield Fault(path=path, message="is not part of this release; remove it")
-    for path, choices in _CHOICES_NOT_IN_THIS_RELEASE.items():
-        section = _section(tree, path)
-        chosen = None if section is None else section.get(path[-1])
-        if section is not None and isinstance(chosen, str) and chosen in choices:
-            del section[path[-1]]
-            message = f"{chosen} is not part of this release; write {choices[chosen]}"
-            yield Fault(path=path, message=message)
 
 
 def _section(tree: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any] | None:

@@ -250,7 +250,6 @@ def test_authorization_is_free_when_no_credential_stands_there(tmp_path: Path) -
     [
         {"listen": {"mixer": "0.0.0.0:44225"}},
         {"listen": {"http": "0.0.0.0:9002"}},
-        {"server": {"host": "envoy"}},
         {"server": {"workers": "2"}},
         {"catalog": {"files": ["a"], "wso2": {"url": "https://apim.example"}}},
         {"telemetry": {"otlp": {"endpoint": "http://127.0.0.1:4317"}}},

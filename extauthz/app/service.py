@@ -1,12 +1,11 @@
-"""The life of a service: start, reload on SIGHUP, stop on SIGTERM or SIGINT."""
+"""A service: all that stands behind its door, wherever the door is opened."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from extauthz.app.answers import read_answer_style
 from extauthz.app.core import Core, open_core, read_authentication_rules
@@ -15,18 +14,14 @@ from extauthz.app.watching import list_ready_checks, make_metrics
 from extauthz.clock import SystemClock
 from extauthz.envoy.authorization import SERVICE, AuthorizationService
 from extauthz.errors import ConfigError, Problem
-from extauthz.model.limits import US_PER_S
 from extauthz.serving.admin import AdminListener
 from extauthz.serving.door import Door
-from extauthz.serving.grpcio_host import GrpcioHost, HostLimits
 from extauthz.serving.health import HealthState, HealthStatus
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.load import Load
 from extauthz.serving.tls import TlsFiles, read_tls_files
 from extauthz.settings import Settings
 from extauthz.telemetry.metrics import CONTENT_TYPE, DecisionCounts
-
-_log = logging.getLogger(__name__)
 
 
 def list_file_problems(settings: Settings) -> list[Problem]:
@@ -35,7 +30,7 @@ def list_file_problems(settings: Settings) -> list[Problem]:
         lambda: read_authentication_rules(settings),
         lambda: read_answer_style(settings.responses, SystemClock()),
         lambda: check_counting(settings.counters),
-        lambda: None if (tls := _read_tls(settings)) is None else read_tls_files(tls),
+        lambda: None if (tls := read_tls(settings)) is None else read_tls_files(tls),
     )
     problems: list[Problem] = []
     for check in checks:
@@ -46,18 +41,25 @@ def list_file_problems(settings: Settings) -> list[Problem]:
     return problems
 
 
-async def serve(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT; SIGHUP reads the catalog again.
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A door with what stands behind it, and the words that steer it.
 
-    At the first signal health says NOT_SERVING, and calls are still answered for `drain_delay`,
-    which a second signal ends. Then the listeners close, and calls in flight have `grace`.
+    The words are ``serve`` and ``refuse``, for what health says, and ``reload``.
+    """
+
+    door: Door
+    words: Mapping[str, Callable[[], None]]
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncIterator[Service]:
+    """Opens all that decides, and the admin listener; health says NOT_SERVING until told.
 
     Raises:
         ConfigError, CatalogError, ListenError: it cannot start, and why.
     """
     server = settings.server
-    stop = _Stop()
-    loop = asyncio.get_running_loop()
     decisions = DecisionCounts()
     async with open_core(settings, (decisions,)) as core:
         authorization = AuthorizationService(
@@ -71,39 +73,26 @@ async def serve(settings: Settings) -> None:
             health=health,
             load=Load(max_in_flight=server.max_in_flight, max_streams=server.max_streams),
         )
-        host = GrpcioHost(
-            door,
-            (read_listen_address(settings.listen.grpc),),
-            tls=_read_tls(settings),
-            limits=HostLimits(max_connection_age_s=server.max_connection_age / US_PER_S),
-        )
-        async with _running_admin(settings, core, door, decisions):
-            await probe_counting(core.counting)
-            await host.start()
-            reloads: set[asyncio.Task[object]] = set()
+        await probe_counting(core.counting)
+        tasks: set[asyncio.Task[object]] = {asyncio.create_task(core.refresher.run())}
 
-            def reload() -> None:
-                task = asyncio.create_task(core.refresher.reload())
-                reloads.add(task)
-                task.add_done_callback(reloads.discard)
+        def reload() -> None:
+            task = asyncio.create_task(core.refresher.reload())
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stop.ask)
-            loop.add_signal_handler(signal.SIGHUP, reload)
-            watching = asyncio.create_task(core.refresher.run())
-            health.set_all(HealthStatus.SERVING)
-            _log.info("serving on %s", ", ".join(map(str, host.addresses)))
-            try:
-                await stop.asked.wait()
-                _log.info("stopping")
-                health.set_all(HealthStatus.NOT_SERVING)
-                await stop.wait_for_hurry(server.drain_delay / US_PER_S)
-            finally:
-                await host.stop(server.grace / US_PER_S)
-                for task in (watching, *reloads):
-                    task.cancel()
-                await asyncio.gather(watching, *reloads, return_exceptions=True)
-    _log.info("stopped")
+        words = {
+            "serve": lambda: health.set_all(HealthStatus.SERVING),
+            "refuse": lambda: health.set_all(HealthStatus.NOT_SERVING),
+            "reload": reload,
+        }
+        try:
+            async with _running_admin(settings, core, door, decisions):
+                yield Service(door, words)
+        finally:
+            for task in tuple(tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -128,25 +117,8 @@ async def _running_admin(
         metrics.close()
 
 
-class _Stop:
-    """What the signals said: the first asks for a stop, the second to hurry."""
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self._hurry = asyncio.Event()
-
-    def ask(self) -> None:
-        if self.asked.is_set():
-            self._hurry.set()
-        self.asked.set()
-
-    async def wait_for_hurry(self, at_most_s: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(at_most_s):
-                await self._hurry.wait()
-
-
-def _read_tls(settings: Settings) -> TlsFiles | None:
+def read_tls(settings: Settings) -> TlsFiles | None:
+    """The files of the door's certificates, or None when it speaks plain text."""
     tls = settings.server.tls
     if tls is None:
         return None

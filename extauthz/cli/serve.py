@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import sys
 from pathlib import Path
 
 from extauthz.config import DEFAULT_FILE, read_settings
@@ -20,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"settings file (default: {DEFAULT_FILE})",
     )
-    parser.add_argument("--host", choices=["grpcio"], help="overrides server.host")
+    parser.add_argument("--host", choices=["grpcio", "envoy"], help="overrides server.host")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,16 +27,12 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import uvloop
 
-    from extauthz.app.service import serve
+    from extauthz.app.log import start_log
+    from extauthz.app.serve import serve
 
     settings = read_settings(arguments.config)
-    logging.basicConfig(
-        level=settings.log.level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    # They log each request's URL, and each change of a file, at INFO.
-    for name in ("httpx", "httpcore", "watchfiles"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    if arguments.host is not None:
+        settings = settings.with_host(arguments.host)
+    start_log(settings.log)
     uvloop.run(serve(settings))
     return 0

@@ -59,6 +59,13 @@ class Host(Protocol):
             ConfigError: the TLS files cannot be used.
         """
 
+    async def wait_ended(self) -> None:
+        """Waits until it serves no more.
+
+        Raises:
+            ExtauthzError: it was not told to stop.
+        """
+
     async def stop(self, grace_s: float) -> None:
         """Drains the door, takes no new calls, and cancels what is left after the grace."""
 

@@ -10,15 +10,20 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, TypeAlias, assert_never
 
 import grpc
 
 from extauthz.errors import ExtauthzError
 from extauthz.serving.door import Door
-from extauthz.serving.listen import ListenAddress, ListenError, remove_stale_socket
+from extauthz.serving.limits import HostLimits
+from extauthz.serving.listen import (
+    ListenAddress,
+    ListenError,
+    remove_sockets,
+    remove_stale_socket,
+)
 from extauthz.serving.methods import (
     Call,
     ClientStreamMethod,
@@ -34,39 +39,6 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 _log = logging.getLogger(__name__)
 _MS = 1000
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostLimits:
-    """Bounds on connections and messages.
-
-    Attributes:
-        max_receive_bytes: a longer request ends in RESOURCE_EXHAUSTED. Envoy sends a whole
-            body here when `with_request_body` asks for it.
-        max_connections: on one listener; more are closed at once.
-        max_concurrent_streams: calls on one connection; more wait at the caller.
-        max_connection_age_s: after this, the caller is asked to connect again, so that new
-            replicas get their share. gRPC spreads it by 10 % either way.
-        max_connection_age_grace_s: how long calls may go on on a connection that is too old.
-        keepalive_time_s: a silent connection is asked this often whether it is still there.
-        keepalive_timeout_s: no answer within this closes it.
-        min_ping_interval_s: callers that ping more often than this are sent away.
-        handshake_timeout_s: a connection must have finished TLS and HTTP/2 set-up by then.
-        reuse_port: lets several processes listen on one TCP port.
-        unix_mode: permissions of a unix socket's file.
-    """
-
-    max_receive_bytes: int = 4 * 1024 * 1024
-    max_connections: int = 10_000
-    max_concurrent_streams: int = 1000
-    max_connection_age_s: float = 1800
-    max_connection_age_grace_s: float = 60
-    keepalive_time_s: float = 60
-    keepalive_timeout_s: float = 20
-    min_ping_interval_s: float = 10
-    handshake_timeout_s: float = 20
-    reuse_port: bool = False
-    unix_mode: int = 0o660
 
 
 class GrpcioHost:
@@ -109,7 +81,7 @@ class GrpcioHost:
             for address in self._listen:
                 bound = (*bound, self._bind(server, address))
         except ExtauthzError:
-            _remove_sockets(bound)
+            remove_sockets(bound)
             raise
         await server.start()
         self._server = server
@@ -117,12 +89,17 @@ class GrpcioHost:
         for address in bound:
             _log.info("listening on %s%s", address, " with TLS" if self._tls else "")
 
+    async def wait_ended(self) -> None:
+        """Waits until it serves no more."""
+        if self._server is not None:
+            await self._server.wait_for_termination()
+
     async def stop(self, grace_s: float) -> None:
         """Drains the door, takes no new calls, and cancels what is left after the grace."""
         self._door.drain()
         if self._server is not None:
             await self._server.stop(grace_s)
-            _remove_sockets(self._addresses)
+            remove_sockets(self._addresses)
 
     def _bind(self, server: grpc.aio.Server, address: ListenAddress) -> ListenAddress:
         # One reloader a listener: each must be told of a change itself.
@@ -266,9 +243,3 @@ def _socket_mode(mode: int | None) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-def _remove_sockets(addresses: Sequence[ListenAddress]) -> None:
-    for address in addresses:
-        if address.path:
-            Path(address.path).unlink(missing_ok=True)

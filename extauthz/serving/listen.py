@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,13 @@ def remove_stale_socket(path: str) -> None:
         return
     except OSError as exc:
         raise ListenError(f"unix:{path}: {exc.strerror}") from exc
+
+
+def remove_sockets(addresses: Iterable[ListenAddress]) -> None:
+    """Removes the files of unix sockets that nobody listens on any more."""
+    for address in addresses:
+        if address.path:
+            Path(address.path).unlink(missing_ok=True)
 
 
 def _read_unix(text: str) -> ListenAddress:

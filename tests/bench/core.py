@@ -157,7 +157,7 @@ def sign_token(private_key: rsa.RSAPrivateKey, now_s: int) -> str:
     return pyjwt.encode(claims, private_key, "RS256")
 
 
-class _Bench:
+class Bench:
     """A whole decision path over a catalog, with nothing replaced."""
 
     def __init__(self, catalog: Catalog, http: httpx.AsyncClient) -> None:
@@ -194,12 +194,12 @@ async def _measure() -> list[Row]:
     key = ("x-api-key", API_KEY)
     call = Call()
     async with httpx.AsyncClient() as http:
-        few = _Bench(make_catalog(10, private_key), http)
-        many = _Bench(make_catalog(10_000, private_key), http)
-        spent = _Bench(make_catalog(10, private_key, requests=1), http)
+        few = Bench(make_catalog(10, private_key), http)
+        many = Bench(make_catalog(10_000, private_key), http)
+        spent = Bench(make_catalog(10, private_key, requests=1), http)
 
         def deciding(
-            bench: _Bench, credential: tuple[str, str], apis: int
+            bench: Bench, credential: tuple[str, str], apis: int
         ) -> Callable[[int], Coroutine[Any, Any, object]]:
             requests = [
                 make_check_request(f"/api{number}/1.0.0/things7/4711", credential)

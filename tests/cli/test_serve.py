@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from extauthz.app.service import serve
+from extauthz.app.serve import serve
 from extauthz.config import read_settings
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from extauthz.errors import ConfigError
+from extauthz.serving.envoy_host import HostFailed
 from extauthz.serving.health import HealthStatus
 from extauthz.serving.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from tests.builders import API_KEY
+from tests.cli.conftest import Run
 from tests.keys import ec_key
 
 TIMEOUT_S = 20
@@ -56,11 +59,20 @@ class Serving:
         return answer
 
 
+@pytest.fixture(params=["grpcio", "envoy"])
+def host(request: pytest.FixtureRequest) -> str:
+    """What serves; the tests must not see which."""
+    return str(request.param)
+
+
 @asynccontextmanager
-async def serving(folder: Path, settings: str) -> AsyncIterator[Serving]:
+async def serving(
+    folder: Path, host: str, server: str = "grace: 1s", settings: str = ""
+) -> AsyncIterator[Serving]:
     file = folder / "extauthz.yaml"
     file.write_text(
-        f"catalog: {{files: [catalog/]}}\nlisten: {{grpc: unix:{folder}/s}}\n{settings}"
+        f"catalog: {{files: [catalog/]}}\nlisten: {{grpc: unix:{folder}/s}}\n"
+        f"server: {{host: {host}, {server}}}\n{settings}"
     )
     task = asyncio.create_task(serve(read_settings(file, {})))
     async with grpc.aio.insecure_channel(f"unix:{folder}/s") as channel:
@@ -80,12 +92,20 @@ async def serving(folder: Path, settings: str) -> AsyncIterator[Serving]:
     await asyncio.wait_for(task, TIMEOUT_S)
 
 
+def children_of(process_id: int) -> list[int]:
+    """The processes that the process's threads have started."""
+    tasks = Path(f"/proc/{process_id}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
 def tell(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-async def test_answers_while_it_drains_and_ends_at_the_second_signal(folder: Path) -> None:
-    async with serving(folder, "server: {drain_delay: 1h, grace: 1s}") as service:
+async def test_answers_while_it_drains_and_ends_at_the_second_signal(
+    folder: Path, host: str
+) -> None:
+    async with serving(folder, host, "drain_delay: 1h, grace: 1s") as service:
         assert (await service.ask()).status.code == 0
         tell(signal.SIGTERM)
         assert await service.next_status() is HealthStatus.NOT_SERVING
@@ -97,16 +117,16 @@ async def test_answers_while_it_drains_and_ends_at_the_second_signal(folder: Pat
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_ends_at_the_first_signal_when_there_is_no_delay(
-    number: signal.Signals, folder: Path
+    number: signal.Signals, folder: Path, host: str
 ) -> None:
-    async with serving(folder, "server: {grace: 1s}") as service:
+    async with serving(folder, host) as service:
         tell(number)
         assert await service.next_status() is HealthStatus.NOT_SERVING
     assert not (folder / "s").exists()
 
 
-async def test_reads_the_catalog_again_at_sighup(folder: Path) -> None:
-    async with serving(folder, "") as service:
+async def test_reads_the_catalog_again_at_sighup(folder: Path, host: str) -> None:
+    async with serving(folder, host) as service:
         assert (await service.ask("/more/v1/x")).status.code == 5
         (folder / "catalog" / "more.yaml").write_text(
             "apis: [{name: More, version: v1, context: /more, security: [none], "
@@ -118,14 +138,16 @@ async def test_reads_the_catalog_again_at_sighup(folder: Path) -> None:
         tell(signal.SIGTERM)
 
 
-async def test_the_upstream_gets_the_token_that_the_settings_ask_for(folder: Path) -> None:
+async def test_the_upstream_gets_the_token_that_the_settings_ask_for(
+    folder: Path, host: str
+) -> None:
     pem = ec_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / "jwt.pem").write_bytes(pem)
     settings = (
         "responses: {backend_jwt: {private_key_file: jwt.pem, algorithm: ES256, header: X-Who, "
         "key_id: k1, issuer: us, dialect: 'urn:c', ttl: 1h}}"
     )
-    async with serving(folder, settings) as service:
+    async with serving(folder, host, settings=settings) as service:
         answers = [await service.ask() for _ in range(2)]
         public = await service.ask("/httpbin/1.0.0/health")
         tell(signal.SIGTERM)
@@ -143,10 +165,59 @@ async def test_the_upstream_gets_the_token_that_the_settings_ask_for(folder: Pat
     assert "x-who" in public.ok_response.headers_to_remove
 
 
-async def test_a_key_that_cannot_sign_refuses_the_start(folder: Path) -> None:
+async def test_a_key_that_cannot_sign_refuses_the_start(folder: Path, host: str) -> None:
     (folder / "extauthz.yaml").write_text(
         f"catalog: {{files: [catalog/]}}\nlisten: {{grpc: unix:{folder}/s}}\n"
-        "responses: {backend_jwt: {private_key_file: gone.pem}}\n"
+        f"responses: {{backend_jwt: {{private_key_file: gone.pem}}}}\nserver: {{host: {host}}}\n"
     )
     with pytest.raises(ConfigError, match=r"gone.pem: does not exist"):
         await serve(read_settings(folder / "extauthz.yaml", {}))
+
+
+async def test_an_envoy_that_dies_ends_the_service(folder: Path) -> None:
+    async def kill_envoy() -> None:
+        async with serving(folder, "envoy"):
+            for child in children_of(os.getpid()):
+                os.kill(child, signal.SIGKILL)
+
+    with pytest.raises(HostFailed, match="ended by itself"):
+        await kill_envoy()
+
+
+async def test_a_signal_during_the_start_ends_it(folder: Path, host: str) -> None:
+    (folder / "extauthz.yaml").write_text(
+        f"catalog: {{files: [catalog/]}}\nlisten: {{grpc: unix:{folder}/s}}\n"
+        f"server: {{host: {host}}}\n"
+    )
+    task = asyncio.create_task(serve(read_settings(folder / "extauthz.yaml", {})))
+    loop = asyncio.get_running_loop()
+    # It listens to signals from then on.
+    while not loop.remove_signal_handler(signal.SIGHUP):  # noqa: ASYNC110 - it has no event for this
+        await asyncio.sleep(0)
+    tell(signal.SIGTERM)
+    await asyncio.wait_for(task, TIMEOUT_S)
+    assert not (folder / "s").exists()
+
+
+def test_the_argument_overrides_the_settings(folder: Path, run_program: Run) -> None:
+    taken = folder / "s"
+    taken.write_text("no socket")
+    (folder / "extauthz.yaml").write_text(
+        f"catalog: {{files: [catalog/]}}\nlisten: {{grpc: unix:{taken}}}\n"
+    )
+    for host in ("grpcio", "envoy"):
+        done = run_program("serve", "--host", host)
+        assert (done.code, "is no socket" in done.err) == (3, True)
+    assert run_program("serve", "--host", "nginx").code == 2
+
+
+def test_says_what_to_install_when_the_extra_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyvoy", None)
+    for name in ("extauthz.serving.envoy_host", "extauthz.serving.envoy_bootstrap"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delitem(sys.modules, "extauthz.serving.envoy_admin", raising=False)
+    settings = read_settings(folder / "extauthz.yaml", {}).with_host("envoy")
+    with pytest.raises(ConfigError, match=r"server.host: .*install extauthz\[envoy\]"):
+        asyncio.run(serve(settings))

@@ -59,6 +59,9 @@ class ContractService:
             _unary("Set", self.set_event, exempt=True),
             _unary("SetHealth", self.set_health, exempt=True),
             ClientStreamMethod(path=path_of("Join"), decode=_text, handle=self.join, encode=_raw),
+            ClientStreamMethod(
+                path=path_of("JoinLate"), decode=_text, handle=self.join_late, encode=_raw
+            ),
             _server_stream("Count", self.count),
             _server_stream("CountAndFail", self.count_and_fail),
             _server_stream("CountAndExplode", self.count_and_explode),
@@ -132,6 +135,11 @@ class ContractService:
         finally:
             self._events["join ended"].set()
         return ",".join(heard)
+
+    async def join_late(self, texts: AsyncIterator[str], _: Call) -> str:
+        self._events["entered late"].set()
+        await self._events["release late"].wait()
+        return str(sum([len(text) async for text in texts]))
 
     async def count(self, text: str, _: Call) -> AsyncGenerator[str, None]:
         for number in range(int(text)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -15,7 +15,8 @@ import pytest
 import trustme
 
 from extauthz.errors import ConfigError
-from extauthz.serving.door import Door, Host
+from extauthz.serving.door import Host
+from extauthz.serving.envoy_host import EnvoyHost
 from extauthz.serving.grpcio_host import GrpcioHost
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
 from extauthz.serving.proto.health_pb2 import (
@@ -34,7 +35,12 @@ PATIENCE_S = 20
 SHORT_DEADLINE_S = 1
 """Passes within a test, and is long enough for a busy machine to begin the call before."""
 
-MakeHost: TypeAlias = Callable[[Door, tuple[ListenAddress, ...], TlsFiles | None], Host]
+Bounds: TypeAlias = Mapping[str, int]
+QUICK_RECONNECTS = tuple(
+    (f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")
+)
+
+MakeHost: TypeAlias = Callable[[Bounds, tuple[ListenAddress, ...], TlsFiles | None], Host]
 Serve: TypeAlias = Callable[..., Awaitable[Host]]
 Connect: TypeAlias = Callable[..., "Caller"]
 
@@ -43,9 +49,15 @@ Status = HealthCheckResponse.ServingStatus
 
 
 def make_grpcio_host(
-    door: Door, listen: tuple[ListenAddress, ...], tls: TlsFiles | None
-) -> GrpcioHost:
-    return GrpcioHost(door, listen, tls=tls)
+    bounds: Bounds, listen: tuple[ListenAddress, ...], tls: TlsFiles | None
+) -> Host:
+    return GrpcioHost(a_door(**bounds), listen, tls=tls)
+
+
+def make_envoy_host(
+    bounds: Bounds, listen: tuple[ListenAddress, ...], tls: TlsFiles | None
+) -> Host:
+    return EnvoyHost("tests.contracts.rpc_app:app", listen, parameters={"bounds": bounds}, tls=tls)
 
 
 class Caller:
@@ -61,14 +73,17 @@ class Caller:
         *,
         timeout_s: float | None = PATIENCE_S,
         metadata: tuple[tuple[str, str | bytes], ...] = (),
+        until_connected: bool = False,
     ) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(
             name if name.startswith("/") else path_of(name)
         )
-        return method(text.encode(), timeout=timeout_s, metadata=metadata)
+        return method(
+            text.encode(), timeout=timeout_s, metadata=metadata, wait_for_ready=until_connected
+        )
 
-    async def ask(self, name: str, text: str = "") -> str:
-        return (await self.start(name, text)).decode()
+    async def ask(self, name: str, text: str = "", *, until_connected: bool = False) -> str:
+        return (await self.start(name, text, until_connected=until_connected)).decode()
 
     def stream(self, name: str, text: str = "") -> grpc.aio.UnaryStreamCall[bytes, bytes]:
         method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self.channel.unary_stream(
@@ -76,8 +91,8 @@ class Caller:
         )
         return method(text.encode(), timeout=PATIENCE_S)
 
-    def join(self) -> grpc.aio.StreamUnaryCall[bytes, bytes]:
-        return self.channel.stream_unary(path_of("Join"))(timeout=PATIENCE_S)
+    def join(self, name: str = "Join") -> grpc.aio.StreamUnaryCall[bytes, bytes]:
+        return self.channel.stream_unary(path_of(name))(timeout=PATIENCE_S)
 
     async def check_health(self, service: str = "") -> HealthCheckResponse.ServingStatus:
         answer: HealthCheckResponse = await self.channel.unary_unary(
@@ -113,7 +128,12 @@ async def failure_of(call: Awaitable[object]) -> tuple[grpc.StatusCode, str | No
     return caught.value.code(), caught.value.details()
 
 
-@pytest.fixture(params=[pytest.param(make_grpcio_host, id="grpcio")])
+@pytest.fixture(
+    params=[
+        pytest.param(make_grpcio_host, id="grpcio"),
+        pytest.param(make_envoy_host, id="envoy"),
+    ]
+)
 def make_host(request: pytest.FixtureRequest) -> MakeHost:
     made: MakeHost = request.param
     return made
@@ -124,12 +144,12 @@ async def serve(make_host: MakeHost) -> AsyncIterator[Serve]:
     hosts: list[Host] = []
 
     async def start(
-        door: Door | None = None,
         *,
         listen: Iterable[ListenAddress] = (LOOPBACK,),
         tls: TlsFiles | None = None,
+        **bounds: int,
     ) -> Host:
-        host = make_host(door or a_door(), tuple(listen), tls)
+        host = make_host(bounds, tuple(listen), tls)
         await host.start()
         hosts.append(host)
         return host
@@ -147,7 +167,7 @@ async def connect() -> AsyncIterator[Connect]:
         host: Host | ListenAddress, credentials: grpc.ChannelCredentials | None = None
     ) -> Caller:
         target = str(host if isinstance(host, ListenAddress) else host.addresses[0])
-        options = [("grpc.use_local_subchannel_pool", 1)]
+        options = [("grpc.use_local_subchannel_pool", 1), *QUICK_RECONNECTS]
         if credentials is None:
             channel = grpc.aio.insecure_channel(target, options)
         else:
@@ -284,8 +304,7 @@ async def test_a_caller_that_disconnects_cancels_the_handler(
 async def test_sheds_what_is_too_much_while_the_rest_goes_on(
     serve: Serve, connect: Connect
 ) -> None:
-    door = a_door(max_in_flight=2)
-    caller = connect(await serve(door))
+    caller = connect(await serve(max_in_flight=2))
     waiting = [caller.start("Wait", name) for name in "ab"]
     for name in "ab":
         await caller.ask("Await", f"entered {name}")
@@ -302,7 +321,7 @@ async def test_sheds_what_is_too_much_while_the_rest_goes_on(
 
 
 async def test_open_streams_take_no_place_from_calls(serve: Serve, connect: Connect) -> None:
-    caller = connect(await serve(a_door(max_in_flight=1, max_streams=1)))
+    caller = connect(await serve(max_in_flight=1, max_streams=1))
     stream = caller.stream("SetWhenLeft", "left")
     assert await stream.read() == b"ready"
     assert await caller.ask("Echo", "a") == "a"
@@ -372,6 +391,25 @@ async def test_a_caller_that_leaves_a_client_stream_ends_it(serve: Serve, connec
     await caller.ask("Await", "heard a")
     call.cancel()
     await caller.ask("Await", "join ended")
+
+
+async def test_a_stream_that_is_sent_faster_than_it_is_read_waits_at_the_caller(
+    serve: Serve, connect: Connect
+) -> None:
+    caller = connect(await serve())
+    call = caller.join("JoinLate")
+
+    async def write() -> None:
+        for _ in range(200):
+            await call.write(b"x" * 100_000)
+        await call.done_writing()
+
+    writing = asyncio.create_task(write())
+    await caller.ask("Await", "entered late")
+    assert await caller.ask("Echo", "a") == "a"
+    await caller.ask("Set", "release late")
+    await writing
+    assert await call == b"20000000"
 
 
 # Stopping
@@ -520,13 +558,14 @@ async def test_shows_a_renewed_certificate_without_a_restart(
     files.renew()
 
     for address in host.addresses:
-        assert await connect(address, files.trust()).ask("Echo", "b") == "b"
+        renewed = connect(address, files.trust())
+        assert await renewed.ask("Echo", "b", until_connected=True) == "b"
         assert (await failure_of(connect(address, old).start("Echo")))[0] is Code.UNAVAILABLE
     assert await open_before.ask("Echo", "c") == "c"
 
 
 async def test_keeps_the_old_certificate_while_new_files_are_not_usable(
-    serve: Serve, connect: Connect, tmp_path: Path
+    serve: Serve, connect: Connect, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = Files(tmp_path)
     host = await serve(tls=files.tls)
@@ -535,10 +574,13 @@ async def test_keeps_the_old_certificate_while_new_files_are_not_usable(
     files.renew()
     new_key = files.tls.key.read_bytes()
     files.tls.key.write_bytes(old_key)
+    async with asyncio.timeout(PATIENCE_S):
+        while "new TLS files are not usable" not in caplog.text:
+            assert await connect(host, old).ask("Echo", "a") == "a"
     assert await connect(host, old).ask("Echo", "a") == "a"
 
     files.tls.key.write_bytes(new_key)
-    assert await connect(host, files.trust()).ask("Echo", "b") == "b"
+    assert await connect(host, files.trust()).ask("Echo", "b", until_connected=True) == "b"
 
 
 async def test_does_not_start_with_tls_files_that_are_not_usable(
@@ -572,7 +614,8 @@ async def test_a_renewed_client_authority_replaces_the_old_one(
     renewed = trustme.CA()
     renewed.cert_pem.write_to_path(tmp_path / "ca.crt")
 
-    assert await connect(host, files.trust(of=renewed)).ask("Echo", "b") == "b"
+    renewed_caller = connect(host, files.trust(of=renewed))
+    assert await renewed_caller.ask("Echo", "b", until_connected=True) == "b"
     assert (await failure_of(connect(host, old).start("Echo")))[0] is Code.UNAVAILABLE
 
 
@@ -625,7 +668,7 @@ async def test_watches_end_when_the_host_stops(serve: Serve, connect: Connect) -
 
 
 async def test_watchers_are_bounded(serve: Serve, connect: Connect) -> None:
-    caller = connect(await serve(a_door(max_watchers=1)))
+    caller = connect(await serve(max_watchers=1))
     first = caller.watch_health()
     assert await next_status(first) == Status.SERVING
     assert (await failure_of(caller.watch_health().read()))[0] is Code.RESOURCE_EXHAUSTED

@@ -13,7 +13,8 @@ import grpc
 import pytest
 import uvloop
 
-from extauthz.serving.grpcio_host import GrpcioHost, HostLimits
+from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
 from tests.contracts.rpc_service import a_door, path_of
 

@@ -1,0 +1,139 @@
+"""The life of a service: start, reload on SIGHUP, stop on SIGTERM or SIGINT.
+
+The only place that chooses a host. With ``grpcio`` the door is opened in this process; with
+``envoy`` in the Envoy that this process starts, and it is steered by the same words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from extauthz.app.envoy_door import APP, write_parameters
+from extauthz.app.service import open_service, read_tls
+from extauthz.errors import ConfigError, Problem
+from extauthz.model.limits import US_PER_S
+from extauthz.serving.door import Host
+from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.limits import HostLimits
+from extauthz.serving.listen import read_listen_address
+from extauthz.settings import ServerSettings, Settings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Steered:
+    """A host, and how the service behind its door is told a word."""
+
+    host: Host
+    tell: Callable[[str], None]
+
+
+async def serve(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT; SIGHUP reads the catalog again.
+
+    At the first signal health says NOT_SERVING, and calls are still answered for `drain_delay`,
+    which a second signal ends. Then the listeners close, and calls in flight have `grace`.
+
+    Raises:
+        ConfigError, CatalogError, ListenError, HostFailed: it cannot start or go on, and why.
+    """
+    open_host = {"grpcio": _open_grpcio, "envoy": _open_envoy}[settings.server.host]
+    async with open_host(settings) as steered:
+        await _live(steered, settings.server)
+    _log.info("stopped")
+
+
+@asynccontextmanager
+async def _open_grpcio(settings: Settings) -> AsyncIterator[_Steered]:
+    async with open_service(settings) as service:
+        host = GrpcioHost(
+            service.door,
+            (read_listen_address(settings.listen.grpc),),
+            tls=read_tls(settings),
+            limits=read_host_limits(settings.server),
+        )
+        yield _Steered(host, lambda word: service.words[word]())
+
+
+@asynccontextmanager
+async def _open_envoy(settings: Settings) -> AsyncIterator[_Steered]:
+    try:
+        from extauthz.serving.envoy_host import EnvoyHost
+    except ModuleNotFoundError as exc:
+        message = f"envoy needs {exc.name}; install extauthz[envoy], or write grpcio"
+        raise ConfigError([Problem(path="server.host", message=message)]) from exc
+    host = EnvoyHost(
+        APP,
+        (read_listen_address(settings.listen.grpc),),
+        parameters=write_parameters(settings),
+        tls=read_tls(settings),
+        limits=read_host_limits(settings.server),
+    )
+    yield _Steered(host, host.tell)
+
+
+async def _live(steered: _Steered, server: ServerSettings) -> None:
+    stop = _Stop()
+    loop = asyncio.get_running_loop()
+    host = steered.host
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.ask)
+    loop.add_signal_handler(signal.SIGHUP, steered.tell, "reload")
+    asked = asyncio.create_task(stop.asked.wait())
+    tasks: list[asyncio.Task[object]] = [asked]
+    try:
+        tasks.append(starting := asyncio.create_task(host.start()))
+        if await _is_first(asked, starting):
+            return
+        steered.tell("serve")
+        _log.info("serving on %s", ", ".join(map(str, host.addresses)))
+        tasks.append(ended := asyncio.create_task(host.wait_ended()))
+        if not await _is_first(asked, ended):
+            return
+        _log.info("stopping")
+        steered.tell("refuse")
+        await stop.wait_for_hurry(server.drain_delay / US_PER_S)
+        await host.stop(server.grace / US_PER_S)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await host.stop(0)
+
+
+async def _is_first(one: asyncio.Task[bool], other: asyncio.Task[None]) -> bool:
+    """Waits for either, and gives whether `one` came first. Raises what the other raised."""
+    await asyncio.wait((one, other), return_when=asyncio.FIRST_COMPLETED)
+    if other.done():
+        other.result()
+        return False
+    return True
+
+
+class _Stop:
+    """What the signals said: the first asks for a stop, the second to hurry."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def ask(self) -> None:
+        if self.asked.is_set():
+            self._hurry.set()
+        self.asked.set()
+
+    async def wait_for_hurry(self, at_most_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self._hurry.wait()
+
+
+def read_host_limits(server: ServerSettings) -> HostLimits:
+    """The bounds on connections and messages that the settings want."""
+    return HostLimits(max_connection_age_s=server.max_connection_age / US_PER_S)

@@ -1,0 +1,79 @@
+"""What is asked of an Envoy's admin interface, over its socket."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from extauthz.serving.envoy_bootstrap import STAT_PREFIX
+
+_ACTIVE: Final = f"http.{STAT_PREFIX}.downstream_rq_active"
+_LOOK_S: Final = 0.02
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
+
+
+class EnvoyAdmin:
+    """A client of the admin interface; made when the loop runs."""
+
+    def __init__(self, path: Path) -> None:
+        connector = aiohttp.UnixConnector(str(path))
+        self._http = aiohttp.ClientSession("http://admin", connector=connector, timeout=_TIMEOUT)
+
+    async def close(self) -> None:
+        """Closes the client's connections."""
+        await self._http.close()
+
+    async def wait_ready(self) -> list[int]:
+        """The listeners' ports in the order of their addresses, once they take calls.
+
+        A Unix socket's is 0. Waits for ever when Envoy has died.
+        """
+        while True:
+            with suppress(OSError, aiohttp.ClientError):
+                async with self._http.get("/ready") as answer:
+                    if answer.ok:
+                        break
+            await asyncio.sleep(_LOOK_S)
+        async with self._http.get("/listeners?format=json") as answer:
+            (status,) = (await answer.json(content_type=None))["listener_statuses"]
+        more = status.get("additional_local_addresses", [])
+        return [_read_port(address) for address in (status["local_address"], *more)]
+
+    async def close_listeners(self) -> None:
+        """Takes no new connections, and tells callers to use others for new calls.
+
+        Raises:
+            OSError, aiohttp.ClientError: Envoy does not answer.
+        """
+        # Graceful alone would listen on for a while; at once alone would send no GOAWAY.
+        for path in ("/drain_listeners?graceful&skip_exit", "/drain_listeners"):
+            async with self._http.post(path) as answer:
+                answer.raise_for_status()
+
+    async def wait_idle(self, at_most_s: float) -> bool:
+        """Whether every call has ended, and its last byte was written, within the time.
+
+        Raises:
+            OSError, aiohttp.ClientError: Envoy does not answer.
+        """
+        until_s = time.monotonic() + at_most_s
+        while await self._count_calls():
+            if time.monotonic() >= until_s:
+                return False
+            await asyncio.sleep(_LOOK_S)
+        return True
+
+    async def _count_calls(self) -> int:
+        query = {"filter": f"^{_ACTIVE}$", "format": "json"}
+        async with self._http.get("/stats", params=query) as answer:
+            stats: list[dict[str, Any]] = (await answer.json(content_type=None))["stats"]
+        return sum(stat["value"] for stat in stats)
+
+
+def _read_port(address: dict[str, Any]) -> int:
+    return int(address.get("socket_address", {}).get("port_value", 0))

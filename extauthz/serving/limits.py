@@ -1,0 +1,40 @@
+"""Bounds on connections and messages, the same for every host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostLimits:
+    """Bounds on connections and messages.
+
+    Attributes:
+        max_receive_bytes: a longer request ends in RESOURCE_EXHAUSTED. Envoy sends a whole
+            body here when `with_request_body` asks for it.
+        max_connections: on one listener; more are closed at once.
+        max_concurrent_streams: calls on one connection; more wait at the caller.
+        max_connection_age_s: after this, the caller is asked to connect again, so that new
+            replicas get their share. The grpcio host spreads it by 10 % either way.
+        max_connection_age_grace_s: how long calls may go on on a connection that is too old.
+            The Envoy host lets them go on as long as they like.
+        keepalive_time_s: a silent connection is asked this often whether it is still there.
+        keepalive_timeout_s: no answer within this closes it.
+        min_ping_interval_s: callers that ping more often than this are sent away. The Envoy
+            host bounds floods of pings in its own way.
+        handshake_timeout_s: a connection must have finished TLS and HTTP/2 set-up by then.
+        reuse_port: lets several processes listen on one TCP port.
+        unix_mode: permissions of a unix socket's file.
+    """
+
+    max_receive_bytes: int = 4 * 1024 * 1024
+    max_connections: int = 10_000
+    max_concurrent_streams: int = 1000
+    max_connection_age_s: float = 1800
+    max_connection_age_grace_s: float = 60
+    keepalive_time_s: float = 60
+    keepalive_timeout_s: float = 20
+    min_ping_interval_s: float = 10
+    handshake_timeout_s: float = 20
+    reuse_port: bool = False
+    unix_mode: int = 0o660

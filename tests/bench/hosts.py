@@ -1,0 +1,202 @@
+"""Each host around a handler that does nothing and around a full decision, under h2load.
+
+The server runs in a process of its own; h2load (Debian's nghttp2-client) sends framed
+CheckRequests of 13 header fields over cleartext HTTP/2. Hosts and handlers take turns, many
+times over; the medians stand in the table, and the ratios are those of the medians. The CPU is
+that of the server's process alone, user and system, from /proc.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import grpc
+import httpx
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
+from extauthz.serving.asgi_life import OpenedDoor, make_app
+from extauthz.serving.door import Door, Host
+from extauthz.serving.envoy_host import EnvoyHost
+from extauthz.serving.grpc_wire import write_frame
+from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.health import HealthState
+from extauthz.serving.listen import read_listen_address
+from extauthz.serving.load import Load
+from extauthz.serving.methods import Call, Method, UnaryMethod
+from tests.bench.core import Bench, make_catalog, make_check_request
+from tests.bench.tables import Row
+from tests.builders import API_KEY
+
+TITLE = "Hosts: requests a second and CPU of the server, by h2load"
+PATH: Final = "/envoy.service.auth.v3.Authorization/Check"
+HOSTS: Final = ("grpcio", "envoy")
+HANDLERS: Final = ("null", "full")
+REQUESTS: Final = {"grpcio": 5_000, "envoy": 20_000}
+CONNECTIONS, STREAMS = 4, 16
+REPEATS: Final = 5
+ALLOWED: Final = CheckResponse().SerializeToString()
+
+_FINISHED: Final = re.compile(r"finished in .*?, ([\d.]+) req/s")
+_SUCCEEDED: Final = re.compile(r"(\d+) succeeded")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A host that runs in a process of its own."""
+
+    address: str
+    process_id: int
+
+
+def measure() -> list[Row]:
+    """One row for each host and handler."""
+    return asyncio.run(_measure())
+
+
+async def _measure() -> list[Row]:
+    rates: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    costs_us: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    async with AsyncExitStack() as stack:
+        servers = {
+            (host, handler): await stack.enter_async_context(_run_server(host, handler))
+            for host in HOSTS
+            for handler in HANDLERS
+        }
+        body = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "body"
+        body.write_bytes(write_frame(_question()))
+        for repeat in range(REPEATS + 1):
+            for key, server in servers.items():
+                before_s = _read_cpu_s(server.process_id)
+                rate = await _load(server, body, REQUESTS[key[0]])
+                if repeat:  # the first one warms up
+                    rates[key].append(rate)
+                    cpu_s = _read_cpu_s(server.process_id) - before_s
+                    costs_us[key].append(cpu_s * 1e6 / REQUESTS[key[0]])
+    return [_write_row(key, rates, costs_us) for key in servers]
+
+
+def _write_row(
+    key: tuple[str, str],
+    rates: dict[tuple[str, str], list[float]],
+    costs_us: dict[tuple[str, str], list[float]],
+) -> Row:
+    host, handler = key
+    rate, cost_us = median(rates[key]), median(costs_us[key])
+    other = ("grpcio", handler)
+    return {
+        "host": host,
+        "handler": handler,
+        "requests/s": round(rate),
+        "CPU of the server, us/request": round(cost_us, 1),
+        "spread us": round(max(costs_us[key]) - min(costs_us[key]), 1),
+        "requests/s, times grpcio": round(rate / median(rates[other]), 2),
+        "CPU, times the null handler": round(cost_us / median(costs_us[host, "null"]), 2),
+    }
+
+
+async def _load(server: Server, body: Path, requests: int) -> float:
+    """Requests a second."""
+    process = await asyncio.create_subprocess_exec(
+        "h2load",
+        *("-n", str(requests), "-c", str(CONNECTIONS), "-m", str(STREAMS), "-d", str(body)),
+        *("-H", "content-type: application/grpc", "-H", "te: trailers"),
+        f"http://{server.address}{PATH}",
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out = (await process.communicate())[0].decode()
+    finished, succeeded = _FINISHED.search(out), _SUCCEEDED.search(out)
+    assert finished is not None and succeeded is not None, out
+    assert int(succeeded[1]) == requests, out
+    return float(finished[1])
+
+
+def _read_cpu_s(process_id: int) -> float:
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _question() -> bytes:
+    return make_check_request("/api3/1.0.0/things7/4711", ("x-api-key", API_KEY))
+
+
+# The server
+
+
+@asynccontextmanager
+async def _run_server(host: str, handler: str) -> AsyncIterator[Server]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.hosts", host, handler),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        address, process_id = (await process.stdout.readline()).decode().split()
+        await _check_answer(address)
+        yield Server(address, int(process_id))
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+async def _check_answer(address: str) -> None:
+    """A refusal would be quick, too."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PATH)
+        answer = CheckResponse.FromString(await check(_question()))
+    assert answer.status.code == 0, answer
+
+
+@asynccontextmanager
+async def open_door(handler: str) -> AsyncIterator[OpenedDoor]:
+    """A door with the handler."""
+    async with httpx.AsyncClient() as http:
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        full = Bench(make_catalog(10, key), http).service.method()
+        method = full if handler == "full" else _make_null_method()
+        yield OpenedDoor(door=Door((method,), health=HealthState(), load=Load()))
+
+
+def _make_null_method() -> Method:
+    async def answer(_: CheckRequest, __: Call) -> bytes:
+        return ALLOWED
+
+    return UnaryMethod(path=PATH, decode=CheckRequest.FromString, handle=answer, encode=bytes)
+
+
+app = make_app(open_door)
+
+
+async def _serve(host: str, handler: str) -> None:
+    listen = (read_listen_address("127.0.0.1:0"),)
+    async with AsyncExitStack() as stack:
+        served: Host
+        if host == "envoy":
+            envoy = EnvoyHost("tests.bench.hosts:app", listen, parameters=handler)
+            served = envoy
+        else:
+            opened = await stack.enter_async_context(open_door(handler))
+            served, envoy = GrpcioHost(opened.door, listen), None
+        await served.start()
+        process_id = os.getpid() if envoy is None else envoy.process_id
+        print(served.addresses[0], process_id, flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        await served.stop(0)
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(_serve(*sys.argv[1:]))
