@@ -40,7 +40,7 @@ def test_says_its_version(run: Run) -> None:
         ("--nonsense",),
         ("--nonsense", "serve"),
         ("serve", "--nonsense"),
-        ("serve", "--host", "envoy"),
+        ("serve", "--host", "nginx"),
         ("explain",),
         ("explain", "--url", "/", "--conf", "x"),
         ("key",),
