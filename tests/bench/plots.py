@@ -159,6 +159,9 @@ def main() -> int:
         ):
             file = folder / f"{name}.svg"
             figure.savefig(file, dpi=110, metadata={"Date": None})
+            # Matplotlib ends path lines with a space.
+            lines = file.read_text().splitlines()
+            file.write_text("".join(f"{line.rstrip()}\n" for line in lines))
             figure.savefig(RESULTS / f"{name}.png", dpi=110)
             print(f"written to {file}")
     return 0
