@@ -31,6 +31,7 @@ from extauthz.app.core import Core, open_core
 from extauthz.cli.advice import list_advice
 from extauthz.cli.findings import Finding, say_finding
 from extauthz.config import DEFAULT_FILE, read_settings
+from extauthz.envoy.authorization import UNSENDABLE
 from extauthz.envoy.check_request import read_host
 from extauthz.envoy.check_response import AnswerError, write_allow
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
@@ -193,8 +194,7 @@ def _answer(
                     response_headers=changes.response_headers,
                 )
             except AnswerError as error:
-                denial = Denial(reason=Reason.UNAVAILABLE)
-                deny = Deny(id=allow.id, denial=denial, route=allow.route)
+                deny = Deny(id=allow.id, denial=UNSENDABLE, route=allow.route)
                 advice = (f"The caller's identity cannot be sent on: {error}.",)
             else:
                 hidden = {"cookie"}

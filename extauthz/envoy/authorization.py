@@ -35,9 +35,10 @@ from extauthz.serving.methods import Call, RpcCode, RpcFailure, UnaryMethod
 _log = logging.getLogger(__name__)
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
-_UNSENDABLE: Final = Denial(
+UNSENDABLE: Final = Denial(
     reason=Reason.UNAVAILABLE, detail="The caller's identity cannot be sent on."
 )
+"""What an allow becomes when one of its headers cannot be written."""
 
 
 class Decide(Protocol):
@@ -107,7 +108,7 @@ class AuthorizationService:
             # A denial, not a failed call: whoever can choose an identity value could otherwise
             # slip through where the operator lets failures pass.
             _log.error("decision %s cannot be sent, so the request is denied: %s", allow.id, error)
-            deny = Deny(id=allow.id, denial=_UNSENDABLE, route=allow.route)
+            deny = Deny(id=allow.id, denial=UNSENDABLE, route=allow.route)
             return self._write_denied(deny, request)
 
     def _write_header_changes(self, allow: Allow, request: ApiRequest) -> bytes:

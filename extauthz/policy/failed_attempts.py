@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from extauthz.errors import CounterStoreError
 from extauthz.model.decision import Denial, Reason
-from extauthz.model.deny_rules import read_address
 from extauthz.model.limits import Algorithm, Charge, LimitLevel
+from extauthz.policy.limit_keys import write_client
 from extauthz.ports import CounterStore, Deadline
 
 
@@ -63,7 +63,5 @@ class FailedAttempts:
 
 
 def _key(client_address: str) -> str:
-    family, number = read_address(client_address)
-    if family == 0:
-        return f"failed:{client_address[:64]}"
-    return f"failed:{family}:{number if family == 4 else number >> 64}"
+    # What is no address may be as long as a client likes.
+    return f"failed:{write_client(client_address)[:65]}"
