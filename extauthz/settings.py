@@ -17,7 +17,7 @@ from extauthz.answers.denial import Profile
 from extauthz.answers.limit_headers import LimitHeaderStyle
 from extauthz.answers.upstream import IdentityFact, default_identity_headers
 from extauthz.counters.redis_connect import read_redis_url
-from extauthz.document import Duration, Fault, PositiveDuration, StrictModel
+from extauthz.document import Duration, Fault, PositiveDuration, StrictModel, write_duration
 from extauthz.model.limits import OutageMode
 from extauthz.policy.match import UnnormalisedPath
 from extauthz.setting_values import Address, CookieName, HeaderName, OwnHeaderName, ParameterName
@@ -337,17 +337,6 @@ def _say_default(part: dict[str, Any]) -> None:
             part.pop("default", None)
         case _:
             pass
-
-
-def write_duration(duration_us: int) -> str:
-    """Microseconds as they are written in settings: ``30m``, ``10s``, ``0s``."""
-    for unit, size_us in (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000)):
-        if duration_us and duration_us % size_us == 0:
-            return f"{duration_us // size_us}{unit}"
-    for unit, size_us in (("s", 1_000_000), ("ms", 1_000)):
-        if duration_us % size_us == 0:
-            return f"{duration_us // size_us}{unit}"
-    return f"{duration_us}us"
 
 
 def find_conflicts(settings: Settings) -> Iterator[Fault]:

@@ -16,8 +16,9 @@ from extauthz.answers.limit_headers import LimitHeaderStyle
 from extauthz.answers.upstream import IdentityFact
 from extauthz.app.counting import read_redis_settings
 from extauthz.config import read_secret_file, read_settings
+from extauthz.document import write_duration
 from extauthz.errors import ConfigError
-from extauthz.settings import Settings, settings_schema, write_duration
+from extauthz.settings import Settings, settings_schema
 from tests.json_schema import find_schema_faults
 
 MINIMAL = "catalog: {files: [catalog/]}\n"
