@@ -5,9 +5,9 @@ times are microseconds since the Unix epoch, and all that is stored fits 53 bits
 script with only doubles can do the same. W is the window, N the limit, c the cost, `//` rounds
 down.
 
-A counter is four integers, `(expires, edge, count, extra)`. From `expires` on it says nothing
-that an absent counter does not say. Before it is read it is brought forward to now, in
-`read_state`; nothing is stored for that.
+A counter is four integers and a log, `(expires, edge, count, extra, older)`. From `expires` on it
+says nothing that an absent counter does not say. Before it is read it is brought forward to now,
+in `read_state`; nothing is stored for that. Only SLIDING_WINDOW has something in `older`.
 
 FIXED_WINDOW, CALENDAR: `edge` is the window's end, `count` what was taken in it.
     edge   = (now // W + 1) * W; CALENDAR: the first of `Charge.bounds` after now
@@ -15,14 +15,21 @@ FIXED_WINDOW, CALENDAR: `edge` is the window's end, `count` what was taken in it
     room   = N - count
     wait   = reset = edge - now
 
-SLIDING_WINDOW: `edge` and `count` as above, `extra` is the count of the window before.
-    one edge later:  extra = count, count = 0; more than one: both 0
-    weight = ceil(extra * ((W - elapsed) / W)), in doubles, in just this order;
-             elapsed = now - (edge - W)
-    room   = N - weight - count
-    wait   = to the first microsecond at which weight and count leave room for c, found from
-             W - W * (N - c - count) // extra and then moved to where the doubles agree
-    reset  = to edge + W when count > 0, to edge when only extra > 0, else 0
+SLIDING_WINDOW: a log of entries, each an end and a count. `edge` is the end of the newest entry,
+`extra` its count, `count` the sum of all; `older` has the others, oldest first: end, count, end,
+count, and so on. Ends only grow.
+    an entry counts in full for W from its end, and is gone at that microsecond
+    room   = N - count
+    a cost that is taken at t has the end e = max(t + hold, edge), hold being `Charge.hold_us`.
+    It joins the newest entry, whose end becomes e, when both ends are in the same quantum of
+    time: e // Q = edge // Q. Q = ceil(W / 32); it is 1 when N is at most 32 and the cost fits.
+    wait   = until the oldest entries that hold enough are gone
+    reset  = until the newest is; 0 when there is none
+    So what was taken at t counts from t to t + W at least, whatever N and Q were then: at most N
+    are taken in any stretch of time of length W. It counts less than Q too long; never, when N
+    is at most 32. With no hold above Q there are at most 66 entries: of those begun with Q above
+    1 no two are in one quantum, and one is begun with Q = 1 only while all together hold at most
+    32.
 
 BURST (GCRA): the theoretical arrival time is `edge + count / extra` with extra = N: kept as
     whole microseconds and a fraction, it never drifts. A request moves it by T = W / N.
@@ -37,22 +44,32 @@ For all: room is never below 0. A cost fits when it is at most the room, so cost
 A cost above N never fits; its wait is the reset, or W when nothing is used. An unenforced
 charge is added even when it does not fit; a BURST counter is then filled, not overfilled.
 
-Giving back needs the time of the taking. A window's count falls only while that window is the
-current one (SLIDING_WINDOW: or the one before). A BURST counter forgets
-max(0, c * T - (now - taken at)): the rest has drained in any case, so giving back never makes
-more room than there would be without the taking.
+Giving back never makes more room, now or later, than there would be without the taking.
+FIXED_WINDOW, CALENDAR: the count falls only while the window of the taking is the current one.
+SLIDING_WINDOW: the cost leaves the first entry that ends at the taking (and its hold) or later:
+    its own, or one that is gone before its own would be. Nothing is given back when W has passed
+    since, or when that entry ends 2 Q later or more: it is then not the taking's. Without a time
+    the oldest entry gives, which is gone before any other.
+BURST: the counter forgets max(0, c * T - (now - taken at)); the rest has drained in any case. When
+    the arrival is W or more after an unenforced taking, it may have found the counter full, and
+    nothing is given back.
 """
 
 from __future__ import annotations
 
-from math import ceil
+from array import array
 from typing import Final, TypeAlias
 
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import MAX_BURST, Algorithm, Charge
 
-State: TypeAlias = tuple[int, int, int, int]
-"""`(expires, edge, count, extra)`, see above."""
+State: TypeAlias = "tuple[int, int, int, int, array[int]]"
+"""`(expires, edge, count, extra, older)`, see above. The array is never changed in place."""
+
+QUANTA: Final = 32
+"""Into how many parts a sliding window is divided."""
+NONE_OLDER: Final = array("q")
+EMPTY_LOG: Final[State] = (0, 0, 0, 0, NONE_OLDER)
 
 # Here, as a look into an enum takes 40 ns more than one into a module.
 _SLIDING: Final = Algorithm.SLIDING_WINDOW
@@ -79,22 +96,36 @@ def find_edge_us(charge: Charge, now_us: int) -> int:
     )
 
 
+def find_quantum_us(window_us: int) -> int:
+    """How far apart the entries of a sliding window's log are, when its limit is above 32."""
+    return -(-window_us // QUANTA)
+
+
 def read_state(charge: Charge, stored: State | None, now_us: int) -> State:
     """A counter as it stands now; all zero counts when nothing is stored."""
-    algorithm, window_us = charge.algorithm, charge.window_us
+    algorithm = charge.algorithm
+    if algorithm is _SLIDING:
+        return read_log(stored, charge.window_us, now_us)
     if algorithm is _BURST:
         return _read_burst(charge, stored, now_us)
-    if algorithm is _CALENDAR:
-        edge_us = find_edge_us(charge, now_us)
-    else:
-        edge_us = now_us - now_us % window_us + window_us  # as `find_edge_us`, without the call
-    if stored is None:
-        return (edge_us, edge_us, 0, 0)
-    if stored[1] >= edge_us:
+    edge_us = find_edge_us(charge, now_us)
+    if stored is None or stored[1] < edge_us:
+        return (edge_us, edge_us, 0, 0, NONE_OLDER)
+    return stored
+
+
+def read_log(stored: State | None, window_us: int, now_us: int) -> State:
+    """A SLIDING_WINDOW counter without the entries that are gone."""
+    if stored is None or stored[0] <= now_us:
+        return EMPTY_LOG
+    expires_us, edge_us, count, extra, older = stored
+    if not older or older[0] + window_us > now_us:
         return stored
-    if algorithm is _SLIDING and stored[1] + window_us == edge_us:
-        return (edge_us, edge_us, 0, stored[2])
-    return (edge_us, edge_us, 0, 0)
+    gone = 0
+    while gone < len(older) and older[gone] + window_us <= now_us:
+        count -= older[gone + 1]
+        gone += 2
+    return (expires_us, edge_us, count, extra, older[gone:])
 
 
 def _read_burst(charge: Charge, stored: State | None, now_us: int) -> State:
@@ -102,110 +133,130 @@ def _read_burst(charge: Charge, stored: State | None, now_us: int) -> State:
     if not 0 <= limit <= MAX_BURST:
         raise ValueError(f"a burst of {limit} is not in 0 to {MAX_BURST}")
     if stored is None or stored[0] <= now_us:
-        return (now_us, now_us, 0, limit)
+        return (now_us, now_us, 0, limit, NONE_OLDER)
     if stored[3] != limit:
-        return (stored[0], stored[0], 0, limit)
+        return (stored[0], stored[0], 0, limit, NONE_OLDER)
     return stored
 
 
 def room_in(charge: Charge, state: State, now_us: int) -> int:
     """The largest cost that fits now."""
-    _, edge_us, count, extra = state
-    if charge.algorithm is _BURST:
-        if charge.limit == 0:
-            return 0
-        full = charge.window_us * charge.limit
-        room = (full - _backlog(state, now_us)) // charge.window_us
-    else:
-        if charge.algorithm is _SLIDING and extra:
-            count += weigh(extra, charge.window_us, now_us - edge_us + charge.window_us)
-        room = charge.limit - count
-    return max(0, room)
+    if charge.algorithm is not _BURST:
+        return max(0, charge.limit - state[2])
+    if charge.limit == 0:
+        return 0
+    full = charge.window_us * charge.limit
+    return max(0, (full - _backlog(state, now_us)) // charge.window_us)
 
 
 def add_cost(charge: Charge, state: State, now_us: int) -> State:
     """The counter after the cost is taken."""
-    expires_us, edge_us, count, extra = state
-    if charge.algorithm is _BURST:
-        if charge.limit == 0:
-            return state
-        before = _backlog(state, now_us)
-        after = before + charge.cost * charge.window_us
-        full = charge.window_us * charge.limit
-        if after > full:
-            after = max(before, full)
-        return _burst_state(after, charge.limit, now_us)
     if charge.algorithm is _SLIDING:
-        expires_us = edge_us + charge.window_us
-    return (expires_us, edge_us, count + charge.cost, extra)
+        return add_to_log(charge, state, now_us)
+    if charge.algorithm is not _BURST:
+        expires_us, edge_us, count, extra, older = state
+        return (expires_us, edge_us, count + charge.cost, extra, older)
+    if charge.limit == 0:
+        return state
+    before = _backlog(state, now_us)
+    after = before + charge.cost * charge.window_us
+    full = charge.window_us * charge.limit
+    if after > full:
+        after = max(before, full)
+    return _burst_state(after, charge.limit, now_us)
+
+
+def add_to_log(charge: Charge, state: State, now_us: int) -> State:
+    """`add_cost` of a SLIDING_WINDOW."""
+    _, edge_us, count, extra, older = state
+    window_us, cost = charge.window_us, charge.cost
+    end_us = now_us + charge.hold_us
+    if end_us < edge_us:  # noqa: PLR1730  (`max` takes longer, on the way of every taking)
+        end_us = edge_us
+    count += cost
+    if end_us != edge_us and extra:
+        quantum_us = -(-window_us // QUANTA) if charge.limit > QUANTA or count > charge.limit else 1
+        if end_us // quantum_us != edge_us // quantum_us:
+            older = older + array("q", (edge_us, extra))  # `+=` would change what is stored
+            extra = 0
+    return (end_us + window_us, end_us, count, extra + cost, older)
 
 
 def wait_us(charge: Charge, state: State, now_us: int) -> int:
     """How long until the cost fits, when it does not fit now and nothing else is taken."""
     if charge.cost > charge.limit:
         return reset_us(charge, state, now_us) or charge.window_us
-    _, edge_us, count, extra = state
     if charge.algorithm is _BURST:
         full = charge.window_us * charge.limit
         missing = _backlog(state, now_us) + charge.cost * charge.window_us - full
         return -(-missing // charge.limit)
-    if charge.algorithm is _SLIDING:
-        room = charge.limit - charge.cost
-        if room >= count:
-            start_us = edge_us - charge.window_us
-            return start_us + _fits_from(extra, room - count, charge.window_us) - now_us
-        return edge_us + _fits_from(count, room, charge.window_us) - now_us
-    return edge_us - now_us
+    _, edge_us, count, _, older = state
+    if charge.algorithm is not _SLIDING:
+        return edge_us - now_us
+    missing = count + charge.cost - charge.limit
+    for place in range(0, len(older), 2):
+        missing -= older[place + 1]
+        if missing <= 0:
+            return older[place] + charge.window_us - now_us
+    return edge_us + charge.window_us - now_us
 
 
 def reset_us(charge: Charge, state: State, now_us: int) -> int:
     """How long until the full limit is there again, or the window ends."""
-    _, edge_us, count, extra = state
+    if charge.algorithm is _SLIDING:
+        return state[0] - now_us if state[2] else 0
     if charge.algorithm is _BURST:
         # The backlog, rounded up: such a counter expires when it has drained.
         return max(0, state[0] - now_us) if charge.limit else 0
+    return state[1] - now_us
+
+
+def take_back(charge: Charge, stored: State, at_us: int | None, now_us: int) -> State:
+    """The counter after what was taken at `at_us` (None: just now) is given back."""
     if charge.algorithm is _SLIDING:
-        if count:
-            return edge_us + charge.window_us - now_us
-        return edge_us - now_us if extra else 0
-    return edge_us - now_us
-
-
-def take_back(charge: Charge, stored: State, at_us: int, now_us: int) -> State:
-    """The counter after what was taken at `at_us` is given back."""
-    expires_us, edge_us, count, extra = stored
+        return _take_from_log(charge, read_log(stored, charge.window_us, now_us), at_us, now_us)
+    taken_us = now_us if at_us is None else at_us
     if charge.algorithm is _BURST:
-        if charge.limit == 0:
-            return stored
         state = _read_burst(charge, stored, now_us)
-        drained = max(0, now_us - at_us) * charge.limit
+        is_hidden = not charge.enforced and (at_us is None or state[1] >= at_us + charge.window_us)
+        if charge.limit == 0 or is_hidden:
+            return stored
+        drained = max(0, now_us - taken_us) * charge.limit
         refund = max(0, charge.cost * charge.window_us - drained)
         return _burst_state(max(0, _backlog(state, now_us) - refund), charge.limit, now_us)
-    taken_edge_us = find_edge_us(charge, at_us)
-    if taken_edge_us == edge_us:
-        return (expires_us, edge_us, max(0, count - charge.cost), extra)
-    if charge.algorithm is _SLIDING and taken_edge_us + charge.window_us == edge_us:
-        return (expires_us, edge_us, count, max(0, extra - charge.cost))
-    return stored
+    expires_us, edge_us, count, extra, older = stored
+    if find_edge_us(charge, taken_us) != edge_us:
+        return stored
+    return (expires_us, edge_us, max(0, count - charge.cost), extra, older)
 
 
-def weigh(before: int, window_us: int, elapsed_us: int) -> int:
-    """How much of the previous window's count still counts. Every store uses this expression."""
-    return ceil(before * ((window_us - elapsed_us) / window_us))
-
-
-def _fits_from(before: int, room: int, window_us: int) -> int:
-    """The first microsecond of a window at which the previous count weighs at most `room`."""
-    if before <= room:
-        return 0
-    elapsed_us = window_us - window_us * room // before
-    # Rounding in `weigh` moves the exact answer by a microsecond at most; it falls with time,
-    # so the first one that fits is found from either side.
-    while weigh(before, window_us, elapsed_us) > room:
-        elapsed_us += 1
-    while elapsed_us and weigh(before, window_us, elapsed_us - 1) <= room:
-        elapsed_us -= 1
-    return elapsed_us
+def _take_from_log(charge: Charge, state: State, at_us: int | None, now_us: int) -> State:
+    expires_us, edge_us, count, extra, older = state
+    window_us = charge.window_us
+    place = 0
+    if at_us is not None:
+        at_us += charge.hold_us
+        while place < len(older) and older[place] < at_us:
+            place += 2
+        end_us = older[place] if place < len(older) else edge_us
+        latest_us = at_us + 2 * find_quantum_us(window_us)
+        if at_us <= now_us - window_us or not at_us <= end_us < latest_us:
+            return state
+    if place == len(older):
+        back = min(charge.cost, extra)
+        if back < extra:
+            return (expires_us, edge_us, count - back, extra - back, older)
+        if not older:
+            return EMPTY_LOG
+        edge_us, extra = older[-2:]
+        return (edge_us + window_us, edge_us, count - back, extra, older[:-2])
+    back = min(charge.cost, older[place + 1])
+    kept = older[: place + 2]
+    if back < older[place + 1]:
+        kept[place + 1] -= back
+    else:
+        del kept[place:]
+    return (expires_us, edge_us, count - back, extra, kept + older[place + 2 :])
 
 
 def _backlog(state: State, now_us: int) -> int:
@@ -216,4 +267,4 @@ def _backlog(state: State, now_us: int) -> int:
 def _burst_state(backlog: int, limit: int, now_us: int) -> State:
     whole_us, fraction = divmod(backlog, limit)
     arrival_us = now_us + whole_us
-    return (arrival_us + (fraction > 0), arrival_us, fraction, limit)
+    return (arrival_us + (fraction > 0), arrival_us, fraction, limit, NONE_OLDER)

@@ -23,8 +23,10 @@ and a limit is never exceeded. What may be missed is bounded instead. The rules:
   how it does, and not that it was not needed.
 
 FIXED_WINDOW, CALENDAR: which of a window's units is spent when does not matter to its count.
-SLIDING_WINDOW: neither does it within its bucket, and the bucket before weighs less with time; so
-    the store's estimate is at every moment at least that of the requests that passed.
+SLIDING_WINDOW: a block is charged with a hold: the store counts it as taken at the end of the hold
+    (a 32nd of the window), and the lease ends before. So what was spent counts for a whole window
+    from then. A block is no more than is taken in that time, judged by the last second; what is
+    left of it is lost until the store counts it no longer.
 BURST: never leased. It drains: k units charged early are forgotten by the time they are spent,
     and the store would hand out the whole burst beside them. With a burst, with a limit that is
     not enforced (a block must not mark others as over), with a cost of 0 or with a dedup id, the
@@ -39,7 +41,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from extauthz.counters.lease_windows import LeasedTime, WatchedKey, pay_from_leases
+from extauthz.counters.lease_windows import (
+    LeasedTime,
+    WatchedKey,
+    find_hold_us,
+    pay_from_leases,
+)
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge, Taking
 from extauthz.ports import NO_DEADLINE, CounterStore, Deadline
@@ -158,11 +165,12 @@ class LeasingCounterStore:
                 and key.window is window
                 and not key.is_fetching
                 and now_us < window.until_us
-                and window.left + window.lost + charge.cost <= self._rules.size
+                and window.left + key.count_lost(now_us) + charge.cost <= self._rules.size
             ):
                 window.left += charge.cost
             else:
-                await self._give_back_there([charge], taken_us)
+                held = replace(charge, hold_us=window.hold_us)
+                await self._give_back_there([held], taken_us)
 
     async def close(self) -> None:
         """Gives back what is left of the leases, as far as the primary answers, and closes it."""
@@ -172,7 +180,7 @@ class LeasingCounterStore:
         try:
             for window in windows if self._is_answering else ():
                 if window.left and now_us < window.until_us:
-                    rest = replace(window.charge, cost=window.left)
+                    rest = replace(window.charge, cost=window.left, hold_us=window.hold_us)
                     await self._primary.give_back([rest], at_us=window.at_us)
         except CounterStoreError:
             return  # It stays charged, as after a crash.
@@ -236,19 +244,10 @@ class LeasingCounterStore:
         """How much to charge up front of each counter; None when that would be of no use."""
         rules, extras = self._rules, []
         for charge, key in zip(charges, keys, strict=True):
-            window = key.window
-            if (
-                window is None
-                or key.is_fetching
-                or max(key.count, key.before) <= rules.hot_per_s
-                or now_us >= window.until_us
-                or window.charge.limit != charge.limit
-            ):
+            if max(key.count, key.before) <= rules.hot_per_s:
                 return None
-            most = int((window.remaining - charge.cost) * rules.max_share)
-            most = min(most, rules.size - window.lost)
-            extra = max(0, most - window.left)
-            if window.left + extra < charge.cost:
+            extra = key.find_extra(charge, now_us, rules.size, rules.max_share)
+            if extra is None:
                 return None
             extras.append(extra)
         return extras
@@ -262,7 +261,9 @@ class LeasingCounterStore:
     ) -> Taking | None:
         """Takes the decision's cost and the extras; None when only the extras did not fit."""
         raised = [
-            replace(charge, cost=charge.cost + extra) if extra else charge
+            replace(charge, cost=charge.cost + extra, hold_us=find_hold_us(charge))
+            if extra
+            else charge
             for charge, extra in zip(charges, extras, strict=True)
         ]
         for key in keys:
@@ -271,8 +272,9 @@ class LeasingCounterStore:
         try:
             taking = await self._ask(raised, None, deadline)
         except BaseException:
-            for key, extra in zip(keys, extras, strict=True):
-                key.lose(extra)
+            now_us = self._monotonic_us()
+            for charge, key, extra in zip(charges, keys, extras, strict=True):
+                key.lose(charge, extra, now_us)
             raise
         finally:
             for key in keys:
@@ -305,7 +307,12 @@ class LeasingCounterStore:
         ):
             key.note_answer(charge, reading, taking.at_us, asked_us, now_us, extra)
             window = key.window
-            if window is not None and window.left and window.charge.limit == charge.limit:
+            if (
+                window is not None
+                and window.left
+                and now_us < window.until_us
+                and window.charge.limit == charge.limit
+            ):
                 # What remained may be from before the block was charged.
                 remaining = min(charge.limit, reading.remaining + window.left)
                 reading = replace(reading, remaining=remaining)

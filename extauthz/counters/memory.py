@@ -21,8 +21,11 @@ from heapq import heappop, heappush, heapreplace
 from typing import Final, TypeAlias
 
 from extauthz.counters.formulas import (
+    NONE_OLDER,
     State,
     add_cost,
+    add_to_log,
+    read_log,
     read_state,
     reset_us,
     room_in,
@@ -36,6 +39,7 @@ from extauthz.ports import NO_DEADLINE, Clock, Deadline
 _DedupKey: TypeAlias = tuple[str, ...]
 
 _FIXED: Final = Algorithm.FIXED_WINDOW
+_SLIDING: Final = Algorithm.SLIDING_WINDOW
 _SWEPT_AT_ONCE: Final = 4
 """Counters looked at for each taking; more than one taking can add to what is due."""
 
@@ -97,13 +101,17 @@ class MemoryCounterStore:
                 raise ValueError(f"cost {cost} is negative; use give_back")
             stored = states.get(key)
             if charge.algorithm is _FIXED:
-                # The commonest rule, and the cheapest: `read_state` and `room_in` in place.
+                # The two commonest rules: `read_state` and `room_in` in place.
                 edge_us = now_us - now_us % charge.window_us + charge.window_us
                 if stored is None or stored[1] < edge_us:
-                    state, room = (edge_us, edge_us, 0, 0), charge.limit
+                    state, room = (edge_us, edge_us, 0, 0, NONE_OLDER), charge.limit
                 else:
                     state, room = stored, charge.limit - stored[2]
                     room = max(room, 0)
+            elif charge.algorithm is _SLIDING:
+                state = read_log(stored, charge.window_us, now_us)
+                room = charge.limit - state[2]
+                room = max(room, 0)
             else:
                 state = read_state(charge, stored, now_us)
                 room = room_in(charge, state, now_us)
@@ -126,6 +134,9 @@ class MemoryCounterStore:
             if charge.algorithm is _FIXED:
                 left_us = state[1] - now_us
                 wait = left_us if exceeded else 0
+            elif charge.algorithm is _SLIDING:
+                left_us = state[0] - now_us if state[2] else 0
+                wait = wait_us(charge, state, now_us) if exceeded else 0
             else:
                 left_us = reset_us(charge, state, now_us)
                 wait = wait_us(charge, state, now_us) if exceeded else 0
@@ -134,7 +145,9 @@ class MemoryCounterStore:
 
     def _charge(self, charge: Charge, state: State, now_us: int) -> State:
         if charge.algorithm is _FIXED:
-            state = (state[0], state[1], state[2] + charge.cost, 0)
+            state = (state[0], state[1], state[2] + charge.cost, 0, NONE_OLDER)
+        elif charge.algorithm is _SLIDING:
+            state = add_to_log(charge, state, now_us)
         else:
             state = add_cost(charge, state, now_us)
         if charge.key not in self._states:
@@ -160,12 +173,11 @@ class MemoryCounterStore:
                 return
             at_us = answer.at_us
             del self._answers[key]
-        taken_us = now_us if at_us is None else at_us
         changed = {}
         for charge in charges:
             stored = self._states.get(charge.key)
             if stored is not None:
-                changed[charge.key] = take_back(charge, stored, taken_us, now_us)
+                changed[charge.key] = take_back(charge, stored, at_us, now_us)
         self._states.update(changed)
 
     async def close(self) -> None:

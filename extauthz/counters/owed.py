@@ -5,7 +5,7 @@ whole limit. So it is one entry a key however many requests there were, and time
 it does to the real counter:
 
 FIXED_WINDOW, CALENDAR: what was admitted in the current window; nothing once that is over.
-SLIDING_WINDOW: the current window's count, and the one before by its present weight.
+SLIDING_WINDOW: what still counts; at the store it counts anew from the payment, which is longer.
 BURST: what has not drained yet, in whole requests, rounded up.
 
 A payment is drawn from it: the charges of one hash tag, which is one node and one decision's
@@ -30,7 +30,6 @@ from extauthz.counters.formulas import (
     read_state,
     room_in,
     take_back,
-    weigh,
 )
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge
@@ -161,9 +160,6 @@ class OwedCharges:
 
 def _read_cost(charge: Charge, state: State, now_us: int) -> int:
     """How much of a counter still counts."""
-    _, edge_us, count_, before = state
     if charge.algorithm is Algorithm.BURST:
         return charge.limit - room_in(charge, state, now_us)
-    if charge.algorithm is Algorithm.SLIDING_WINDOW and before:
-        return count_ + weigh(before, charge.window_us, now_us - edge_us + charge.window_us)
-    return count_
+    return state[2]

@@ -25,6 +25,7 @@ _SLIDING: Final = Algorithm.SLIDING_WINDOW
 _CALENDAR: Final = Algorithm.CALENDAR
 _NOT_ENFORCED: Final = 4
 _ANSWER: Final = 8
+_HELD: Final = 16
 
 _REFUSED: Final = 0
 _CHARGED: Final = 1
@@ -165,9 +166,13 @@ class Script:
                     )
                     if not charge.enforced:
                         kind += _NOT_ENFORCED
+                    if charge.hold_us:
+                        kind += _HELD
                     specs += (kind, charge.limit, charge.window_us, charge.cost)
                     if algorithm is _CALENDAR:
                         specs += (len(charge.bounds), *charge.bounds)
+                    if charge.hold_us:
+                        specs.append(charge.hold_us)
                 tail.append(number)
         now = "" if now_us is None else now_us
         return (len(keys), *keys, now, self._remembered_us, *specs, *tail)

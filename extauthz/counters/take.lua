@@ -10,9 +10,10 @@
 -- ARGV[2]     how long an answer is remembered (µs)
 -- then, for each of KEYS, in order:
 --   kind      0 fixed window, 1 sliding window, 2 calendar, 3 burst; + 4 when not enforced;
---             8 a remembered answer, and no more numbers follow
+--             8 a remembered answer, and no more numbers follow; + 16 when a hold follows
 --   limit, window (µs), cost
 --   kind 2    how many bounds, and the bounds (µs), ascending
+--   kind 17   the hold (µs)
 -- then, for each decision, to the end:
 --   what      0 take, 1 look (as take, and charge nothing), 2 give back
 --   answer    number of the KEYS that remembers the answer; 0 for none
@@ -26,18 +27,23 @@
 --   and for status 0 and 1, but not for give back, for each charge:
 --   remaining, reset (µs), retry after (µs; 0 when it fits)
 --
--- Values, as text:
+-- Values, as text but for the log of a sliding window:
 --   fixed window, calendar   edge count
---   sliding window           edge count count-of-the-window-before
+--   sliding window           sum, end and count of the newest entry, then end and count of each
+--                            other one, oldest first: 7 bytes each, little-endian
 --   burst                    arrival fraction limit      (µs; fraction in µs / limit)
 --   answer                   status at [remaining reset retry-after]...
 
-local FIXED, SLIDING, CALENDAR, BURST, NOT_ENFORCED, ANSWER = 0, 1, 2, 3, 4, 8
+local FIXED, SLIDING, CALENDAR, BURST, NOT_ENFORCED, ANSWER, HELD = 0, 1, 2, 3, 4, 8, 16
 local LOOK, GIVE_BACK = 1, 2
 local REFUSED, CHARGED, OUTSIDE, UNREADABLE = 0, 1, 2, 3
 local floor, ceil, max = math.floor, math.ceil, math.max
 local match, format, gmatch = string.match, string.format, string.gmatch
+local pack, unpack_at, bytes = struct.pack, struct.unpack, string.sub
 local tonumber, call = tonumber, redis.call
+
+-- Of a sliding window's log, and of an entry in it.
+local QUANTA, HEAD, PAIR, HEAD_BYTES, PAIR_BYTES = 32, '<I7I7I7', '<I7I7', 21, 14
 
 local now, longer_ms
 if ARGV[1] == '' then
@@ -50,13 +56,13 @@ local remembered_us = tonumber(ARGV[2])
 
 -- Charges, by number
 
-local key, kind, enforced, limit, window, cost, bounds = {}, {}, {}, {}, {}, {}, {}
+local key, kind, enforced, limit, window, cost, bounds, hold = {}, {}, {}, {}, {}, {}, {}, {}
 
 -- Counters, by key: what they hold, nil when nothing; `expires_of` only of what is to be written,
--- `edge_before` of what Redis holds.
+-- `edge_before` of what Redis holds. `older_of` is the packed entries before the newest.
 
-local edge_of, count_of, extra_of, unreadable, kind_of, edge_before = {}, {}, {}, {}, {}, {}
-local answer_of, expires_of, answer_changed = {}, {}, {}
+local edge_of, count_of, extra_of, older_of, kind_of, edge_before = {}, {}, {}, {}, {}, {}
+local answer_of, expires_of, answer_changed, unreadable = {}, {}, {}, {}
 
 local values = call('MGET', unpack(KEYS))
 local arg = 3
@@ -68,6 +74,8 @@ for i = 1, #KEYS do
     answer_of[name] = value
     arg = arg + 1
   else
+    local held = what >= HELD
+    what = what % HELD
     enforced[i] = what < NOT_ENFORCED
     what = what % NOT_ENFORCED
     kind[i], kind_of[name] = what, what
@@ -82,7 +90,21 @@ for i = 1, #KEYS do
       bounds[i] = edges
       arg = arg + n + 1
     end
-    if value and not edge_of[name] then
+    hold[i] = 0
+    if held then
+      hold[i] = tonumber(ARGV[arg])
+      arg = arg + 1
+    end
+    if value and what == SLIDING then
+      if edge_of[name] then
+        -- It stands here already.
+      elseif #value >= HEAD_BYTES and (#value - HEAD_BYTES) % PAIR_BYTES == 0 then
+        count_of[name], edge_of[name], extra_of[name] = unpack_at(HEAD, value)
+        older_of[name] = bytes(value, HEAD_BYTES + 1)
+      else
+        unreadable[name] = true
+      end
+    elseif value and not edge_of[name] then
       local edge, count, extra = match(value, '^(%d+) (%d+) ?(%d*)$')
       if edge then
         edge = tonumber(edge)
@@ -163,29 +185,32 @@ local function burst_room(i, edge, part)
   return room
 end
 
-local function weigh(before, w, elapsed)
-  return ceil(before * ((w - elapsed) / w))
+-- SLIDING: entries are looked at only when they are gone, looked for or given back to.
+
+-- The log without the entries that are gone: end of the newest, sum, count of the newest, others.
+local function read_log(i, name)
+  local edge, w = edge_of[name], window[i]
+  if not edge or edge + w <= now then
+    return 0, 0, 0, ''
+  end
+  local count, older, at = count_of[name], older_of[name], 1
+  while at < #older do
+    local gone, of_it = unpack_at(PAIR, older, at)
+    if gone + w > now then
+      break
+    end
+    count, at = count - of_it, at + PAIR_BYTES
+  end
+  return edge, count, extra_of[name], at > 1 and bytes(older, at) or older
 end
 
-local function fits_from(before, room, w)
-  if before <= room then
-    return 0
-  end
-  local elapsed = w - floor(w * room / before)
-  while weigh(before, w, elapsed) > room do
-    elapsed = elapsed + 1
-  end
-  while elapsed > 0 and weigh(before, w, elapsed - 1) <= room do
-    elapsed = elapsed - 1
-  end
-  return elapsed
-end
-
--- A counter as it stands now (edge, count, extra); nil when no calendar window contains now.
+-- A counter as it stands now (edge, count, extra, older); nil when no calendar window contains now.
 local function read_state(i)
   local name = key[i]
   local edge, what = edge_of[name], kind[i]
-  if what == BURST then
+  if what == SLIDING then
+    return read_log(i, name)
+  elseif what == BURST then
     local most = limit[i]
     if not edge then
       return now, 0, most
@@ -202,27 +227,20 @@ local function read_state(i)
   local current = find_edge(i, now)
   if not current then
     return nil
-  elseif edge then
-    if edge >= current then
-      return edge, count_of[name], extra_of[name]
-    elseif what == SLIDING and edge + window[i] == current then
-      return current, 0, count_of[name]
-    end
+  elseif edge and edge >= current then
+    return edge, count_of[name], extra_of[name]
   end
   return current, 0, 0
 end
 
-local function room_in(i, edge, count, extra)
-  local what = kind[i]
-  if what == BURST then
+local function room_in(i, edge, count)
+  if kind[i] == BURST then
     return burst_room(i, edge, count)
-  elseif what == SLIDING and extra > 0 then
-    count = count + weigh(extra, window[i], now - edge + window[i])
   end
   return max(0, limit[i] - count)
 end
 
-local function reset_after(i, edge, count, extra)
+local function reset_after(i, edge, count)
   local what = kind[i]
   if what == BURST then
     if limit[i] == 0 then
@@ -231,18 +249,15 @@ local function reset_after(i, edge, count, extra)
     local whole, part = backlog_of(edge, count)
     return part > 0 and whole + 1 or whole
   elseif what == SLIDING then
-    if count > 0 then
-      return edge + window[i] - now
-    end
-    return extra > 0 and edge - now or 0
+    return count > 0 and edge + window[i] - now or 0
   end
   return edge - now
 end
 
-local function wait_for(i, edge, count, extra)
+local function wait_for(i, edge, count, older)
   local what, w = kind[i], window[i]
   if cost[i] > limit[i] then
-    local reset = reset_after(i, edge, count, extra)
+    local reset = reset_after(i, edge, count)
     return reset ~= 0 and reset or w
   elseif what == BURST then
     local whole, part = backlog_of(edge, count)
@@ -250,17 +265,21 @@ local function wait_for(i, edge, count, extra)
     whole, part = whole + more - w, part + more_part
     return whole + ceil(part / limit[i])
   elseif what == SLIDING then
-    local room = limit[i] - cost[i]
-    if room >= count then
-      return edge - w + fits_from(extra, room - count, w) - now
+    local missing = count + cost[i] - limit[i]
+    for at = 1, #older, PAIR_BYTES do
+      local gone, of_it = unpack_at(PAIR, older, at)
+      missing = missing - of_it
+      if missing <= 0 then
+        return gone + w - now
+      end
     end
-    return edge + fits_from(count, room, w) - now
+    return edge + w - now
   end
   return edge - now
 end
 
-local function keep(name, what, w, edge, count, extra)
-  edge_of[name], count_of[name], extra_of[name] = edge, count, extra
+local function keep(name, what, w, edge, count, extra, older)
+  edge_of[name], count_of[name], extra_of[name], older_of[name] = edge, count, extra, older
   if what == BURST then
     expires_of[name] = count > 0 and edge + 1 or edge
   else
@@ -269,9 +288,22 @@ local function keep(name, what, w, edge, count, extra)
 end
 
 -- Takes the cost; gives the counter after it.
-local function charge(i, edge, count, extra)
+local function charge(i, edge, count, extra, older)
   local what, w = kind[i], window[i]
-  if what ~= BURST then
+  if what == SLIDING then
+    local at = max(now + hold[i], edge)
+    count = count + cost[i]
+    if at ~= edge and extra > 0 then
+      local quantum = 1
+      if limit[i] > QUANTA or count > limit[i] then
+        quantum = ceil(w / QUANTA)
+      end
+      if floor(at / quantum) ~= floor(edge / quantum) then
+        older, extra = older .. pack(PAIR, edge, extra), 0
+      end
+    end
+    edge, extra = at, extra + cost[i]
+  elseif what ~= BURST then
     count = count + cost[i]
   elseif limit[i] > 0 then
     local most = limit[i]
@@ -291,18 +323,57 @@ local function charge(i, edge, count, extra)
     end
     edge, count = now + whole, part
   end
-  keep(key[i], what, w, edge, count, extra)
-  return edge, count, extra
+  keep(key[i], what, w, edge, count, extra, older)
+  return edge, count, extra, older
 end
 
+-- `at` is nil when the time is not known.
+local function take_from_log(i, name, w, at)
+  local edge, count, extra, older = read_log(i, name)
+  local place, found, held = 1, edge, extra
+  if at then
+    at = at + hold[i]
+  end
+  while place < #older do
+    local gone, of_it = unpack_at(PAIR, older, place)
+    if not at or gone >= at then
+      found, held = gone, of_it
+      break
+    end
+    place = place + PAIR_BYTES
+  end
+  if at and (at <= now - w or found < at or found >= at + 2 * ceil(w / QUANTA)) then
+    return
+  end
+  local back = math.min(cost[i], held)
+  count, held = count - back, held - back
+  if place < #older then
+    local kept = held > 0 and pack(PAIR, found, held) or ''
+    older = bytes(older, 1, place - 1) .. kept .. bytes(older, place + PAIR_BYTES)
+  elseif held > 0 then
+    extra = held
+  elseif older == '' then
+    edge, count, extra = 0, 0, 0
+  else
+    edge, extra = unpack_at(PAIR, older, #older - PAIR_BYTES + 1)
+    older = bytes(older, 1, -PAIR_BYTES - 1)
+  end
+  keep(name, SLIDING, w, edge, count, extra, older)
+end
+
+-- `at` is nil when the time is not known.
 local function take_back(i, at)
   local name, what, w = key[i], kind[i], window[i]
-  if what == BURST then
+  if what == SLIDING then
+    take_from_log(i, name, w, at)
+    return
+  elseif what == BURST then
     local most = limit[i]
-    if most == 0 then
+    local edge, count = read_state(i)
+    if most == 0 or (not enforced[i] and (not at or edge >= at + w)) then
       return
     end
-    local edge, count = read_state(i)
+    at = at or now
     local whole, part = backlog_of(edge, count)
     local back, back_part = times_of(i, cost[i])
     back = back - max(0, now - at)
@@ -318,11 +389,9 @@ local function take_back(i, at)
     keep(name, what, w, now + whole, part, most)
     return
   end
-  local taken, edge = find_edge(i, at), edge_of[name]
-  if taken == edge then
+  local edge = edge_of[name]
+  if find_edge(i, at or now) == edge then
     keep(name, what, w, edge, max(0, count_of[name] - cost[i]), extra_of[name])
-  elseif what == SLIDING and taken + w == edge then
-    keep(name, what, w, edge, count_of[name], max(0, extra_of[name] - cost[i]))
   end
 end
 
@@ -352,7 +421,7 @@ local function find_answer(name)
   return numbers
 end
 
-local edges, counts, extras, rooms = {}, {}, {}, {}
+local edges, counts, extras, olders, rooms = {}, {}, {}, {}, {}
 
 local function decide(first, n, may_charge)
   local passes = true
@@ -362,13 +431,13 @@ local function decide(first, n, may_charge)
       say(UNREADABLE, now)
       return
     end
-    local edge, count, extra = read_state(i)
+    local edge, count, extra, older = read_state(i)
     if not edge then
       say(OUTSIDE, now)
       return
     end
-    local room = room_in(i, edge, count, extra)
-    edges[j], counts[j], extras[j], rooms[j] = edge, count, extra, room
+    local room = room_in(i, edge, count)
+    edges[j], counts[j], extras[j], olders[j], rooms[j] = edge, count, extra, older, room
     if cost[i] > room and enforced[i] then
       passes = false
     end
@@ -376,14 +445,14 @@ local function decide(first, n, may_charge)
   say(passes and CHARGED or REFUSED, now)
   for j = 1, n do
     local i = tonumber(ARGV[first + j])
-    local edge, count, extra, room = edges[j], counts[j], extras[j], rooms[j]
+    local edge, count, extra, older, room = edges[j], counts[j], extras[j], olders[j], rooms[j]
     local exceeded = cost[i] > room
     if passes and may_charge and cost[i] > 0 then
-      edge, count, extra = charge(i, edge, count, extra)
+      edge, count, extra, older = charge(i, edge, count, extra, older)
       room = exceeded and 0 or room - cost[i]
     end
-    out[length + 1], out[length + 2] = room, reset_after(i, edge, count, extra)
-    out[length + 3] = exceeded and wait_for(i, edge, count, extra) or 0
+    out[length + 1], out[length + 2] = room, reset_after(i, edge, count)
+    out[length + 3] = exceeded and wait_for(i, edge, count, older) or 0
     length = length + 3
   end
 end
@@ -394,7 +463,7 @@ local function give_back(first, n, at)
     local name = key[i]
     if unreadable[name] then
       return UNREADABLE
-    elseif edge_of[name] and kind[i] ~= BURST and not find_edge(i, at) then
+    elseif edge_of[name] and kind[i] == CALENDAR and not find_edge(i, at or now) then
       return OUTSIDE
     end
   end
@@ -412,7 +481,7 @@ while arg <= #ARGV do
   local known = answer and find_answer(answer)
   arg = arg + 2
   if what == GIVE_BACK then
-    local at = tonumber(ARGV[arg]) or now
+    local at = tonumber(ARGV[arg])
     local n = tonumber(ARGV[arg + 1])
     arg = arg + 1
     local status = REFUSED
@@ -454,7 +523,9 @@ end
 for name, expires in pairs(expires_of) do
   if expires > now then
     local value
-    if kind_of[name] == SLIDING or kind_of[name] == BURST then
+    if kind_of[name] == SLIDING then
+      value = pack(HEAD, count_of[name], edge_of[name], extra_of[name]) .. older_of[name]
+    elseif kind_of[name] == BURST then
       value = format('%.0f %.0f %.0f', edge_of[name], count_of[name], extra_of[name])
     else
       value = format('%.0f %.0f', edge_of[name], count_of[name])
@@ -466,7 +537,7 @@ for name, expires in pairs(expires_of) do
       local left_ms = floor((expires - now) / 1000) + 2 + longer_ms
       call('SET', name, value, 'PX', format('%.0f', left_ms))
     end
-  elseif kind_of[name] == BURST then
+  elseif kind_of[name] == BURST or kind_of[name] == SLIDING then
     call('DEL', name)
   end
 end

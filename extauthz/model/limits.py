@@ -21,8 +21,7 @@ class Algorithm(Enum):
     """How a limit counts. The value is the word used in a catalog."""
 
     SLIDING_WINDOW = "sliding_window"
-    """At most N by an estimate of any window: two buckets, the older one weighted by how much of it
-    still counts."""
+    """At most N in any stretch of time as long as the window: a log of what was taken when."""
     FIXED_WINDOW = "fixed_window"
     """At most N in each window aligned to the Unix epoch."""
     CALENDAR = "calendar"
@@ -109,6 +108,8 @@ class Limit:
         if self.algorithm is Algorithm.CALENDAR:
             assert self.unit is not None and self.timezone is not None
             return f"calendar-{self.unit.value}-{self.timezone.key}"
+        if self.algorithm is Algorithm.SLIDING_WINDOW:
+            return f"sliding-{self.window_us}"  # not the rule's word: keys of an older form have it
         return f"{self.algorithm.value}-{self.window_us}"
 
 
@@ -158,6 +159,8 @@ class Charge:
         bounds: CALENDAR only: ascending window edges around now. The store picks the
             window by its own clock, so replicas with skewed clocks agree.
         on_outage: what becomes of this charge while the store is away.
+        hold_us: SLIDING_WINDOW only: it is spent so much later at most, so it counts for so much
+            longer. No more than the log's quantum.
     """
 
     key: str
@@ -168,6 +171,7 @@ class Charge:
     enforced: bool = True
     bounds: tuple[int, ...] = ()
     on_outage: OutageMode = OutageMode.LOCAL
+    hold_us: int = 0
 
 
 @request_value(frozen=True, slots=True)
@@ -177,8 +181,7 @@ class Reading:
     Attributes:
         exceeded: this counter had no room for the cost.
         remaining: how much can still be taken now; never negative.
-        reset_us: from now until the full limit is there again (an upper bound for
-            SLIDING_WINDOW).
+        reset_us: from now until the full limit is there again.
         retry_after_us: from now until the same cost would fit; 0 when it did fit. When the cost
             can never fit, the time of a full reset.
     """

@@ -1,10 +1,16 @@
-"""What one taking from the memory store costs, and planning and judging it."""
+"""What one taking from the memory store costs, and planning and judging it.
+
+Then what the quanta of a sliding window cost its client: how much is admitted, in hundredths of what
+a log of every request would admit, over fifty windows after the first.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from statistics import median
 
 from extauthz.counters.memory import MemoryCounterStore
@@ -52,6 +58,9 @@ def measure() -> Iterator[Row]:
             row[f"{limits} limits (µs)"] = asyncio.run(_measure_taking(algorithm, limits))
         yield row
     yield from _measure_planning()
+    for what, offer in _OFFERS.items():
+        share = asyncio.run(_measure_share(offer()))
+        yield {"what": f"sliding_window, limit {LIMIT}: {what}", "admitted (%)": share}
 
 
 async def _measure_taking(algorithm: Algorithm, limits: int) -> float:
@@ -146,6 +155,63 @@ def _median_call_us(call: Callable[[], object]) -> float:
             call()
         taken.append((time.perf_counter() - began) / TIMES * 1e6)
     return round(median(taken), 2)
+
+
+MINUTE_US = 60 * S
+LIMIT = 500
+WINDOWS = 50
+
+
+def _evenly(times_the_limit: float) -> Iterator[int]:
+    apart_us = MINUTE_US / LIMIT / times_the_limit
+    for number in range(int((WINDOWS + 1) * LIMIT * times_the_limit)):
+        yield int(number * apart_us)
+
+
+def _at_random(times_the_limit: float) -> Iterator[int]:
+    chance = random.Random(1)
+    at_us = 0.0
+    while at_us < (WINDOWS + 1) * MINUTE_US:
+        yield int(at_us)
+        at_us += chance.expovariate(LIMIT * times_the_limit / MINUTE_US)
+
+
+def _in_bursts(apart_s: float) -> Iterator[int]:
+    for number in range(int((WINDOWS + 1) * 60 / apart_s)):
+        yield from [int(number * apart_s * S) + of_burst for of_burst in range(LIMIT)]
+
+
+_OFFERS: dict[str, Callable[[], Iterator[int]]] = {
+    "0.9 of it, evenly": lambda: _evenly(0.9),
+    "all of it, evenly": lambda: _evenly(1),
+    "1.1 of it, evenly": lambda: _evenly(1.1),
+    "four times it, evenly": lambda: _evenly(4),
+    "0.9 of it, at random": lambda: _at_random(0.9),
+    "all of it, at random": lambda: _at_random(1),
+    "twice it, at random": lambda: _at_random(2),
+    "bursts of it, each minute": lambda: _in_bursts(60),
+    "bursts of it, every 7 s": lambda: _in_bursts(7),
+}
+
+
+async def _measure_share(offers: Iterable[int]) -> float:
+    clock = FakeClock(START_US)
+    store = MemoryCounterStore(clock)
+    charge = Charge("k", Algorithm.SLIDING_WINDOW, LIMIT, MINUTE_US)
+    log: deque[int] = deque()
+    admitted = exact = 0
+    for at_us in offers:
+        clock.us = START_US + at_us
+        charged = (await store.take([charge])).charged
+        while log and log[0] <= at_us - MINUTE_US:
+            log.popleft()
+        is_free = len(log) < LIMIT
+        if is_free:
+            log.append(at_us)
+        if at_us >= MINUTE_US:
+            admitted += charged
+            exact += is_free
+    return round(100 * admitted / exact, 2)
 
 
 if __name__ == "__main__":

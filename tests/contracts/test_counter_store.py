@@ -174,22 +174,48 @@ async def test_a_fixed_window_begins_anew_at_its_edge(store: Store) -> None:
     assert await store.take(charge) == (True, True)
 
 
-async def test_a_sliding_window_has_no_double_burst_at_its_edge(store: Store) -> None:
-    charge = a_charge(Algorithm.SLIDING_WINDOW, 10, cost=10)
-    store.clock.advance(59)
-    assert await store.take(charge) == (True, True)
-    store.clock.advance(1)
-    assert await store.take(replace(charge, cost=1)) == (False, False)
-    store.clock.advance(30)
-    assert await store.remaining(charge) == 5
+async def test_a_sliding_window_has_no_edge(store: Store) -> None:
+    charge = a_charge(Algorithm.SLIDING_WINDOW, 10)
+    store.clock.advance(50)
+    assert await store.take(replace(charge, cost=6)) == (True, True)
+    store.clock.advance(9)
+    assert await store.take(replace(charge, cost=4)) == (True, True)
+    store.clock.advance(50.999_999)
+    refused = await store.read(replace(charge, cost=7))
+    assert refused == Reading(
+        exceeded=True, remaining=0, reset_us=9 * S + 1, retry_after_us=9 * S + 1
+    )
+    assert await store.take(charge) == (False, False)
+    store.clock.us += 1
+    assert await store.remaining(charge) == 6
+    store.clock.advance(9)
+    assert await store.remaining(charge) == 10
 
 
-async def test_a_sliding_window_forgets_after_two_windows(store: Store) -> None:
-    charge = a_charge(Algorithm.SLIDING_WINDOW)
-    for _ in range(3):
-        await store.take(charge)
-    store.clock.advance(120)
-    assert await store.remaining(charge) == 3
+@pytest.mark.parametrize("limit", [32, 33, 1000])
+async def test_a_sliding_window_holds_no_more_than_its_limit_in_any_stretch(
+    store: Store, limit: int
+) -> None:
+    charge = a_charge(Algorithm.SLIDING_WINDOW, limit, cost=max(1, limit // 100))
+    admitted: list[int] = []
+    for number in range(400):
+        if (await store.take(charge))[0]:
+            admitted.append(store.clock.us)
+            recent = [at_us for at_us in admitted if at_us > store.clock.us - W]
+            assert len(recent) * charge.cost <= limit
+        # Slowly, then in haste: about 130 s in all.
+        store.clock.us += 700_007 if number % 100 < 40 else 3
+    assert len(admitted) * charge.cost > limit
+
+
+async def test_a_limit_of_many_a_window_is_there_again_a_32nd_late_at_most(store: Store) -> None:
+    charge = shadow(a_charge(Algorithm.SLIDING_WINDOW, 100))  # so that nothing of it is leased
+    for _ in range(100):
+        assert await store.take(charge) == (True, True)
+        store.clock.us += 15_000
+    # 1.5 s later: they may have met in one quantum, which is 1.875 s long.
+    store.clock.us = FIRST_US + W + W // 32
+    assert await store.remaining(charge) == 100
 
 
 async def test_a_burst_refills_one_by_one(store: Store) -> None:

@@ -138,14 +138,36 @@ async def test_gives_nothing_back_to_a_later_window(store: Store, algorithm: Alg
     assert await store.remaining(charge) == 0
 
 
-async def test_gives_back_to_the_older_half_of_a_sliding_window(store: Store) -> None:
-    charge = a_charge(Algorithm.SLIDING_WINDOW, 10)
+@pytest.mark.parametrize("limit", [10, 100])
+async def test_gives_back_what_was_taken_when_to_a_sliding_window(store: Store, limit: int) -> None:
+    charge = shadow(a_charge(Algorithm.SLIDING_WINDOW, limit))  # so that nothing of it is leased
     taking = await store.counters.take([replace(charge, cost=6)])
-    store.clock.advance(60)
-    await store.take(charge)
-    assert await store.remaining(charge) == 3
-    await store.counters.give_back([replace(charge, cost=6)], at_us=taking.at_us)
-    assert await store.remaining(charge) == 9
+    store.clock.advance(30)
+    await store.take(replace(charge, cost=3))
+    await store.counters.give_back([replace(charge, cost=4)], at_us=taking.at_us)
+    assert await store.remaining(charge) == limit - 5
+    store.clock.advance(29.999_999)
+    assert await store.remaining(charge) == limit - 5
+    store.clock.us += 1
+    assert await store.remaining(charge) == limit - 3
+    # It counts no more, and nothing of the later taking is given back for it.
+    await store.counters.give_back([replace(charge, cost=2)], at_us=taking.at_us)
+    assert await store.remaining(charge) == limit - 3
+
+
+async def test_an_unenforced_burst_that_was_full_has_no_more_room_when_it_is_given_back(
+    store: Store,
+) -> None:
+    charge = shadow(a_charge(Algorithm.BURST, 10))
+    await store.take(replace(charge, cost=10))
+    store.clock.advance(6)
+    taking = await store.counters.take([replace(charge, cost=8)])
+    await store.counters.give_back([replace(charge, cost=8)], at_us=taking.at_us)
+    assert await store.remaining(charge) == 0
+    store.clock.advance(12)
+    taking = await store.counters.take([replace(charge, cost=1)])
+    await store.counters.give_back([replace(charge, cost=1)], at_us=taking.at_us)
+    assert await store.remaining(charge) == 2
 
 
 async def test_gives_back_only_what_has_not_drained_from_a_burst(store: Store) -> None:

@@ -34,6 +34,11 @@ from tests.redis_server import find_shared
 BOUNDS = (FIRST_US - W, FIRST_US, FIRST_US + W, FIRST_US + 2 * W)
 LEASED = (Algorithm.FIXED_WINDOW, Algorithm.SLIDING_WINDOW, Algorithm.CALENDAR)
 EVERY_LEASED = pytest.mark.parametrize("algorithm", LEASED)
+EVERY_WITH_AN_EDGE = pytest.mark.parametrize(
+    "algorithm", [Algorithm.FIXED_WINDOW, Algorithm.CALENDAR]
+)
+HOLD_S = 10
+"""Of the sliding window in here, of 320 s. So long a block may be spent."""
 
 
 class Leasing:
@@ -68,7 +73,8 @@ class Leasing:
 
 def of(algorithm: Algorithm, limit: int = 1000) -> Charge:
     bounds = BOUNDS if algorithm is Algorithm.CALENDAR else ()
-    return a_charge(limit, algorithm=algorithm, bounds=bounds)
+    window_us = 32 * HOLD_S * S if algorithm is Algorithm.SLIDING_WINDOW else W
+    return a_charge(limit, algorithm=algorithm, bounds=bounds, window_us=window_us)
 
 
 # What the primary is asked
@@ -183,7 +189,7 @@ async def test_a_cost_above_the_lease_is_asked_for() -> None:
 # Readings
 
 
-@EVERY_LEASED
+@EVERY_WITH_AN_EDGE
 async def test_readings_of_one_process_are_those_of_the_store_alone(algorithm: Algorithm) -> None:
     leasing, alone = Leasing(), ScriptedPrimary(FakeTime())
     for _ in range(40):
@@ -193,10 +199,19 @@ async def test_readings_of_one_process_are_those_of_the_store_alone(algorithm: A
         alone.time.pass_by(0.25)
 
 
+async def test_readings_of_a_sliding_window_tell_what_remains() -> None:
+    leasing = Leasing()
+    for number in range(30):
+        (reading,) = (await leasing.store.take([of(Algorithm.SLIDING_WINDOW, 30)])).readings
+        assert reading.remaining == 29 - number
+        # What was leased counts for longer.
+        assert 0 <= reading.reset_us - 32 * HOLD_S * S <= HOLD_S * S
+
+
 # Windows
 
 
-@EVERY_LEASED
+@EVERY_WITH_AN_EDGE
 async def test_a_lease_ends_before_its_window(algorithm: Algorithm) -> None:
     leasing = Leasing()
     await leasing.take(of(algorithm), times=3)
@@ -211,6 +226,131 @@ async def test_a_lease_ends_before_its_window(algorithm: Algorithm) -> None:
     assert await leasing.counted(of(Algorithm.FIXED_WINDOW)) == 0
     await leasing.take(of(algorithm), times=2)
     assert leasing.asked[3:] == [(1,), (11,)]
+
+
+SLIDING = of(Algorithm.SLIDING_WINDOW)
+
+
+async def test_a_lease_on_a_sliding_window_ends_before_its_hold() -> None:
+    leasing = Leasing()
+    assert all(await leasing.take(SLIDING, times=3))
+    # A thousandth of ten seconds, and a millisecond.
+    await leasing.time.advance(HOLD_S - 0.012)
+    assert all(await leasing.take(SLIDING))
+    assert leasing.asked == [(1,), (11,)]
+    await leasing.time.advance(0.001)
+    assert all(await leasing.take(SLIDING))
+    # Eight are lost, so only two may be held beside them.
+    assert leasing.asked[2:] == [(3,)]
+
+
+async def test_what_is_paid_from_a_lease_counts_for_a_window_from_then() -> None:
+    leasing = Leasing()
+    await leasing.take(SLIDING, times=3)
+    await leasing.time.advance(HOLD_S - 0.012)
+    assert all(await leasing.take(SLIDING))
+    # The first one counts no more, the block does until what was spent last would not.
+    await leasing.time.advance(31 * HOLD_S + 0.012)
+    assert await leasing.counted(SLIDING) == 11
+    await leasing.time.advance(HOLD_S - 0.000_001)
+    assert await leasing.counted(SLIDING) == 11
+    await leasing.time.advance(0.000_001)
+    assert await leasing.counted(SLIDING) == 0
+
+
+async def test_a_block_of_a_sliding_window_is_no_more_than_is_taken_in_its_hold() -> None:
+    leasing = Leasing(size=100)
+    charge = a_charge(1000, algorithm=Algorithm.SLIDING_WINDOW, window_us=32 * S)
+    await leasing.take(charge, times=12)
+    assert leasing.asked == [(1,), (3,), (6,), (12,)]
+
+
+async def test_a_lease_on_a_sliding_window_ends_as_early_when_its_answer_comes_late() -> None:
+    leasing = Leasing(primary=SlowToAnswer)
+    assert isinstance(leasing.primary, SlowToAnswer)
+    await leasing.take(SLIDING)
+    leasing.primary.answer_s = 4.0
+    await leasing.take(SLIDING)
+    leasing.primary.answer_s = 0.0
+    await leasing.time.advance(HOLD_S - 4.012)
+    await leasing.take(SLIDING)
+    assert leasing.asked == [(1,), (11,)]
+    await leasing.time.advance(0.001)
+    await leasing.take(SLIDING)
+    assert len(leasing.asked) == 3
+
+
+async def test_a_block_of_a_sliding_window_whose_answer_is_lost_is_not_asked_for_again() -> None:
+    leasing = Leasing()
+    await leasing.take(SLIDING)
+    for _ in range(5):
+        leasing.primary.health = Health.LOSES_ANSWERS
+        with pytest.raises(CounterStoreError):
+            await leasing.store.take([SLIDING], deadline=Deadline(leasing.time.monotonic_s))
+        leasing.primary.health = Health.UP
+        await leasing.take(SLIDING)
+        await leasing.time.advance(31 * HOLD_S / 5)
+    assert leasing.asked == [(1,), (11,), *[(1,)] * 9]
+
+
+async def test_what_one_block_of_a_sliding_window_paid_does_not_go_back_to_the_next() -> None:
+    leasing = Leasing()
+    await leasing.take(SLIDING, times=11)
+    taking = await leasing.store.take([SLIDING])
+    await leasing.time.advance(HOLD_S / 2)
+    await leasing.take(SLIDING, times=3)
+    assert leasing.asked == [(1,), (11,), (11,)]
+    await leasing.store.give_back([SLIDING], at_us=taking.at_us)
+    assert await leasing.counted(SLIDING) == 1 + 11 + 11 - 1
+    assert all(await leasing.take(SLIDING, times=8))
+    assert len(leasing.asked) == 3
+
+
+async def test_what_is_lost_of_a_sliding_window_is_not_leased_again_while_it_counts() -> None:
+    leasing = Leasing()
+    for _ in range(5):
+        await leasing.take(SLIDING, times=2)
+        await leasing.time.advance(HOLD_S)
+    # One block was spent on nobody; the others could ask for no more.
+    assert leasing.asked == [(1,), (11,), *[(1,)] * 8]
+    await leasing.time.advance(27.9 * HOLD_S)
+    assert await leasing.counted(SLIDING) == 19
+    await leasing.take(SLIDING, times=2)
+    assert leasing.asked[-2:] == [(1,), (1,)]
+    await leasing.time.advance(3 * HOLD_S)
+    await leasing.take(SLIDING, times=2)
+    assert leasing.asked[-2:] == [(1,), (11,)]
+
+
+async def test_what_is_left_for_another_cost_is_lost_with_the_next_block() -> None:
+    leasing = Leasing()
+    big = replace(SLIDING, cost=4)
+    await leasing.take(SLIDING)
+    assert all(await leasing.take(big, times=4))
+    assert leasing.asked == [(1,), (14,), (12,)]
+    assert all(await leasing.take(big, times=2))
+    assert len(leasing.asked) == 3
+
+
+async def test_a_block_fills_no_lease_on_a_sliding_window_that_still_pays() -> None:
+    leasing = Leasing()
+    narrow = a_charge(8, key="{a}narrow")
+    assert all(await leasing.take(SLIDING, narrow, times=8))
+    assert [costs[0] for costs in leasing.asked] == [1, 11, 1, 1]
+
+
+async def test_what_a_lease_on_a_sliding_window_paid_goes_back_with_its_hold() -> None:
+    leasing = Leasing()
+    await leasing.take(SLIDING, times=2)
+    taking = await leasing.store.take([SLIDING])
+    await leasing.time.advance(HOLD_S)
+    await leasing.take(SLIDING)
+    await leasing.store.give_back([SLIDING], at_us=taking.at_us)
+    assert leasing.asked == [(1,), (11,), (2,)]
+    assert await leasing.counted(SLIDING) == 13
+    for seconds, counted in ((31 * HOLD_S, 12), (HOLD_S - 0.000_001, 12), (0.000_001, 2)):
+        await leasing.time.advance(seconds)
+        assert await leasing.counted(SLIDING) == counted
 
 
 async def test_a_wall_clock_of_this_host_that_is_wrong_does_not_matter() -> None:
@@ -315,7 +455,7 @@ async def test_what_was_leased_goes_back_to_its_lease(algorithm: Algorithm) -> N
     assert leasing.asked == [(1,), (11,)]
 
 
-@EVERY_LEASED
+@EVERY_WITH_AN_EDGE
 async def test_what_was_leased_goes_back_to_the_store_when_the_lease_is_over(
     algorithm: Algorithm,
 ) -> None:
@@ -541,5 +681,7 @@ def test_processes_admit_the_limit_less_their_leases_at_most(algorithm: Algorith
         ]
         admitted = sum(offer.result() for offer in offers)
     assert 400 - 4 * 20 <= admitted <= 400
-    edge_and_count = deployment.primary.ask("GET", "extauthz:{a}hot").split()
-    assert admitted <= int(edge_and_count[1]) <= 400
+    value = deployment.primary.ask("GET", "extauthz:{a}hot")
+    is_log = algorithm is Algorithm.SLIDING_WINDOW
+    counted = int.from_bytes(value[:7], "little") if is_log else int(value.split()[1])
+    assert admitted <= counted <= 400

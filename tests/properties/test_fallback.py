@@ -171,7 +171,12 @@ def test_no_window_admits_more_than_its_limit_and_every_replicas_share(
         for outage in outages:
             await outage.store.close()
         local = ceil(round(of_each * limit, 6))
-        if algorithm is not Algorithm.BURST:
+        if algorithm is Algorithm.SLIDING_WINDOW:
+            for from_us in admitted:
+                total = sum(from_us <= at_us < from_us + W for at_us in admitted)
+                assert total <= limit + replicas * local
+            return
+        if algorithm is Algorithm.FIXED_WINDOW:
             windows: dict[int, int] = {}
             for at_us in admitted:
                 windows[at_us // W] = windows.get(at_us // W, 0) + 1

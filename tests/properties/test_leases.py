@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from extauthz.counters.formulas import weigh
+from extauthz.counters.formulas import read_state
 from extauthz.counters.lease_windows import LeasedTime
 from extauthz.counters.leases import LeaseRules, LeasingCounterStore
 from extauthz.counters.memory import MemoryCounterStore
@@ -24,6 +24,8 @@ from extauthz.ports import NO_DEADLINE, Deadline
 from tests.builders import START_US, FakeClock, S
 
 W: Final = S
+SLIDING_W: Final = 32 * S
+"""So long that what is leased of it may be spent for a second."""
 FIRST_US = START_US - START_US % W
 EDGES = tuple(FIRST_US + seconds * S for seconds in (-2, -1, 1, 2, 4, 5, 7, 9, 500))
 ALGORITHMS = (Algorithm.FIXED_WINDOW, Algorithm.SLIDING_WINDOW, Algorithm.CALENDAR)
@@ -92,9 +94,16 @@ class Ledger:
     numbers: list[tuple[int, int]]
     passed: list[tuple[int, int]] = field(default_factory=list)
 
+    @property
+    def is_sliding(self) -> bool:
+        return self.charge.algorithm is Algorithm.SLIDING_WINDOW
+
     def window(self, now_us: int) -> tuple[int, int]:
+        """Of a sliding window the one that ends with this microsecond."""
         if self.charge.algorithm is Algorithm.CALENDAR:
             return next(w for w in pairwise(EDGES) if w[0] <= now_us < w[1])
+        if self.is_sliding:
+            return now_us - SLIDING_W + 1, now_us + 1
         start_us = now_us - now_us % W
         return start_us, start_us + W
 
@@ -108,14 +117,9 @@ class Ledger:
             if since_us < end_us and until_us >= start_us
         )
 
-    def estimate(self, at_us: int) -> int:
-        """What counted at a moment, of what had passed by then."""
-        start_us, _ = self.window(at_us)
-        count = total(self.passed, (start_us, at_us + 1))
-        if self.charge.algorithm is Algorithm.SLIDING_WINDOW:
-            before = total(self.passed, (start_us - W, start_us))
-            count += weigh(before, W, at_us - start_us)
-        return count
+    def count_passed(self, at_us: int) -> int:
+        """What had passed in the window by then."""
+        return total(self.passed, (self.window(at_us)[0], at_us + 1))
 
 
 def total(entries: Sequence[tuple[int, int]], window: tuple[int, int]) -> int:
@@ -160,14 +164,19 @@ class LeasesOverOneStore(RuleBasedStateMachine):
         self.ledgers = {}
         for algorithm, limit in zip(ALGORITHMS, limits, strict=True):
             bounds = EDGES if algorithm is Algorithm.CALENDAR else ()
-            charge = Charge(algorithm.value, algorithm, limit, W, bounds=bounds)
+            window_us = W
+            if algorithm is Algorithm.SLIDING_WINDOW:
+                # So that it is not used up all the time: it is so much longer.
+                limit, window_us = 4 * limit, SLIDING_W
+            charge = Charge(algorithm.value, algorithm, limit, window_us, bounds=bounds)
             self.ledgers[charge.key] = Ledger(charge, [(0, limit)])
         self.flights: list[Flight] = []
         self.takings: list[tuple[Flight, Taking, int]] = []
 
     @rule(
         elapsed_us=st.one_of(
-            st.integers(0, 3000), st.sampled_from([99_000, 499_000, 998_000, 999_999, W])
+            st.integers(0, 3000),
+            st.sampled_from([99_000, 499_000, 997_000, 999_999, W, SLIDING_W - W]),
         )
     )
     def wait(self, elapsed_us: int) -> None:
@@ -176,6 +185,14 @@ class LeasesOverOneStore(RuleBasedStateMachine):
     @rule(short_us=st.integers(-1, 2500))
     def wait_for_the_edge(self, short_us: int) -> None:
         self._pass_time(max(0, W - self.clock.us % W - short_us))
+
+    @rule(which=st.integers(0, 20))
+    def wait_until_something_that_passed_counts_for_the_last_time(self, which: int) -> None:
+        ledger = self.ledgers[Algorithm.SLIDING_WINDOW.value]
+        ends = [at_us + SLIDING_W - 1 for at_us, _ in ledger.passed]
+        ends = [end_us for end_us in ends if end_us > self.clock.us]
+        if ends:
+            self._pass_time(ends[which % len(ends)] - self.clock.us)
 
     def _pass_time(self, elapsed_us: int) -> None:
         if self.longest_us is not None:
@@ -253,6 +270,18 @@ class LeasesOverOneStore(RuleBasedStateMachine):
         with pytest.raises(CounterStoreError):
             flight.steps.throw(CounterStoreError("no answer"))
 
+    @rule(
+        store=st.integers(0, STORES - 1),
+        early_us=st.sampled_from([-300_000, 0, 1500, 2500, 500_000]),
+        times=st.integers(1, 9),
+    )
+    def pay_late_from_a_lease_on_a_sliding_window(
+        self, store: int, early_us: int, times: int
+    ) -> None:
+        self.take(store, {1}, 1, 3, is_stepped=False)
+        self._pass_time(SLIDING_W // 32 - early_us)
+        self.take(store, {1}, 1, times, is_stepped=False)
+
     @rule(number=st.integers(0, 2), limit=st.integers(1, 40))
     def change_a_limit(self, number: int, limit: int) -> None:
         ledger = list(self.ledgers.values())[number]
@@ -297,15 +326,17 @@ class LeasesOverOneStore(RuleBasedStateMachine):
             ledger = self.ledgers[charge.key]
             ledger.passed.append((passed_us, charge.cost))
             self.heard[flight.primary, charge.key].append((passed_us, charge.cost))
-            assert ledger.estimate(passed_us) <= max(ledger.highest(passed_us), charge.limit)
+            assert ledger.count_passed(passed_us) <= max(ledger.highest(passed_us), charge.limit)
         self.takings.append((flight, taking, passed_us))
 
     @invariant()
     def the_store_has_counted_all_that_passed(self) -> None:
         for ledger in getattr(self, "ledgers", {}).values():
             window = ledger.window(self.clock.us)
-            _, edge_us, count, _ = self.memory._states.get(ledger.charge.key, (0, 0, 0, 0))
-            assert total(ledger.passed, window) <= (count if edge_us == window[1] else 0)
+            stored = self.memory._states.get(ledger.charge.key)
+            _, edge_us, count, *_ = read_state(ledger.charge, stored, self.clock.us)
+            assert ledger.is_sliding or edge_us == window[1]
+            assert total(ledger.passed, window) <= count
 
     @invariant()
     def no_process_has_charged_more_than_passed_and_a_lease(self) -> None:
@@ -316,7 +347,10 @@ class LeasesOverOneStore(RuleBasedStateMachine):
             for _, primary in self.stores:
                 if not any(flight.primary is primary for flight in self.flights):
                     counted = total(primary.counted[key], window)
-                    assert 0 <= counted - total(self.heard[primary, key], window) <= self.size
+                    held = counted - total(self.heard[primary, key], window)
+                    # Of a sliding window, what is heard of may have been charged before it.
+                    assert held <= self.size
+                    assert held >= 0 or ledger.is_sliding
 
     def teardown(self) -> None:
         for flight in getattr(self, "flights", []):
