@@ -66,9 +66,18 @@ class BackendError(ExtauthzError):
 
 
 class CounterStoreError(BackendError):
-    """The counter store did not answer in time, or answered nonsense."""
+    """The counter store did not answer in time, or answered nonsense.
+
+    `charged_nothing` says that this call surely charged nothing; when it is False, it may have.
+    """
 
     code = "counter_store_failed"
+
+    def __init__(
+        self, message: str, *, transient: bool = True, charged_nothing: bool = False
+    ) -> None:
+        super().__init__(message, transient=transient)
+        self.charged_nothing = charged_nothing
 
 
 class KeySourceError(BackendError):

@@ -8,6 +8,7 @@ deployment when a test first asks for it; `stop_shared` ends them all.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -29,11 +30,38 @@ from tests.builders import FakeClock
 SERVICE = "counters"
 
 
+_PORTS = range(10_000, 22_768)
+"""Neither these nor the ports of a cluster's bus are among those that Linux gives to clients."""
+_BUS = 10_000
+"""A cluster's nodes talk to each other at a port so much higher."""
+
+
 def find_free_port() -> int:
+    """One that is free, and whose port for a cluster's bus is too."""
+    for _ in range(100):
+        port = secrets.choice(_PORTS)
+        if _is_free(port) and _is_free(port + _BUS):
+            return port
+    raise AssertionError("no port is free")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def find_program() -> str:
+    """The server under test: `redis-server`, or what EXTAUTHZ_TEST_REDIS_SERVER names.
+
+    Any of Redis 6.0 or later and of Valkey.
+    """
+    program = os.environ.get("EXTAUTHZ_TEST_REDIS_SERVER") or shutil.which("redis-server")
+    assert program is not None, "these tests need redis-server: apt-get install redis-server"
+    return program
 
 
 class RedisServer:
@@ -50,12 +78,10 @@ class RedisServer:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> RedisServer:
-        program = shutil.which("redis-server")
-        assert program is not None, "these tests need redis-server: apt-get install redis-server"
         settings = {"dir": str(self.folder), "unixsocket": str(self.socket)}
         return self._start(
             [
-                program,
+                find_program(),
                 *self._ports,
                 *(str(self.port), "--bind", "127.0.0.1"),
                 *("--save", "", "--appendonly", "no"),
@@ -66,8 +92,6 @@ class RedisServer:
         )
 
     def start_sentinel(self, primary_port: int, quorum: int) -> RedisServer:
-        program = shutil.which("redis-server")
-        assert program is not None, "these tests need redis-server: apt-get install redis-server"
         file = self.folder / f"sentinel-{self.port}.conf"
         file.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
@@ -75,7 +99,7 @@ class RedisServer:
             f"sentinel down-after-milliseconds {SERVICE} 500\n"
             f"sentinel failover-timeout {SERVICE} 5000\n"
         )
-        return self._start([program, str(file), "--sentinel"], "+monitor master")
+        return self._start([find_program(), str(file), "--sentinel"], "+monitor master")
 
     def _start(self, command: list[str], sign: str) -> RedisServer:
         self._process = subprocess.Popen(
@@ -112,7 +136,7 @@ class RedisServer:
     @contextmanager
     def asking(self) -> Iterator[redis.Redis]:
         """A client to look at the server with."""
-        with redis.Redis(port=self.port) as client:
+        with redis.Redis(port=self.port, driver_info=None) as client:
             yield client
 
     def ask(self, *command: str | int) -> Any:
@@ -128,10 +152,14 @@ class RedisServer:
         }
 
     def dump(self) -> dict[bytes, bytes | None]:
-        """Every key as the server would write it down."""
+        """Every key of `list_keys` as the server would write it down."""
         with self.asking() as client:
-            keys: list[bytes] = client.keys()  # type: ignore[assignment]
-            return {key: client.dump(key) for key in keys}
+            return {key: client.dump(key) for key in self.list_keys()}
+
+    def list_keys(self) -> list[bytes]:
+        """Every key but the store's marker."""
+        keys: list[bytes] = self.ask("KEYS", "*")
+        return [key for key in keys if not key.endswith(b"}marker")]
 
 
 class Deployment:
@@ -171,7 +199,7 @@ def start_sentinel(folder: Path) -> Deployment:
     replica = RedisServer(
         folder, "--replicaof", "127.0.0.1", str(primary.port), "--repl-diskless-sync-delay", "0"
     ).start()
-    replica.wait_for_log("MASTER <-> REPLICA sync: Finished with success")
+    replica.wait_for_log("REPLICA sync: Finished with success")
     sentinels = [RedisServer(folder).start_sentinel(primary.port, 2) for _ in range(3)]
     for sentinel in sentinels:
         sentinel.wait_for_log("+slave")
@@ -180,21 +208,19 @@ def start_sentinel(folder: Path) -> Deployment:
 
 
 def start_cluster(folder: Path) -> Deployment:
-    bus_ports = [find_free_port() for _ in range(3)]
     nodes = [
         RedisServer(
             folder,
-            *("--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{port}.conf"),
-            *("--cluster-port", str(port)),
+            *("--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{number}.conf"),
         ).start()
-        for port in bus_ports
+        for number in range(3)
     ]
     edges = [0, 5461, 10_923, 16_384]
     for number, node in enumerate(nodes):
         node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        node.ask("CLUSTER", "ADDSLOTSRANGE", edges[number], edges[number + 1] - 1)
+        node.ask("CLUSTER", "ADDSLOTS", *range(edges[number], edges[number + 1]))
     for node in nodes[1:]:
-        node.ask("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, bus_ports[0])
+        node.ask("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
     for node in nodes:
         node.wait_for_log("Cluster state changed: ok")
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)

@@ -30,10 +30,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Counting:
-    """A counter store, and how it stands. `shared` is None when each process counts alone."""
+    """A counter store, and how it stands. The others are None when each process counts alone."""
 
     store: CounterStore
     shared: FallbackCounterStore | None = None
+    redis: RedisCounterStore | None = None
+
+    @property
+    def losses(self) -> int:
+        """How often the shared store was found to have lost what it had counted."""
+        return 0 if self.redis is None else self.redis.losses
 
     @property
     def is_up(self) -> bool:
@@ -70,8 +76,9 @@ def open_counting(settings: CounterSettings) -> Counting:
     local = MemoryCounterStore(clock, max_keys=settings.max_keys)
     if settings.url is None:
         return Counting(local)
-    redis = read_redis_settings(settings)
-    primary: CounterStore = RedisCounterStore(redis)
+    rules_of_redis = read_redis_settings(settings)
+    redis = RedisCounterStore(rules_of_redis)
+    primary: CounterStore = redis
     if settings.leases is not None:
         leases = settings.leases
         rules = LeaseRules(size=leases.size, hot_per_s=leases.hot_per_second)
@@ -81,9 +88,11 @@ def open_counting(settings: CounterSettings) -> Counting:
         local,
         clock,
         share=Fraction(1, settings.replicas),
-        rules=FallbackRules(timeout_s=redis.timeout_s, ids_remembered_us=redis.dedup_ttl_us),
+        rules=FallbackRules(
+            timeout_s=rules_of_redis.timeout_s, ids_remembered_us=rules_of_redis.dedup_ttl_us
+        ),
     )
-    return Counting(shared, shared)
+    return Counting(shared, shared, redis)
 
 
 async def probe_counting(counting: Counting) -> None:

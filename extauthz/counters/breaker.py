@@ -1,7 +1,9 @@
 """Decides whether a dependency is asked at all: closed, open, half open.
 
 Closed, everything is asked. After some failures in a row it opens, and nobody asks until a
-cool-down is over. Then it is half open: one probe asks, everybody else still does not. A probe
+cool-down is over. Calls that are under way together fail together: one lost connection, or one
+moment of silence, is one failure, however many were waiting. Who asks reads `moment` first, and
+says it when the call fails; a failure counts when none has been counted since. Then it is half open: one probe asks, everybody else still does not. A probe
 that fails opens it again, for longer; one that succeeds closes it on trial: the next failure
 opens it at once, the next success ends the trial and makes cool-downs short again. An answer
 that arrives while it is not closed was asked for long ago and changes nothing.
@@ -29,8 +31,8 @@ class BreakerRules:
     """When a breaker opens, and how long it stays open.
 
     Attributes:
-        failures: in a row, that open it. Three: a single slow call is no outage, and each of
-            them costs somebody a timeout.
+        failures: in a row, that open it. Three: a single slow call is no outage. When the
+            dependency hangs, they take three timeouts.
         cooldown_s, max_cooldown_s: the first wait before a probe; each further one is twice as
             long, up to the maximum. Between half and all of it is waited, at random, so that
             replicas do not probe together.
@@ -60,6 +62,7 @@ class CircuitBreaker:
         is_closed: whether to ask. A plain attribute, because every request reads it.
         is_suspect: a success is worth a call of `note_success`; while it is False nothing is
             to be forgotten.
+        moment: grows with each failure that counts.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class CircuitBreaker:
         self.state = BreakerState.CLOSED
         self.is_closed = True
         self.is_suspect = False
+        self.moment = 0
 
     def note_success(self) -> None:
         """An answer came."""
@@ -86,10 +90,11 @@ class CircuitBreaker:
             self._cooldown_s = self._rules.cooldown_s
             self.is_suspect = False
 
-    def note_failure(self) -> None:
-        """No answer came. Opens when there were enough of them in a row."""
-        if not self.is_closed:
+    def note_failure(self, asked_at: int) -> None:
+        """A call that was made at the moment `asked_at` has failed. Opens when that is enough."""
+        if not self.is_closed or asked_at != self.moment:
             return
+        self.moment += 1
         self._in_a_row += 1
         self.is_suspect = True
         if self._in_a_row >= self._rules.failures:

@@ -5,7 +5,7 @@ not answer this request, each charge's `on_outage` says what happens, at once an
 (`local`). The rules that keep the totals right:
 
 - What may have been charged at the primary is never charged there again. A request whose
-  primary call failed is counted here, but not owed; only what never went out is.
+  primary call failed is counted here, and owed only when it is sure that nothing was charged.
 - What is owed is charged at the primary before it decides again, see `recovery` and `owed`.
 - A repeated deduplication id is answered by whoever answered first, while that is remembered.
 - What was taken here is given back here.
@@ -129,7 +129,7 @@ class FallbackCounterStore:
         try:
             return await self._take_there(charges, None, deadline)
         except CounterStoreError as error:
-            return await self._take_instead(charges, deadline, error)
+            return await self._take_instead(charges, deadline, error, owed=error.charged_nothing)
 
     async def _take_once(
         self, charges: Sequence[Charge], dedup_id: str, deadline: Deadline
@@ -147,7 +147,8 @@ class FallbackCounterStore:
             except CounterStoreError as error:
                 # A repetition of this one may have been answered while it waited.
                 answer = self._answers.find(name, self._clock.now_us())
-                taking = answer or await self._take_instead(charges, deadline, error)
+                # Of an earlier call with this id it is not known whether it was charged.
+                taking = answer or await self._take_instead(charges, deadline, error, owed=False)
         self._answers.add(name, taking, self._clock.now_us())
         return taking
 
@@ -155,6 +156,7 @@ class FallbackCounterStore:
         self, charges: Sequence[Charge], dedup_id: str | None, deadline: Deadline
     ) -> Taking:
         """Asks the primary, for a limited time, and tells the breaker how that went."""
+        asked_at = self._breaker.moment
         began_s = self._monotonic()
         until_s = began_s + self._timeout_s
         if deadline.monotonic_s is not None and deadline.monotonic_s < until_s:
@@ -167,7 +169,7 @@ class FallbackCounterStore:
             now_s = self._monotonic()
             gave_up = isinstance(error, asyncio.CancelledError) or now_s >= until_s
             if not gave_up or now_s - began_s >= self._hasty_s:
-                self._note_failure(charges, error)
+                self._note_failure(charges, error, asked_at)
             raise
         # Without a charge nothing may have been asked: a store may remember its refusals.
         if self._breaker.is_suspect and taking.charged and charges:
@@ -175,18 +177,25 @@ class FallbackCounterStore:
         return taking
 
     async def _take_instead(
-        self, charges: Sequence[Charge], deadline: Deadline, error: CounterStoreError
+        self,
+        charges: Sequence[Charge],
+        deadline: Deadline,
+        error: CounterStoreError,
+        *,
+        owed: bool,
     ) -> Taking:
         """Takes here what the primary did not answer, when somebody still waits for it."""
         if deadline.monotonic_s is not None and self._monotonic() >= deadline.monotonic_s:
             raise error
-        return await self._take_here(charges, error)
-
-    async def _take_here(
-        self, charges: Sequence[Charge], unanswered: CounterStoreError | None = None
-    ) -> Taking:
         self._recovery.asked = charges
-        return await self._here.take(charges, unanswered)
+        taking = await self._here.take(charges, error, owed=owed)
+        if owed and self._owed:
+            self._recovery.start()
+        return taking
+
+    async def _take_here(self, charges: Sequence[Charge]) -> Taking:
+        self._recovery.asked = charges
+        return await self._here.take(charges)
 
     async def give_back(
         self,
@@ -219,10 +228,11 @@ class FallbackCounterStore:
             return
         if not self._breaker.is_closed:
             raise CounterStoreError(f"{_AWAY}; what was taken from it stays charged")
+        asked_at = self._breaker.moment
         try:
             await self._primary.give_back(charges, at_us=at_us, dedup_id=dedup_id)
         except CounterStoreError as error:
-            self._note_failure(charges, error)
+            self._note_failure(charges, error, asked_at)
             raise
 
     async def close(self) -> None:
@@ -233,11 +243,11 @@ class FallbackCounterStore:
         finally:
             await self._here.close()
 
-    def _note_failure(self, charges: Sequence[Charge], error: BaseException) -> None:
+    def _note_failure(self, charges: Sequence[Charge], error: BaseException, asked_at: int) -> None:
         self._failures += 1
         self._last_error = str(error) or "no answer before the caller gave up"
         self._recovery.asked = charges
-        self._breaker.note_failure()
+        self._breaker.note_failure(asked_at)
 
     def _note_change(self, state: BreakerState) -> None:
         now_us = self._since_us = self._clock.now_us()

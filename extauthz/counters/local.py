@@ -68,26 +68,30 @@ class LocalTakings:
         self.admitted = 0
 
     async def take(
-        self, charges: Sequence[Charge], unanswered: CounterStoreError | None = None
+        self,
+        charges: Sequence[Charge],
+        unanswered: CounterStoreError | None = None,
+        *,
+        owed: bool = True,
     ) -> Taking:
         """Does what the outage modes say.
 
         Args:
-            unanswered: how asking the primary failed. It may have charged all the same, so this
-                is then not owed. None when it was not asked.
+            unanswered: how asking the primary failed; None when it was not asked.
+            owed: False when the primary may have charged it all the same.
 
         Raises:
             CounterStoreError: a limit denies in an outage, or there is no place for a counter.
             ValueError: as for `CounterStore.take`.
         """
         counted = _check_modes(charges, unanswered)
-        if unanswered is None:
+        if owed:
             self._owed.make_room(counted, self._clock.now_us())
         taking = await self._store.take([self._share(charge) for charge in counted])
         at_us = LocalTime(taking.at_us)
         if taking.charged and counted:
             self.admitted += 1
-            if unanswered is None:
+            if owed:
                 at_us = OwedTime(at_us)
                 for charge in counted:
                     if charge.cost:

@@ -8,6 +8,9 @@ All of it runs in one task behind the decisions, which wait for none of it:
    hand out room that is used already.
 3. Pay what was admitted during 2.
 
+What was admitted here while the breaker stayed closed, as the store was surely not charged, is
+paid likewise, after a cool-down and a look.
+
 Every call has a timeout. A payment without an answer is tried again with its id. It is given up
 when its id is half as old as the store remembers ids, or when the store says that asking again
 cannot help: then it is rather not charged than charged twice.
@@ -87,16 +90,20 @@ class Recovery:
 
     async def _run(self) -> None:
         breaker = self._breaker
+        answered = False
         while not breaker.is_closed or self._owed or self._unanswered:
-            if not breaker.is_closed:
+            if not answered or not breaker.is_closed:
                 await self._sleep(breaker.next_cooldown_s())
+            if breaker.is_closed:
+                asked_at = breaker.moment
+                answered = (answered or await self._probe()) and await self._pay_all()
+                if not answered:
+                    breaker.note_failure(asked_at)
+                answered = answered and not self._unanswered
+            else:
                 breaker.begin_probe()
                 answered = await self._probe() and await self._pay_all()
                 breaker.end_probe(answered=answered)
-            elif not await self._pay_all():
-                breaker.note_failure()
-            elif self._unanswered:
-                await self._sleep(breaker.next_cooldown_s())
 
     async def _probe(self) -> bool:
         # The request may be old: its calendar windows must not make the store refuse to look.

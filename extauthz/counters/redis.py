@@ -22,10 +22,13 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
+from redis.asyncio.connection import AbstractConnection
+
 from extauthz.counters.deny_cache import DenyCache
 from extauthz.counters.redis_batch import Lane, LaneBounds
 from extauthz.counters.redis_cluster import ClusterLanes, split_by_slot
 from extauthz.counters.redis_connect import Connector, Deployment, RedisSettings
+from extauthz.counters.redis_loss import LossWatch
 from extauthz.counters.redis_script import Asked, Order, Script
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import MAX_BURST, Algorithm, Charge, Reading, Taking
@@ -61,6 +64,7 @@ class RedisCounterStore:
         self._refusals = DenyCache(monotonic_us) if remember_refusals else None
         self._script = Script(settings.prefix, settings.dedup_ttl_us)
         self._connector = Connector(settings)
+        self._watch = LossWatch(settings.prefix)
         self._behind: set[asyncio.Task[None]] = set()
         bounds = LaneBounds(
             timeout_s=settings.timeout_s,
@@ -72,16 +76,31 @@ class RedisCounterStore:
         )
         now_us = None if clock is None else clock.now_us
         address = settings.address
+        self._name = str(address)
         self._is_cluster = address.deployment is Deployment.CLUSTER
         self._lane: Lane | ClusterLanes
         if self._is_cluster:
             self._lane = ClusterLanes(
-                address.servers, self._script, self._connector, bounds, monotonic_us, now_us
+                address.servers,
+                self._script,
+                self._connector,
+                self._watch,
+                bounds,
+                monotonic_us,
+                now_us,
             )
         else:
-            self._lane = Lane(
-                str(address), self._script, self._connector.connect, bounds, monotonic_us, now_us
-            )
+            self._lane = Lane(self._name, self._script, self._connect, bounds, monotonic_us, now_us)
+
+    @property
+    def losses(self) -> int:
+        """How often Redis was found to have lost what it had counted."""
+        return self._watch.losses
+
+    async def _connect(self) -> AbstractConnection:
+        connection = await self._connector.connect()
+        await self._watch.look(connection, self._name)
+        return connection
 
     async def take(
         self,
@@ -110,7 +129,12 @@ class RedisCounterStore:
             slot = groups[0][0] if groups is not None else 0
             taking = await self._ask(charges, Asked.TAKE, until_s, slot=slot, dedup_id=dedup_id)
         else:
-            taking = await self._take_by_slot(charges, groups, until_s, dedup_id)
+            try:
+                taking = await self._take_by_slot(charges, groups, until_s, dedup_id)
+            except CounterStoreError as error:
+                # It speaks of one slot, and another may have been charged.
+                error.charged_nothing = False
+                raise
         if refusals is not None and not taking.charged:
             refusals.note(charges, taking, asked_us)
         return taking
@@ -158,7 +182,9 @@ class RedisCounterStore:
         if deadline.monotonic_s is not None:
             left_s = min(left_s, deadline.monotonic_s - now_s)
             if left_s <= 0:
-                raise CounterStoreError("the deadline had passed before Redis was asked")
+                raise CounterStoreError(
+                    "the deadline had passed before Redis was asked", charged_nothing=True
+                )
         return asyncio.get_running_loop().time() + left_s
 
     async def _ask(
@@ -265,7 +291,8 @@ def _give_up(order: Order) -> None:
         CounterStoreError(
             "Redis did not answer in time; it is not known whether anything was charged"
             if order.sent
-            else "Redis could not be asked in time; nothing was charged"
+            else "Redis could not be asked in time; nothing was charged",
+            charged_nothing=not order.sent,
         )
     )
 

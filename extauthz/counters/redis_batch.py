@@ -5,6 +5,7 @@ as one script call (on a cluster one for each hash slot, in one write). A lone o
 once. So the busier it is, the less each decision costs.
 
 - An order whose caller has gone before it is sent is dropped. Once sent, it counts as taken.
+- A connection is looked at just before it is used, and replaced when it was closed or reset.
 - Nothing that may have been charged is ever sent twice. What is sent again: what the server
   refused before it looked at a counter (NOSCRIPT, MOVED, ASK).
 - A call that has no answer in time, or whose connection is lost, fails all of its orders at
@@ -28,12 +29,15 @@ from redis.exceptions import (
     AskError,
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
     MasterDownError,
     NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 from extauthz.counters.redis_script import Order, Script, settle
@@ -46,6 +50,14 @@ Redirect: TypeAlias = Callable[[Sequence[Order], AskError], None]
 """Sends orders on to the node that an ASK names, or a MOVED, which is a kind of AskError here."""
 
 _LONGEST_TEXT: Final = 200
+_REFUSED_BEFORE: Final = (
+    AskError,
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+"""What Redis says before a script runs, or at its first write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,15 +135,19 @@ class Lane:
             CounterStoreError: the queue is full, or the server is away; nothing was charged.
         """
         if self._is_closed:
-            raise CounterStoreError(f"the connection to Redis at {self.name} is closed")
+            raise CounterStoreError(
+                f"the connection to Redis at {self.name} is closed", charged_nothing=True
+            )
         if len(self._waiting) >= self._bounds.max_waiting:
             raise CounterStoreError(
-                f"{len(self._waiting)} decisions already wait for Redis at {self.name}"
+                f"{len(self._waiting)} decisions already wait for Redis at {self.name}",
+                charged_nothing=True,
             )
         if self._pause_s and self._monotonic_us() < self._paused_until_us:
             raise CounterStoreError(
                 f"Redis at {self.name} could not be reached ({self._last_failure}); "
-                "it is tried again shortly"
+                "it is tried again shortly",
+                charged_nothing=True,
             )
         self._waiting.append(order)
         if self._idle:
@@ -289,7 +305,7 @@ class Lane:
         waiting = list(self._waiting)
         self._waiting.clear()
         for order in waiting:
-            error = CounterStoreError(message, transient=_is_transient(cause))
+            error = CounterStoreError(message, transient=_is_transient(cause), charged_nothing=True)
             error.__cause__ = cause
             order.fail(error)
 
@@ -300,9 +316,20 @@ class Lane:
 
 
 async def _is_usable(connection: AbstractConnection) -> bool:
-    """False when the other side has closed it, or has sent what nobody asked for."""
+    """False when the other side has closed or reset it, or has sent what nobody asked for.
+
+    What is written without a pause after this was True has been sent: until then it is sure that
+    nothing was.
+    """
+    writer = connection._writer  # noqa: SLF001  (there is no other way to ask)
     try:
-        return connection.is_connected and not await connection.can_read()
+        # A reset shows in the writer alone: the reader has an error then, and no end.
+        return (
+            writer is not None
+            and not writer.is_closing()
+            and connection.is_connected
+            and not await connection.can_read()
+        )
     except (RedisError, OSError):
         return False
 
@@ -344,7 +371,9 @@ def _unanswered(name: str, what: str, cause: Exception | None) -> CounterStoreEr
 
 def _refused(name: str, cause: ResponseError) -> CounterStoreError:
     error = CounterStoreError(
-        f"Redis at {name} refused to count: {_describe(cause)}", transient=_is_transient(cause)
+        f"Redis at {name} refused to count: {_describe(cause)}",
+        transient=_is_transient(cause),
+        charged_nothing=isinstance(cause, _REFUSED_BEFORE),
     )
     error.__cause__ = cause
     return error

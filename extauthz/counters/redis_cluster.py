@@ -21,6 +21,7 @@ from redis.exceptions import AskError, MovedError, RedisError
 
 from extauthz.counters.redis_batch import Lane, LaneBounds, disconnect
 from extauthz.counters.redis_connect import Connector, Server
+from extauthz.counters.redis_loss import LossWatch
 from extauthz.counters.redis_script import Order, Script, find_hash_tag
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Charge
@@ -29,6 +30,8 @@ SLOTS: Final = 16_384
 _MOST_REDIRECTS: Final = 4
 _REREAD_US: Final = 200_000
 """Between two readings of the map, when nodes are lost or send orders on again and again."""
+_MOST_TAGS: Final = 8 * SLOTS
+"""Tries for a hash tag in a slot of a node, which in practice holds hundreds of slots or more."""
 _OWN_FIRST: Final = "ackrp"
 """First letters of hash tags (`policy.rate_limit`), from the narrowest subject to the widest:
 consumer, client address, custom, resource, API."""
@@ -55,6 +58,7 @@ class ClusterLanes:
         seeds: Iterable[Server],
         script: Script,
         connector: Connector,
+        watch: LossWatch,
         bounds: LaneBounds,
         monotonic_us: Callable[[], int],
         now_us: Callable[[], int] | None,
@@ -62,6 +66,7 @@ class ClusterLanes:
         self._seeds = tuple(seeds)
         self._script = script
         self._connector = connector
+        self._watch = watch
         self._bounds = bounds
         self._monotonic_us = monotonic_us
         self._now_us = now_us
@@ -85,12 +90,17 @@ class ClusterLanes:
             self._lane(server).put(order)
             return
         if self._is_closed:
-            raise CounterStoreError("the connections to the Redis Cluster are closed")
+            raise CounterStoreError(
+                "the connections to the Redis Cluster are closed", charged_nothing=True
+            )
         if self._read_map() is None:
-            raise CounterStoreError("no node of the Redis Cluster is known to hold this slot")
+            raise CounterStoreError(
+                "no node of the Redis Cluster is known to hold this slot", charged_nothing=True
+            )
         if len(self._early) >= self._bounds.max_waiting:
             raise CounterStoreError(
-                f"{len(self._early)} decisions already wait for the Redis Cluster's map"
+                f"{len(self._early)} decisions already wait for the Redis Cluster's map",
+                charged_nothing=True,
             )
         self._early.append(order)
 
@@ -100,7 +110,10 @@ class ClusterLanes:
             server = self._server_of[order.slot]
             if server is None:
                 order.fail(
-                    CounterStoreError("no node of the Redis Cluster says who holds this slot")
+                    CounterStoreError(
+                        "no node of the Redis Cluster says who holds this slot",
+                        charged_nothing=True,
+                    )
                 )
             else:
                 self._put_or_fail(server, order)
@@ -118,11 +131,17 @@ class ClusterLanes:
         if lane is None:
             host, port = server
 
+            name = f"{host}:{port}"
+
             async def connect() -> AbstractConnection:
-                return await self._connector.connect_to(server)
+                connection = await self._connector.connect_to(server)
+                tag = find_tag(self._server_of, server)
+                if tag is not None:
+                    await self._watch.look(connection, name, tag)
+                return connection
 
             lane = self._lanes[server] = Lane(
-                f"{host}:{port}",
+                name,
                 self._script,
                 connect,
                 self._bounds,
@@ -145,7 +164,11 @@ class ClusterLanes:
             order.asking = not is_moved
             order.sent = False
             if order.redirects > _MOST_REDIRECTS:
-                order.fail(CounterStoreError("the nodes of the Redis Cluster disagree on a slot"))
+                order.fail(
+                    CounterStoreError(
+                        "the nodes of the Redis Cluster disagree on a slot", charged_nothing=True
+                    )
+                )
             else:
                 self._put_or_fail(server, order)
 
@@ -198,6 +221,16 @@ class ClusterLanes:
             task = asyncio.create_task(self._lanes.pop(server).close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+def find_tag(server_of: Sequence[Server | None], server: Server) -> str | None:
+    """A hash tag of a slot that the node holds: the first number that is one, for every replica."""
+    if server not in server_of:
+        return None
+    for number in range(_MOST_TAGS):
+        if server_of[crc_hqx(b"%d" % number, 0) % SLOTS] == server:
+            return str(number)
+    return None
 
 
 def _read_slots(rows: Any, asked: Server) -> list[Server | None]:

@@ -1,4 +1,4 @@
-"""Two replicas under a steady load while Redis is killed, hangs, fails over, moves, hangs up.
+"""Two replicas under a steady load while Redis is killed, hangs, is slow, fails over, moves, hangs up.
 
 For each disturbance and outage mode: how long decisions took, as a client with Envoy's default
 deadline of 200 ms saw it; what was not decided; how much passed a limit of 150 in five seconds in
@@ -33,6 +33,7 @@ from tests.redis_server import (
     start_single,
     stop_shared,
 )
+from tests.relay import Relay
 
 TITLE = "Outages of Redis under load: 300 requests a second, two replicas"
 
@@ -63,6 +64,22 @@ class Disturbance:
 Disturb = Callable[[Disturbance], Awaitable[None]]
 
 
+class _Relayed(Deployment):
+    """A Redis behind a relay that can be slow. What is asked here goes to Redis itself."""
+
+    def __init__(self, redis: Deployment) -> None:
+        self.relay = Relay(redis.primary.port).start()
+        super().__init__(redis.servers, [], f"redis://127.0.0.1:{self.relay.port}")
+
+    def stop(self) -> None:
+        self.relay.stop()
+        super().stop()
+
+
+def _start_relayed(folder: Path) -> Deployment:
+    return _Relayed(start_single(folder))
+
+
 async def _kill(it: Disturbance, away_s: float = 2) -> None:
     server = it.redis.primary
     await it.load.wait_until(AT_S)
@@ -86,6 +103,16 @@ async def _hang(it: Disturbance) -> None:
         await it.load.wait_until(AT_S + 3)
     finally:
         it.redis.primary.signal(signal.SIGCONT)
+    it.until_s = it.load.now_s
+
+
+async def _slow_down(it: Disturbance) -> None:
+    assert isinstance(it.redis, _Relayed)
+    await it.load.wait_until(AT_S)
+    it.from_s = it.load.now_s
+    it.redis.relay.delay_s = 2.5
+    await it.load.wait_until(AT_S + 4)
+    it.redis.relay.delay_s = 0.0
     it.until_s = it.load.now_s
 
 
@@ -157,6 +184,7 @@ SCENARIOS: Final[dict[str, tuple[Callable[[Path], Deployment], Disturb]]] = {
     "killed, back after 2 s": (start_single, _kill),
     "killed, back at once": (start_single, _restart),
     "hangs for 3 s": (start_single, _hang),
+    "answers 2.5 s late, for 4 s": (_start_relayed, _slow_down),
     "Sentinel failover": (start_sentinel, _fail_over),
     "cluster slots move": (start_cluster, _move_slots),
     "hung up every 200 ms": (start_single, _hang_up),

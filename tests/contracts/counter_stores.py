@@ -24,6 +24,7 @@ FIRST_US = START_US - START_US % W + W
 DAY_END_US = FIRST_US + 3600 * S
 BOUNDS = (FIRST_US - 7200 * S, FIRST_US - 3600 * S, DAY_END_US, DAY_END_US + 86_400 * S)
 
+LEASED = ("redis", "redis, sentinel", "redis, cluster")
 EVERY = pytest.mark.parametrize("algorithm", list(Algorithm))
 
 
@@ -58,12 +59,23 @@ async def make_leasing(clock: FakeClock) -> CounterStore:
     return LeasingCounterStore(MemoryCounterStore(clock), clock.now_us, rules=rules)
 
 
+def make_leasing_over(name: str) -> Callable[[FakeClock], Awaitable[CounterStore]]:
+    """Likewise, over a real Redis."""
+
+    async def make(clock: FakeClock) -> CounterStore:
+        redis = await make_redis(name)(clock)
+        return LeasingCounterStore(redis, clock.now_us, rules=LeaseRules(hot_per_s=0))
+
+    return make
+
+
 STORES: dict[str, Callable[[FakeClock], Awaitable[CounterStore]]] = {
     "memory": make_memory,
     "leasing over memory": make_leasing,
     "fallback over memory": make_fallback,
     "fallback in an outage": make_fallback_in_outage,
     **{name: make_redis(name) for name in DEPLOYMENTS},
+    **{f"leasing over {name}": make_leasing_over(name) for name in LEASED},
 }
 
 

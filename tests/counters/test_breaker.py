@@ -22,7 +22,7 @@ class Watched:
 
     def fail(self, times: int) -> None:
         for _ in range(times):
-            self.breaker.note_failure()
+            self.breaker.note_failure(self.breaker.moment)
 
     def probe(self, *, answered: bool) -> float:
         waited_s = self.breaker.next_cooldown_s()
@@ -37,6 +37,37 @@ def test_opens_after_some_failures_in_a_row() -> None:
     assert watched.breaker.is_closed and watched.changes == []
     watched.fail(1)
     assert not watched.breaker.is_closed and watched.changes == [OPEN]
+
+
+def test_calls_that_were_under_way_together_fail_once() -> None:
+    watched = Watched()
+    for number in range(1, 4):
+        asked_at = watched.breaker.moment
+        for _ in range(32):
+            watched.breaker.note_failure(asked_at)
+        assert watched.breaker.state is (OPEN if number == 3 else CLOSED)
+    assert watched.changes == [OPEN]
+
+
+def test_a_call_of_before_the_outage_does_not_end_the_trial() -> None:
+    watched = Watched()
+    watched.fail(2)
+    asked_at = watched.breaker.moment
+    watched.fail(1)
+    watched.probe(answered=True)
+    watched.breaker.note_failure(asked_at)
+    assert watched.breaker.is_closed
+    watched.fail(1)
+    assert watched.breaker.state is OPEN
+
+
+def test_a_success_does_not_make_two_failures_of_one() -> None:
+    watched = Watched(failures=2)
+    asked_at = watched.breaker.moment
+    for _ in range(3):
+        watched.breaker.note_failure(asked_at)
+        watched.breaker.note_success()
+    assert watched.breaker.is_closed and not watched.breaker.is_suspect
 
 
 def test_a_success_begins_the_row_anew() -> None:
@@ -64,7 +95,7 @@ def test_answers_of_before_change_nothing_while_it_is_open() -> None:
     assert watched.breaker.state is OPEN
     watched.breaker.begin_probe()
     watched.breaker.note_success()
-    watched.breaker.note_failure()
+    watched.breaker.note_failure(watched.breaker.moment)
     assert watched.breaker.state is HALF_OPEN
 
 

@@ -361,15 +361,41 @@ async def test_a_defect_of_the_primary_is_no_outage() -> None:
         assert len(outage.local) == 0
 
 
-async def test_a_thousand_waiting_requests_end_with_their_timeout() -> None:
+async def test_a_hanging_store_costs_three_timeouts_however_many_wait_for_it() -> None:
     async with Outage() as outage:
-        outage.primary.health = Health.GATED
-        waiting = [asyncio.create_task(outage.take(a_charge(600))) for _ in range(1000)]
-        await outage.time.advance(0.05)
-        outage.primary.health = Health.HANGS
-        outage.primary.gate.set()
-        assert sum(await asyncio.gather(*waiting)) == 600
+        charge = a_charge(2000)
+        admitted, asked = 0, []
+        for _ in range(5):
+            before = len(outage.primary.calls)
+            outage.primary.health = Health.GATED
+            outage.primary.gate.clear()
+            waiting = [asyncio.create_task(outage.take(charge)) for _ in range(1000)]
+            await outage.time.advance(0.05)
+            outage.primary.health = Health.HANGS
+            outage.primary.gate.set()
+            admitted += sum(await asyncio.gather(*waiting))
+            asked.append(len(outage.primary.calls) - before)
+        assert asked == [1000, 1000, 1000, 0, 0]
+        assert admitted == 2000
         assert outage.breaker is OPEN
+
+
+async def test_calls_that_fail_together_are_one_failure() -> None:
+    async with Outage() as outage:
+        for _ in range(5):
+            outage.primary.health = Health.GATED
+            outage.primary.gate.clear()
+            waiting = [asyncio.create_task(outage.take(a_charge(10**6))) for _ in range(32)]
+            await outage.time.advance(0.001)
+            outage.primary.health = Health.REFUSES
+            outage.primary.broken = frozenset({"{a}1"})
+            outage.primary.gate.set()
+            assert all(await asyncio.gather(*waiting))
+            outage.primary.broken = frozenset()
+            outage.primary.health = Health.UP
+            assert await outage.take(a_charge(10**6))
+        assert outage.store.state.failures == 5 * 32
+        assert outage.seen == []
 
 
 # What is seen of it

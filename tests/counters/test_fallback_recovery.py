@@ -97,17 +97,19 @@ async def test_only_the_current_window_is_charged() -> None:
         assert costs_of(outage.payments) == [[2]]
 
 
-async def test_the_older_half_of_a_sliding_window_is_charged_by_its_weight() -> None:
+async def test_what_still_counts_in_a_sliding_window_is_charged() -> None:
     async with Outage() as outage:
         await outage.begin()
         charge = a_charge(100, algorithm=Algorithm.SLIDING_WINDOW)
         await outage.take(replace(charge, cost=40))
-        outage.time.pass_by(60)
+        outage.time.pass_by(30)
         await outage.take(replace(charge, cost=7))
-        outage.time.pass_by(40)
+        outage.time.pass_by(20)
+        await outage.take(replace(charge, cost=2))
+        outage.time.pass_by(15)
         await outage.end()
-        # 45 of 60 seconds of the window have passed: a quarter of 40 still counts.
-        assert costs_of(outage.payments) == [[17]]
+        # The first are more than a minute old.
+        assert costs_of(outage.payments) == [[9]]
 
 
 async def test_what_has_drained_from_a_burst_is_not_charged() -> None:
@@ -170,7 +172,7 @@ async def test_a_payment_that_arrives_in_the_next_window_is_given_back() -> None
         assert outage.breaker is CLOSED
         assert costs_of(outage.payments) == [[1, 1]]
         assert await outage.counted(a_charge()) == 0
-        # In a sliding window it counts there as well, with all of its weight.
+        # In a sliding window it counts from then on.
         assert await outage.counted(sliding) == 1
 
 
@@ -297,6 +299,75 @@ async def test_a_payment_that_fails_alone_does_not_keep_the_store_away() -> None
         await outage.time.advance(0.25)
         await outage.time.advance(0.5)
         assert outage.breaker is CLOSED
+
+
+# What was surely not charged
+
+SURE = CounterStoreError("refused", charged_nothing=True)
+
+
+async def test_who_finds_out_is_charged_too_when_the_store_surely_charged_nothing() -> None:
+    async with Outage() as outage:
+        outage.primary.error = SURE
+        await outage.begin()
+        assert await outage.take(a_charge(key="{opens}0"))
+        await outage.end()
+        assert [await outage.counted(a_charge(key=f"{{opens}}{n}")) for n in range(3)] == [2, 1, 1]
+        assert outage.store.state.charged_back == 4
+
+
+async def test_one_failure_that_opens_nothing_is_charged_after_a_pause() -> None:
+    async with Outage() as outage:
+        outage.primary.error = SURE
+        outage.primary.health = Health.REFUSES
+        assert await outage.take(a_charge())
+        outage.primary.health = Health.UP
+        assert await outage.counted(a_charge()) == 0
+        await outage.time.advance(0.25)
+        assert await outage.counted(a_charge()) == 1
+        assert outage.breaker is CLOSED and outage.seen == []
+        assert outage.time.sleepers == []
+
+
+async def test_a_store_that_stays_away_is_found_out_by_what_is_to_be_charged() -> None:
+    async with Outage() as outage:
+        outage.primary.error = SURE
+        outage.primary.health = Health.REFUSES
+        assert await outage.take(a_charge())
+        # Two cool-downs, the second twice as long, and nothing is drawn meanwhile.
+        await outage.time.advance(0.25)
+        assert outage.breaker is CLOSED
+        await outage.time.advance(0.5)
+        assert outage.breaker is OPEN
+        assert outage.payments == []
+        await outage.end()
+        assert await outage.counted(a_charge()) == 1
+
+
+async def test_a_repetition_that_was_surely_not_charged_may_have_been_before() -> None:
+    async with Outage() as outage:
+        outage.primary.health = Health.LOSES_ANSWERS
+        deadline = Deadline(outage.time.monotonic_s + 0.02)
+        with pytest.raises(CounterStoreError):
+            await outage.store.take([a_charge()], dedup_id="once", deadline=deadline)
+        assert await outage.counted(a_charge()) == 1
+        outage.primary.error = SURE
+        outage.primary.health = Health.REFUSES
+        assert await outage.take(a_charge(), dedup_id="once")
+        outage.primary.health = Health.UP
+        await outage.time.advance(5)
+        assert await outage.counted(a_charge()) == 1
+
+
+async def test_what_was_surely_not_charged_and_is_given_back_is_not_charged_later() -> None:
+    async with Outage() as outage:
+        outage.primary.error = SURE
+        outage.primary.health = Health.REFUSES
+        taking = await outage.store.take([a_charge()])
+        await outage.store.give_back([a_charge()], at_us=taking.at_us)
+        outage.primary.health = Health.UP
+        await outage.time.advance(1)
+        assert outage.payments == []
 
 
 # How

@@ -15,7 +15,7 @@ from extauthz.counters.redis import RedisCounterStore
 from extauthz.counters.redis_connect import RedisSettings, read_redis_url
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge, Taking
-from extauthz.ports import Deadline
+from extauthz.ports import NO_DEADLINE, Deadline
 from tests.builders import FakeClock, S
 from tests.redis_server import (
     RedisServer,
@@ -24,6 +24,7 @@ from tests.redis_server import (
     settings_of,
     start_sentinel,
 )
+from tests.relay import Relay
 
 CHARGE = Charge("{a}k", Algorithm.FIXED_WINDOW, 10_000, 36_500 * 86_400 * S)
 
@@ -191,6 +192,79 @@ async def test_a_connection_that_was_closed_while_idle_is_made_anew_before_use(
     assert count_in(server) == 5
 
 
+@pytest.fixture
+def relay(server: RedisServer) -> Iterator[Relay]:
+    relay = Relay(server.port).start()
+    yield relay
+    relay.stop()
+
+
+async def test_a_connection_that_was_reset_while_idle_is_made_anew_before_use(
+    relay: Relay, server: RedisServer
+) -> None:
+    store = RedisCounterStore(settings_for(relay.port))
+    for number in range(1, 6):
+        assert (await store.take([CHARGE])).charged
+        assert relay.accepted == number
+        relay.reset()
+        for _ in range(3):
+            await asyncio.sleep(0)  # the loop sees what has arrived
+    assert count_in(server) == 5
+    await store.close()
+
+
+async def test_what_waits_while_a_connection_is_reset_is_sent_on_the_next_one(
+    relay: Relay, server: RedisServer
+) -> None:
+    store = RedisCounterStore(settings_for(relay.port))
+    await store.take([CHARGE])
+    server.signal(signal.SIGSTOP)
+    try:
+        first = asyncio.create_task(store.take([CHARGE]))
+        for _ in range(3):
+            await asyncio.sleep(0)  # it is sent
+        waiting = [asyncio.create_task(store.take([CHARGE])) for _ in range(5)]
+        await asyncio.sleep(0)
+        relay.reset()
+    finally:
+        server.signal(signal.SIGCONT)
+    with pytest.raises(CounterStoreError, match="not known whether") as caught:
+        await first
+    assert not caught.value.charged_nothing
+    assert all(taking.charged for taking in await asyncio.gather(*waiting))
+    assert count_in(server) in (6, 7)
+    await store.close()
+
+
+async def test_says_when_it_is_sure_that_nothing_was_charged(server: RedisServer) -> None:
+    clock = FakeClock()
+    store = RedisCounterStore(settings_for(server.port, max_waiting=1), monotonic_us=clock.now_us)
+    await store.take([CHARGE])
+
+    async def fail(deadline: Deadline = NO_DEADLINE) -> bool:
+        with pytest.raises(CounterStoreError) as caught:
+            await store.take([CHARGE], deadline=deadline)
+        return caught.value.charged_nothing
+
+    assert await fail(Deadline(time.monotonic() - 1))
+    server.signal(signal.SIGSTOP)
+    try:
+        assert not await fail(Deadline(time.monotonic() + 0.02))  # it is sent
+        waiting = asyncio.create_task(fail(Deadline(time.monotonic() + 0.02)))
+        await asyncio.sleep(0)
+        assert await fail()  # the queue is full
+        assert await waiting
+    finally:
+        server.signal(signal.SIGCONT)
+    server.ask("REPLICAOF", "127.0.0.1", str(find_free_port()))
+    assert await fail()  # a replica
+    server.kill()
+    assert await fail()  # refused
+    assert await fail()  # not tried again yet
+    await store.close()
+    assert await fail()
+
+
 async def test_a_redis_that_cannot_be_reached_is_not_asked_again_before_a_pause() -> None:
     clock = FakeClock()
     server = RedisServer(make_folder(), port=find_free_port())
@@ -223,6 +297,8 @@ async def test_an_answer_that_breaks_off_decides_nothing() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"HELLO\r\n$1\r\n3\r\n")
         writer.write(b"%1\r\n$5\r\nproto\r\n:3\r\n")
+        await reader.readuntil(b"MGET")
+        writer.write(b"+OK\r\n*1\r\n$1\r\nm\r\n")
         await reader.readuntil(b"EVALSHA")
         writer.write(b"*5\r\n:1\r\n:99\r\n:2")
         await writer.drain()
