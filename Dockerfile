@@ -18,6 +18,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
         --no-compile --require-hashes -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY extauthz extauthz
+COPY mixer_compat mixer_compat
 # Compiled here, once: the running container may not write. unchecked-hash, because a layer's time
 # stamps need not survive a copy.
 RUN /opt/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist . \

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="type-arg"
+# mypy: disable-error-code="type-arg,misc"
 import datetime
 
 from google.protobuf import struct_pb2 as _struct_pb2

@@ -1,0 +1,27 @@
+# mypy: disable-error-code="type-arg,misc"
+from google.protobuf import any_pb2 as _any_pb2
+from mixer_compat.proto import model_pb2 as _model_pb2
+from mixer_compat.proto import template_pb2 as _template_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class HandleReportNothingRequest(_message.Message):
+    __slots__ = ("instances", "adapter_config", "dedup_id")
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    DEDUP_ID_FIELD_NUMBER: _ClassVar[int]
+    instances: _containers.RepeatedCompositeFieldContainer[InstanceMsg]
+    adapter_config: _any_pb2.Any
+    dedup_id: str
+    def __init__(self, instances: _Optional[_Iterable[_Union[InstanceMsg, _Mapping]]] = ..., adapter_config: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., dedup_id: _Optional[str] = ...) -> None: ...
+
+class InstanceMsg(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
