@@ -21,6 +21,11 @@ MAX_PROBLEMS: Final = 1_000
 """More problems than anybody reads; the rest is only counted."""
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SCALAR: Final = yaml.ScalarEvent
+_MAPPING_START: Final = yaml.MappingStartEvent
+_SEQUENCE_START: Final = yaml.SequenceStartEvent
+_MAPPING_END: Final = yaml.MappingEndEvent
+_SEQUENCE_END: Final = yaml.SequenceEndEvent
 _PLAIN: Final[Mapping[str, bool | None]] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -109,10 +114,11 @@ def _line_of_duplicate(text: str, key: str) -> int:
 class _Frame:
     """A collection that is being read. `key` is set while a mapping waits for its value."""
 
-    __slots__ = ("anchor", "into", "key", "nodes_before")
+    __slots__ = ("anchor", "into", "is_mapping", "key", "nodes_before")
 
     def __init__(self, into: dict[str, Any] | list[Any], anchor: str | None, nodes: int) -> None:
         self.into, self.anchor, self.nodes_before = into, anchor, nodes
+        self.is_mapping = isinstance(into, dict)
         self.key: str | None = None
 
 
@@ -146,47 +152,52 @@ class _YamlReader:
         return self._root
 
     def _take(self, event: Any) -> None:
-        match event:
-            case yaml.ScalarEvent():
-                frame = self._frames[-1] if self._frames else None
-                if frame is not None and frame.key is None and isinstance(frame.into, dict):
-                    self._take_key(frame, frame.into, event)
-                    return
-                self._check_tag(event)
-                value: Any = event.value
-                if event.implicit[0]:  # plain: neither quoted nor tagged
-                    value = _PLAIN.get(value, value)
-                self._nodes += 1
-                if event.anchor is not None:
-                    self._anchors[event.anchor] = (value, 1)
-                self._put(event, value)
-            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
-                self._check_tag(event)
-                into: dict[str, Any] | list[Any] = (
-                    {} if isinstance(event, yaml.MappingStartEvent) else []
-                )
-                self._put(event, into)
-                self._nodes += 1
-                self._frames.append(_Frame(into, event.anchor, self._nodes - 1))
-                if len(self._frames) > MAX_DEPTH:
-                    self._give_up(event, f"is nested more than {MAX_DEPTH} deep")
-            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
-                frame = self._frames.pop()
-                if frame.anchor is not None:
-                    self._anchors[frame.anchor] = (frame.into, self._nodes - frame.nodes_before)
-            case yaml.AliasEvent():
-                self._take_alias(event)
-            case yaml.DocumentStartEvent():
-                self._documents += 1
-                if self._documents > 1:
-                    self._give_up(event, "has a second document; write it into its own file")
-            case _:
-                pass
+        kind = type(event)  # tens of millions of them: a comparison costs less than `match`
+        if kind is _SCALAR:
+            self._take_scalar(event)
+        elif kind is _MAPPING_START:
+            self._begin(event, {})
+        elif kind is _SEQUENCE_START:
+            self._begin(event, [])
+        elif kind is _MAPPING_END or kind is _SEQUENCE_END:
+            frame = self._frames.pop()
+            if frame.anchor is not None:
+                self._anchors[frame.anchor] = (frame.into, self._nodes - frame.nodes_before)
+        elif kind is yaml.AliasEvent:
+            self._take_alias(event)
+        elif kind is yaml.DocumentStartEvent:
+            self._documents += 1
+            if self._documents > 1:
+                self._give_up(event, "has a second document; write it into its own file")
 
-    def _take_key(self, frame: _Frame, into: dict[str, Any], event: Any) -> None:
+    def _take_scalar(self, event: Any) -> None:
+        frames = self._frames
+        frame = frames[-1] if frames else None
+        if frame is not None and frame.key is None and frame.is_mapping:
+            self._take_key(frame, event)
+            return
+        if event.tag is not None:
+            self._check_tag(event)
+        value: Any = event.value
+        if event.implicit[0]:  # plain: neither quoted nor tagged
+            value = _PLAIN.get(value, value)
+        self._nodes += 1
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (value, 1)
+        self._put(event, value)
+
+    def _begin(self, event: Any, into: dict[str, Any] | list[Any]) -> None:
+        self._check_tag(event)
+        self._put(event, into)
+        self._nodes += 1
+        self._frames.append(_Frame(into, event.anchor, self._nodes - 1))
+        if len(self._frames) > MAX_DEPTH:
+            self._give_up(event, f"is nested more than {MAX_DEPTH} deep")
+
+    def _take_key(self, frame: _Frame, event: Any) -> None:
         self._nodes += 1
         frame.key = event.value
-        if event.value in into:
+        if event.value in frame.into:
             self._add(event, f"key {event.value!a} stands twice in one mapping; remove one")
         elif event.value == "<<" and event.implicit[0]:
             self._add(event, "merge keys (<<) are not taken; write the keys out")
@@ -206,12 +217,13 @@ class _YamlReader:
             self._root = value
             return
         frame = self._frames[-1]
-        if isinstance(frame.into, list):
-            frame.into.append(value)
+        into: Any = frame.into
+        if not frame.is_mapping:
+            into.append(value)
         elif frame.key is None:
             self._give_up(event, "a key must be a plain word, not a list, mapping or alias")
         else:
-            frame.into[frame.key] = value
+            into[frame.key] = value
             frame.key = None
 
     def _check_tag(self, event: Any) -> None:

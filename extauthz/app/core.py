@@ -9,6 +9,7 @@ from typing import Final
 
 import httpx
 
+from extauthz import collector
 from extauthz.app.counting import Counting, open_counting
 from extauthz.catalog.file import FileCatalogSource
 from extauthz.catalog.refresh import CatalogRefresher
@@ -22,6 +23,7 @@ from extauthz.model.identity import Place, PlaceKind
 from extauthz.policy.authenticate import AuthenticationRules, Authenticator
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.failed_attempts import FailedAttempts, FailureLimit
+from extauthz.policy.match import UnnormalisedPath
 from extauthz.policy.pipeline import Pipeline, PipelineRules
 from extauthz.policy.revocations import Revocations
 from extauthz.ports import Clock, DecisionObserver
@@ -33,9 +35,14 @@ _HTTP_LIMITS: Final = httpx.Limits(max_connections=50, max_keepalive_connections
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """What decides, and what it was made of."""
+    """What decides, and what it was made of.
+
+    `refusing` is `pipeline` for doors that cannot give the upstream another path: it refuses
+    paths that are not in normal form, whatever the settings say.
+    """
 
     pipeline: Pipeline
+    refusing: Pipeline
     refresher: CatalogRefresher
     revocations: Revocations
     counting: Counting
@@ -67,6 +74,7 @@ async def open_core(
         def take_over(catalog: Catalog) -> None:
             revocations.replace("catalog", catalog.revoked)
             keys.retain(catalog.issuers.values())
+            collector.keep_for_good()
 
         refresher.subscribe(take_over)
         await refresher.start()
@@ -78,26 +86,33 @@ async def open_core(
             failed_attempts=FailedAttempts(_read_failure_limit(settings), failures),
             clock=clock,
         )
-        pipeline = Pipeline(
-            catalog=lambda: refresher.catalog,
-            authenticator=authenticator,
-            counters=counting.store,
-            clock=clock,
-            rules=PipelineRules(
-                unnormalised=settings.paths.unnormalised,
-                trusted_hops=settings.credentials.trusted_hops,
-                places=rules.places,
-                on_outage=settings.counters.on_outage,
-            ),
-            observers=observers,
-        )
+
+        def make_pipeline(unnormalised: UnnormalisedPath) -> Pipeline:
+            return Pipeline(
+                catalog=lambda: refresher.catalog,
+                authenticator=authenticator,
+                counters=counting.store,
+                clock=clock,
+                rules=PipelineRules(
+                    unnormalised=unnormalised,
+                    trusted_hops=settings.credentials.trusted_hops,
+                    places=rules.places,
+                    on_outage=settings.counters.on_outage,
+                ),
+                observers=observers,
+            )
+
+        pipeline = refusing = make_pipeline(settings.paths.unnormalised)
+        if settings.paths.unnormalised is not UnnormalisedPath.REFUSE:
+            refusing = make_pipeline(UnnormalisedPath.REFUSE)
         try:
-            yield Core(pipeline, refresher, revocations, counting, rules.places, clock)
+            yield Core(pipeline, refusing, refresher, revocations, counting, rules.places, clock)
         finally:
             await keys.close()
             await introspector.close()
             await counting.store.close()
             await failures.close()
+            collector.keep_no_longer()
 
 
 def read_authentication_rules(settings: Settings) -> AuthenticationRules:

@@ -23,11 +23,11 @@ from extauthz.catalog.build_issuers import build_issuers
 from extauthz.catalog.build_limits import build_custom_limits, build_deny_rules, build_tiers
 from extauthz.catalog.document import SUBSCRIPTIONS, CatalogDocument, SubscriptionDocument
 from extauthz.catalog.faults import CatalogFile, Faults, ReadBytes
+from extauthz.catalog.parts import CatalogParts, index_catalog
 from extauthz.document import check_model, list_problems, read_file, read_mapping
 from extauthz.document_values import SourceText
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.catalog import Catalog
-from extauthz.model.routes import BasePathConflict, TemplateError
 
 CHUNK: Final = 10_000
 """Subscriptions that are checked in one go. Between two, other threads get their turn."""
@@ -80,7 +80,14 @@ def _list_row_problems(
 def build_catalog(
     files: Sequence[CatalogFile], *, read: ReadBytes = read_file, has_pepper: bool = True
 ) -> Catalog:
-    """The catalog that some files make together.
+    """The catalog that some files make together; see `build_parts`."""
+    return index_catalog(build_parts(files, read=read, has_pepper=has_pepper))
+
+
+def build_parts(
+    files: Sequence[CatalogFile], *, read: ReadBytes = read_file, has_pepper: bool = True
+) -> CatalogParts:
+    """What some files define together.
 
     Args:
         read: reads the files that they refer to.
@@ -95,23 +102,19 @@ def build_catalog(
     apis = build_apis(files, tiers, faults)
     consumers = build_consumers(files, tiers, issuers, faults, has_pepper=has_pepper)
     subscriptions = build_subscriptions(files, apis, consumers.applications, tiers, faults)
-    custom_limits = build_custom_limits(files, tiers, faults)
+    custom_limits = build_custom_limits(files, tiers, apis, faults)
     deny_rules = build_deny_rules(files, apis, faults)
     faults.raise_if_any()
-    try:
-        return Catalog(
-            apis=apis.values(),
-            applications=consumers.applications.values(),
-            api_keys=consumers.api_keys.values(),
-            consumer_keys=consumers.consumer_keys,
-            certificates=consumers.certificates,
-            subscriptions=subscriptions.values(),
-            issuers=issuers.values(),
-            deny_rules=deny_rules,
-            custom_limits=custom_limits,
-            revoked=build_revoked_tokens(files),
-            tiers=tiers.values(),
-        )
-    except (BasePathConflict, TemplateError) as exc:
-        # Checked above, with lines. What the route table still refuses is refused here.
-        raise ConfigError([Problem(message=str(exc))]) from exc
+    return CatalogParts(
+        tiers=tuple(tiers.values()),
+        issuers=tuple(issuers.values()),
+        deny_rules=deny_rules,
+        custom_limits=custom_limits,
+        apis=tuple(apis.values()),
+        applications=tuple(consumers.applications.values()),
+        api_keys=tuple(consumers.api_keys.values()),
+        consumer_keys=consumers.consumer_keys,
+        certificates=consumers.certificates,
+        subscriptions=subscriptions,
+        revoked=build_revoked_tokens(files),
+    )

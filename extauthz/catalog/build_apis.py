@@ -51,6 +51,7 @@ def build_apis(
     defaults: dict[str, str] = {}
     served: dict[tuple[str, str], Api] = {}
     """By host and base path."""
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}
     for file in files:
         for position, document in enumerate(file.document.apis):
             path: NodePath = ("apis", position)
@@ -68,7 +69,7 @@ def build_apis(
                         (*path, "default_version"),
                         f"version {show_name(first)} is the default already; keep one",
                     )
-            api = _ApiBuilder(file, path, document, tiers, faults).build()
+            api = _ApiBuilder(file, path, document, tiers, faults, shared).build()
             apis[document.name, document.version] = api
             _check_tree(file, path, api, faults)
             for host in api.hosts:
@@ -94,7 +95,10 @@ def _check_tree(file: CatalogFile, path: NodePath, api: Api, faults: Faults) -> 
 
 
 class _ApiBuilder:
-    """Builds one API."""
+    """Builds one API.
+
+    shared: methods and scopes that stand in many resources, each kept once.
+    """
 
     def __init__(
         self,
@@ -103,9 +107,10 @@ class _ApiBuilder:
         document: ApiDocument,
         tiers: Mapping[str, Tier],
         faults: Faults,
+        shared: dict[tuple[str, ...], tuple[str, ...]],
     ) -> None:
         self._file, self._path, self._written = file, path, document
-        self._tiers, self._faults = tiers, faults
+        self._tiers, self._faults, self._shared = tiers, faults, shared
 
     def build(self) -> Api:
         written = self._written
@@ -235,10 +240,10 @@ class _ApiBuilder:
             )
             resources.append(
                 Resource(
-                    methods=methods,
+                    methods=self._share(methods),
                     template=entry.path,
                     security=self._check_security(entry.security, *at, "security") or default,
-                    scopes=tuple(dict.fromkeys(entry.scopes)),
+                    scopes=self._share(tuple(dict.fromkeys(entry.scopes))),
                     all_scopes=entry.scopes_match == "all",
                     tier=tier,
                     cost=cost,
@@ -255,15 +260,18 @@ class _ApiBuilder:
             tier = self._find_tier(operation.tier, "openapi")
             resources.append(
                 Resource(
-                    methods=methods,
+                    methods=self._share(methods),
                     template=operation.path,
                     security=operation.security or default,
-                    scopes=operation.scopes,
+                    scopes=self._share(operation.scopes),
                     all_scopes=operation.all_scopes,
                     tier=tier,
                 )
             )
         return tuple(resources)
+
+    def _share(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        return self._shared.setdefault(words, words)
 
     def _take(
         self,

@@ -26,9 +26,9 @@ from extauthz.model.catalog import (
     ClientRegistration,
     Issuer,
     RevokedToken,
-    Subscription,
 )
 from extauthz.model.limits import US_PER_S, Tier
+from extauthz.model.subscriptions import Subscriptions
 
 ANY_ISSUER: Final = "*"
 _DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
@@ -217,10 +217,10 @@ def build_subscriptions(
     applications: Mapping[str, Application],
     tiers: Mapping[str, Tier],
     faults: Faults,
-) -> dict[tuple[str, str, str], Subscription]:
+) -> Subscriptions:
     """Every subscription by application, API and version."""
     names = {name for name, _ in apis}
-    subscriptions: dict[tuple[str, str, str], Subscription] = {}
+    subscriptions = Subscriptions()
     for file in files:
         for position, document in enumerate(file.document.subscriptions):
             application = applications.get(document.application)
@@ -241,16 +241,9 @@ def build_subscriptions(
             if application is None or api is None:
                 continue
             # The names of the application and the API are shared, not kept a million times.
-            key = (application.name, api.name, api.version)
-            if key in subscriptions:
+            terms = subscriptions.share_terms(tier, document.state)
+            if not subscriptions.add(application.name, api.name, api.version, terms):
                 faults.add(file, path, "this application is subscribed already; remove one")
-            subscriptions[key] = Subscription(
-                application=application.name,
-                api=api.name,
-                version=api.version,
-                tier=tier,
-                state=document.state,
-            )
     return subscriptions
 
 

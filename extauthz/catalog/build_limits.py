@@ -185,8 +185,8 @@ def _find_quota(
             return requests, QuotaUnit.REQUESTS
         case None, int(size):
             _LOG.warning(
-                "%s: %s: bytes are counted from reports of finished requests, and nothing reports "
-                "to this release yet: the limit does not hold",
+                "%s: %s: bytes are counted from reports of finished requests, and in this release "
+                "only Mixer's reports are read: behind another door the limit does not hold",
                 file.source.file,
                 write_path(path),
             )
@@ -260,9 +260,13 @@ def _find_zone(file: CatalogFile, path: NodePath, name: str, faults: Faults) -> 
 
 
 def build_custom_limits(
-    files: Sequence[CatalogFile], tiers: Mapping[str, Tier], faults: Faults
+    files: Sequence[CatalogFile],
+    tiers: Mapping[str, Tier],
+    apis: Mapping[tuple[str, str], object],
+    faults: Faults,
 ) -> tuple[CustomLimit, ...]:
     """Every limit by a key of its own."""
+    names = {name for name, _ in apis}
     limits: dict[str, CustomLimit] = {}
     for file in files:
         for position, document in enumerate(file.document.custom_limits):
@@ -278,9 +282,16 @@ def build_custom_limits(
                 faults.add(file, (*path, "key"), wrong)
             tier = find_tier(tiers, document.tier, file, (*path, "tier"), faults)
             when = build_conditions(file, (*path, "when"), document.when, faults)
+            for nth, api in enumerate(document.apis):
+                if api not in names:
+                    faults.add_unknown(file, (*path, "apis", nth), "API", api, names)
             if tier is not None:
                 limits[document.name] = CustomLimit(
-                    name=document.name, template=document.key, tier=tier, when=when
+                    name=document.name,
+                    template=document.key,
+                    tier=tier,
+                    when=when,
+                    apis=frozenset(document.apis),
                 )
     return tuple(limits.values())
 

@@ -182,3 +182,5 @@ class CustomLimitDocument(StrictModel):
     """The limits."""
     when: tuple[ConditionDocument, ...] = ()
     """Counts only requests that fit all of these conditions."""
+    apis: tuple[Name, ...] = ()
+    """Counts only requests to these APIs, in all their versions; to all APIs when left out."""

@@ -2,6 +2,8 @@
 
 A reload that fails changes nothing: the last good catalog stays, and what is wrong is logged
 once and kept for readiness (`last_error`).
+
+The catalog that was replaced is let go of slowly (`extauthz.catalog.letting_go`).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from extauthz.catalog.letting_go import let_go
 from extauthz.errors import CatalogError, ConfigError, ExtauthzError
 from extauthz.model.catalog import Catalog
 from extauthz.ports import CatalogSource, Clock
@@ -38,6 +41,7 @@ class CatalogRefresher:
         self._catalog: Catalog | None = None
         self._callbacks: list[Callable[[Catalog], None]] = []
         self._loading = asyncio.Lock()
+        self._letting_go: set[asyncio.Task[None]] = set()
         self.last_error: ExtauthzError | None = None
         self.checked_at_us = 0
         self.loaded_at_us = 0
@@ -121,6 +125,10 @@ class CatalogRefresher:
                 callback(catalog)
             except Exception:  # noqa: BLE001  # one subscriber's bug must not end reloading
                 _LOG.exception("a subscriber to catalogs failed")
+        if old is not None:
+            task = asyncio.create_task(let_go(old))
+            self._letting_go.add(task)
+            task.add_done_callback(self._letting_go.discard)
 
     def _note_failure(self, error: ConfigError | CatalogError) -> None:
         """Remembers and logs a failure; a repeated one is only counted."""

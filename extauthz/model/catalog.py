@@ -6,17 +6,22 @@ reads files: `extauthz.catalog` makes these values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from extauthz.model.conditions import Condition
 from extauthz.model.deny_rules import DenyRule, DenyRules, Network
 from extauthz.model.identity import KeyType, Place, Secret, SecurityScheme
 from extauthz.model.limits import Tier
 from extauthz.model.routes import RouteTable
+from extauthz.model.subscriptions import Subscription as Subscription  # noqa: PLC0414  # looked for here
+from extauthz.model.subscriptions import Subscriptions
+from extauthz.model.subscriptions import SubscriptionState as SubscriptionState  # noqa: PLC0414  # too
 
+_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 BOTH_KEY_TYPES: Final = frozenset(KeyType)
 UNAUTHENTICATED_TIER: Final = "Unauthenticated"
 """The tier that limits callers without a credential, by client address (WSO2's name)."""
@@ -33,17 +38,6 @@ class ApiState(Enum):
     BLOCKED = "BLOCKED"
     DEPRECATED = "DEPRECATED"
     RETIRED = "RETIRED"
-
-
-class SubscriptionState(Enum):
-    """State of a subscription (WSO2 API Manager's states)."""
-
-    UNBLOCKED = "UNBLOCKED"
-    BLOCKED = "BLOCKED"
-    PROD_ONLY_BLOCKED = "PROD_ONLY_BLOCKED"
-    ON_HOLD = "ON_HOLD"
-    REJECTED = "REJECTED"
-    TIER_UPDATE_PENDING = "TIER_UPDATE_PENDING"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,17 +147,6 @@ class ClientRegistration:
     key_type: KeyType = KeyType.PRODUCTION
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Subscription:
-    """An application's subscription to an API; `tier` limits this application on this API."""
-
-    application: str
-    api: str
-    version: str
-    tier: Tier | None = None
-    state: SubscriptionState = SubscriptionState.UNBLOCKED
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimNames:
     """Where an issuer's tokens say things. For each, the first claim that is there counts."""
@@ -247,12 +230,14 @@ class CustomLimit:
 
     Attributes:
         when: it counts only requests that fit all of these conditions.
+        apis: names of the APIs whose requests it counts; empty for all.
     """
 
     name: str
     template: str
     tier: Tier
     when: tuple[Condition, ...] = ()
+    apis: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +249,7 @@ class RevokedToken:
 
 
 class Catalog:
-    """All of it, indexed. Every look-up that a decision makes is one dictionary access.
+    """All of it, indexed. Every look-up that a decision makes is a dictionary access or three.
 
     Raises:
         BasePathConflict, TemplateError: when routes contradict each other. Duplicate names
@@ -272,6 +257,7 @@ class Catalog:
     """
 
     __slots__ = (
+        "__weakref__",
         "api_keys",
         "apis",
         "applications",
@@ -298,7 +284,7 @@ class Catalog:
         api_keys: Iterable[ApiKey] = (),
         consumer_keys: Mapping[tuple[str, str], ClientRegistration] | None = None,
         certificates: Mapping[str, ClientRegistration] | None = None,
-        subscriptions: Iterable[Subscription] = (),
+        subscriptions: Iterable[Subscription] | Subscriptions = (),
         issuers: Iterable[Issuer] = (),
         deny_rules: Iterable[DenyRule] = (),
         custom_limits: Iterable[CustomLimit] = (),
@@ -306,19 +292,19 @@ class Catalog:
         tiers: Iterable[Tier] = (),
         revision: str = "",
     ) -> None:
-        self.apis = {(api.name, api.version): api for api in apis}
-        self.default_versions = _default_versions(self.apis.values())
-        self.routes = RouteTable(self.apis.values())
-        self.applications = {application.name: application for application in applications}
-        self.api_keys = {key.digest: key for key in api_keys}
-        self.consumer_keys = dict(consumer_keys or {})
+        self.apis: dict[tuple[str, str], Api] = {}
+        self.default_versions: dict[str, Api | None] = {}
+        """By name: the default version, or the only one; None when neither is there."""
+        self.routes = RouteTable()
+        self.applications: dict[str, Application] = {}
+        self.api_keys: dict[bytes, ApiKey] = {}
+        self.consumer_keys: dict[tuple[str, str], ClientRegistration] = {}
         """(issuer, consumer key) to what it stands for; issuer ``""`` is any."""
-        self.certificates = dict(certificates or {})
+        self.certificates: dict[str, ClientRegistration] = {}
         """A certificate's URI SAN, DNS SAN or subject to what it stands for."""
-        self.subscriptions = {
-            (subscription.application, subscription.api, subscription.version): subscription
-            for subscription in subscriptions
-        }
+        if not isinstance(subscriptions, Subscriptions):
+            subscriptions = Subscriptions(subscriptions)
+        self.subscriptions = subscriptions
         self.issuers = {issuer.issuer: issuer for issuer in issuers}
         self.opaque_issuer = next(
             (issuer for issuer in self.issuers.values() if issuer.introspection is not None), None
@@ -326,27 +312,68 @@ class Catalog:
         """Opaque tokens do not say who issued them, and are shown to nobody else: one issuer."""
         self.deny_rules = DenyRules(deny_rules)
         self.custom_limits = tuple(custom_limits)
-        self.revoked = tuple(revoked)
+        self.revoked: tuple[RevokedToken, ...] = ()
         self.tiers = {tier.name: tier for tier in tiers}
         self.unauthenticated_tier = self.tiers.get(UNAUTHENTICATED_TIER)
         self.revision = revision
+        self.extend(
+            apis=apis,
+            applications=applications,
+            api_keys=api_keys,
+            consumer_keys=consumer_keys or {},
+            certificates=certificates or {},
+            revoked=revoked,
+        )
+
+    def extend(
+        self,
+        *,
+        apis: Iterable[Api] = (),
+        applications: Iterable[Application] = (),
+        api_keys: Iterable[ApiKey] = (),
+        consumer_keys: Mapping[tuple[str, str], ClientRegistration] = _NOTHING,
+        certificates: Mapping[str, ClientRegistration] = _NOTHING,
+        revoked: Iterable[RevokedToken] = (),
+    ) -> None:
+        """Adds more, piece by piece, before anybody has the catalog; never later.
+
+        Raises:
+            BasePathConflict, TemplateError: as for the class.
+        """
+        for api in apis:
+            self.apis[api.name, api.version] = api
+            self.routes.add(api)
+            self._set_default_version(api)
+        for application in applications:
+            self.applications[application.name] = application
+        for key in api_keys:
+            self.api_keys[key.digest] = key
+        self.consumer_keys.update(consumer_keys)
+        self.certificates.update(certificates)
+        self.revoked += tuple(revoked)
+
+    def _set_default_version(self, api: Api) -> None:
+        """The marked version counts; without one, the only one."""
+        if api.is_default_version or api.name not in self.default_versions:
+            self.default_versions[api.name] = api
+        else:
+            other = self.default_versions[api.name]
+            if other is not None and not other.is_default_version:
+                self.default_versions[api.name] = None
+
+    def take_apart(self) -> Iterator[None]:
+        """What empties its tables step by step once it is gone itself; does not keep it alive."""
+        registered = (self.api_keys, self.consumer_keys, self.certificates)
+        tables = (self.apis, *registered, self.applications)
+        return _take_apart(self.routes, self.subscriptions, tables)
 
 
-def _default_versions(apis: Iterable[Api]) -> dict[str, Api]:
-    """By name: the default version, or the only one."""
-    versions: dict[str, list[Api]] = {}
-    for api in apis:
-        versions.setdefault(api.name, []).append(api)
-    return {
-        name: chosen
-        for name, candidates in versions.items()
-        for chosen in [_default_of(candidates)]
-        if chosen is not None
-    }
-
-
-def _default_of(candidates: list[Api]) -> Api | None:
-    marked = [api for api in candidates if api.is_default_version]
-    if marked:
-        return marked[-1]
-    return candidates[0] if len(candidates) == 1 else None
+def _take_apart(
+    routes: RouteTable, subscriptions: Subscriptions, tables: Iterable[dict[Any, Any]]
+) -> Iterator[None]:
+    yield from routes.take_apart()
+    yield from subscriptions.take_apart()
+    for table in tables:
+        while table:
+            table.popitem()
+            yield

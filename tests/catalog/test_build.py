@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from extauthz.catalog.build import CHUNK, build_catalog, read_catalog_file
 from extauthz.catalog.document import CatalogDocument, catalog_schema
-from extauthz.catalog.file import FileCatalogSource
+from extauthz.catalog.parts import index_catalog
+from extauthz.catalog.reading import CatalogReader
 from extauthz.document_values import SourceText
 from extauthz.errors import ConfigError
 from extauthz.model.catalog import (
@@ -75,8 +76,7 @@ def test_a_peppered_key_needs_the_settings_pepper() -> None:
 
 @pytest.fixture(name="everything", scope="module")
 def load_everything() -> Catalog:
-    source = FileCatalogSource([GOOD / "everything.yaml"])
-    return source._load()
+    return index_catalog(CatalogReader([GOOD / "everything.yaml"]).read())
 
 
 def test_reads_every_key_of_an_api(everything: Catalog) -> None:
@@ -255,6 +255,7 @@ def test_reads_deny_rules_custom_limits_and_revoked_tokens(everything: Catalog) 
     assert limit.tier is everything.tiers["Resource"]
     mapped = int(IPv4Address("192.0.2.7"))
     assert limit.when == (AddressCondition(family=4, first=mapped, last=mapped),)
+    assert limit.apis == {"Pets"}
     assert [(it.token_id, it.expires_at_us) for it in everything.revoked] == [
         ("j1", 1_896_087_600 * S),
         ("j2", None),

@@ -1,0 +1,70 @@
+"""What a catalog is put together from, checked and not yet indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from extauthz.errors import ConfigError, Problem
+from extauthz.model.catalog import (
+    Api,
+    ApiKey,
+    Application,
+    Catalog,
+    ClientRegistration,
+    CustomLimit,
+    Issuer,
+    RevokedToken,
+)
+from extauthz.model.deny_rules import DenyRule
+from extauthz.model.limits import Tier
+from extauthz.model.routes import BasePathConflict, TemplateError
+from extauthz.model.subscriptions import Subscriptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogParts:
+    """Everything in a catalog. What can be many stands in the second group."""
+
+    tiers: Sequence[Tier]
+    issuers: Sequence[Issuer]
+    deny_rules: Sequence[DenyRule]
+    custom_limits: Sequence[CustomLimit]
+
+    apis: Sequence[Api]
+    applications: Sequence[Application]
+    api_keys: Sequence[ApiKey]
+    consumer_keys: Mapping[tuple[str, str], ClientRegistration]
+    certificates: Mapping[str, ClientRegistration]
+    subscriptions: Subscriptions
+    revoked: Sequence[RevokedToken]
+
+
+def index_catalog(parts: CatalogParts, revision: str = "") -> Catalog:
+    """The catalog that the parts make.
+
+    Raises:
+        ConfigError: its routes contradict each other.
+    """
+    try:
+        return Catalog(
+            apis=parts.apis,
+            applications=parts.applications,
+            api_keys=parts.api_keys,
+            consumer_keys=parts.consumer_keys,
+            certificates=parts.certificates,
+            subscriptions=parts.subscriptions,
+            issuers=parts.issuers,
+            deny_rules=parts.deny_rules,
+            custom_limits=parts.custom_limits,
+            revoked=parts.revoked,
+            tiers=parts.tiers,
+            revision=revision,
+        )
+    except (BasePathConflict, TemplateError) as exc:
+        raise refuse_routes(exc) from exc
+
+
+def refuse_routes(error: BasePathConflict | TemplateError) -> ConfigError:
+    """What the route table still refuses. The builder has checked it before, with lines."""
+    return ConfigError([Problem(message=str(error))])
