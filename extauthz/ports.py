@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from extauthz.model.decision import Decision
     from extauthz.model.identity import Secret
     from extauthz.model.request import ApiRequest
+    from extauthz.model.usage import UsageRecord
 
 
 class Clock(Protocol):
@@ -139,3 +140,10 @@ class DecisionObserver(Protocol):
 
     def observe(self, request: ApiRequest, decision: Decision, duration_us: int) -> None:
         """Called once a decision, after it is made."""
+
+
+class UsageObserver(Protocol):
+    """Is told of every request that a proxy reported. Must be quick, and must not raise."""
+
+    def observe_usage(self, record: UsageRecord) -> None:
+        """Called once for each time that a request was told of."""

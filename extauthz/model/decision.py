@@ -88,6 +88,8 @@ class Allow:
         limits: readings in the order of the levels.
         credential_places: where this API's credentials stood; taken out before the upstream.
         rewritten_path: the normalised path, when it differs and is to be sent on.
+        shadow: it is only told, to observers: the door lets the request pass, whatever it says,
+            and nothing was charged.
     """
 
     id: str
@@ -98,11 +100,15 @@ class Allow:
     limits: tuple[LimitStatus, ...] = ()
     credential_places: tuple[Place, ...] = ()
     rewritten_path: str | None = None
+    shadow: bool = False
 
 
 @request_value(frozen=True, slots=True, kw_only=True)
 class Deny:
-    """The request may not pass. What was known when it was refused is there for the record."""
+    """The request may not pass. What was known when it was refused is there for the record.
+
+    `shadow`: as in `Allow`.
+    """
 
     id: str
     denial: Denial
@@ -111,6 +117,7 @@ class Deny:
     subscription: Subscription | None = None
     tier: str = ""
     limits: tuple[LimitStatus, ...] = ()
+    shadow: bool = False
 
     @property
     def reason(self) -> Reason:

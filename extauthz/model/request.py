@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
+from extauthz.model.identity import Secret
 from extauthz.model.values import request_value
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -117,6 +118,8 @@ class ApiRequest:
         body: as far as the proxy sends it; `body_is_partial` when it was cut.
         size: of the whole body in bytes, -1 when unknown.
         request_id: the proxy's id of the request.
+        api_key: a key of which it is not known where in the request it stood.
+        door: the door that it came to, for the record: ``envoy`` or ``mixer``.
     """
 
     method: str
@@ -136,6 +139,8 @@ class ApiRequest:
     body_is_partial: bool = False
     size: int = -1
     request_id: str = ""
+    api_key: Secret | None = None
+    door: str = "envoy"
 
     @property
     def is_grpc(self) -> bool:

@@ -32,6 +32,8 @@ _JWT: Final = SecurityScheme.JWT
 _OPAQUE: Final = SecurityScheme.OPAQUE
 _API_KEY: Final = SecurityScheme.API_KEY
 
+_UNKNOWN_PLACE: Final = Place(PlaceKind.CONNECTION, "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialPlaces:
@@ -77,7 +79,13 @@ def find_bearer(request: ApiRequest, places: tuple[Place, ...]) -> Credential | 
 
 def find_api_key(request: ApiRequest, places: tuple[Place, ...]) -> Credential | Denial | None:
     """The API key, or None."""
-    return _find(request, places, _API_KEY)
+    found = _find(request, places, _API_KEY)
+    key = request.api_key
+    if key is None or isinstance(found, Denial):
+        return found
+    if found is not None and found.secret != key:
+        return AMBIGUOUS
+    return found or Credential(scheme=_API_KEY, secret=key, place=_UNKNOWN_PLACE)
 
 
 def _find(

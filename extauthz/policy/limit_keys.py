@@ -124,6 +124,11 @@ class KeyTemplate:
         names = [match["braced"] or match["bare"] for match in _VARIABLE.finditer(text)]
         self._variables = tuple(name.partition(".") for name in names if name is not None)
 
+    @property
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """Kind (header, claim or query) and name of each value that it asks for by name."""
+        return tuple((kind, name) for kind, dot, name in self._variables if dot)
+
     def find_subject(
         self, route: Route, identity: Identity, request: ApiRequest, client_address: str
     ) -> str | None:

@@ -28,10 +28,12 @@ from extauthz.policy.authenticate import Authenticator
 from extauthz.policy.client_address import read_client_address
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.match import UnnormalisedPath, check_route
+from extauthz.policy.peek import judge_peek
+from extauthz.policy.quota import Grant, QuotaAsk, UsedBytes, take_quota, take_used_bytes
 from extauthz.policy.rate_limit import RateLimitPlanner, judge
-from extauthz.policy.scopes import check_scopes
+from extauthz.policy.repeated_warnings import RepeatedWarnings
+from extauthz.policy.scopes import check_named_scopes, check_scopes
 from extauthz.policy.subscription import check_subscription
-from extauthz.policy.tier_limits import PlannedLimit
 from extauthz.ports import NO_DEADLINE, Clock, CounterStore, Deadline, DecisionObserver
 
 _log = logging.getLogger(__name__)
@@ -94,6 +96,9 @@ class _Progress:
     tier: str = ""
     limits: tuple[LimitStatus, ...] = ()
     rewritten_path: str | None = None
+    shadow: bool = False
+    asked: QuotaAsk | UsedBytes | None = None
+    granted: int = 0
 
 
 class Pipeline:
@@ -119,6 +124,8 @@ class Pipeline:
         self._rules = rules
         self._observers = tuple(observers)
         self._planner: tuple[Catalog, RateLimitPlanner] | None = None
+        self._undecided = RepeatedWarnings(_log, "could not decide")
+        self._not_given_back = RepeatedWarnings(_log, "the charge of a refused request stays")
         self._ids = count(1)
         self._id_prefix = secrets.token_hex(6)
 
@@ -129,19 +136,69 @@ class Pipeline:
         steps: Steps = Steps.ALL,
         deadline: Deadline = NO_DEADLINE,
         charge: bool = True,
+        shadow: bool = False,
         note: Note = _note_nothing,
     ) -> Decision:
         """Allow or deny. Raises nothing but cancellation.
 
         charge: False looks at the limits and takes nothing.
+        shadow: the decision is only told to observers, which see that: as with `charge` False,
+            nothing is taken.
         note: is told what each step found.
         """
+        progress = _Progress(shadow=shadow)
+        return await self._decide(
+            request, progress, steps, deadline, note, charge=charge and not shadow
+        )
+
+    async def grant(
+        self,
+        request: ApiRequest,
+        ask: QuotaAsk,
+        *,
+        deadline: Deadline = NO_DEADLINE,
+        shadow: bool = False,
+    ) -> Grant:
+        """How much of an amount the limits of a request give; raises as `decide` does.
+
+        The limits and their counters are those of `decide`, with the amount as the cost. An
+        amount of 0 or less is granted nothing. `shadow`: as in `decide`.
+        """
+        progress = _Progress(shadow=shadow, asked=ask)
+        decision = await self._decide(
+            request, progress, Steps.ALL, deadline, _note_nothing, charge=not shadow
+        )
+        return Grant(decision, progress.granted if isinstance(decision, Allow) else 0)
+
+    async def charge_usage(
+        self, request: ApiRequest, used: UsedBytes, *, deadline: Deadline = NO_DEADLINE
+    ) -> Decision:
+        """Takes the bytes of an answered request from its limits in bytes.
+
+        Gives what is known of the request, as a decision that observers are not told of. Where
+        that is a denial, nothing was taken.
+        """
+        progress = _Progress(asked=used)
+        return await self._decide(
+            request, progress, Steps.ALL, deadline, _note_nothing, charge=True, observed=False
+        )
+
+    async def _decide(
+        self,
+        request: ApiRequest,
+        progress: _Progress,
+        steps: Steps,
+        deadline: Deadline,
+        note: Note,
+        *,
+        charge: bool,
+        observed: bool = True,
+    ) -> Decision:
         started_ns = time.perf_counter_ns()
-        progress = _Progress()
         try:
             denial = await self._judge(request, progress, steps, deadline, note, charge=charge)
         except BackendError as error:
-            _log.warning("could not decide: %s: %s", error.code, error)
+            self._undecided.warn(error)
             denial = _UNAVAILABLE
         except Exception:  # noqa: BLE001  (no failure of any kind may become an allow)
             _log.exception("could not decide because of a defect; the request is denied")
@@ -149,6 +206,8 @@ class Pipeline:
         if denial is None and _has_passed(deadline):
             denial = _UNAVAILABLE
         decision = self._conclude(denial, progress)
+        if not observed:
+            return decision
         duration_us = (time.perf_counter_ns() - started_ns) // 1000
         for observer in self._observers:
             try:
@@ -211,11 +270,28 @@ class Pipeline:
             progress.tier = subscribed.tier.name
 
         denial = check_scopes(route.resource, identity)
+        if denial is None and request.context:
+            denial = check_named_scopes(request, identity)
         note(Step.SCOPES, denial)
         if denial is not None or steps is _UP_TO_SCOPES:
             return denial
 
         planner = self._find_planner(catalog)
+        asked = progress.asked
+        if isinstance(asked, UsedBytes):
+            usage = planner.plan_usage_charges(
+                route,
+                identity,
+                subscribed.subscription,
+                request,
+                client_address,
+                self._clock.now_us(),
+                request_bytes=asked.request_bytes,
+                response_bytes=asked.response_bytes,
+                subscription_tier=subscribed.tier,
+            )
+            await take_used_bytes(self._counters, usage, deadline)
+            return None
         planned = planner.plan_charges(
             route,
             identity,
@@ -224,19 +300,29 @@ class Pipeline:
             client_address,
             self._clock.now_us(),
             subscription_tier=subscribed.tier,
+            cost=None if asked is None else max(0, asked.amount),
         )
+        if asked is not None:
+            progress.granted = max(0, asked.amount)
         if not planned:
             note(Step.RATE_LIMITS, ())
             return None
         if _has_passed(deadline):
             # Nobody waits for the answer any more: what is refused is not charged.
             return _UNAVAILABLE
+        dedup_id = None
         charges = [one.charge for one in planned]
         if not charge:
             charges = [replace(one, cost=0) for one in charges]
-        taking = await self._counters.take(charges, deadline=deadline)
-        if not charge:
-            taking = _judge_peek(planned, taking)
+            taking = await self._counters.take(charges, deadline=deadline)
+            taking = judge_peek(planned, taking)
+        elif asked is None:
+            taking = await self._counters.take(charges, deadline=deadline)
+        else:
+            taken = await take_quota(self._counters, planned, asked, deadline)
+            planned, taking, dedup_id = taken.planned, taken.taking, taken.dedup_id
+            charges = [one.charge for one in planned]
+            progress.granted = taken.amount
         progress.limits, denial = judge(planned, taking)
         note(Step.RATE_LIMITS, denial or progress.limits)
         if not charge or not taking.charged:
@@ -245,18 +331,22 @@ class Pipeline:
             denial = _UNAVAILABLE
         if denial is not None:
             # Too late, or refused by a limit in bytes, which a store does not judge.
-            await self._give_back(charges, taking)
+            await self._give_back(charges, taking, dedup_id)
         return denial
 
-    async def _give_back(self, charges: Sequence[Charge], taking: Taking) -> None:
+    async def _give_back(
+        self, charges: Sequence[Charge], taking: Taking, dedup_id: str | None
+    ) -> None:
         """Undoes what a refused request was charged. What cannot be undone stays, and is logged."""
-        charges = [charge for charge in charges if charge.cost]
+        if dedup_id is None:
+            # What is remembered under an id is found by all of its charges.
+            charges = [charge for charge in charges if charge.cost]
         if not charges:
             return
         try:
-            await self._counters.give_back(charges, at_us=taking.at_us)
+            await self._counters.give_back(charges, at_us=taking.at_us, dedup_id=dedup_id)
         except BackendError as error:
-            _log.warning("the charge of a refused request stays: %s: %s", error.code, error)
+            self._not_given_back.warn(error)
 
     def _find_planner(self, catalog: Catalog) -> RateLimitPlanner:
         if self._planner is None or self._planner[0] is not catalog:
@@ -275,6 +365,7 @@ class Pipeline:
                 subscription=progress.subscription,
                 tier=progress.tier,
                 limits=progress.limits,
+                shadow=progress.shadow,
             )
         places = (
             ()
@@ -292,6 +383,7 @@ class Pipeline:
             limits=progress.limits,
             credential_places=places,
             rewritten_path=progress.rewritten_path,
+            shadow=progress.shadow,
         )
 
 
@@ -300,18 +392,3 @@ _BLOCKED: Final = Denial(reason=Reason.BLOCKED, detail="The caller is blocked.")
 
 def _has_passed(deadline: Deadline) -> bool:
     return deadline.monotonic_s is not None and time.monotonic() >= deadline.monotonic_s
-
-
-def _judge_peek(planned: Sequence[PlannedLimit], taking: Taking) -> Taking:
-    """What a look at the counters says that taking what is planned would have said."""
-    readings = tuple(
-        replace(reading, exceeded=True, retry_after_us=reading.reset_us)
-        if reading.remaining < one.charge.cost
-        else reading
-        for one, reading in zip(planned, taking.readings, strict=True)
-    )
-    refused = any(
-        reading.exceeded and one.charge.enforced
-        for one, reading in zip(planned, readings, strict=True)
-    )
-    return Taking(not refused, readings)

@@ -284,6 +284,8 @@ class RateLimitPlanner:
             )
 
         for custom, template in self._custom:
+            if custom.apis and route.api.name not in custom.apis:
+                continue
             if not fits_all(custom.when, request, identity, client_address):
                 continue
             subject = template.find_subject(route, identity, request, client_address)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extauthz.model.decision import Denial, Reason
-from extauthz.model.identity import Credential, Place, PlaceKind, SecurityScheme
+from extauthz.model.identity import Credential, Place, PlaceKind, Secret, SecurityScheme
 from extauthz.policy.credentials import (
     AMBIGUOUS,
     CredentialPlaces,
@@ -258,6 +258,24 @@ def test_knows_the_places_of_all_resources_of_an_api() -> None:
     by_key = a_resource("/mine", security=(SecurityScheme.API_KEY,))
     assert PLACES.of_api(an_api(public, by_key)) == (HEADER, QUERY)
     assert PLACES.of_api(an_api(public)) == ()
+
+
+@pytest.mark.parametrize(
+    ("headers", "told", "expected"),
+    [
+        ({}, "k1", "k1"),
+        ({"x-key": "k1"}, "k1", "k1"),
+        ({"x-key": "k1"}, "k2", "ambiguous"),
+        ({"x-key": "k1"}, None, "k1"),
+        ({"x-key": "k1,k2"}, "k1", "ambiguous"),
+        ({}, None, None),
+    ],
+)
+def test_a_key_may_be_told_without_its_place(
+    headers: dict[str, str], told: str | None, expected: str | None
+) -> None:
+    request = a_request(headers=headers, api_key=None if told is None else Secret(told))
+    assert say(find_api_key(request, ALL)) == expected
 
 
 @given(

@@ -30,6 +30,7 @@ from extauthz.model.limits import Charge, LimitLevel, Taking
 from extauthz.model.request import ApiRequest
 from extauthz.policy.match import Match, UnnormalisedPath
 from extauthz.policy.pipeline import Step, Steps
+from extauthz.policy.repeated_warnings import EVERY_S
 from extauthz.policy.subscription import Subscribed
 from extauthz.ports import NO_DEADLINE, Deadline
 from tests.builders import (
@@ -469,6 +470,15 @@ async def test_an_outage_is_logged_by_its_code(caplog: pytest.LogCaptureFixture)
     assert deny.route is not None and deny.identity.application is MOBILE
     assert "counter_store_failed: timed out" in caplog.text
     assert "timed out" not in deny.denial.detail
+
+
+async def test_requests_of_an_outage_are_not_a_line_each(caplog: pytest.LogCaptureFixture) -> None:
+    deciding = Deciding(a_full_catalog(), counters=BrokenStore(CounterStoreError("timed out")))
+    began_s = time.monotonic()
+    for _ in range(100):
+        assert await deciding.reason(keyed()) == "unavailable"
+    lines = 1 + (time.monotonic() - began_s) // EVERY_S
+    assert 1 <= len(caplog.messages) <= lines
 
 
 async def test_cancellation_is_not_swallowed() -> None:

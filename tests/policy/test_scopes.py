@@ -6,8 +6,8 @@ import pytest
 
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import ANONYMOUS, Identity, SecurityScheme
-from extauthz.policy.scopes import check_scopes
-from tests.builders import a_resource
+from extauthz.policy.scopes import SCOPE_EXTENSION, check_named_scopes, check_scopes
+from tests.builders import a_request, a_resource
 
 
 def with_scopes(*scopes: str) -> Identity:
@@ -63,3 +63,32 @@ def test_names_the_scopes_that_are_asked_for() -> None:
     denial = check_scopes(a_resource(scopes=("a", "b")), with_scopes())
     assert isinstance(denial, Denial)
     assert (denial.reason, denial.scopes) == (Reason.INSUFFICIENT_SCOPE, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("named", "held", "passes"),
+    [
+        ("", (), True),
+        ("a", ("a",), True),
+        ("a", ("b",), False),
+        ("a b", ("b",), True),
+        ("a b", ("c",), False),
+        ("  ", (), True),
+    ],
+)
+def test_a_proxy_may_name_scopes_of_its_own(
+    named: str, held: tuple[str, ...], *, passes: bool
+) -> None:
+    request = a_request(context={SCOPE_EXTENSION: named})
+    denial = check_named_scopes(request, with_scopes(*held))
+    assert (denial is None) is passes
+    if denial is not None:
+        assert (denial.reason, denial.scopes) == (
+            Reason.INSUFFICIENT_SCOPE,
+            tuple(named.split()),
+        )
+
+
+def test_named_scopes_do_not_apply_to_what_has_none_of_its_kind() -> None:
+    request = a_request(context={SCOPE_EXTENSION: "a"})
+    assert check_named_scopes(request, ANONYMOUS) is None
