@@ -1,0 +1,121 @@
+"""The Mixer door, as the settings want it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from extauthz.answers.denial import DenialStyle
+from extauthz.app.core import Core
+from extauthz.document import read_file
+from extauthz.errors import ConfigError, Problem
+from extauthz.model.identity import Secret
+from extauthz.policy.tier_quotas import TierQuotas
+from extauthz.serving.door import Door
+from extauthz.serving.health import HealthState
+from extauthz.serving.load import Load
+from extauthz.settings import Settings
+from mixer_compat.adapter import SERVICES, MixerAdapter
+from mixer_compat.callers import CallerRules
+from mixer_compat.door import MixerDoor
+from mixer_compat.params import WSO2_NAMES, HandlerParams, ParamsReader, PropertyNames
+from mixer_compat.reports import Reports
+
+MIXER: Final = "mixer"
+"""The name of this door."""
+MAX_TOKENS: Final = 16
+_LAST_REPORTS_S: Final = 2.0
+_MAX_TOKEN_BYTES: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMixerDoor:
+    """A door, and what it was reported."""
+
+    door: Door
+    reports: Reports
+
+
+@asynccontextmanager
+async def open_mixer_door(
+    settings: Settings, core: Core, style: DenialStyle, load: Load
+) -> AsyncIterator[OpenMixerDoor | None]:
+    """The door; None where the settings leave it closed.
+
+    Raises:
+        ConfigError: the file with the Mixers' tokens cannot be used.
+    """
+    if settings.listen.mixer is None:
+        yield None
+        return
+    adapter = _make_adapter(settings, core, style)
+    reading = asyncio.create_task(adapter.reports.run())
+    try:
+        health = HealthState(SERVICES)
+        door = Door(adapter.methods(), health=health, load=load)
+        yield OpenMixerDoor(door, adapter.reports)
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        # What was answered is not lost with a stop, unless it takes too long.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_REPORTS_S):
+                await adapter.reports.finish()
+
+
+def _make_adapter(settings: Settings, core: Core, style: DenialStyle) -> MixerAdapter:
+    catalog = core.refresher
+    door = MixerDoor(
+        pipeline=core.refusing,
+        catalog=lambda: catalog.catalog,
+        params=ParamsReader(read_handler_params(settings)),
+        clock=core.clock,
+        style=style,
+        callers=read_callers(settings),
+        quota_valid_for_us=settings.mixer.quota_valid_for,
+    )
+    tiers = TierQuotas(
+        catalog=door.catalog,
+        counters=core.counting.store,
+        clock=core.clock,
+        on_outage=settings.counters.on_outage,
+    )
+    return MixerAdapter(door, tiers)
+
+
+def read_handler_params(settings: Settings) -> HandlerParams:
+    """What holds for handlers without params."""
+    mixer = settings.mixer
+    names = PropertyNames() if mixer.compat is None else WSO2_NAMES
+    return HandlerParams(
+        names=replace(names, **mixer.properties),
+        headers=mixer.headers,
+        query=mixer.query,
+        quota_tiers=mixer.quota_tiers,
+        limits_in_quota=mixer.limits_in_quota,
+        valid_for_us=mixer.valid_for,
+        valid_uses=mixer.valid_uses,
+        as_wso2_adapter=mixer.compat is not None,
+        shadow=settings.server.shadow == MIXER,
+    )
+
+
+def read_callers(settings: Settings) -> CallerRules:
+    """Who may ask at this door.
+
+    Raises:
+        ConfigError: the file with the tokens cannot be read, or holds none.
+    """
+    callers = settings.mixer.callers
+    tokens: tuple[Secret, ...] = ()
+    if callers.token_file is not None:
+        file = callers.token_file
+        text = read_file(file, max_bytes=_MAX_TOKEN_BYTES).decode("utf-8", "replace")
+        tokens = tuple(Secret(line.strip()) for line in text.splitlines() if line.strip())
+        if not 1 <= len(tokens) <= MAX_TOKENS:
+            message = f"holds {len(tokens)} tokens; write 1 to {MAX_TOKENS}, one a line"
+            raise ConfigError([Problem(file=str(file), message=message)])
+    return CallerRules(tokens=tokens, header=callers.token_header, uris=frozenset(callers.uri_sans))

@@ -1,0 +1,191 @@
+"""Answers Mixer's checks: authorization, apikey, listentry and checknothing.
+
+Every answer is a CheckResult. What cannot be read or decided is a denial in it, never a failed
+call: that would be left to the proxies' own failure mode. In shadow mode every answer lets the
+request pass, for this once, and what would have been decided is told to observers alone.
+
+- authorization: the whole decision, or without its limits where quota calls ask for those.
+- apikey: the same, for what its few fields tell: a key, an API and a method with a path.
+- listentry: whether the value is on the catalog's deny rules, as an address, an application or
+  a user.
+- checknothing: is denied. It tells nothing that could be decided on, and where it stands alone
+  in a rule an answer of "yes" would let everything pass.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+from google.protobuf.any_pb2 import Any as WireAny
+from google.protobuf.message import DecodeError
+
+from extauthz.errors import MalformedRequest
+from extauthz.model.decision import Decision, Denial, Deny, Reason
+from extauthz.model.deny_rules import read_address
+from extauthz.model.request import ApiRequest
+from extauthz.policy.pipeline import Steps
+from extauthz.policy.repeated_warnings import RepeatedWarnings
+from extauthz.serving.methods import Call, UnaryMethod
+from mixer_compat.callers import check_caller
+from mixer_compat.door import MALFORMED, NO_REQUEST, UNAVAILABLE, MixerDoor
+from mixer_compat.instances import read_apikey, read_authorization
+from mixer_compat.params import HandlerParams, ParamsError
+from mixer_compat.proto.apikey_pb2 import HandleApiKeyRequest
+from mixer_compat.proto.authorization_pb2 import HandleAuthorizationRequest
+from mixer_compat.proto.checknothing_pb2 import HandleCheckNothingRequest
+from mixer_compat.proto.listentry_pb2 import HandleListEntryRequest
+from mixer_compat.results import ONCE, find_reuse, find_validity, write_allowed, write_denied
+from mixer_compat.values import read_text
+
+_log = logging.getLogger(__name__)
+
+_BLOCKED: Final = Denial(reason=Reason.BLOCKED, detail="The caller is blocked.")
+_NO_REWRITE: Final = Denial(
+    reason=Reason.MALFORMED_REQUEST,
+    detail="The path is not in its normal form; send it without dot segments, doubled slashes "
+    "and needless escapes.",
+)
+
+
+class _Asked(Protocol):
+    """What the requests of all check templates have."""
+
+    @property
+    def adapter_config(self) -> WireAny:
+        """The handler's parameters."""
+
+
+class Checks:
+    """The handlers of the check templates."""
+
+    def __init__(self, door: MixerDoor) -> None:
+        self._door = door
+        self._unread = RepeatedWarnings(_log, "a check of Mixer's cannot be read, and is denied")
+
+    def methods(self) -> tuple[UnaryMethod[bytes, bytes], ...]:
+        """The rows of the method table."""
+        return (
+            _row(
+                "authorization.HandleAuthorizationService/HandleAuthorization", self.authorization
+            ),
+            _row("apikey.HandleApiKeyService/HandleApiKey", self.apikey),
+            _row("listentry.HandleListEntryService/HandleListEntry", self.listentry),
+            _row("checknothing.HandleCheckNothingService/HandleCheckNothing", self.checknothing),
+        )
+
+    async def authorization(self, data: bytes, call: Call) -> bytes:
+        """HandleAuthorizationRequest in, CheckResult out, both serialised."""
+
+        async def judge(asked: HandleAuthorizationRequest, params: HandlerParams) -> bytes:
+            return await self._decide(read_authorization(asked.instance, params), params, call)
+
+        return await self._answer(data, call, HandleAuthorizationRequest, judge)
+
+    async def apikey(self, data: bytes, call: Call) -> bytes:
+        """HandleApiKeyRequest in, CheckResult out, both serialised."""
+
+        async def judge(asked: HandleApiKeyRequest, params: HandlerParams) -> bytes:
+            return await self._decide(read_apikey(asked.instance), params, call)
+
+        return await self._answer(data, call, HandleApiKeyRequest, judge)
+
+    async def listentry(self, data: bytes, call: Call) -> bytes:
+        """HandleListEntryRequest in, CheckResult out, both serialised."""
+
+        async def judge(asked: HandleListEntryRequest, params: HandlerParams) -> bytes:
+            value = read_text(asked.instance.value)
+            if not value:
+                raise MalformedRequest("the listentry instance has no value")
+            if self._is_blocked(value):
+                return self._write_denied(_BLOCKED, params)
+            return write_allowed(find_reuse(params))
+
+        return await self._answer(data, call, HandleListEntryRequest, judge)
+
+    async def checknothing(self, data: bytes, call: Call) -> bytes:
+        """HandleCheckNothingRequest in, CheckResult out, both serialised."""
+
+        async def judge(_asked: HandleCheckNothingRequest, _params: HandlerParams) -> bytes:
+            raise MalformedRequest(
+                "a checknothing instance tells nothing of the request; bind an authorization "
+                "instance to the handler instead"
+            )
+
+        return await self._answer(data, call, HandleCheckNothingRequest, judge)
+
+    async def _answer(
+        self,
+        data: bytes,
+        call: Call,
+        message: Any,
+        judge: Callable[[Any, HandlerParams], Awaitable[bytes]],
+    ) -> bytes:
+        """Reads the call, and turns all that goes wrong into a denial.
+
+        Raises:
+            RpcFailure: UNAUTHENTICATED, for a caller that is not known.
+        """
+        check_caller(call, self._door.callers)
+        params = self._door.params.own
+        try:
+            asked: _Asked = message.FromString(data)
+            params = self._door.params.read(asked.adapter_config)
+            return await judge(asked, params)
+        except DecodeError:
+            self._unread.warn(MalformedRequest(f"the message is no {message.DESCRIPTOR.name}"))
+            return self._write_denied(MALFORMED, params)
+        except MalformedRequest as error:
+            self._unread.warn(error)
+            return self._write_denied(MALFORMED, params)
+        except ParamsError as error:
+            self._unread.warn(error)
+        except Exception:  # noqa: BLE001  (no failure of any kind may become an allow)
+            _log.exception("a check could not be answered because of a defect; it is denied")
+        return self._write_denied(UNAVAILABLE, params)
+
+    async def _decide(self, request: ApiRequest, params: HandlerParams, call: Call) -> bytes:
+        door = self._door
+        decision: Decision = await door.pipeline.decide(
+            request,
+            steps=Steps.UP_TO_SCOPES if params.limits_in_quota else Steps.ALL,
+            deadline=call.deadline,
+            shadow=params.shadow,
+        )
+        if params.shadow:
+            return write_allowed(ONCE)
+        now_us = door.clock.now_us()
+        if isinstance(decision, Deny):
+            return write_denied(
+                decision, request, door.style, now_us, as_wso2_adapter=params.as_wso2_adapter
+            )
+        if decision.rewritten_path is not None:
+            # No answer to Mixer can change the path that the upstream gets.
+            return self._write_denied(_NO_REWRITE, params, request)
+        return write_allowed(find_validity(decision, params, now_us))
+
+    def _is_blocked(self, value: str) -> bool:
+        rules = self._door.catalog().deny_rules
+        if rules.is_empty:
+            return False
+        if read_address(value)[0]:
+            return rules.find_for_client(value, "", "") is not None
+        return rules.find_for_caller("", "", "", value, value) is not None
+
+    def _write_denied(
+        self, denial: Denial, params: HandlerParams, request: ApiRequest = NO_REQUEST
+    ) -> bytes:
+        if params.shadow:
+            return write_allowed(ONCE)
+        return write_denied(
+            Deny(id="", denial=denial),
+            request,
+            self._door.style,
+            self._door.clock.now_us(),
+            as_wso2_adapter=params.as_wso2_adapter,
+        )
+
+
+def _row(path: str, handle: Callable[[bytes, Call], Awaitable[bytes]]) -> UnaryMethod[bytes, bytes]:
+    return UnaryMethod(path=f"/{path}", decode=bytes, handle=handle, encode=bytes)

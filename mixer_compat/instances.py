@@ -1,0 +1,202 @@
+"""Reads what Mixer's instances tell of a request into the neutral request value.
+
+How a request finds its API, in this order:
+
+1. The instance names it (`api`, and `version`; without a version it is the API's default one).
+   It must be in the catalog. The path may come with the API's base path or without it.
+2. Else the path leads to it, by host and base path as at Envoy's door. Where the instance tells
+   the base path apart (`context`), it is put in front of a path that lacks it.
+
+Which property holds which part is the handler's to say (`mixer_compat.params`). What an
+expression yields for a missing attribute is an empty text, so an empty property is an absent
+one. A request without a method or a path cannot be judged. Without a path, the operation stands
+in for it: the template that the proxy matched leads to the resource of the same template.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import quote_plus
+
+from extauthz.errors import MalformedRequest
+from extauthz.model.authority import read_host
+from extauthz.model.identity import Secret
+from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer
+from extauthz.policy.match import API_EXTENSION, VERSION_EXTENSION
+from extauthz.policy.scopes import SCOPE_EXTENSION
+from mixer_compat.params import HandlerParams
+from mixer_compat.proto.apikey_pb2 import InstanceMsg as ApiKeyInstance
+from mixer_compat.proto.authorization_pb2 import InstanceMsg as AuthorizationInstance
+from mixer_compat.values import Values, find_text
+
+DOOR: Final = "mixer"
+"""See `ApiRequest.door`."""
+
+_VARIABLE: Final = re.compile(r"\{[^{}/]*\}|\*\*?")
+_OPERATION: Final = re.compile(r"([A-Za-z]+) +(.+)")
+_BEARER: Final = "bearer"
+
+
+def read_authorization(instance: AuthorizationInstance, params: HandlerParams) -> ApiRequest:
+    """The request that an authorization instance tells of.
+
+    A property may stand with the subject or with the action. The action's own method and path
+    stand in for properties that are empty.
+
+    Raises:
+        MalformedRequest: there is no method or no path.
+    """
+    values = {**instance.action.properties, **instance.subject.properties}
+    return read_properties(values, params, method=instance.action.method, path=instance.action.path)
+
+
+def read_apikey(instance: ApiKeyInstance) -> ApiRequest:
+    """The request that an apikey instance tells of.
+
+    Its operation is a method and a path or path template: ``GET /pets/7``, ``GET /pets/{id}``.
+
+    Raises:
+        MalformedRequest: the operation is anything else.
+    """
+    operation = _OPERATION.fullmatch(_strip_quotes(instance.api_operation))
+    if operation is None:
+        raise MalformedRequest(
+            "api_operation is no method and path; write the instance's api_operation as "
+            'request.method + " " + request.path'
+        )
+    method, target = operation.groups()
+    path, query = _split_target(target)
+    return ApiRequest(
+        method=method.upper(),
+        host="",
+        path=_fill_template(path),
+        query=query,
+        context=_write_context(instance.api, instance.api_version, ""),
+        api_key=Secret(instance.api_key) if instance.api_key else None,
+        door=DOOR,
+    )
+
+
+def read_properties(
+    values: Values, params: HandlerParams, *, method: str = "", path: str = ""
+) -> ApiRequest:
+    """The request that properties (or dimensions, variables, tags) tell of.
+
+    method, path: stand in for what the properties lack.
+
+    Raises:
+        MalformedRequest: there is no method or no path.
+    """
+    names = params.names
+    method = find_text(values, names.method) or method
+    target = find_text(values, names.path) or path
+    if not target:
+        target = _fill_template(_strip_quotes(find_text(values, names.operation)))
+    if not method or not target:
+        raise MalformedRequest(
+            f"the instance tells no method or no path; give it the properties {names.method!r} "
+            f"(request.method) and {names.path!r} (request.path)"
+        )
+    api = find_text(values, names.api)
+    path, query = _split_target(target)
+    if not query:
+        query = "&".join(_read_query(values, params))
+    if not api:
+        path = _put_in_front(find_text(values, names.context), path)
+    api_key = find_text(values, names.api_key)
+    client_address = find_text(values, names.client_ip)
+    principal = find_text(values, names.principal)
+    source = NO_PEER
+    if client_address or principal:
+        source = Peer(address=client_address, principal=_read_principal(principal))
+    return ApiRequest(
+        method=method,
+        host=read_host(find_text(values, names.host)),
+        path=path,
+        query=query,
+        protocol=find_text(values, names.protocol),
+        # The same value twice is one; two values are for the core to refuse.
+        headers=Headers(tuple(dict.fromkeys(_read_headers(values, params)))),
+        source=source,
+        context=_write_context(
+            api, find_text(values, names.version), find_text(values, names.scope)
+        ),
+        request_id=find_text(values, names.request_id),
+        api_key=Secret(api_key) if api_key else None,
+        door=DOOR,
+    )
+
+
+def _read_headers(values: Values, params: HandlerParams) -> Iterator[tuple[str, str]]:
+    names = params.names
+    credential = find_text(values, names.credential)
+    if credential:
+        if params.as_wso2_adapter:
+            credential = _drop_rest(credential)
+        yield "authorization", credential
+    agent = find_text(values, names.user_agent)
+    if agent:
+        yield "user-agent", agent
+    for name, field in params.headers.items():
+        value = find_text(values, name)
+        if value:
+            yield field, value
+
+
+def _read_query(values: Values, params: HandlerParams) -> Iterator[str]:
+    for name, parameter in params.query.items():
+        value = find_text(values, name)
+        if value:
+            yield f"{parameter}={quote_plus(value)}"
+
+
+def _drop_rest(credential: str) -> str:
+    """Without the words behind a bearer token, which WSO2's adapter did not look at.
+
+    Comma-joined fields stay what they are: ambiguous.
+    """
+    words = credential.split()
+    if len(words) > 2 and words[0].lower() == _BEARER and "," not in credential:
+        return f"{words[0]} {words[1]}"
+    return credential
+
+
+def _write_context(api: str, version: str, scope: str) -> dict[str, str]:
+    """Context extensions, as a route of Envoy's would have them."""
+    context = {}
+    if api:
+        context[API_EXTENSION] = api
+        if version:
+            context[VERSION_EXTENSION] = version
+    if scope:
+        context[SCOPE_EXTENSION] = scope
+    return context
+
+
+def _split_target(target: str) -> tuple[str, str]:
+    path, _, query = target.partition("#")[0].partition("?")
+    return path, query
+
+
+def _put_in_front(context: str, path: str) -> str:
+    base = context.strip("/")
+    if not base or path == f"/{base}" or path.startswith(f"/{base}/"):
+        return path
+    return f"/{base}{path}"
+
+
+def _strip_quotes(text: str) -> str:
+    """Without one pair of quotes: WSO2's Publisher wrote api.operation with them."""
+    return text[1:-1] if len(text) >= 2 and text[0] == text[-1] == '"' else text
+
+
+def _fill_template(template: str) -> str:
+    """A path that a path template fits: each variable and wildcard is a segment of its own."""
+    return _VARIABLE.sub("-", template)
+
+
+def _read_principal(principal: str) -> str:
+    """A certificate's URI, from which Mixer's attributes leave the ``spiffe://`` out."""
+    return principal if not principal or "://" in principal else f"spiffe://{principal}"

@@ -1,0 +1,216 @@
+"""What a handler's parameters say: how its instances are read, and how they are answered.
+
+Mixer sends them with every call, as bytes that stay the same until an operator changes the
+handler: each form of them is read once. A call without parameters (a session-based adapter, or
+one without a configuration) goes by the installation's own. Parameters that are not understood
+are never passed over, because nobody knows what they would have changed: the call is denied.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Final
+
+from google.protobuf.any_pb2 import Any as WireAny
+from google.protobuf.message import DecodeError
+
+from extauthz.errors import ExtauthzError
+from mixer_compat.proto.params_pb2 import Params, Properties
+from mixer_compat.proto.wso2_params_pb2 import Params as Wso2Params
+
+_log = logging.getLogger(__name__)
+
+WSO2_ADAPTER: Final = "wso2-adapter"
+"""The value of `compat` that stands for WSO2's Mixer adapter."""
+
+_OURS: Final = Params.DESCRIPTOR.full_name
+_WSO2S: Final = Wso2Params.DESCRIPTOR.full_name
+_MAX_REMEMBERED: Final = 256
+_MAX_BYTES: Final = 65_536
+_S: Final = 1_000_000
+_NO: Final = frozenset({"0", "f", "false"})
+_NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def _no_names() -> Mapping[str, str]:
+    return _NO_NAMES  # shared: dataclasses take no mapping as a plain default
+
+
+class ParamsError(ExtauthzError):
+    """A handler's parameters cannot be used. The text says what to change in the handler."""
+
+    code = "mixer_params_invalid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PropertyNames:
+    """Which property (or dimension, variable, tag) carries which part of a request.
+
+    Attributes:
+        credential: the value of the field Authorization, with its scheme.
+        operation: the path template that the proxy matched, where there is no path.
+        scope: scopes that the proxy asks for on top of the resource's.
+        principal: of the caller's certificate.
+        response_code ... duration: what reports tell on top.
+    """
+
+    credential: str = "credential"
+    api_key: str = "api_key"
+    principal: str = "principal"
+    api: str = "api"
+    version: str = "version"
+    context: str = "context"
+    path: str = "path"
+    operation: str = "operation"
+    method: str = "method"
+    scope: str = "scope"
+    host: str = "host"
+    client_ip: str = "client_ip"
+    user_agent: str = "user_agent"
+    request_id: str = "request_id"
+    protocol: str = "protocol"
+    destination: str = "destination"
+    response_code: str = "response_code"
+    request_size: str = "request_size"
+    response_size: str = "response_size"
+    request_time: str = "request_time"
+    response_time: str = "response_time"
+    duration: str = "duration"
+
+
+OWN_NAMES: Final = PropertyNames()
+WSO2_NAMES: Final = PropertyNames(
+    credential="auth_header_value",
+    api="api_name",
+    version="api_version",
+    context="api_context",
+    path="resource_path",
+    operation="request_resource",
+    method="request_method",
+    scope="request_scope",
+    host="request_host",
+    client_ip="user_ip",
+    protocol="api_protocol",
+    request_time="request_timestamp",
+    response_time="response_timestamp",
+)
+"""As the instances of WSO2's adapter name them, from its release 1.0 on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerParams:
+    """What a handler wants.
+
+    Attributes:
+        names: of the properties.
+        headers, query: property to (lower-case) header field, or query parameter.
+        quota_tiers: short name of a quota instance to the tier that it counts.
+        limits_in_quota: a check stops after scopes, as quota calls ask for the limits.
+        valid_for_us, valid_uses: the most that an allowed check may be reused.
+        as_wso2_adapter: answer as WSO2's adapter did.
+        shadow: decide and tell, deny nothing, count nothing.
+    """
+
+    names: PropertyNames = OWN_NAMES
+    headers: Mapping[str, str] = field(default_factory=_no_names)
+    query: Mapping[str, str] = field(default_factory=_no_names)
+    quota_tiers: Mapping[str, str] = field(default_factory=_no_names)
+    limits_in_quota: bool = False
+    valid_for_us: int = 5 * _S
+    valid_uses: int = 1000
+    as_wso2_adapter: bool = False
+    shadow: bool = False
+
+
+DEFAULT_PARAMS: Final = HandlerParams()
+
+
+class ParamsReader:
+    """Reads parameters, and remembers what it has read.
+
+    Args:
+        own: of the installation. They stand where a handler has none, and bound what it says of
+            validity where it says nothing; with `shadow`, every handler is in shadow mode.
+    """
+
+    def __init__(self, own: HandlerParams = DEFAULT_PARAMS) -> None:
+        self.own: Final = own
+        self._read: OrderedDict[tuple[str, bytes], HandlerParams] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many forms are remembered."""
+        return len(self._read)
+
+    def read(self, config: WireAny) -> HandlerParams:
+        """What the configuration that came with a call says.
+
+        Raises:
+            ParamsError: nobody can know what it says.
+        """
+        type_url, value = config.type_url, config.value
+        if not type_url and not value:
+            return self.own
+        key = (type_url, value)
+        params = self._read.get(key)
+        if params is None:
+            if len(value) > _MAX_BYTES:
+                raise ParamsError(f"the handler's params are longer than {_MAX_BYTES} bytes")
+            params = self._read_new(type_url.rpartition("/")[2], value)
+            self._read[key] = params
+            if len(self._read) > _MAX_REMEMBERED:
+                self._read.popitem(last=False)
+        return params
+
+    def _read_new(self, message: str, value: bytes) -> HandlerParams:
+        try:
+            if message == _OURS:
+                return self._read_ours(Params.FromString(value))
+            if message == _WSO2S:
+                # All that is left of them: what the catalog and the settings say goes first.
+                if Wso2Params.FromString(value).validate_subscription.lower() in _NO:
+                    _log.warning(
+                        "validate_subscription of a WSO2 handler is not read: where an API needs "
+                        "no subscription, say subscription_required: false in the catalog"
+                    )
+                return replace(
+                    self.own, names=WSO2_NAMES, as_wso2_adapter=True, limits_in_quota=False
+                )
+        except DecodeError as exc:
+            raise ParamsError(f"the handler's params are no {message}") from exc
+        raise ParamsError(
+            f"the handler's params are of the type {message or 'unknown'}; the adapter object "
+            f"must have the configuration of {_OURS} or of {_WSO2S}"
+        )
+
+    def _read_ours(self, params: Params) -> HandlerParams:
+        if params.compat not in ("", WSO2_ADAPTER):
+            raise ParamsError(
+                f"compat is {params.compat!r} in the handler's params; "
+                f"write {WSO2_ADAPTER!r}, or leave it out"
+            )
+        if params.valid_for_s < 0 or params.valid_uses < 0:
+            raise ParamsError("valid_for_s and valid_uses of the handler's params are 0 or more")
+        as_wso2 = params.compat == WSO2_ADAPTER
+        given, own = params.properties, self.own
+        return HandlerParams(
+            names=_read_names(given, WSO2_NAMES if as_wso2 else OWN_NAMES),
+            headers={name: field.lower() for name, field in given.headers.items()},
+            query=dict(given.query),
+            quota_tiers=dict(params.quota_tiers),
+            limits_in_quota=params.limits_in_quota,
+            valid_for_us=params.valid_for_s * _S or own.valid_for_us,
+            valid_uses=params.valid_uses or own.valid_uses,
+            as_wso2_adapter=as_wso2,
+            shadow=params.shadow or own.shadow,
+        )
+
+
+def _read_names(given: Properties, defaults: PropertyNames) -> PropertyNames:
+    parts = (part.name for part in fields(PropertyNames))
+    return replace(
+        defaults, **{part: name for part in parts if (name := getattr(given, part)) != ""}
+    )

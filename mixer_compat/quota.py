@@ -1,0 +1,207 @@
+"""Answers Mixer's quota calls: how much of an amount may be used.
+
+- A quota counts what the catalog says for the request that its dimensions tell of, with the
+  amount as the cost: the same counters as Envoy's door. A quota that the handler's `quota_tiers`
+  names counts that tier instead, apart for each different set of dimensions.
+- The answer has exactly one entry, under the key that was asked for. Mixer reads no more of it
+  than the amount and how long it may be kept; 0 is a denial, and so is a failed call.
+- A repeated call is charged once, by its deduplication id, the instance and the dimensions. The
+  id that Mixer makes up when its caller gave none is the quota's own name: no id at all.
+- While the counter store is away, each tier follows its outage mode, as everywhere.
+
+What was granted is counted at once, and may be spent until it ends: at the latest with the
+window of a fixed or calendar limit, and after `quota_valid_for_us` in any case.
+
+Source: istio/istio mixer/pkg/runtime/dispatcher, istio/proxy mixerclient/quota_cache.cc,
+mixer/adapter/memquota.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from extauthz.answers.denial import write_denial
+from extauthz.errors import BackendError, MalformedRequest
+from extauthz.model.decision import Denial, Deny, Reason
+from extauthz.model.limits import Algorithm, LimitStatus
+from extauthz.policy.limit_keys import write_parts
+from extauthz.policy.quota import QuotaAsk
+from extauthz.policy.repeated_warnings import RepeatedWarnings
+from extauthz.policy.tier_quotas import TierQuotas
+from extauthz.serving.methods import Call, UnaryMethod
+from mixer_compat.callers import check_caller
+from mixer_compat.door import MALFORMED, NO_REQUEST, UNAVAILABLE, MixerDoor
+from mixer_compat.instances import read_properties
+from mixer_compat.params import HandlerParams, ParamsError
+from mixer_compat.proto.model_pb2 import QuotaResult
+from mixer_compat.proto.quota_pb2 import HandleQuotaRequest, InstanceMsg
+from mixer_compat.results import write_status
+from mixer_compat.values import Values, read_text
+
+_log = logging.getLogger(__name__)
+
+PATH: Final = "/quota.HandleQuotaService/HandleQuota"
+MAX_AMOUNT: Final = 1_000_000_000
+"""More than this is never granted at once: counters stay exact in doubles."""
+
+_S: Final = 1_000_000
+_NS_PER_US: Final = 1000
+_TOO_MUCH: Final = Denial(reason=Reason.RATE_LIMITED, detail="No limit has room for so much.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Granted:
+    """What is answered."""
+
+    amount: int
+    limits: tuple[LimitStatus, ...] = ()
+    denial: Denial | None = None
+
+
+class Quotas:
+    """The handler of the quota template."""
+
+    def __init__(self, door: MixerDoor, tiers: TierQuotas) -> None:
+        self._door = door
+        self._tiers = tiers
+        self._unread = RepeatedWarnings(_log, "a quota call of Mixer's is granted nothing")
+
+    def methods(self) -> tuple[UnaryMethod[bytes, bytes], ...]:
+        """The row of the method table."""
+        return (UnaryMethod(path=PATH, decode=bytes, handle=self.quota, encode=bytes),)
+
+    async def quota(self, data: bytes, call: Call) -> bytes:
+        """HandleQuotaRequest in, QuotaResult out, both serialised.
+
+        Raises:
+            RpcFailure: UNAUTHENTICATED, for a caller that is not known.
+        """
+        check_caller(call, self._door.callers)
+        try:
+            asked = HandleQuotaRequest.FromString(data)
+        except DecodeError:
+            self._unread.warn(MalformedRequest("the message is no HandleQuotaRequest"))
+            return b""
+        key = _find_key(asked)
+        if key is None:
+            self._unread.warn(MalformedRequest("it asks for no quota, or for several"))
+            return b""
+        return self._write(key, await self._grant(asked, key, call))
+
+    async def _grant(self, asked: HandleQuotaRequest, key: str, call: Call) -> _Granted:
+        """How much is granted; nothing where anything goes wrong."""
+        amount = asked.quota_request.quotas[key].amount
+        best_effort = asked.quota_request.quotas[key].best_effort
+        shadow = self._door.params.own.shadow
+        try:
+            params = self._door.params.read(asked.adapter_config)
+            shadow = params.shadow
+            ask = QuotaAsk(
+                amount=min(amount, MAX_AMOUNT),
+                best_effort=best_effort,
+                dedup_id=_find_dedup_id(asked),
+            )
+            if amount <= 0:
+                granted = _Granted(0)
+            elif amount > MAX_AMOUNT and not best_effort:
+                granted = _Granted(0, denial=_TOO_MUCH)
+            else:
+                granted = await self._grant_from(asked.instance, ask, params, call)
+        except MalformedRequest as error:
+            self._unread.warn(error)
+            granted = _Granted(0, denial=MALFORMED)
+        except (ParamsError, BackendError) as error:
+            self._unread.warn(error)
+            granted = _Granted(0, denial=UNAVAILABLE)
+        except Exception:  # noqa: BLE001  (no failure of any kind may become a grant)
+            _log.exception("a quota could not be granted because of a defect; it is refused")
+            granted = _Granted(0, denial=UNAVAILABLE)
+        return _Granted(max(0, amount)) if shadow else granted
+
+    async def _grant_from(
+        self, instance: InstanceMsg, ask: QuotaAsk, params: HandlerParams, call: Call
+    ) -> _Granted:
+        name = _shorten(instance.name)
+        tier = params.quota_tiers.get(name)
+        if tier is None:
+            request = read_properties(instance.dimensions, params)
+            grant = await self._door.pipeline.grant(
+                request, ask, deadline=call.deadline, shadow=params.shadow
+            )
+            decision = grant.decision
+            denial = decision.denial if isinstance(decision, Deny) else None
+            return _Granted(grant.amount, decision.limits, denial)
+        if params.shadow:
+            return _Granted(ask.amount)
+        attributes = {
+            dimension: read_text(value) for dimension, value in instance.dimensions.items()
+        }
+        given = await self._tiers.grant(tier, name, attributes, ask, deadline=call.deadline)
+        if given is None:
+            raise ParamsError(
+                f"quota_tiers of the handler's params names the tier {tier!r}, which the catalog "
+                "does not have"
+            )
+        return _Granted(given.amount, given.limits, given.denial)
+
+    def _write(self, key: str, granted: _Granted) -> bytes:
+        result = QuotaResult()
+        entry = result.quotas[key]
+        entry.granted_amount = granted.amount
+        valid_us = _find_valid_us(granted, self._door.quota_valid_for_us)
+        entry.valid_duration.seconds, rest_us = divmod(valid_us, _S)
+        entry.valid_duration.nanos = rest_us * _NS_PER_US
+        entry.status.SetInParent()
+        if granted.denial is not None:
+            deny = Deny(id="", denial=granted.denial, limits=granted.limits)
+            now_us = self._door.clock.now_us()
+            answer = write_denial(deny, NO_REQUEST, self._door.style, now_us)
+            entry.status.CopyFrom(write_status(deny, answer))
+        return result.SerializeToString()
+
+
+def _find_key(asked: HandleQuotaRequest) -> str | None:
+    """The key that is asked for: the instance's name, or whatever stands there alone."""
+    quotas = asked.quota_request.quotas
+    if asked.instance.name in quotas:
+        return asked.instance.name
+    return next(iter(quotas)) if len(quotas) == 1 else None
+
+
+def _shorten(name: str) -> str:
+    """The instance's own name: Mixer sends ``<name>.instance.<namespace>``."""
+    return name.partition(".")[0]
+
+
+def _find_dedup_id(asked: HandleQuotaRequest) -> str | None:
+    """Names the call by all that makes it the same call; None when it cannot be told."""
+    given = asked.dedup_id
+    if given.lower() in ("", _shorten(asked.instance.name).lower()):
+        return None
+    parts = [given, asked.instance.name, *_write_dimensions(asked.instance.dimensions)]
+    return hashlib.sha256(write_parts(*parts).encode()).hexdigest()
+
+
+def _write_dimensions(dimensions: Values) -> Iterable[str]:
+    for name in sorted(dimensions):
+        yield name
+        yield dimensions[name].SerializeToString(deterministic=True).hex()
+
+
+_WINDOWED: Final = (Algorithm.FIXED_WINDOW, Algorithm.CALENDAR)
+
+
+def _find_valid_us(granted: _Granted, longest_us: int) -> int:
+    """How long the answer holds: a grant until its window ends, a refusal until there is room."""
+    limits = [status for status in granted.limits if status.enforced]
+    if granted.amount:
+        ends_us = [one.reading.reset_us for one in limits if one.limit.algorithm in _WINDOWED]
+        return min([longest_us, *ends_us])
+    waits_us = [one.reading.retry_after_us for one in limits if one.reading.exceeded]
+    return min(longest_us, max(waits_us, default=0))
