@@ -32,6 +32,9 @@ COMMANDS: Final = {
     "key": "make an API key, or hash one",
     "schema": "print a JSON Schema for editors",
     "envoy-config": "print configuration for Envoy",
+    "mixer-manifests": "print objects for an Istio Mixer",
+    "migrate": "turn Mixer's objects into a catalog, settings and Istio policies",
+    "compare": "list where Envoy's door and Mixer's decided differently",
 }
 
 

@@ -1,0 +1,245 @@
+"""Carries all objects over, in four rounds: APIs, what rules guard, rules, and what is left.
+
+The last round makes the promise of the package true: every field that nobody has read by then
+goes into the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from extauthz.catalog.build import build_catalog, read_catalog_file
+from extauthz.document_values import SourceText
+from extauthz.errors import ConfigError
+from mixer_compat.migrate.api_specs import read_apis
+from mixer_compat.migrate.apigee import carry_apigee
+from mixer_compat.migrate.authorizers import find_check_instance
+from mixer_compat.migrate.catalog_text import (
+    ISSUERS_EXAMPLE,
+    dump_documents,
+    write_catalog,
+    write_settings,
+)
+from mixer_compat.migrate.draft import Draft
+from mixer_compat.migrate.istio import write_envoy_filters, write_mesh_config, write_policies
+from mixer_compat.migrate.lists import (
+    carry_denier,
+    carry_list,
+    is_list_instance,
+    refuse_unknown,
+)
+from mixer_compat.migrate.objects import MixerObject
+from mixer_compat.migrate.quota import ADAPTERS as QUOTA_ADAPTERS
+from mixer_compat.migrate.quota import Charge, carry_quotas, read_charges
+from mixer_compat.migrate.references import Action, Objects
+from mixer_compat.migrate.report import Outcome, Report
+from mixer_compat.migrate.targets import list_targets
+from mixer_compat.migrate.threescale import carry_threescale
+from mixer_compat.migrate.wso2 import carry_wso2
+
+CATALOG: Final = "catalog/catalog.yaml"
+POLICIES: Final = "istio/authorization-policies.yaml"
+
+_AUTHORIZERS: Final = {
+    "wso2": carry_wso2,
+    "apigee": carry_apigee,
+    "threescale": carry_threescale,
+    "3scale": carry_threescale,
+}
+_REPORTS: Final = frozenset(
+    {"metric", "logentry", "tracespan", "edge", "reportnothing", "analytics", "kubernetes"}
+)
+_WITHOUT_EFFECT: Final = {
+    "extauthz": (
+        Outcome.CHECK,
+        "asks this service by its Mixer door: what is decided there stands in its own catalog "
+        "already. Envoy must ask, too, before the rule goes: write a policy for it",
+    ),
+    "noop": (Outcome.OBSOLETE, "let everything through"),
+}
+_DEFINITIONS: Final = {
+    "template": "described messages to Mixer; nothing asks by templates now",
+    "adapter": "described an adapter to Mixer",
+    "attributemanifest": "described attributes to Mixer",
+}
+_TELEMETRY: Final = (
+    "Mixer's telemetry is not carried: Istio's own (the Telemetry resource, and Envoy's access "
+    "log) has taken its place"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """What was made of the objects: files by their names, and the draft they were written from."""
+
+    files: dict[str, str]
+    draft: Draft
+
+
+def convert(objects: Sequence[MixerObject], report: Report) -> Migration:
+    """The new configuration. What could not be carried goes into the report."""
+    known = Objects(objects)
+    draft = Draft()
+    read_apis(known, draft)
+    charges = read_charges(known)
+    actions = _sort_out(known.list_actions())
+    _ensure_apis(actions, charges, draft)
+    for action in actions:
+        carry = _AUTHORIZERS.get(action.handler.adapter)
+        if carry is not None:
+            carry(action, draft)
+    # Limits and lists know by now which APIs take tokens, and so have claims.
+    carry_quotas(
+        [action for action in actions if action.handler.adapter in QUOTA_ADAPTERS],
+        charges,
+        known,
+        draft,
+    )
+    for action in actions:
+        match action.handler.adapter:
+            case "denier":
+                carry_denier(action, draft)
+            case "listchecker":
+                carry_list(action, draft)
+            case adapter if adapter not in _AUTHORIZERS and adapter not in QUOTA_ADAPTERS:
+                refuse_unknown(action, draft)
+            case _:
+                pass
+    _tell_of_hosts(draft, report)
+    _tell_unread(known)
+    files = _write_files(draft)
+    _check_catalog(files[CATALOG], report)
+    return Migration(files=files, draft=draft)
+
+
+def _check_catalog(text: str, report: Report) -> None:
+    """Notes what a catalog does not take, like a version that cannot be part of a path."""
+    try:
+        build_catalog([read_catalog_file(SourceText(file=CATALOG, text=text), Path())])
+    except ConfigError as exc:
+        for problem in exc.problems:
+            where = f"{problem.path}: " if problem.path else ""
+            report.add_at(
+                Outcome.LOST,
+                CATALOG,
+                problem.line,
+                f"{where}{problem.message}. The catalog is not used as long as this is in it",
+            )
+
+
+def _sort_out(actions: list[Action]) -> list[Action]:
+    """The actions that decide on requests; the others only reported."""
+    deciding: list[Action] = []
+    for action in actions:
+        checks = find_check_instance(action) is not None
+        reports = [each for each in action.instances if each.template in _REPORTS]
+        for each in reports:
+            each.object.tell(Outcome.LOST, (), _TELEMETRY)
+        if action.handler.adapter in _WITHOUT_EFFECT:
+            action.part.remark(*_WITHOUT_EFFECT[action.handler.adapter])
+            continue
+        if not action.instances or len(reports) == len(action.instances):
+            if reports and action.handler.adapter not in _AUTHORIZERS:
+                action.handler.object.tell(Outcome.LOST, (), _TELEMETRY)
+            continue
+        if action.handler.adapter in _AUTHORIZERS and not checks:
+            action.part.remark(Outcome.LOST, "sends no instance that asks for authorization")
+            continue
+        if action.handler.adapter == "listchecker" and not any(
+            map(is_list_instance, action.instances)
+        ):
+            action.part.remark(Outcome.LOST, "sends no listentry instance, so nothing was checked")
+            continue
+        deciding.append(action)
+    return deciding
+
+
+def _ensure_apis(actions: list[Action], charges: dict[str, list[Charge]], draft: Draft) -> None:
+    """Sees to it that each service that was guarded or counted has an API; the narrow ones first."""
+    bound = {
+        target: None
+        for several in charges.values()
+        for charge in several
+        for target in charge.targets
+    }
+    targets = list(bound)
+    # A quota's rule says when to count; which services, says its binding.
+    targets += list_targets(
+        action for action in actions if action.handler.adapter not in QUOTA_ADAPTERS
+    )
+    for target in sorted(targets, key=lambda one: (not one.service, not one.namespace)):
+        draft.ensure_api(target)
+
+
+def _tell_of_hosts(draft: Draft, report: Report) -> None:
+    namespaces = sorted(
+        {target.namespace for target in draft.guarded if target.service and not target.labels}
+    )
+    for namespace in namespaces:
+        place = f"namespace {namespace}" if namespace else "the whole mesh"
+        report.add_at(
+            Outcome.STRICTER,
+            POLICIES,
+            0,
+            f"Envoy asks about every request in {place}, as a service's name tells "
+            "no labels of its workloads: what is for no API of the catalog is refused, or taken "
+            "for the only one. Give the policy a selector, or add the other services as APIs",
+        )
+    if any(not target.namespace and not target.labels for target in draft.guarded):
+        report.add_at(
+            Outcome.CHECK,
+            POLICIES,
+            0,
+            "a policy in istio-system without a selector holds for gateways, too, and for the "
+            "service itself: run the service without a sidecar, or its own calls are asked about",
+        )
+    if any(draft.list_hosts(api) != ["*"] for api in draft.apis):
+        report.add_at(
+            Outcome.CHECK,
+            CATALOG,
+            0,
+            "APIs are found by the names of their services, as no other host is in the objects: "
+            "add the hosts that clients outside of the mesh call to `hosts`, and to the policies "
+            "extauthz-hosts-* in istio/, which choose workloads by the label app",
+        )
+    if draft.apis:
+        report.add_at(
+            Outcome.CHECK,
+            CATALOG,
+            0,
+            "HEAD asks for what GET asks for, a path that is not in normal form is refused, and "
+            "a refused request is charged nothing; Mixer held it otherwise",
+        )
+
+
+def _tell_unread(objects: Objects) -> None:
+    for found in objects.all:
+        if found.kind in _DEFINITIONS:
+            found.tell(Outcome.OBSOLETE, (), _DEFINITIONS[found.kind])
+        elif found.kind in _REPORTS:
+            found.tell(Outcome.LOST, (), _TELEMETRY)
+    for handler in objects.list_handlers():
+        connection = handler.object.spec.find("connection")
+        if connection is not None:
+            connection.tell(Outcome.OBSOLETE, "told Mixer how to reach the adapter")
+    for found in objects.all:
+        for path in found.list_unread():
+            if path[0] == "metadata":
+                found.tell(Outcome.OBSOLETE, path, "labels and annotations of the object itself")
+            else:
+                found.tell(Outcome.LOST, path, "is not carried: nothing that was in use read it")
+
+
+def _write_files(draft: Draft) -> dict[str, str]:
+    files = {"extauthz.yaml": write_settings(draft), CATALOG: write_catalog(draft)}
+    if draft.needs_wso2_issuer:
+        files["issuers.yaml.example"] = ISSUERS_EXAMPLE
+    mesh: list[dict[str, Any]] = [write_mesh_config()]
+    files["istio/mesh-config.yaml"] = dump_documents(mesh)
+    if draft.guarded:
+        files[POLICIES] = dump_documents(write_policies(draft))
+        files["istio/envoy-filters-before-1.9.yaml"] = dump_documents(write_envoy_filters(draft))
+    return files

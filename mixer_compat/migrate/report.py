@@ -1,0 +1,223 @@
+"""What a migration has to tell: each thing with its file and line, in plain words.
+
+Values of the objects are not shown, only names of fields and attributes: a value may be a secret.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from extauthz.document_lines import NodePath, find_lines, write_path
+from extauthz.document_values import SourceText
+
+MAX_FINDINGS: Final = 20_000
+"""More than anybody reads; the rest is counted."""
+
+
+class Outcome(Enum):
+    """What became of a thing. The value is the word in the JSON report."""
+
+    UNREADABLE = "unreadable"
+    LOST = "not_carried"
+    STRICTER = "stricter"
+    CHECK = "check"
+    OBSOLETE = "needless"
+    IGNORED = "ignored"
+
+
+NEEDS_WORK: Final = frozenset({Outcome.UNREADABLE, Outcome.LOST, Outcome.STRICTER})
+"""What makes a migration incomplete."""
+
+_HEADINGS: Final = {
+    Outcome.UNREADABLE: ("Could not be read", "Nothing of these was used."),
+    Outcome.LOST: ("Not carried over", "The new configuration does not do this."),
+    Outcome.STRICTER: (
+        "Stricter than before",
+        "This could not be said exactly. The new configuration refuses, asks or counts more.",
+    ),
+    Outcome.CHECK: ("Carried over: please check", "This rests on something that is not in the objects."),
+    Outcome.OBSOLETE: ("Needless without Mixer", "This only told Mixer how to work."),
+    Outcome.IGNORED: ("Ignored", "These are not objects of Mixer."),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Document:
+    """One YAML or JSON document of a file, and the line of the file that it begins on."""
+
+    source: SourceText
+    first_line: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing to tell.
+
+    Attributes:
+        what: the object, like ``handler istio-system/quotahandler``; may be empty.
+        field: where in it, like ``spec.params.quotas[0].name``; may be empty.
+        line: counted from 1; 0 when the place is not known.
+    """
+
+    outcome: Outcome
+    file: str
+    line: int
+    what: str
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (place, self.what, self.field, self.message) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    outcome: Outcome
+    document: Document | None
+    path: NodePath
+    file: str
+    line: int
+    what: str
+    message: str
+    below: int
+    """How many parts of the path lead to the object itself: an item of a List is below two."""
+
+
+class Report:
+    """Gathers findings; lines are looked up once, at the end."""
+
+    def __init__(self) -> None:
+        self._entries: dict[_Entry, None] = {}
+        self.unlisted = 0
+        self.made_by_cluster = 0
+        """Fields like uid and resourceVersion, which say nothing of a policy."""
+
+    def add(
+        self,
+        outcome: Outcome,
+        document: Document,
+        path: NodePath,
+        message: str,
+        *,
+        what: str = "",
+        below: int = 0,
+    ) -> None:
+        """Notes a thing that stands at a path of a document."""
+        self._put(_Entry(outcome, document, path, document.source.file, 0, what, message, below))
+
+    def add_at(self, outcome: Outcome, file: str, line: int, message: str) -> None:
+        """Notes a thing whose line is known already, or that has none."""
+        self._put(_Entry(outcome, None, (), file, line, "", message, 0))
+
+    def _put(self, entry: _Entry) -> None:
+        if len(self._entries) < MAX_FINDINGS:
+            self._entries[entry] = None
+        elif entry not in self._entries:
+            self.unlisted += 1
+
+    def findings(self) -> list[Finding]:
+        """Everything, the gravest first, then in the order of files and lines."""
+        by_document: dict[Document, list[_Entry]] = {}
+        found: list[Finding] = []
+        for entry in self._entries:
+            if entry.document is None:
+                found.append(_finding(entry, entry.line))
+            else:
+                by_document.setdefault(entry.document, []).append(entry)
+        for document, entries in by_document.items():
+            source = document.source
+            lines = find_lines(
+                source.text, [entry.path for entry in entries], is_json=source.is_json
+            )
+            found += [
+                _finding(entry, line + document.first_line - 1)
+                for entry, line in zip(entries, lines, strict=True)
+            ]
+        order = list(Outcome)
+        found.sort(key=lambda one: (order.index(one.outcome), one.file, one.line, one.field))
+        return found
+
+
+def _finding(entry: _Entry, line: int) -> Finding:
+    return Finding(
+        outcome=entry.outcome,
+        file=entry.file,
+        line=line,
+        what=entry.what,
+        field=write_path(entry.path[entry.below :]),
+        message=entry.message,
+    )
+
+
+def is_complete(findings: Iterable[Finding]) -> bool:
+    """Whether everything was carried over as it was."""
+    return not any(finding.outcome in NEEDS_WORK for finding in findings)
+
+
+def write_json_report(findings: Sequence[Finding], report: Report, written: Sequence[str]) -> str:
+    """The report as one JSON object."""
+    return json.dumps(
+        {
+            "complete": is_complete(findings) and not report.unlisted,
+            "written": list(written),
+            "findings": [
+                {
+                    "outcome": finding.outcome.value,
+                    "file": finding.file,
+                    "line": finding.line,
+                    "object": finding.what,
+                    "field": finding.field,
+                    "message": finding.message,
+                }
+                for finding in findings
+            ],
+            "findings_not_listed": report.unlisted,
+            "fields_made_by_the_cluster": report.made_by_cluster,
+        },
+        indent=2,
+    )
+
+
+def write_markdown(
+    findings: Sequence[Finding], report: Report, written: Sequence[str], summary: str
+) -> str:
+    """The report for people, as REPORT.md."""
+    counts = {
+        outcome: sum(finding.outcome is outcome for finding in findings) for outcome in Outcome
+    }
+    lines = ["# What became of the Mixer configuration", "", summary, ""]
+    lines += ["| | |", "|---|---|"]
+    lines += [f"| {_HEADINGS[outcome][0]} | {count} |" for outcome, count in counts.items()]
+    lines += ["", "Written: " + ", ".join(f"`{name}`" for name in written), ""]
+    for outcome, count in counts.items():
+        if not count:
+            continue
+        heading, explanation = _HEADINGS[outcome]
+        lines += [f"## {heading}", "", explanation, ""]
+        lines += [
+            f"- {_escape(str(finding))}" for finding in findings if finding.outcome is outcome
+        ]
+        lines.append("")
+    if report.unlisted:
+        lines += [f"{report.unlisted} more are not listed.", ""]
+    if report.made_by_cluster:
+        lines += [
+            f"{report.made_by_cluster} fields that the cluster made itself (uid, resourceVersion, "
+            "managedFields, status and the like) say nothing of a policy and were left out.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _escape(text: str) -> str:
+    """For Markdown, and for a terminal: control characters are written out."""
+    printable = "".join(
+        mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode()
+        for mark in text
+    )
+    return printable.replace("<", "&lt;").replace("|", "\\|").replace("*", "\\*")
