@@ -12,10 +12,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from math import inf
 from typing import Any, Final
 
 from extauthz.ports import Deadline
-from extauthz.serving.grpc_wire import FrameReader, write_frame, write_status
+from extauthz.serving.asgi_open import OpenCalls
+from extauthz.serving.grpc_wire import FrameReader, find_only_message, write_frame, write_status
 from extauthz.serving.methods import RpcCode, RpcFailure
 
 LOOK_S: Final = 0.05
@@ -23,7 +25,14 @@ LOOK_S: Final = 0.05
 MAX_PAUSE_S: Final = 1.0
 
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
+_START: Final = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [_CONTENT_TYPE],
+    "trailers": True,
+}
 _OK: Final = write_status(RpcCode.OK)
+_END_OK: Final = {"type": "http.response.trailers", "headers": _OK}
 _LATE: Final = RpcFailure(RpcCode.DEADLINE_EXCEEDED, "the deadline passed")
 _SLOW: Final = RpcFailure(RpcCode.DEADLINE_EXCEEDED, "the message took too long to arrive")
 
@@ -42,8 +51,8 @@ class Exchange:
         "_deadline_s",
         "_ended",
         "_finished",
-        "_frames",
-        "_loop",
+        "_max_message_bytes",
+        "_open",
         "_pending",
         "_receive",
         "_request_ended",
@@ -52,33 +61,32 @@ class Exchange:
         "_status",
         "_task",
         "_ticked",
-        "_timer",
         "_watch",
+        "due_s",
     )
 
     def __init__(
         self,
         receive: Callable[[], Awaitable[dict[str, Any]]],
         send: Callable[[dict[str, Any]], Awaitable[None]],
+        open_calls: OpenCalls[Exchange],
         *,
         max_message_bytes: int,
     ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._send = send
-        self._frames = FrameReader(max_message_bytes)
-        self._deadline_s: float | None = None
-        self._arrive_by_s: float | None = None
+        self._open = open_calls
+        self._max_message_bytes = max_message_bytes
+        self.due_s = self._deadline_s = self._arrive_by_s = inf
         self._arriving = True
         self._request_ended = False
         self._started = False
         self._finished = False
         self._ended = False
         self._status: RpcFailure | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._ticked = False
         self._watch: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -97,18 +105,24 @@ class Exchange:
             RpcFailure: there is no message, or more than one, or no good one.
             CallerGone: nobody waits for an answer, or got one already.
         """
-        self._arrive_by_s = time.monotonic() + within_s
-        self._start_timer(deadline)
-        frames, message = self._frames, None
+        now_s = time.monotonic()
+        self._arrive_by_s = now_s + within_s
+        self._set_due(deadline, now_s)
+        event = await self._next_request()
+        message = None
+        if not event.get("more_body", False):
+            message = find_only_message(event["body"], self._max_message_bytes)
+        if message is None:
+            message = await self._read_split_message(event)
+        self._arriving = False
+        self._end_request()
+        return message
+
+    async def _read_split_message(self, event: dict[str, Any]) -> bytes:
+        """As `read_only_message`, for what did not come as one good frame in one event."""
+        frames = FrameReader(self._max_message_bytes)
+        message = None
         while True:
-            event = await self._receive()
-            if self._ended or event["type"] == "http.disconnect":
-                raise CallerGone
-            if message is None and not event.get("more_body", False) and not frames.has_rest:
-                # As almost always: everything in one event.
-                message = frames.find_only_message(event["body"])
-                if message is not None:
-                    break
             frames.feed(event["body"])
             if message is None:
                 message = frames.find_message()
@@ -116,12 +130,17 @@ class Exchange:
                 raise RpcFailure(RpcCode.INTERNAL, "more than one message in a call that takes one")
             if not event.get("more_body", False):
                 break
+            event = await self._next_request()
         frames.check_end()
         if message is None:
             raise RpcFailure(RpcCode.INTERNAL, "no message in a call that takes one")
-        self._arriving = False
-        self._end_request()
         return message
+
+    async def _next_request(self) -> dict[str, Any]:
+        event = await self._receive()
+        if self._ended or event["type"] == "http.disconnect":
+            raise CallerGone
+        return event
 
     async def read_messages(self, deadline: Deadline) -> AsyncGenerator[bytes, None]:
         """The messages of a client stream, as they are asked for; ends early with the caller.
@@ -130,20 +149,21 @@ class Exchange:
             RpcFailure: what arrived is no message.
         """
         self._arriving = False
-        self._start_timer(deadline)
+        self._set_due(deadline, time.monotonic())
+        frames = FrameReader(self._max_message_bytes)
         while True:
-            message = self._frames.find_message()
+            message = frames.find_message()
             if message is not None:
                 yield message
                 continue
             if self._request_ended:
-                self._frames.check_end()
+                frames.check_end()
                 return
             event = await self._next_event()
             if event["type"] == "http.disconnect":
                 self.end(None)
                 return
-            self._frames.feed(event["body"])
+            frames.feed(event["body"])
             if not event.get("more_body", False):
                 self._end_request()
 
@@ -160,9 +180,16 @@ class Exchange:
     async def answer(self, message: bytes) -> None:
         """Sends the one answer and status OK."""
         self._finished = True
-        await self._start()
-        await self._write(write_frame(message), more=False)
-        await self._send({"type": "http.response.trailers", "headers": _OK})
+        # The other calls of this turn of the loop are decided first, and the answers of all go
+        # out together: the server wakes up once, not once for each.
+        await asyncio.sleep(0)
+        body = {"type": "http.response.body", "body": write_frame(message), "more_body": False}
+        try:
+            await self._send(_START)
+            await self._send(body)
+            await self._send(_END_OK)
+        except OSError as exc:  # by the ASGI specification: the connection is closed
+            raise CallerGone from exc
 
     async def stream(self, messages: AsyncGenerator[bytes, None]) -> None:
         """Sends answers as they come, no faster than the caller reads, and status OK.
@@ -198,14 +225,7 @@ class Exchange:
 
     async def _start(self) -> None:
         self._started = True
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [_CONTENT_TYPE],
-                "trailers": True,
-            }
-        )
+        await self._send(_START)
 
     async def _end_stream(self, status: list[tuple[bytes, bytes]]) -> None:
         if not self._started:
@@ -234,7 +254,7 @@ class Exchange:
         if not self._arriving:
             self._task.cancel()
         elif status is not None:
-            self._closing = self._loop.create_task(self.fail(status))
+            self._closing = asyncio.create_task(self.fail(status))
 
     async def was_ended(self) -> bool:
         """Whether it was this that cancelled the task; sends the status then."""
@@ -252,47 +272,38 @@ class Exchange:
     def close(self) -> None:
         """Lets go of what waits. Nothing can be done with the exchange afterwards."""
         self._finished = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self.due_s = inf
         if self._watch is not None:
             self._watch.cancel()
 
     def _end_request(self) -> None:
         self._request_ended = True
         if self._ticked:
-            self._set_timer(LOOK_S)
+            self.due_s = min(self._deadline_s, time.monotonic() + LOOK_S)
+            self._open.hasten(self.due_s)
 
-    def _start_timer(self, deadline: Deadline) -> None:
-        self._deadline_s = deadline.monotonic_s
-        wait_s = LOOK_S
-        if self._deadline_s is not None:
-            wait_s = max(min(wait_s, self._deadline_s - time.monotonic()), 0.001)
-        self._timer = self._loop.call_later(wait_s, self._tick)
+    def _set_due(self, deadline: Deadline, now_s: float) -> None:
+        due_s = now_s + LOOK_S
+        if deadline.monotonic_s is not None:
+            self._deadline_s = deadline.monotonic_s
+            due_s = min(due_s, deadline.monotonic_s)
+        self.due_s = due_s
+        self._open.hasten(due_s)
 
-    def _set_timer(self, at_most_s: float | None) -> None:
-        """The timer for whatever comes first; None is there to say that nothing else waits."""
-        if self._timer is not None:
-            self._timer.cancel()
-        bounds = [self._deadline_s, self._arrive_by_s if self._arriving else None]
-        now_s = time.monotonic()
-        waits = [bound - now_s for bound in bounds if bound is not None]
-        if at_most_s is not None:
-            waits.append(at_most_s)
-        # uvloop counts in whole milliseconds, and may be early by one.
-        self._timer = self._loop.call_later(max(min(waits), 0.001), self._tick) if waits else None
-
-    def _tick(self) -> None:
-        self._timer = None
+    def tick(self, now_s: float) -> None:
+        """See `extauthz.serving.asgi_open.Timed`."""
         self._ticked = True
-        now_s = time.monotonic()
-        if self._deadline_s is not None and now_s >= self._deadline_s:
+        self.due_s = inf
+        if now_s >= self._deadline_s:
             self.end(_LATE)
-        elif self._arriving and self._arrive_by_s is not None and now_s >= self._arrive_by_s:
+        elif self._arriving and now_s >= self._arrive_by_s:
             self.end(_SLOW)
         else:
             if self._request_ended and self._watch is None:
-                self._watch = self._loop.create_task(self._watch_caller())
-            self._set_timer(None)
+                self._watch = asyncio.create_task(self._watch_caller())
+            self.due_s = self._deadline_s
+            if self._arriving:
+                self.due_s = min(self.due_s, self._arrive_by_s)
 
     async def _watch_caller(self) -> None:
         pause_s = LOOK_S

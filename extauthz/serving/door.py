@@ -1,4 +1,4 @@
-"""What stands behind every host of one door: its methods, health, and the bound on its load.
+"""What stands behind a host: doors, each with its methods, health, and a bound on its load.
 
 Here, and in no host, it is decided what becomes of a call: whether there is room for it,
 whether its caller still waits, what it reads when its bytes are no request or its handler
@@ -18,8 +18,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Protocol
 
 from extauthz.errors import MalformedRequest
@@ -36,6 +38,7 @@ from extauthz.serving.methods import (
     ServerStreamMethod,
     UnaryMethod,
 )
+from extauthz.serving.tls import TlsFiles
 
 MALFORMED = "the message could not be decoded"
 LATE = "the deadline passed before the call was handled"
@@ -44,8 +47,39 @@ FAILED = "the call could not be handled"
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorListener:
+    """Where the door of this name is opened, and the certificates that are shown there."""
+
+    door: str
+    addresses: tuple[ListenAddress, ...]
+    tls: TlsFiles | None = None
+
+    def __post_init__(self) -> None:
+        if not self.addresses:
+            raise ValueError(f"the door {self.door!r} needs at least one address to listen on")
+
+
+def check_listeners(listeners: Sequence[DoorListener]) -> tuple[DoorListener, ...]:
+    """The listeners of a host: at least one, each of a door of its own.
+
+    Raises:
+        ValueError: they are not.
+    """
+    names = [listener.door for listener in listeners]
+    if not names:
+        raise ValueError("a host needs at least one address to listen on")
+    if len(set(names)) < len(names):
+        raise ValueError("two listeners of one door; give one listener all its addresses")
+    return tuple(listeners)
+
+
 class Host(Protocol):
-    """Serves one door on the network. Every host passes tests/contracts/test_hosts.py."""
+    """Serves doors on the network, each on addresses of its own.
+
+    No method of a door can be called through another's addresses. Every host passes
+    tests/contracts/test_hosts.py.
+    """
 
     @property
     def addresses(self) -> tuple[ListenAddress, ...]:
@@ -67,7 +101,7 @@ class Host(Protocol):
         """
 
     async def stop(self, grace_s: float) -> None:
-        """Drains the door, takes no new calls, and cancels what is left after the grace."""
+        """Drains every door, takes no new calls, and cancels what is left after the grace."""
 
 
 class Door:
@@ -91,7 +125,7 @@ class Door:
         Raises:
             RpcFailure: the status to send instead.
         """
-        with self._room(method, self.load.calls), _failures(method):
+        with self._room(method, self.load.calls), _Failures(method):
             _check_deadline(call)
             answer = await method.handle(_decode(method, message), call)
             _check_not_cancelled()
@@ -105,7 +139,7 @@ class Door:
         Raises:
             RpcFailure: the status to send instead.
         """
-        with self._room(method, self.load.streams), _failures(method):
+        with self._room(method, self.load.streams), _Failures(method):
             _check_deadline(call)
             async with aclosing(self._requests(method, messages)) as requests:
                 answer = await method.handle(requests, call)
@@ -120,7 +154,7 @@ class Door:
         Raises:
             RpcFailure: the status to end with instead of OK.
         """
-        with self._room(method, self.load.streams), _failures(method):
+        with self._room(method, self.load.streams), _Failures(method):
             _check_deadline(call)
             async with aclosing(method.handle(_decode(method, message), call)) as answers:
                 async for answer in answers:
@@ -138,19 +172,33 @@ class Door:
         return nullcontext() if method.exempt else bound
 
 
-@contextmanager
-def _failures(method: Method) -> Iterator[None]:
-    try:
-        yield
-    except (RpcFailure, asyncio.CancelledError, Exception) as exc:
+class _Failures:
+    """Around a handler: whatever it raises becomes what its caller is to read."""
+
+    __slots__ = ("_method",)
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, RpcFailure | asyncio.CancelledError | Exception):
+            return
         if _is_cancelled():
-            if isinstance(exc, asyncio.CancelledError):
-                raise
-            raise asyncio.CancelledError from exc
-        if isinstance(exc, RpcFailure):
-            raise
-        _log.exception("%s failed", method.path)
-        raise RpcFailure(method.failure_code, FAILED) from exc
+            if isinstance(error, asyncio.CancelledError):
+                return
+            raise asyncio.CancelledError from error
+        if isinstance(error, RpcFailure):
+            return
+        _log.error("%s failed", self._method.path, exc_info=error)
+        raise RpcFailure(self._method.failure_code, FAILED) from error
 
 
 def _decode(method: Method, message: bytes) -> Any:

@@ -13,7 +13,9 @@ import aiohttp
 from extauthz.serving.envoy_bootstrap import STAT_PREFIX
 
 _ACTIVE: Final = f"http.{STAT_PREFIX}.downstream_rq_active"
+_HELD: Final = r"tcp\..*\.downstream_cx_tx_bytes_buffered"
 _LOOK_S: Final = 0.02
+_IDLE_LOOKS: Final = 2
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
 
 
@@ -28,8 +30,8 @@ class EnvoyAdmin:
         """Closes the client's connections."""
         await self._http.close()
 
-    async def wait_ready(self) -> list[int]:
-        """The listeners' ports in the order of their addresses, once they take calls.
+    async def wait_ready(self) -> dict[str, list[int]]:
+        """The ports of each listener in the order of its addresses, once all take calls.
 
         A Unix socket's is 0. Waits for ever when Envoy has died.
         """
@@ -40,9 +42,8 @@ class EnvoyAdmin:
                         break
             await asyncio.sleep(_LOOK_S)
         async with self._http.get("/listeners?format=json") as answer:
-            (status,) = (await answer.json(content_type=None))["listener_statuses"]
-        more = status.get("additional_local_addresses", [])
-        return [_read_port(address) for address in (status["local_address"], *more)]
+            statuses = (await answer.json(content_type=None))["listener_statuses"]
+        return {status["name"]: _read_ports(status) for status in statuses}
 
     async def close_listeners(self) -> None:
         """Takes no new connections, and tells callers to use others for new calls.
@@ -62,18 +63,23 @@ class EnvoyAdmin:
             OSError, aiohttp.ClientError: Envoy does not answer.
         """
         until_s = time.monotonic() + at_most_s
-        while await self._count_calls():
+        idle_looks = 0
+        # A call's last bytes may be on their way from one listener to the other: look twice.
+        while idle_looks < _IDLE_LOOKS:
+            idle_looks = 0 if await self._count_unfinished() else idle_looks + 1
             if time.monotonic() >= until_s:
-                return False
+                return idle_looks > 0
             await asyncio.sleep(_LOOK_S)
         return True
 
-    async def _count_calls(self) -> int:
-        query = {"filter": f"^{_ACTIVE}$", "format": "json"}
+    async def _count_unfinished(self) -> int:
+        """Calls, and bytes that a listener in front still holds."""
+        query = {"filter": f"^({_ACTIVE}|{_HELD})$", "format": "json"}
         async with self._http.get("/stats", params=query) as answer:
             stats: list[dict[str, Any]] = (await answer.json(content_type=None))["stats"]
         return sum(stat["value"] for stat in stats)
 
 
-def _read_port(address: dict[str, Any]) -> int:
-    return int(address.get("socket_address", {}).get("port_value", 0))
+def _read_ports(status: dict[str, Any]) -> list[int]:
+    addresses = (status["local_address"], *status.get("additional_local_addresses", []))
+    return [int(address.get("socket_address", {}).get("port_value", 0)) for address in addresses]

@@ -5,7 +5,7 @@ call is the door's business. Of the server it wants the extension ``http.respons
 
 - A call is refused before its message was read when that is already certain. The refusal is
   then "trailers-only": status and headers in one.
-- ASGI has no deadlines, so they are kept here: one timer for a call, which cancels the handler.
+- ASGI has no deadlines, so they are kept here: when one passes, the handler is cancelled.
 - While a handler is busy for longer than `LOOK_S`, the server is asked whether its caller is
   still there. By the ASGI specification `receive` then waits until it is not; pyvoy answers at
   once, so it is asked again, after longer and longer pauses.
@@ -17,18 +17,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final, TypeAlias, assert_never
 
 from extauthz.ports import NO_DEADLINE
 from extauthz.serving.asgi_exchange import CallerGone, Exchange
+from extauthz.serving.asgi_open import OpenCalls
 from extauthz.serving.door import Door
 from extauthz.serving.grpc_wire import is_grpc, read_metadata, read_timeout_s
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.methods import (
     Call,
     ClientStreamMethod,
+    Metadata,
     RpcCode,
     RpcFailure,
     ServerStreamMethod,
@@ -41,8 +43,12 @@ Event: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 
-SPARE_CALLS: Final = 1000
-"""Calls that may be open beyond what the door takes: those whose message still arrives."""
+SPARE_CALLS: Final = 100
+"""Calls that may be open beyond those that the door takes: watches of health, for one.
+
+Few, as whoever waits for its turn here waits as long as behind the door: of a line that is longer
+than callers are patient, nobody gets an answer in time.
+"""
 
 _STOPPING: Final = RpcFailure(RpcCode.UNAVAILABLE, "the service is stopping")
 _log = logging.getLogger(__name__)
@@ -57,8 +63,8 @@ class GrpcApp:
         self._methods = {method.path.encode(): method for method in door.table}
         self._max_receive_bytes = limits.max_receive_bytes
         self._arrive_within_s = limits.handshake_timeout_s
-        self._max_open = door.load.calls.limit + door.load.streams.limit + SPARE_CALLS
-        self._open: set[Exchange] = set()
+        self._max_calls = door.load.calls.limit + SPARE_CALLS
+        self._open: OpenCalls[Exchange] = OpenCalls()
         self._stopping = False
 
     @property
@@ -72,19 +78,20 @@ class GrpcApp:
 
     def cancel_all(self) -> None:
         """Cancels every call; the callers read UNAVAILABLE."""
-        for exchange in tuple(self._open):
+        for exchange in self._open:
             exchange.end(_STOPPING)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one call."""
-        refusal = _find_http_refusal(scope)
+        headers = dict(scope["headers"])  # of the protocol's own, none comes twice
+        refusal = _find_http_refusal(scope["method"], headers)
         if refusal is not None:
             await _refuse(send, *refusal)
             return
-        exchange = Exchange(receive, send, max_message_bytes=self._max_receive_bytes)
+        exchange = Exchange(receive, send, self._open, max_message_bytes=self._max_receive_bytes)
         self._open.add(exchange)
         try:
-            await self._answer(scope, exchange)
+            await self._answer(scope, headers, exchange)
         except RpcFailure as failure:
             await exchange.fail(failure)
         except CallerGone:
@@ -99,15 +106,19 @@ class GrpcApp:
             exchange.close()
             self._open.discard(exchange)
 
-    async def _answer(self, scope: Scope, exchange: Exchange) -> None:
+    async def _answer(
+        self, scope: Scope, headers: Mapping[bytes, bytes], exchange: Exchange
+    ) -> None:
         if self._stopping:
             raise _STOPPING
         method = self._methods.get(scope["raw_path"])
         if method is None:
             raise RpcFailure(RpcCode.UNIMPLEMENTED, "there is no such method")
-        if len(self._open) > self._max_open and not method.exempt:
+        load = self._door.load
+        if len(self._open) - load.open_streams > self._max_calls and not method.exempt:
+            load.calls.refused += 1
             raise RpcFailure(RpcCode.UNAVAILABLE, "too many calls in flight")
-        call = _read_call(scope)
+        call = _read_call(scope, headers)
         match method:
             case UnaryMethod():
                 message = await exchange.read_only_message(call.deadline, self._arrive_within_s)
@@ -123,12 +134,15 @@ class GrpcApp:
                 assert_never(method)
 
 
-def _find_http_refusal(scope: Scope) -> tuple[int, list[tuple[bytes, bytes]]] | None:
+def _find_http_refusal(
+    method: str, headers: Mapping[bytes, bytes]
+) -> tuple[int, list[tuple[bytes, bytes]]] | None:
     """The HTTP status, and its headers, for what is no gRPC call at all."""
-    if scope["method"] != "POST":
+    if method != "POST":
         return 405, [(b"allow", b"POST")]
-    content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-    return None if is_grpc(content_type) else (415, [(b"accept-post", b"application/grpc")])
+    if is_grpc(headers.get(b"content-type", b"")):
+        return None
+    return 415, [(b"accept-post", b"application/grpc")]
 
 
 async def _refuse(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -136,29 +150,37 @@ async def _refuse(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _read_call(scope: Scope) -> Call:
+def _read_call(scope: Scope, headers: Mapping[bytes, bytes]) -> Call:
     """What the handler may know.
 
     Raises:
         RpcFailure: INTERNAL when the headers are not gRPC's.
     """
-    deadline = NO_DEADLINE
-    can_read_trailers = False
-    headers = scope["headers"]
-    for name, value in headers:
-        if name == b"te":
-            can_read_trailers = value == b"trailers"
-        elif name == b"grpc-timeout":
-            deadline = find_deadline(read_timeout_s(value))
-    if not can_read_trailers:
+    if headers.get(b"te") != b"trailers":
         # The status would be lost on the way; C-core and Go refuse it too.
         raise RpcFailure(RpcCode.INTERNAL, "the header te: trailers is missing")
-    return Call(deadline=deadline, metadata=read_metadata(headers), peer=_write_peer(scope))
+    timeout = headers.get(b"grpc-timeout")
+    deadline = NO_DEADLINE if timeout is None else find_deadline(read_timeout_s(timeout))
+    return Call(deadline=deadline, caller=_Caller(scope))
 
 
-def _write_peer(scope: Scope) -> str:
-    client = scope.get("client")
-    if client is None:
-        return "unix:"
-    host, port = client
-    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+class _Caller:
+    """See `Caller`: who called, as ASGI tells it."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def read_metadata(self) -> Metadata:
+        return read_metadata(self._scope["headers"])
+
+    def list_peer_uris(self) -> tuple[str, ...]:
+        return ()  # ASGI does not tell of certificates
+
+    def read_peer(self) -> str:
+        client = self._scope.get("client")
+        if client is None:
+            return "unix:"
+        host, port = client
+        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"

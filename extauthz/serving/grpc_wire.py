@@ -13,10 +13,9 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias
 from urllib.parse import quote
 
-from extauthz.serving.methods import RpcCode, RpcFailure
+from extauthz.serving.methods import Metadata, RpcCode, RpcFailure
 
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
-Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 _PREFIX_BYTES: Final = 5
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
@@ -88,6 +87,14 @@ def write_status(code: RpcCode, message: str = "") -> list[tuple[bytes, bytes]]:
     return trailers
 
 
+def find_only_message(chunk: bytes, max_message_bytes: int) -> bytes | None:
+    """The message when the chunk is one good frame and nothing else, as almost always."""
+    length = len(chunk) - _PREFIX_BYTES
+    if 0 <= length <= max_message_bytes and chunk.startswith(b"\0" + length.to_bytes(4, "big")):
+        return chunk[_PREFIX_BYTES:]
+    return None
+
+
 class FrameReader:
     """Cuts what arrives into messages, wherever it is split; holds one message at most.
 
@@ -106,15 +113,6 @@ class FrameReader:
     def feed(self, chunk: bytes) -> None:
         """Takes what arrived."""
         self._held += chunk
-
-    def find_only_message(self, chunk: bytes) -> bytes | None:
-        """The message when the chunk is one good frame and nothing else; it is not held."""
-        length = len(chunk) - _PREFIX_BYTES
-        if 0 <= length <= self._max_message_bytes and chunk.startswith(
-            b"\0" + length.to_bytes(4, "big")
-        ):
-            return chunk[_PREFIX_BYTES:]
-        return None
 
     def find_message(self) -> bytes | None:
         """The next whole message; None when more has to arrive first.

@@ -1,4 +1,4 @@
-"""Serves a door with grpcio's asyncio server, on asyncio's own event loop or uvloop's.
+"""Serves doors with grpcio's asyncio server, each door with a server of its own, on asyncio's own event loop or uvloop's.
 
 Bytes go in and out as they are; there are no generated servicers. grpcio cancels a handler's
 task when its caller goes away or its deadline passes, and then sends nothing of ours.
@@ -6,9 +6,18 @@ task when its caller goes away or its deadline passes, and then sends nothing of
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias, assert_never
@@ -16,7 +25,7 @@ from typing import Any, TypeAlias, assert_never
 import grpc
 
 from extauthz.errors import ExtauthzError
-from extauthz.serving.door import Door
+from extauthz.serving.door import Door, DoorListener, check_listeners
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import (
     ListenAddress,
@@ -27,13 +36,14 @@ from extauthz.serving.listen import (
 from extauthz.serving.methods import (
     Call,
     ClientStreamMethod,
+    Metadata,
     Method,
     RpcFailure,
     ServerStreamMethod,
     UnaryMethod,
     find_deadline,
 )
-from extauthz.serving.tls import TlsFiles, TlsMaterial, TlsReloader
+from extauthz.serving.tls import TlsMaterial, TlsReloader
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 _log = logging.getLogger(__name__)
@@ -42,23 +52,19 @@ _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class GrpcioHost:
-    """One grpcio server with all listeners of a door. Can be started once."""
+    """One grpcio server for each listener. Can be started once."""
 
     def __init__(
         self,
-        door: Door,
-        listen: Sequence[ListenAddress],
+        doors: Mapping[str, Door],
+        listeners: Sequence[DoorListener],
         *,
-        tls: TlsFiles | None = None,
         limits: HostLimits | None = None,
     ) -> None:
-        if not listen:
-            raise ValueError("a host needs at least one address to listen on")
-        self._door = door
-        self._listen = tuple(listen)
-        self._tls = tls
+        self._listeners = check_listeners(listeners)
+        self._doors = {listener.door: doors[listener.door] for listener in listeners}
         self._limits = limits or HostLimits()
-        self._server: grpc.aio.Server | None = None
+        self._servers: list[grpc.aio.Server] = []
         self._addresses: tuple[ListenAddress, ...] = ()
 
     @property
@@ -73,37 +79,46 @@ class GrpcioHost:
             ListenError: an address cannot be listened on.
             ConfigError: the TLS files cannot be used.
         """
-        if self._server is not None:
+        if self._servers:
             raise RuntimeError("this host was started before")
-        server = grpc.aio.server(handlers=[_Handlers(self._door)], options=_options(self._limits))
-        bound: tuple[ListenAddress, ...] = ()
+        servers: list[grpc.aio.Server] = []
+        bound: list[ListenAddress] = []
         try:
-            for address in self._listen:
-                bound = (*bound, self._bind(server, address))
+            for listener in self._listeners:
+                servers.append(server := self._make_server(listener.door))
+                for address in listener.addresses:
+                    bound.append(self._bind(server, address, listener))
+                    written = "with TLS" if listener.tls else "without TLS"
+                    _log.info("%s: listening on %s %s", listener.door, bound[-1], written)
         except ExtauthzError:
             remove_sockets(bound)
             raise
-        await server.start()
-        self._server = server
-        self._addresses = bound
-        for address in bound:
-            _log.info("listening on %s%s", address, " with TLS" if self._tls else "")
+        self._servers = servers
+        self._addresses = tuple(bound)
+        for server in servers:
+            await server.start()
 
     async def wait_ended(self) -> None:
         """Waits until it serves no more."""
-        if self._server is not None:
-            await self._server.wait_for_termination()
+        await asyncio.gather(*(server.wait_for_termination() for server in self._servers))
 
     async def stop(self, grace_s: float) -> None:
-        """Drains the door, takes no new calls, and cancels what is left after the grace."""
-        self._door.drain()
-        if self._server is not None:
-            await self._server.stop(grace_s)
-            remove_sockets(self._addresses)
+        """Drains every door, takes no new calls, and cancels what is left after the grace."""
+        for door in self._doors.values():
+            door.drain()
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+        remove_sockets(self._addresses)
 
-    def _bind(self, server: grpc.aio.Server, address: ListenAddress) -> ListenAddress:
-        # One reloader a listener: each must be told of a change itself.
-        credentials = _credentials(TlsReloader(self._tls)) if self._tls else None
+    def _make_server(self, door: str) -> grpc.aio.Server:
+        return grpc.aio.server(
+            handlers=[_Handlers(self._doors[door])], options=_options(self._limits)
+        )
+
+    def _bind(
+        self, server: grpc.aio.Server, address: ListenAddress, listener: DoorListener
+    ) -> ListenAddress:
+        # One reloader an address: each must be told of a change itself.
+        credentials = _credentials(TlsReloader(listener.tls)) if listener.tls else None
         if address.path:
             remove_stale_socket(address.path)
         try:
@@ -184,11 +199,26 @@ def _serve_server_stream(
 
 
 def _read_call(context: _Context) -> Call:
-    return Call(
-        deadline=find_deadline(context.time_remaining()),
-        metadata=tuple(context.invocation_metadata() or ()),
-        peer=context.peer(),
-    )
+    return Call(deadline=find_deadline(context.time_remaining()), caller=_Caller(context))
+
+
+class _Caller:
+    """See `Caller`: who called, as grpcio tells it."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: _Context) -> None:
+        self._context = context
+
+    def read_metadata(self) -> Metadata:
+        return tuple(self._context.invocation_metadata() or ())
+
+    def read_peer(self) -> str:
+        return self._context.peer()
+
+    def list_peer_uris(self) -> tuple[str, ...]:
+        uris: Iterable[bytes] = self._context.auth_context().get("peer_uri", ())
+        return tuple(uri.decode("utf-8", "replace") for uri in uris)
 
 
 def _credentials(reloader: TlsReloader) -> grpc.ServerCredentials:

@@ -22,10 +22,12 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
+from extauthz.model.values import request_value
 from extauthz.ports import NO_DEADLINE, Deadline
 
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
@@ -78,20 +80,68 @@ def find_deadline(remaining_s: float | None) -> Deadline:
     return Deadline(monotonic_s=time.monotonic() + remaining_s - margin_s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller(Protocol):
+    """What a host can tell of who called. It is read when a handler asks: few do."""
+
+    def read_metadata(self) -> Metadata:
+        """See `Call.metadata`."""
+
+    def read_peer(self) -> str:
+        """See `Call.peer`."""
+
+    def list_peer_uris(self) -> tuple[str, ...]:
+        """See `Call.list_peer_uris`."""
+
+
+class _Nobody:
+    """The caller of a call that came through no host."""
+
+    def read_metadata(self) -> Metadata:
+        return ()
+
+    def read_peer(self) -> str:
+        return ""
+
+    def list_peer_uris(self) -> tuple[str, ...]:
+        return ()
+
+
+NOBODY: Final[Caller] = _Nobody()
+
+
+@request_value(frozen=True, slots=True, kw_only=True)
 class Call:
     """What a handler may know of its call.
 
     Attributes:
         deadline: when the handler has to be done; a moment before the caller stops waiting.
-        metadata: names in lower case, in the order of arrival, duplicates kept; the value of a
-            name that ends in ``-bin`` is bytes.
-        peer: who opened the connection, as ``ipv4:127.0.0.1:40112`` or ``unix:``.
     """
 
     deadline: Deadline = NO_DEADLINE
-    metadata: tuple[tuple[str, str | bytes], ...] = ()
-    peer: str = ""
+    caller: Caller = NOBODY
+
+    @property
+    def metadata(self) -> Metadata:
+        """What was sent along, in the order of arrival, duplicates kept.
+
+        Names are in lower case; the value of a name that ends in ``-bin`` is bytes.
+
+        Raises:
+            RpcFailure: INTERNAL when one of those is not what gRPC writes.
+        """
+        return self.caller.read_metadata()
+
+    @property
+    def peer(self) -> str:
+        """Who opened the connection, as ``ipv4:127.0.0.1:40112`` or ``unix:``."""
+        return self.caller.read_peer()
+
+    def list_peer_uris(self) -> tuple[str, ...]:
+        """The URI SANs of the client certificate.
+
+        None without mTLS, and on a host that cannot tell.
+        """
+        return self.caller.list_peer_uris()
 
     def find_metadata(self, name: str) -> str | bytes | None:
         """The first value under the name (any case), or None."""

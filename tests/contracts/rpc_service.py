@@ -11,10 +11,12 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 from extauthz.errors import MalformedRequest
-from extauthz.serving.door import Door
+from extauthz.serving.door import Door, DoorListener
 from extauthz.serving.health import HealthState, HealthStatus
+from extauthz.serving.listen import ListenAddress
 from extauthz.serving.load import Load
 from extauthz.serving.methods import (
     Call,
@@ -25,8 +27,11 @@ from extauthz.serving.methods import (
     ServerStreamMethod,
     UnaryMethod,
 )
+from extauthz.serving.tls import TlsFiles
 
 SERVICE = "test.Contract"
+OTHER_SERVICE = "test.Other"
+DOOR, OTHER_DOOR = "main", "other"
 SECRET = "what-an-exception-says"  # an exception's text, that no caller may read
 
 
@@ -37,6 +42,23 @@ def a_door(*, max_in_flight: int = 100, max_streams: int = 100, max_watchers: in
     service = ContractService(health)
     load = Load(max_in_flight=max_in_flight, max_streams=max_streams)
     return Door(service.methods(), health=health, load=load)
+
+
+def make_doors(**bounds: int) -> dict[str, Door]:
+    """`a_door`, and another with the same methods of `OTHER_SERVICE`; they share one load."""
+    door = a_door(**bounds)
+    health = HealthState([OTHER_SERVICE])
+    health.set_all(HealthStatus.SERVING)
+    methods = [
+        replace(method, path=method.path.replace(SERVICE, OTHER_SERVICE))
+        for method in ContractService(health).methods()
+    ]
+    return {DOOR: door, OTHER_DOOR: Door(methods, health=health, load=door.load)}
+
+
+def listen_on(*addresses: ListenAddress, tls: TlsFiles | None = None) -> tuple[DoorListener]:
+    """The listeners of a host that serves `a_door` alone."""
+    return (DoorListener(door=DOOR, addresses=addresses, tls=tls),)
 
 
 class ContractService:

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from extauthz.errors import ConfigError
-from extauthz.serving.door import Host
+from extauthz.serving.door import DoorListener, Host
 from extauthz.serving.envoy_host import EnvoyHost
 from extauthz.serving.grpcio_host import GrpcioHost
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
@@ -26,7 +26,16 @@ from extauthz.serving.proto.health_pb2 import (
     HealthListResponse,
 )
 from extauthz.serving.tls import TlsFiles
-from tests.contracts.rpc_service import SECRET, SERVICE, a_door, path_of
+from tests.contracts.rpc_service import (
+    DOOR,
+    OTHER_DOOR,
+    OTHER_SERVICE,
+    SECRET,
+    SERVICE,
+    listen_on,
+    make_doors,
+    path_of,
+)
 
 LOOPBACK = read_listen_address("127.0.0.1:0")
 PATIENCE_S = 20
@@ -40,7 +49,7 @@ QUICK_RECONNECTS = tuple(
     (f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")
 )
 
-MakeHost: TypeAlias = Callable[[Bounds, tuple[ListenAddress, ...], TlsFiles | None], Host]
+MakeHost: TypeAlias = Callable[[Bounds, tuple[DoorListener, ...]], Host]
 Serve: TypeAlias = Callable[..., Awaitable[Host]]
 Connect: TypeAlias = Callable[..., "Caller"]
 
@@ -48,16 +57,12 @@ Code = grpc.StatusCode
 Status = HealthCheckResponse.ServingStatus
 
 
-def make_grpcio_host(
-    bounds: Bounds, listen: tuple[ListenAddress, ...], tls: TlsFiles | None
-) -> Host:
-    return GrpcioHost(a_door(**bounds), listen, tls=tls)
+def make_grpcio_host(bounds: Bounds, listeners: tuple[DoorListener, ...]) -> Host:
+    return GrpcioHost(make_doors(**bounds), listeners)
 
 
-def make_envoy_host(
-    bounds: Bounds, listen: tuple[ListenAddress, ...], tls: TlsFiles | None
-) -> Host:
-    return EnvoyHost("tests.contracts.rpc_app:app", listen, parameters={"bounds": bounds}, tls=tls)
+def make_envoy_host(bounds: Bounds, listeners: tuple[DoorListener, ...]) -> Host:
+    return EnvoyHost("tests.contracts.rpc_app:app", listeners, parameters={"bounds": bounds})
 
 
 class Caller:
@@ -147,9 +152,11 @@ async def serve(make_host: MakeHost) -> AsyncIterator[Serve]:
         *,
         listen: Iterable[ListenAddress] = (LOOPBACK,),
         tls: TlsFiles | None = None,
+        other: DoorListener | None = None,
         **bounds: int,
     ) -> Host:
-        host = make_host(bounds, tuple(listen), tls)
+        listeners = listen_on(*listen, tls=tls)
+        host = make_host(bounds, listeners if other is None else (*listeners, other))
         await host.start()
         hosts.append(host)
         return host
@@ -617,6 +624,182 @@ async def test_a_renewed_client_authority_replaces_the_old_one(
     renewed_caller = connect(host, files.trust(of=renewed))
     assert await renewed_caller.ask("Echo", "b", until_connected=True) == "b"
     assert (await failure_of(connect(host, old).start("Echo")))[0] is Code.UNAVAILABLE
+
+
+# Several doors
+
+
+def other_path(name: str) -> str:
+    return f"/{OTHER_SERVICE}/{name}"
+
+
+def on(*addresses: ListenAddress, tls: TlsFiles | None = None) -> DoorListener:
+    """The listener of the other door."""
+    return DoorListener(door=OTHER_DOOR, addresses=addresses, tls=tls)
+
+
+@pytest.fixture(params=["ports", "unix sockets", "a port and a socket"])
+def two_addresses(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ListenAddress, ...]:
+    first, second = (ListenAddress(path=str(tmp_path / name)) for name in ("first", "second"))
+    addresses: dict[str, tuple[ListenAddress, ...]] = {
+        "ports": (LOOPBACK, LOOPBACK),
+        "unix sockets": (first, second),
+        "a port and a socket": (read_listen_address("0.0.0.0:0"), second),
+    }
+    return addresses[request.param]
+
+
+async def test_each_door_answers_on_its_own_address_alone(
+    two_addresses: tuple[ListenAddress, ...], serve: Serve, connect: Connect
+) -> None:
+    first, second = two_addresses
+    host = await serve(listen=(first,), other=on(second))
+    caller, other = (
+        connect(replace(address, host="127.0.0.1") if address.port else address)
+        for address in host.addresses
+    )
+    assert await caller.ask("Echo", "a") == "a"
+    assert await other.ask(other_path("Echo"), "b") == "b"
+    assert (await failure_of(caller.start(other_path("Echo"))))[0] is Code.UNIMPLEMENTED
+    assert (await failure_of(other.start("Echo")))[0] is Code.UNIMPLEMENTED
+    assert await caller.check_health(SERVICE) == Status.SERVING
+    assert (await failure_of(caller.check_health(OTHER_SERVICE)))[0] is Code.NOT_FOUND
+    assert await other.check_health(OTHER_SERVICE) == Status.SERVING
+
+
+async def test_a_caller_cannot_choose_another_door(serve: Serve, connect: Connect) -> None:
+    host = await serve(other=on(LOOPBACK))
+    caller, other = map(connect, host.addresses)
+    for name in ("extauthz-local-address", "x-forwarded-host", "host"):
+        metadata = ((name, str(host.addresses[1])), (name, str(host.addresses[1])))
+        call = caller.start(other_path("Echo"), metadata=metadata)
+        assert (await failure_of(call))[0] is Code.UNIMPLEMENTED
+        assert await caller.start("Echo", "a", metadata=metadata) == b"a"
+    assert await other.ask(other_path("Echo"), "b") == "b"
+
+
+async def test_doors_share_one_bound_on_their_load(serve: Serve, connect: Connect) -> None:
+    host = await serve(other=on(LOOPBACK), max_in_flight=1)
+    caller, other = map(connect, host.addresses)
+    waiting = caller.start("Wait", "a")
+    await caller.ask("Await", "entered a")
+    assert (await failure_of(other.start(other_path("Echo"))))[0] is Code.UNAVAILABLE
+    await caller.ask("Set", "release a")
+    assert await waiting == b"released a"
+    assert await other.ask(other_path("Echo"), "b") == "b"
+
+
+async def test_a_stop_lets_the_calls_of_every_door_finish(serve: Serve, connect: Connect) -> None:
+    host = await serve(other=on(LOOPBACK))
+    caller, other = map(connect, host.addresses)
+    watches = [caller.watch_health(), other.watch_health()]
+    for watch in watches:
+        assert await next_status(watch) == Status.SERVING
+    releaser = caller.stream("SetWhenLeft", "release a")
+    assert await releaser.read() == b"ready"
+    waiting = caller.start("Wait", "a")
+    await caller.ask("Await", "entered a")
+    joined: grpc.aio.StreamUnaryCall[bytes, bytes] = other.channel.stream_unary(other_path("Join"))(
+        timeout=PATIENCE_S
+    )
+    await joined.write(b"b")
+    await other.ask(other_path("Await"), "heard b")
+
+    stopping = asyncio.create_task(host.stop(PATIENCE_S))
+    for watch in watches:
+        assert await next_status(watch) == Status.NOT_SERVING
+    assert await joined == b"b"
+    for address in host.addresses:
+        assert (await failure_of(connect(address).start("Echo")))[0] is Code.UNAVAILABLE
+    assert not stopping.done()
+    releaser.cancel()
+    assert await waiting == b"released a"
+    await stopping
+
+
+async def test_a_stop_cancels_what_outlives_the_grace_on_every_door(
+    serve: Serve, connect: Connect
+) -> None:
+    host = await serve(other=on(LOOPBACK))
+    caller, other = map(connect, host.addresses)
+    waiting = [caller.start("Wait", "a"), other.start(other_path("Wait"), "a")]
+    await caller.ask("Await", "entered a")
+    await other.ask(other_path("Await"), "entered a")
+    await host.stop(0)
+    for call in waiting:
+        assert (await failure_of(call))[0] in {Code.UNAVAILABLE, Code.CANCELLED}
+
+
+async def test_no_door_is_opened_when_one_cannot_be(
+    make_host: MakeHost, serve: Serve, connect: Connect, tmp_path: Path
+) -> None:
+    taken = await serve()
+    path = tmp_path / "s"
+    listeners = (*listen_on(ListenAddress(path=str(path))), on(taken.addresses[0]))
+    host = make_host({}, listeners)
+    with pytest.raises(ListenError, match=str(taken.addresses[0].port)):
+        await host.start()
+    assert not path.exists() and host.addresses == ()
+    assert await connect(taken).ask("Echo", "a") == "a"
+
+
+@pytest.mark.parametrize(
+    "with_tls",
+    [{"first"}, {"other"}, {"first", "other"}],
+    ids=lambda names: "+".join(sorted(names)),
+)
+async def test_each_door_shows_its_own_certificate(
+    with_tls: set[str], serve: Serve, connect: Connect, tmp_path: Path
+) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "other").mkdir()
+    first = Files(tmp_path / "first", mutual=True) if "first" in with_tls else None
+    other = Files(tmp_path / "other") if "other" in with_tls else None
+    host = await serve(
+        tls=first.tls if first else None,
+        other=on(LOOPBACK, tls=other.tls if other else None),
+    )
+    trusted = first.trust(of=first.client_authority) if first else None
+    trusted_other = other.trust() if other else None
+    caller = connect(host.addresses[0], trusted)
+    other_caller = connect(host.addresses[1], trusted_other)
+    assert await caller.ask("Echo", "a") == "a"
+    assert await other_caller.ask(other_path("Echo"), "b" * 1_000_000) == "b" * 1_000_000
+    assert (await failure_of(caller.start(other_path("Echo"))))[0] is Code.UNIMPLEMENTED
+    assert (await failure_of(other_caller.start("Echo")))[0] is Code.UNIMPLEMENTED
+    # What one listener trusts is nothing to the other.
+    crossed = (
+        (connect(host.addresses[1], trusted), other_path("Echo")),
+        (connect(host.addresses[0], trusted_other), "Echo"),
+    )
+    for wrong, path in crossed:
+        assert (await failure_of(wrong.start(path)))[0] is Code.UNAVAILABLE
+
+
+async def test_a_renewed_certificate_is_shown_by_its_own_door(
+    serve: Serve, connect: Connect, tmp_path: Path
+) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "other").mkdir()
+    first, other = Files(tmp_path / "first"), Files(tmp_path / "other")
+    host = await serve(tls=first.tls, other=on(LOOPBACK, tls=other.tls))
+    unchanged = first.trust()
+    open_before = connect(host.addresses[1], other.trust())
+    assert await open_before.ask(other_path("Echo"), "a") == "a"
+    other.renew()
+    renewed = connect(host.addresses[1], other.trust())
+    assert await renewed.ask(other_path("Echo"), "b", until_connected=True) == "b"
+    assert await connect(host.addresses[0], unchanged).ask("Echo", "c") == "c"
+    assert await open_before.ask(other_path("Echo"), "d") == "d"
+
+
+def test_needs_addresses_and_doors_of_its_own(make_host: MakeHost) -> None:
+    with pytest.raises(ValueError, match="at least one address"):
+        make_host({}, ())
+    with pytest.raises(ValueError, match="at least one address"):
+        make_host({}, listen_on())
+    with pytest.raises(ValueError, match="two listeners of one door"):
+        make_host({}, (*listen_on(LOOPBACK), DoorListener(door=DOOR, addresses=(LOOPBACK,))))
 
 
 # Health

@@ -16,7 +16,7 @@ import uvloop
 from extauthz.serving.grpcio_host import GrpcioHost
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
-from tests.contracts.rpc_service import a_door, path_of
+from tests.contracts.rpc_service import DOOR, listen_on, make_doors, path_of
 
 LOOPBACK = read_listen_address("127.0.0.1:0")
 
@@ -41,7 +41,9 @@ async def serve() -> AsyncIterator[Serve]:
     hosts: list[GrpcioHost] = []
 
     async def start(*listen: ListenAddress, **limits: Any) -> GrpcioHost:
-        host = GrpcioHost(a_door(), listen or (LOOPBACK,), limits=HostLimits(**limits))
+        host = GrpcioHost(
+            make_doors(), listen_on(*(listen or (LOOPBACK,))), limits=HostLimits(**limits)
+        )
         await host.start()
         hosts.append(host)
         return host
@@ -52,7 +54,7 @@ async def serve() -> AsyncIterator[Serve]:
 
 
 async def serve_and_echo(text: str) -> str:
-    host = GrpcioHost(a_door(), [LOOPBACK])
+    host = GrpcioHost(make_doors(), listen_on(LOOPBACK))
     await host.start()
     try:
         return await echo(host, text)
@@ -63,11 +65,6 @@ async def serve_and_echo(text: str) -> str:
 def test_serves_on_uvloop() -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(serve_and_echo("a")) == "a"
-
-
-def test_needs_an_address() -> None:
-    with pytest.raises(ValueError, match="at least one address"):
-        GrpcioHost(a_door(), [])
 
 
 async def test_refuses_compressed_messages(serve: Serve) -> None:
@@ -120,7 +117,8 @@ async def test_takes_over_a_socket_that_was_left_behind(serve: Serve, tmp_path: 
 async def test_a_start_that_fails_leaves_no_socket_behind(tmp_path: Path) -> None:
     path, taken = tmp_path / "s", tmp_path / "taken"
     taken.write_text("no socket")
-    host = GrpcioHost(a_door(), [ListenAddress(path=str(path)), ListenAddress(path=str(taken))])
+    addresses = (ListenAddress(path=str(path)), ListenAddress(path=str(taken)))
+    host = GrpcioHost(make_doors(), listen_on(*addresses))
     with pytest.raises(ListenError, match="taken"):
         await host.start()
     assert not path.exists() and host.addresses == ()
@@ -129,7 +127,7 @@ async def test_a_start_that_fails_leaves_no_socket_behind(tmp_path: Path) -> Non
 async def test_says_where_it_listens(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     host = await serve()
-    assert f"listening on 127.0.0.1:{host.addresses[0].port}" in caplog.messages
+    assert f"main: listening on 127.0.0.1:{host.addresses[0].port} without TLS" in caplog.messages
 
 
 async def test_starts_once(serve: Serve) -> None:
@@ -139,9 +137,9 @@ async def test_starts_once(serve: Serve) -> None:
 
 
 async def test_a_stop_before_the_start_only_drains() -> None:
-    door = a_door()
-    await GrpcioHost(door, [LOOPBACK]).stop(0)
-    assert door.load.draining
+    doors = make_doors()
+    await GrpcioHost(doors, listen_on(LOOPBACK)).stop(0)
+    assert doors[DOOR].load.draining
 
 
 async def test_a_cancelled_call_is_not_logged(

@@ -5,11 +5,25 @@ import pytest
 
 from extauthz.serving.methods import (
     Call,
+    Metadata,
     MethodTable,
     RpcCode,
     RpcFailure,
     UnaryMethod,
 )
+
+
+class Sender:
+    """A caller that sent something along."""
+
+    def read_metadata(self) -> Metadata:
+        return ("x-name", "first"), ("x-name", "second")
+
+    def read_peer(self) -> str:
+        return "unix:"
+
+    def list_peer_uris(self) -> tuple[str, ...]:
+        return ("spiffe://mesh/proxy",)
 
 
 async def echo(request: bytes, _: Call) -> bytes:
@@ -57,6 +71,12 @@ def test_a_method_fails_as_unavailable_unless_told_otherwise() -> None:
 
 
 def test_finds_metadata_in_any_case() -> None:
-    call = Call(metadata=(("x-name", "first"), ("x-name", "second")))
+    call = Call(caller=Sender())
     assert call.find_metadata("X-Name") == "first"
     assert call.find_metadata("x-other") is None
+    assert call.peer == "unix:"
+    assert call.list_peer_uris() == ("spiffe://mesh/proxy",)
+
+
+def test_a_call_through_no_host_has_nobody_behind_it() -> None:
+    assert Call().metadata == () and Call().peer == "" and Call().list_peer_uris() == ()

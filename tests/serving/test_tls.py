@@ -21,7 +21,7 @@ from extauthz.errors import ConfigError
 from extauthz.serving.grpcio_host import GrpcioHost
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.tls import TlsFiles, TlsReloader, read_tls_files
-from tests.contracts.rpc_service import a_door
+from tests.contracts.rpc_service import listen_on, make_doors
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def a_context(authority: trustme.CA) -> ssl.SSLContext:
 
 async def handshake(files: TlsFiles, context: ssl.SSLContext) -> str | None:
     """The version of TLS that a host with these files agrees to."""
-    host = GrpcioHost(a_door(), [read_listen_address("127.0.0.1:0")], tls=files)
+    host = GrpcioHost(make_doors(), listen_on(read_listen_address("127.0.0.1:0"), tls=files))
     await host.start()
     try:
         return await asyncio.to_thread(connect, host.addresses[0].port, context)
