@@ -36,9 +36,7 @@ _MAX_SECRET_BYTES: Final = 4096
 _PLAIN: Final[Mapping[str, bool | None]] = {"true": True, "false": False, "null": None}
 
 _NOT_IN_THIS_RELEASE: Final[tuple[tuple[str, ...], ...]] = (
-    ("listen", "mixer"),
     ("listen", "http"),
-    ("server", "workers"),
     ("catalog", "wso2"),
     ("telemetry",),
     ("analytics",),
@@ -68,6 +66,20 @@ def read_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
     settings = _check(tree, source, overrides)
     folder = path.absolute().parent
     return settings.with_files(lambda file: folder / file)
+
+
+def check_conflicts(settings: Settings) -> None:
+    """Looks at what does not go together, once values were changed.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    problems = [
+        Problem(path=write_path(fault.path), message=fault.message)
+        for fault in find_conflicts(settings)
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def read_secret_file(path: Path) -> Secret:

@@ -18,13 +18,15 @@ from extauthz.answers.limit_headers import LimitHeaderStyle
 from extauthz.answers.upstream import IdentityFact, default_identity_headers
 from extauthz.counters.redis_connect import read_redis_url
 from extauthz.document import Duration, Fault, PositiveDuration, StrictModel, write_duration
+from extauthz.listen_settings import ListenSettings, MixerSettings, TlsSettings
 from extauthz.model.limits import OutageMode
 from extauthz.policy.match import UnnormalisedPath
-from extauthz.setting_values import Address, CookieName, HeaderName, OwnHeaderName, ParameterName
+from extauthz.setting_values import CookieName, HeaderName, OwnHeaderName, ParameterName
 
 _Model = TypeVar("_Model", bound=StrictModel)
 Host: TypeAlias = Literal["grpcio", "envoy"]
 
+MAX_WORKERS: Final = 256
 _MIN_TOKEN_LIFE_US: Final = 10_000_000
 _MAX_TOKEN_LIFE_US: Final = 86_400_000_000
 
@@ -35,44 +37,32 @@ def _check_token_life(life_us: int) -> int:
     return life_us
 
 
-class ListenSettings(StrictModel):
-    """Where the service listens."""
-
-    grpc: Address = "127.0.0.1:9001"
-    """ext_authz v3 and health: host:port, [ipv6]:port or unix:/path."""
-    admin: Address | None = None
-    """/healthz, /readyz and /metrics over plain HTTP; left out: closed."""
-
-
-class TlsSettings(StrictModel):
-    """Certificates of the listeners; read again when the files change."""
-
-    cert: Path
-    """PEM file: the certificate and its chain."""
-    key: Path
-    """PEM file: the private key, without a password."""
-    client_ca: Path | None = None
-    """PEM file: callers must show a certificate signed by one of these."""
-
-
 class ServerSettings(StrictModel):
     """How calls are served."""
 
     host: Host = "grpcio"
     """What serves the calls: grpcio, in this process; envoy, several times as fast, in an Envoy
     that is started for it (needs extauthz[envoy])."""
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
+    """Processes that share the ports, one for each core: more than 1 needs TCP ports and counters
+    in Redis."""
     tls: TlsSettings | None = None
     """Left out: plain text, for a socket or a mesh that encrypts."""
     max_in_flight: int = Field(default=1000, ge=1, le=1_000_000)
-    """Calls that are decided at once; what comes on top is refused as unavailable."""
+    """Calls that are decided at once, in each worker; what comes on top is refused as
+    unavailable."""
     max_streams: int = Field(default=1000, ge=1, le=1_000_000)
-    """Long streams that are open at once; what comes on top is refused as unavailable."""
+    """Long streams that are open at once, in each worker; what comes on top is refused as
+    unavailable."""
     max_connection_age: PositiveDuration = 1_800_000_000
     """After this, a caller is asked to connect again, so that new replicas get their share."""
     drain_delay: Duration = 0
     """How long new calls are still answered after SIGTERM, while health says NOT_SERVING."""
     grace: Duration = 10_000_000
     """How long calls in flight may take to finish once the listeners have closed."""
+    shadow: Literal["grpc", "mixer"] | None = None
+    """This door only tells what it would have decided (`log.decisions`): it lets every request
+    pass, changes nothing and counts nothing. For a change of doors."""
 
 
 class CatalogSettings(StrictModel):
@@ -127,7 +117,8 @@ class CounterSettings(StrictModel):
     on_outage: OutageMode = OutageMode.LOCAL
     """What limits do while Redis is away: deny, allow or local. A tier may say otherwise."""
     replicas: int = Field(default=1, ge=1, le=10_000)
-    """How many processes count together: in an outage each admits its share of a limit."""
+    """How many pods count together: in an outage each worker of each admits its share of a
+    limit."""
     leases: LeaseSettings | None = None
     """For hot counters; left out: every decision asks Redis."""
     max_keys: int = Field(default=1_000_000, ge=1)
@@ -245,10 +236,12 @@ class ResponseSettings(StrictModel):
 
 
 class LogSettings(StrictModel):
-    """What is logged, on standard error."""
+    """What is logged, on standard error, and which decisions, in a file."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important messages that are still logged."""
+    decisions: Path | None = None
+    """File that gets each decision as a line of JSON, for audits and `extauthz compare`."""
 
 
 class Settings(StrictModel):
@@ -256,6 +249,8 @@ class Settings(StrictModel):
 
     listen: ListenSettings = ListenSettings()
     """Where the service listens."""
+    mixer: MixerSettings = MixerSettings()
+    """The adapter for Istio's Mixer. A handler's params go before the defaults in here."""
     server: ServerSettings = ServerSettings()
     """How calls are served."""
     catalog: CatalogSettings
@@ -269,11 +264,21 @@ class Settings(StrictModel):
     responses: ResponseSettings = ResponseSettings()
     """What clients and upstreams see."""
     log: LogSettings = LogSettings()
-    """What is logged, on standard error."""
+    """What is logged, on standard error, and which decisions, in a file."""
 
     def with_host(self, host: Host) -> Settings:
         """The same settings, served by this host."""
         return _change(self, server=_change(self.server, host=host))
+
+    def with_workers(self, workers: int) -> Settings:
+        """The same settings, served by so many workers."""
+        return _change(self, server=_change(self.server, workers=workers))
+
+    def for_worker(self) -> Settings:
+        """What one of the workers goes by: it counts as one of all, and is watched elsewhere."""
+        counters = _change(self.counters, replicas=self.counters.replicas * self.server.workers)
+        listen = _change(self.listen, admin=None)
+        return _change(self.with_workers(1), listen=listen, counters=counters)
 
     def with_files(self, locate: Callable[[Path], Path]) -> Settings:
         """The same settings, with `locate` applied to the name of every file."""
@@ -287,15 +292,16 @@ class Settings(StrictModel):
         changes: dict[str, Any] = {
             "catalog": _change(self.catalog, files=tuple(map(locate, self.catalog.files)))
         }
+        changes["mixer"] = self.mixer.with_files(locate)
         if tls is not None:
-            client_ca = located_or_none(tls.client_ca)
-            located = _change(tls, cert=locate(tls.cert), key=locate(tls.key), client_ca=client_ca)
-            changes["server"] = _change(self.server, tls=located)
+            changes["server"] = _change(self.server, tls=tls.with_files(locate))
         if jwt is not None:
             located_jwt = _change(jwt, private_key_file=locate(jwt.private_key_file))
             changes["responses"] = _change(self.responses, backend_jwt=located_jwt)
         if pepper is not None:
             changes["credentials"] = _change(self.credentials, api_key_pepper_file=locate(pepper))
+        log_file = located_or_none(self.log.decisions)
+        changes["log"] = _change(self.log, decisions=log_file)
         redis_tls = counters.tls
         if redis_tls is not None:
             files = {
@@ -341,6 +347,8 @@ def _say_default(part: dict[str, Any]) -> None:
 
 def find_conflicts(settings: Settings) -> Iterator[Fault]:
     """What is wrong between values that are good by themselves."""
+    yield from _find_worker_conflicts(settings)
+    yield from _find_mixer_conflicts(settings)
     responses, credentials = settings.responses, settings.credentials
     own = [
         (("responses", "identity_headers", fact.value), name)
@@ -363,3 +371,26 @@ def find_conflicts(settings: Settings) -> Iterator[Fault]:
         if name in credential_headers:
             message = f"a client's credential stands in {name}; name another header"
             yield Fault(path=path, message=message)
+
+
+def _find_worker_conflicts(settings: Settings) -> Iterator[Fault]:
+    if settings.server.workers == 1:
+        return
+    if settings.counters.store == "memory":
+        message = (
+            "memory counts in one process, and each worker would admit every limit by itself; "
+            "write store: redis with a url, or server.workers: 1"
+        )
+        yield Fault(path=("counters", "store"), message=message)
+    message = "workers cannot share a unix socket; listen on a TCP port, or write server.workers: 1"
+    for door, address in (("grpc", settings.listen.grpc), ("mixer", settings.listen.mixer)):
+        if address is not None and address.startswith("unix:"):
+            yield Fault(path=("listen", door), message=message)
+
+
+def _find_mixer_conflicts(settings: Settings) -> Iterator[Fault]:
+    mixer, path = settings.mixer, ("mixer", "callers", "uri_sans")
+    if mixer.callers.uri_sans and (mixer.tls is None or mixer.tls.client_ca is None):
+        yield Fault(path=path, message="asks for client certificates; set mixer.tls.client_ca")
+    if mixer.callers.uri_sans and settings.server.host == "envoy":
+        yield Fault(path=path, message="cannot be told by server.host: envoy; write grpcio")

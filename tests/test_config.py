@@ -249,9 +249,7 @@ def test_authorization_is_free_when_no_credential_stands_there(tmp_path: Path) -
 @pytest.mark.parametrize(
     "tree",
     [
-        {"listen": {"mixer": "0.0.0.0:44225"}},
         {"listen": {"http": "0.0.0.0:9002"}},
-        {"server": {"workers": "2"}},
         {"catalog": {"files": ["a"], "wso2": {"url": "https://apim.example"}}},
         {"telemetry": {"otlp": {"endpoint": "http://127.0.0.1:4317"}}},
         {"analytics": {"sink": "log"}},
@@ -448,6 +446,19 @@ def test_every_default_in_the_schema_fits_the_schema() -> None:
 )  # fmt: skip
 def test_a_duration_is_written_in_its_largest_unit(duration_us: int, text: str) -> None:
     assert write_duration(duration_us) == text
+
+
+# Workers
+
+
+def test_a_worker_counts_as_one_of_all_and_is_watched_elsewhere(tmp_path: Path) -> None:
+    text = (
+        MINIMAL + "server: {workers: 4}\nlisten: {admin: '127.0.0.1:9901'}\n"
+        "counters: {store: redis, url: 'redis://h', replicas: 3}"
+    )
+    settings = read(tmp_path, text).for_worker()
+    assert (settings.server.workers, settings.counters.replicas) == (1, 12)
+    assert settings.listen.admin is None
 
 
 # Counters

@@ -10,11 +10,14 @@ import yaml
 
 from extauthz.answers.reasons import MEANINGS, WSO2_THROTTLE_CODES
 from extauthz.app.core import open_core
-from extauthz.app.watching import make_metrics
+from extauthz.app.watching import count_reports, make_metrics
+from extauthz.app.watching_workers import make_worker_metrics
 from extauthz.config import read_settings
 from extauthz.model.decision import Reason
 from extauthz.serving.load import Load
+from extauthz.serving.workers import Worker, Workers
 from extauthz.telemetry.metrics import DecisionCounts
+from tests.mixer_compat.asking import Asking
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "reference"
 
@@ -37,6 +40,10 @@ def test_every_level_is_documented_with_its_code() -> None:
     assert [row for row in rows if row not in text] == []
 
 
+def _make_no_worker(number: int) -> Worker:
+    raise AssertionError(f"worker {number} was started")
+
+
 async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
     (tmp_path / "catalog.yaml").write_text("tiers: {Gold: {}}\n")
     settings = {
@@ -46,8 +53,12 @@ async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
     (tmp_path / "extauthz.yaml").write_text(yaml.safe_dump(settings))
     async with open_core(read_settings(tmp_path / "extauthz.yaml", {})) as core:
         metrics = make_metrics(core, Load(), DecisionCounts())
-        shown = set(re.findall(r"^# TYPE (\S+)", metrics.write().decode(), re.MULTILINE))
+        count_reports(metrics, Asking().adapter.reports)
+        of_workers = make_worker_metrics(Workers(_make_no_worker, 1))
+        text = (metrics.write() + of_workers.write()).decode()
+        shown = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
         metrics.close()
+        of_workers.close()
     # What nobody has counted yet does not show.
     shown.add("extauthz_decisions_total")
     documented = re.findall(

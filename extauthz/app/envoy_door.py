@@ -1,39 +1,30 @@
-"""Opens a service's door inside Envoy: what the Envoy host loads there, and is given."""
+"""Opens a service's doors inside Envoy: what the Envoy host loads there, and is given."""
 
 from __future__ import annotations
 
-import base64
-import pickle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 from extauthz.app.log import start_log
+from extauthz.app.parameters import read_parameters
 from extauthz.app.service import open_service
-from extauthz.serving.asgi_life import OpenedDoor, make_app
-from extauthz.settings import Settings
+from extauthz.serving.asgi_life import OpenedDoors, make_app
 
 APP: Final = f"{__name__}:app"
 
 
-def write_parameters(settings: Settings) -> str:
-    """What `open_door` is given. Holds the settings' secrets."""
-    return base64.b64encode(pickle.dumps(settings)).decode()
-
-
 @asynccontextmanager
-async def open_door(parameters: str) -> AsyncIterator[OpenedDoor]:
+async def open_doors(text: str) -> AsyncIterator[OpenedDoors]:
     """Opens the service that `write_parameters` told of.
 
     Raises:
         ConfigError, CatalogError, ListenError: it cannot start, and why.
     """
-    # From the process that started this one, over a socket that only the two hold.
-    settings = pickle.loads(base64.b64decode(parameters))  # noqa: S301 - not from outside
-    assert isinstance(settings, Settings)
-    start_log(settings.log)
-    async with open_service(settings) as service:
-        yield OpenedDoor(door=service.door, words=service.words)
+    parameters = read_parameters(text)
+    start_log(parameters.settings.log, worker=parameters.worker)
+    async with open_service(parameters.settings) as service:
+        yield OpenedDoors(doors=service.doors, words=service.words, questions=service.questions)
 
 
-app = make_app(open_door)
+app = make_app(open_doors)

@@ -1,20 +1,41 @@
-"""The log, on standard error."""
+"""The log, on standard error, and the log of decisions, in a file."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from extauthz.settings import LogSettings
+from extauthz.telemetry.decision_log import DecisionLog
 
 
-def start_log(settings: LogSettings) -> None:
-    """From now on, what is logged in this process is written."""
+def start_log(settings: LogSettings, *, worker: int = 0) -> None:
+    """From now on, what is logged in this process is written, with the number of the worker."""
+    who = f" [worker {worker}]" if worker else ""
     logging.basicConfig(
         level=settings.level.upper(),
         stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format=f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s",
     )
     # They log each request's URL, and each change of a file, at INFO.
     for name in ("httpx", "httpcore", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def open_decision_log(settings: LogSettings) -> Iterator[DecisionLog | None]:
+    """What writes each decision, where the settings name a file for it.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    if settings.decisions is None:
+        yield None
+        return
+    log = DecisionLog(settings.decisions)
+    try:
+        yield log
+    finally:
+        log.close()

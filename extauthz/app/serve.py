@@ -1,7 +1,8 @@
 """The life of a service: start, reload on SIGHUP, stop on SIGTERM or SIGINT.
 
-The only place that chooses a host. With ``grpcio`` the door is opened in this process; with
-``envoy`` in the Envoy that this process starts, and it is steered by the same words.
+The only place that chooses a host. With ``grpcio`` the doors are opened in this process; with
+``envoy`` in the Envoy that this process starts, and it is steered by the same words. With several
+workers this process only starts, steers and watches them, and holds their ports.
 """
 
 from __future__ import annotations
@@ -10,17 +11,27 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 
-from extauthz.app.envoy_door import APP, write_parameters
-from extauthz.app.service import open_service, read_tls
+from extauthz.app.envoy_door import APP
+from extauthz.app.parameters import DoorParameters, write_parameters
+from extauthz.app.service import open_service, read_host_limits, read_listeners
+from extauthz.app.watching_workers import watching_workers
+from extauthz.app.worker import MODULE
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.limits import US_PER_S
 from extauthz.serving.door import Host
 from extauthz.serving.grpcio_host import GrpcioHost
-from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import read_listen_address
+from extauthz.serving.process_host import ProcessHost
+from extauthz.serving.shared_ports import hold_ports
+from extauthz.serving.workers import Worker, Workers
 from extauthz.settings import ServerSettings, Settings
 
 _log = logging.getLogger(__name__)
@@ -28,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Steered:
-    """A host, and how the service behind its door is told a word."""
+    """A host, and how the service behind its doors is told a word."""
 
     host: Host
     tell: Callable[[str], None]
@@ -43,19 +54,23 @@ async def serve(settings: Settings) -> None:
     Raises:
         ConfigError, CatalogError, ListenError, HostFailed: it cannot start or go on, and why.
     """
-    open_host = {"grpcio": _open_grpcio, "envoy": _open_envoy}[settings.server.host]
-    async with open_host(settings) as steered:
+    async with _open_host(settings) as steered:
         await _live(steered, settings.server)
     _log.info("stopped")
+
+
+def _open_host(settings: Settings) -> AbstractAsyncContextManager[_Steered]:
+    if settings.server.workers > 1:
+        return _open_workers(settings)
+    return _open_envoy(settings) if settings.server.host == "envoy" else _open_grpcio(settings)
 
 
 @asynccontextmanager
 async def _open_grpcio(settings: Settings) -> AsyncIterator[_Steered]:
     async with open_service(settings) as service:
         host = GrpcioHost(
-            service.door,
-            (read_listen_address(settings.listen.grpc),),
-            tls=read_tls(settings),
+            service.doors,
+            read_listeners(settings),
             limits=read_host_limits(settings.server),
         )
         yield _Steered(host, lambda word: service.words[word]())
@@ -63,19 +78,40 @@ async def _open_grpcio(settings: Settings) -> AsyncIterator[_Steered]:
 
 @asynccontextmanager
 async def _open_envoy(settings: Settings) -> AsyncIterator[_Steered]:
+    host = _make_envoy(DoorParameters(settings=settings, listeners=read_listeners(settings)))
+    yield _Steered(host, host.tell)
+
+
+@asynccontextmanager
+async def _open_workers(settings: Settings) -> AsyncIterator[_Steered]:
+    with hold_ports(read_listeners(settings)) as listeners:
+
+        def make(number: int) -> Worker:
+            parameters = DoorParameters(
+                settings=settings.for_worker(), listeners=listeners, worker=number
+            )
+            if settings.server.host == "envoy":
+                return _make_envoy(parameters)
+            return ProcessHost(MODULE, listeners, parameters=write_parameters(parameters))
+
+        workers = Workers(make, settings.server.workers)
+        async with AsyncExitStack() as stack:
+            if settings.listen.admin is not None:
+                address = read_listen_address(settings.listen.admin)
+                await stack.enter_async_context(watching_workers(address, workers))
+            yield _Steered(workers, workers.tell)
+
+
+def _make_envoy(parameters: DoorParameters) -> Worker:
     try:
         from extauthz.serving.envoy_host import EnvoyHost
     except ModuleNotFoundError as exc:
         message = f"envoy needs {exc.name}; install extauthz[envoy], or write grpcio"
         raise ConfigError([Problem(path="server.host", message=message)]) from exc
-    host = EnvoyHost(
-        APP,
-        (read_listen_address(settings.listen.grpc),),
-        parameters=write_parameters(settings),
-        tls=read_tls(settings),
-        limits=read_host_limits(settings.server),
+    limits = read_host_limits(parameters.settings.server, is_shared=parameters.worker > 0)
+    return EnvoyHost(
+        APP, parameters.listeners, parameters=write_parameters(parameters), limits=limits
     )
-    yield _Steered(host, host.tell)
 
 
 async def _live(steered: _Steered, server: ServerSettings) -> None:
@@ -132,8 +168,3 @@ class _Stop:
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most_s):
                 await self._hurry.wait()
-
-
-def read_host_limits(server: ServerSettings) -> HostLimits:
-    """The bounds on connections and messages that the settings want."""
-    return HostLimits(max_connection_age_s=server.max_connection_age / US_PER_S)

@@ -1,27 +1,48 @@
-"""A service: all that stands behind its door, wherever the door is opened."""
+"""A service: all that stands behind its doors, wherever they are opened.
+
+To add a door: make it in `open_service`, and name its addresses in `read_listeners`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
 
 from extauthz.app.answers import read_answer_style
-from extauthz.app.core import Core, open_core, read_authentication_rules
+from extauthz.app.core import open_core, read_authentication_rules
 from extauthz.app.counting import check_counting, probe_counting
-from extauthz.app.watching import list_ready_checks, make_metrics
+from extauthz.app.log import open_decision_log
+from extauthz.app.mixer_door import MIXER, open_mixer_door, read_callers
+from extauthz.app.watching import count_reports, list_ready_checks, make_metrics
 from extauthz.clock import SystemClock
 from extauthz.envoy.authorization import SERVICE, AuthorizationService
 from extauthz.errors import ConfigError, Problem
+from extauthz.listen_settings import TlsSettings
+from extauthz.model.limits import US_PER_S
+from extauthz.ports import DecisionObserver
 from extauthz.serving.admin import AdminListener
-from extauthz.serving.door import Door
+from extauthz.serving.control import Questions, Words
+from extauthz.serving.door import Door, DoorListener
 from extauthz.serving.health import HealthState, HealthStatus
+from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.load import Load
+from extauthz.serving.readiness import ReadyCheck, write_check
 from extauthz.serving.tls import TlsFiles, read_tls_files
-from extauthz.settings import Settings
+from extauthz.settings import ServerSettings, Settings
 from extauthz.telemetry.metrics import CONTENT_TYPE, DecisionCounts
+
+GRPC: Final = "grpc"
+"""The door of ext_authz."""
+
+CHECKS: Final = "checks"
+"""The question for what readiness rests on."""
+METRICS: Final = "metrics"
+"""The question for Prometheus's text."""
 
 
 def list_file_problems(settings: Settings) -> list[Problem]:
@@ -30,7 +51,8 @@ def list_file_problems(settings: Settings) -> list[Problem]:
         lambda: read_authentication_rules(settings),
         lambda: read_answer_style(settings.responses, SystemClock()),
         lambda: check_counting(settings.counters),
-        lambda: None if (tls := read_tls(settings)) is None else read_tls_files(tls),
+        lambda: read_callers(settings),
+        *(partial(read_tls_files, each.tls) for each in read_listeners(settings) if each.tls),
     )
     problems: list[Problem] = []
     for check in checks:
@@ -43,13 +65,15 @@ def list_file_problems(settings: Settings) -> list[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A door with what stands behind it, and the words that steer it.
+    """Doors by name, with what stands behind them, and the words that steer it.
 
-    The words are ``serve`` and ``refuse``, for what health says, and ``reload``.
+    The words are ``serve`` and ``refuse``, for what health says, and ``reload``. The questions
+    are `CHECKS` and `METRICS`, for an admin listener elsewhere.
     """
 
-    door: Door
-    words: Mapping[str, Callable[[], None]]
+    doors: Mapping[str, Door]
+    words: Words
+    questions: Questions
 
 
 @asynccontextmanager
@@ -59,20 +83,40 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     Raises:
         ConfigError, CatalogError, ListenError: it cannot start, and why.
     """
-    server = settings.server
     decisions = DecisionCounts()
-    async with open_core(settings, (decisions,)) as core:
+    with open_decision_log(settings.log) as log:
+        observers = (decisions,) if log is None else (decisions, log)
+        async with _open_service(settings, decisions, observers) as service:
+            yield service
+
+
+@asynccontextmanager
+async def _open_service(
+    settings: Settings, decisions: DecisionCounts, observers: Sequence[DecisionObserver]
+) -> AsyncIterator[Service]:
+    server = settings.server
+    load = Load(max_in_flight=server.max_in_flight, max_streams=server.max_streams)
+    style = read_answer_style(settings.responses, SystemClock())
+    async with (
+        open_core(settings, observers) as core,
+        open_mixer_door(settings, core, style.denial, load) as mixer,
+    ):
         authorization = AuthorizationService(
             decide=core.pipeline.decide,
-            style=read_answer_style(settings.responses, core.clock),
+            style=style,
             clock=core.clock,
+            shadow=settings.server.shadow == GRPC,
         )
-        health = HealthState((SERVICE,))
-        door = Door(
-            (authorization.method(),),
-            health=health,
-            load=Load(max_in_flight=server.max_in_flight, max_streams=server.max_streams),
-        )
+        doors = {
+            GRPC: Door((authorization.method(),), health=HealthState((SERVICE,)), load=load),
+        }
+        if mixer is not None:
+            doors[MIXER] = mixer.door
+
+        def set_health(status: HealthStatus) -> None:
+            for door in doors.values():
+                door.health.set_all(status)
+
         await probe_counting(core.counting)
         tasks: set[asyncio.Task[object]] = {asyncio.create_task(core.refresher.run())}
 
@@ -81,15 +125,34 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
-        words = {
-            "serve": lambda: health.set_all(HealthStatus.SERVING),
-            "refuse": lambda: health.set_all(HealthStatus.NOT_SERVING),
+        words: Words = {
+            "serve": partial(set_health, HealthStatus.SERVING),
+            "refuse": partial(set_health, HealthStatus.NOT_SERVING),
             "reload": reload,
         }
+        healths = [door.health for door in doors.values()]
+        metrics = make_metrics(core, load, decisions)
+        if mixer is not None:
+            count_reports(metrics, mixer.reports)
+
+        async def list_checks() -> list[ReadyCheck]:
+            return list_ready_checks(core, healths)
+
+        async def write_metrics() -> tuple[bytes, str]:
+            return metrics.write(), CONTENT_TYPE
+
+        async def ask_checks(_: object) -> list[dict[str, Any]]:
+            return [write_check(check) for check in await list_checks()]
+
+        async def ask_metrics(_: object) -> str:
+            return metrics.write().decode()
+
+        questions: Questions = {CHECKS: ask_checks, METRICS: ask_metrics}
         try:
-            async with _running_admin(settings, core, door, decisions):
-                yield Service(door, words)
+            async with _running_admin(settings.listen.admin, list_checks, write_metrics):
+                yield Service(doors, words, questions)
         finally:
+            metrics.close()
             for task in tuple(tasks):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -97,29 +160,45 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
 
 @asynccontextmanager
 async def _running_admin(
-    settings: Settings, core: Core, door: Door, decisions: DecisionCounts
+    address: str | None,
+    checks: Callable[[], Awaitable[Sequence[ReadyCheck]]],
+    metrics: Callable[[], Awaitable[tuple[bytes, str]]],
 ) -> AsyncIterator[None]:
     """Serves the admin paths, where the settings want them."""
-    if settings.listen.admin is None:
+    if address is None:
         yield
         return
-    metrics = make_metrics(core, door.load, decisions)
-    admin = AdminListener(
-        read_listen_address(settings.listen.admin),
-        checks=lambda: list_ready_checks(core, door.health),
-        metrics=lambda: (metrics.write(), CONTENT_TYPE),
-    )
+    admin = AdminListener(read_listen_address(address), checks=checks, metrics=metrics)
     await admin.start()
     try:
         yield
     finally:
         await admin.stop()
-        metrics.close()
 
 
-def read_tls(settings: Settings) -> TlsFiles | None:
-    """The files of the door's certificates, or None when it speaks plain text."""
-    tls = settings.server.tls
-    if tls is None:
-        return None
-    return TlsFiles(cert=tls.cert, key=tls.key, client_ca=tls.client_ca)
+def read_listeners(settings: Settings) -> tuple[DoorListener, ...]:
+    """Where each door listens. The names are those of `Service.doors`."""
+    doors = (
+        (GRPC, settings.listen.grpc, settings.server.tls),
+        (MIXER, settings.listen.mixer, settings.mixer.tls),
+    )
+    return tuple(
+        DoorListener(door=door, addresses=(read_listen_address(address),), tls=_read_tls(tls))
+        for door, address, tls in doors
+        if address is not None
+    )
+
+
+def _read_tls(tls: TlsSettings | None) -> TlsFiles | None:
+    return None if tls is None else TlsFiles(cert=tls.cert, key=tls.key, client_ca=tls.client_ca)
+
+
+def read_host_limits(server: ServerSettings, *, is_shared: bool = False) -> HostLimits:
+    """The bounds on connections and messages that the settings want.
+
+    Args:
+        is_shared: whether other workers listen on the same ports.
+    """
+    return HostLimits(
+        max_connection_age_s=server.max_connection_age / US_PER_S, reuse_port=is_shared
+    )

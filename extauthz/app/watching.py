@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from extauthz.app.core import Core
 from extauthz.model.limits import US_PER_S
 from extauthz.serving.health import OVERALL, HealthState, HealthStatus
@@ -9,11 +11,12 @@ from extauthz.serving.load import Load
 from extauthz.serving.readiness import ReadyCheck, ReadyState
 from extauthz.telemetry import names
 from extauthz.telemetry.metrics import DecisionCounts, Metrics
+from mixer_compat.reports import Reports
 
 
-def list_ready_checks(core: Core, health: HealthState) -> list[ReadyCheck]:
-    """What readiness rests on."""
-    serving = health.find(OVERALL) is HealthStatus.SERVING
+def list_ready_checks(core: Core, doors: Iterable[HealthState]) -> list[ReadyCheck]:
+    """What readiness rests on: the health of every door, and what decisions need."""
+    serving = all(health.find(OVERALL) is HealthStatus.SERVING for health in doors)
     refresher = core.refresher
     return [
         ReadyCheck(name="serving", state=ReadyState.READY if serving else ReadyState.NOT_READY),
@@ -76,4 +79,21 @@ def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
             "Counters that still have to be charged at the store.",
             lambda: shared.state.owed_counters,
         )
+        metrics.count(
+            names.COUNTERS_LOSSES,
+            "Times that the counter store was found without what it had counted.",
+            lambda: core.counting.losses,
+        )
     return metrics
+
+
+def count_reports(metrics: Metrics, reports: Reports) -> None:
+    """Shows what became of Mixer's reports."""
+    metrics.count(names.REPORTS_RECORDS, "Requests that were reported.", lambda: reports.records)
+    metrics.count(
+        names.REPORTS_DROPPED, "Reports for which there was no place.", lambda: reports.dropped
+    )
+    metrics.count(
+        names.REPORTS_UNREADABLE, "Reports that could not be read.", lambda: reports.unreadable
+    )
+    metrics.gauge(names.REPORTS_WAITING, "Reports that wait to be read.", lambda: reports.waiting)

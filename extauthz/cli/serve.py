@@ -6,7 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from extauthz.config import DEFAULT_FILE, read_settings
+from extauthz.config import DEFAULT_FILE, check_conflicts, read_settings
+from extauthz.settings import MAX_WORKERS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"settings file (default: {DEFAULT_FILE})",
     )
     parser.add_argument("--host", choices=["grpcio", "envoy"], help="overrides server.host")
+    parser.add_argument(
+        "--workers", type=_read_workers, metavar="N", help="overrides server.workers"
+    )
+
+
+def _read_workers(text: str) -> int:
+    workers = int(text)
+    if not 1 <= workers <= MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {MAX_WORKERS}")
+    return workers
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,6 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     settings = read_settings(arguments.config)
     if arguments.host is not None:
         settings = settings.with_host(arguments.host)
+    if arguments.workers is not None:
+        settings = settings.with_workers(arguments.workers)
+        check_conflicts(settings)
     start_log(settings.log)
     uvloop.run(serve(settings))
     return 0

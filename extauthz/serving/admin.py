@@ -7,7 +7,7 @@ sums and states: no request, no credential, no customer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -30,8 +30,8 @@ class AdminListener:
         self,
         address: ListenAddress,
         *,
-        checks: Callable[[], Sequence[ReadyCheck]],
-        metrics: Callable[[], tuple[bytes, str]],
+        checks: Callable[[], Awaitable[Sequence[ReadyCheck]]],
+        metrics: Callable[[], Awaitable[tuple[bytes, str]]],
     ) -> None:
         self._address = address
         self._checks = checks
@@ -81,7 +81,7 @@ class AdminListener:
         return web.Response(text="alive\n", headers=_NO_STORE)
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        checks = self._checks()
+        checks = await self._checks()
         state = judge_readiness(checks)
         body = {
             "status": state.value,
@@ -97,5 +97,5 @@ class AdminListener:
         )
 
     async def _serve_metrics(self, _: web.Request) -> web.Response:
-        text, content_type = self._metrics()
+        text, content_type = await self._metrics()
         return web.Response(body=text, headers={"content-type": content_type, **_NO_STORE})

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 
 class ReadyState(Enum):
@@ -30,7 +31,24 @@ class ReadyCheck:
     facts: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
 
 
+def write_check(check: ReadyCheck) -> dict[str, Any]:
+    """What JSON can hold; see `read_check`."""
+    return {"name": check.name, "state": check.state.value, "facts": dict(check.facts)}
+
+
+def read_check(written: Mapping[str, Any]) -> ReadyCheck:
+    """What `write_check` was given."""
+    return ReadyCheck(
+        name=written["name"], state=ReadyState(written["state"]), facts=written["facts"]
+    )
+
+
 _WORST_FIRST = (ReadyState.NOT_READY, ReadyState.DEGRADED, ReadyState.READY)
+
+
+def find_worst(checks: Sequence[ReadyCheck]) -> ReadyCheck:
+    """The first of the checks that are in the worst state; there must be one at least."""
+    return min(checks, key=lambda check: _WORST_FIRST.index(check.state))
 
 
 def judge_readiness(checks: Sequence[ReadyCheck]) -> ReadyState:

@@ -36,10 +36,11 @@ class DecisionCounts:
         """See `DecisionObserver.observe`."""
         api = "" if decision.route is None else decision.route.api.name
         if isinstance(decision, Allow):
-            self._counts[api, "allow", "", ""] += 1
+            self._counts[api, "would_allow" if decision.shadow else "allow", "", ""] += 1
         else:
             level = decision.denial.level
-            labels = (api, "deny", decision.reason.value, "" if level is None else level.value)
+            outcome = "would_deny" if decision.shadow else "deny"
+            labels = (api, outcome, decision.reason.value, "" if level is None else level.value)
             self._counts[labels] += 1
 
     def read(self) -> Iterable[tuple[Mapping[str, str], int]]:

@@ -21,7 +21,7 @@ from extauthz.app.serve import serve
 from extauthz.config import read_settings
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from extauthz.errors import ConfigError
-from extauthz.serving.envoy_host import HostFailed
+from extauthz.serving.control import HostFailed
 from extauthz.serving.health import HealthStatus
 from extauthz.serving.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from tests.builders import API_KEY

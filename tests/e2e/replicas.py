@@ -158,9 +158,13 @@ class Replica:
 
     def read_metric(self, name: str) -> float:
         """Of a metric without labels."""
-        lines = self._admin.get("/metrics").text.splitlines()
+        lines = self.read_metrics().splitlines()
         (value,) = [line.split()[1] for line in lines if line.split(" ")[0] == name]
         return float(value)
+
+    def read_metrics(self) -> str:
+        """All of them, in Prometheus's text format."""
+        return self._admin.get("/metrics").text
 
     def wait_until(self, happened: Callable[[], bool], what: str) -> None:
         """Looks each moment whether something has happened, while the process runs."""

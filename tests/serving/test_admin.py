@@ -18,9 +18,13 @@ class Admin:
 
     def __init__(self, address: ListenAddress) -> None:
         self.checks = [ReadyCheck(name="catalog", state=ReadyState.READY, facts={"revision": "r"})]
-        self.listener = AdminListener(
-            address, checks=lambda: self.checks, metrics=lambda: (b"up 1\n", "text/plain; a=b")
-        )
+        self.listener = AdminListener(address, checks=self.list_checks, metrics=self.write_metrics)
+
+    async def list_checks(self) -> list[ReadyCheck]:
+        return self.checks
+
+    async def write_metrics(self) -> tuple[bytes, str]:
+        return b"up 1\n", "text/plain; a=b"
 
     async def get(self, path: str) -> httpx.Response:
         url = f"http://127.0.0.1:{self.listener.port}{path}"

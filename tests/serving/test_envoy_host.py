@@ -16,10 +16,11 @@ import grpc
 import pytest
 
 from extauthz.errors import ConfigError
-from extauthz.serving.envoy_host import EnvoyHost, HostFailed
+from extauthz.serving.control import HostFailed
+from extauthz.serving.envoy_host import EnvoyHost
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
-from tests.contracts.rpc_service import path_of
+from tests.contracts.rpc_service import listen_on, path_of
 
 APP = "tests.contracts.rpc_app:app"
 LOOPBACK = read_listen_address("127.0.0.1:0")
@@ -35,7 +36,7 @@ async def serve() -> AsyncIterator[Serve]:
     async def start(*listen: ListenAddress, app: str = APP, **limits: Any) -> EnvoyHost:
         host = EnvoyHost(
             app,
-            listen or (LOOPBACK,),
+            listen_on(*(listen or (LOOPBACK,))),
             parameters={"limits": limits},
             limits=HostLimits(**limits),
         )
@@ -72,30 +73,25 @@ async def code_of(call: Awaitable[object]) -> grpc.StatusCode:
     return caught.value.code()
 
 
-def test_needs_an_address() -> None:
-    with pytest.raises(ValueError, match="at least one address"):
-        EnvoyHost(APP, [])
-
-
 # Starting
 
 
 async def test_problems_of_the_door_are_raised_as_they_were() -> None:
-    host = EnvoyHost(APP, [LOOPBACK], parameters={"fail": "config"})
+    host = EnvoyHost(APP, listen_on(LOOPBACK), parameters={"fail": "config"})
     with pytest.raises(ConfigError, match=r"^a.yaml:3: is not good$"):
         await host.start()
     assert host.addresses == ()
 
 
 async def test_a_bug_at_the_start_is_logged_and_not_told() -> None:
-    host = EnvoyHost(APP, [LOOPBACK], parameters={"fail": "bug"})
+    host = EnvoyHost(APP, listen_on(LOOPBACK), parameters={"fail": "bug"})
     with pytest.raises(HostFailed, match="the log says more"):
         await host.start()
 
 
 async def test_an_application_that_is_not_there_refuses_the_start() -> None:
     with pytest.raises(HostFailed, match=r"did not start: .*no_such_module"):
-        await EnvoyHost("no_such_module:app", [LOOPBACK]).start()
+        await EnvoyHost("no_such_module:app", listen_on(LOOPBACK)).start()
 
 
 async def test_a_host_name_is_resolved(serve: Serve) -> None:
@@ -112,14 +108,14 @@ async def test_a_start_that_fails_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     path = tmp_path / "s"
-    host = EnvoyHost(APP, [ListenAddress(path=str(path))], parameters={"fail": "config"})
+    host = EnvoyHost(APP, listen_on(ListenAddress(path=str(path))), parameters={"fail": "config"})
     with pytest.raises(ConfigError):
         await host.start()
     assert names_in(tmp_path) == []
 
 
 async def test_a_start_that_is_cancelled_ends_envoy() -> None:
-    host = EnvoyHost(APP, [LOOPBACK])
+    host = EnvoyHost(APP, listen_on(LOOPBACK))
     starting = asyncio.create_task(host.start())
     while host.process_id is None:  # noqa: ASYNC110 - it has no event for this
         await asyncio.sleep(0)
@@ -138,7 +134,7 @@ async def test_starts_once(serve: Serve) -> None:
 async def test_says_where_it_listens(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     host = await serve()
-    assert f"listening on 127.0.0.1:{host.addresses[0].port}" in caplog.messages
+    assert f"main: listening on 127.0.0.1:{host.addresses[0].port} without TLS" in caplog.messages
 
 
 async def test_what_it_writes_is_for_its_user_alone(
@@ -236,7 +232,7 @@ async def test_envoy_ends_when_its_starter_is_gone(serve: Serve) -> None:
 
 
 async def test_a_stop_before_the_start_does_nothing() -> None:
-    host = EnvoyHost(APP, [LOOPBACK])
+    host = EnvoyHost(APP, listen_on(LOOPBACK))
     await host.stop(0)
     await host.wait_ended()
 

@@ -39,6 +39,8 @@ def test_decisions_are_counted_by_api_outcome_reason_and_level() -> None:
         counts.observe(request, Allow(id="1", route=ROUTE, identity=ANONYMOUS), 10)
     counts.observe(request, Deny(id="2", denial=limited, route=ROUTE), 10)
     counts.observe(request, Deny(id="3", denial=Denial(reason=Reason.API_NOT_FOUND)), 10)
+    counts.observe(request, Allow(id="4", route=ROUTE, identity=ANONYMOUS, shadow=True), 10)
+    counts.observe(request, Deny(id="5", denial=limited, route=ROUTE, shadow=True), 10)
     decisions = {
         found: value
         for (name, found), value in scrape(metrics).items()
@@ -49,6 +51,8 @@ def test_decisions_are_counted_by_api_outcome_reason_and_level() -> None:
         labels("HttpbinAPI", "allow", "", ""): 3,
         labels("HttpbinAPI", "deny", "rate_limited", "burst"): 1,
         labels("", "deny", "api_not_found", ""): 1,
+        labels("HttpbinAPI", "would_allow", "", ""): 1,
+        labels("HttpbinAPI", "would_deny", "rate_limited", "burst"): 1,
     }
 
 

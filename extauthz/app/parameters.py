@@ -1,0 +1,31 @@
+"""What a process that opens doors is given by the one that started it."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from dataclasses import dataclass
+
+from extauthz.serving.door import DoorListener
+from extauthz.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorParameters:
+    """The settings, where the doors listen, and which worker this is: 0 for the only one."""
+
+    settings: Settings
+    listeners: tuple[DoorListener, ...]
+    worker: int = 0
+
+
+def write_parameters(parameters: DoorParameters) -> str:
+    """As text, for a socket that only the two processes hold. Holds the settings' secrets."""
+    return base64.b64encode(pickle.dumps(parameters)).decode()
+
+
+def read_parameters(text: str) -> DoorParameters:
+    """What `write_parameters` was given. Only for what came over that socket."""
+    parameters = pickle.loads(base64.b64decode(text))  # noqa: S301 - not from outside
+    assert isinstance(parameters, DoorParameters)
+    return parameters

@@ -1,0 +1,70 @@
+"""A worker with grpcio: ``python -m extauthz.app.worker``, started and steered by `serve`.
+
+Not for use by hand: what it is told comes through a socket that the environment names.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final
+
+from extauthz.app.log import start_log
+from extauthz.app.parameters import DoorParameters, read_parameters
+from extauthz.app.service import open_service, read_host_limits
+from extauthz.model.limits import US_PER_S
+from extauthz.serving.control import ControlEnded, Steered
+from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.process_host import STOP
+
+MODULE: Final = "extauthz.app.worker"
+
+
+async def work() -> None:
+    """Serves until whoever started this process is gone."""
+    steered = await Steered.connect()
+    opened = False
+    try:
+        first = await steered.read_first()
+        parameters = read_parameters(first["parameters"])
+        start_log(parameters.settings.log, worker=parameters.worker)
+        async with open_service(parameters.settings) as service:
+            host = GrpcioHost(
+                service.doors,
+                parameters.listeners,
+                limits=read_host_limits(parameters.settings.server, is_shared=True),
+            )
+            try:
+                await host.start()
+                opened = True
+                steered.say_open()
+                await steered.obey(service.words, {**service.questions, STOP: host.stop})
+            finally:
+                await host.stop(_read_grace_s(parameters))
+    except ControlEnded:
+        pass
+    except Exception as exc:
+        if opened:
+            raise
+        steered.say_failed(exc)
+    finally:
+        steered.close()
+
+
+def _read_grace_s(parameters: DoorParameters) -> float:
+    return parameters.settings.server.grace / US_PER_S
+
+
+def main() -> None:
+    """Runs until the end. Signals are for the process that steers this one."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # gRPC's core would print lines of its own beside the clear ones.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import uvloop
+
+    uvloop.run(work())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Serves doors in a Python process of its own, which is steered through `extauthz.serving.control`.
+
+What the process runs opens the doors and its own host; here are its start and its end. It ends
+when this process does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from extauthz.serving.control import CONTROL_FD, Control, ControlEnded, HostFailed
+from extauthz.serving.door import DoorListener, check_listeners
+from extauthz.serving.listen import ListenAddress
+
+STOP: Final = "stop"
+"""The question that a stop is: answered once every call has ended. Of it: the grace, in seconds."""
+
+_CANCEL_S: Final = 5.0
+"""How long a stop may take after its grace."""
+_EXIT_S: Final = 10.0
+
+
+class ProcessHost:
+    """One process with all listeners. Can be started once.
+
+    Args:
+        module: what is run, as ``python -m module``. It takes SIGKILL alone as a signal to end.
+        listeners: with real ports; the process opens them.
+        parameters: the first line that the process is given; what JSON can hold.
+    """
+
+    def __init__(
+        self, module: str, listeners: Sequence[DoorListener], *, parameters: object = None
+    ) -> None:
+        self._module = module
+        self._listeners = check_listeners(listeners)
+        self._parameters = parameters
+        self._process: asyncio.subprocess.Process | None = None
+        self._control: Control | None = None
+        self._is_open = False
+        self._stopping = False
+
+    @property
+    def addresses(self) -> tuple[ListenAddress, ...]:
+        """Where it listens; empty before the start."""
+        if not self._is_open:
+            return ()
+        return tuple(address for listener in self._listeners for address in listener.addresses)
+
+    @property
+    def process_id(self) -> int | None:
+        """None before the start."""
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> None:
+        """Starts the process, and waits until every listener takes calls.
+
+        Raises:
+            ConfigError: the settings, or the files that they name, cannot be used.
+            HostFailed: it could not start, and why.
+        """
+        if self._control is not None:
+            raise RuntimeError("this host was started before")
+        self._control = Control()
+        try:
+            await self._start(self._control)
+        except BaseException:
+            await self._end(wait_s=0)
+            raise
+
+    async def _start(self, control: Control) -> None:
+        try:
+            await control.start()
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", self._module),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(control.descriptor,),
+                env={**os.environ, CONTROL_FD: str(control.descriptor)},
+                # Signals of a terminal reach the whole group; this process passes them on.
+                start_new_session=True,
+            )
+        finally:
+            control.leave_to_started()
+        try:
+            await control.open({"parameters": self._parameters})
+        except ControlEnded as exc:
+            code = await self._process.wait()
+            raise HostFailed(f"it did not start: it ended with {write_exit(code)}") from exc
+        self._is_open = True
+
+    def tell(self, word: str) -> None:
+        """Says a word to the owner of the doors. Nothing happens when the process has ended."""
+        if self._control is not None:
+            self._control.tell(word)
+
+    async def ask(self, question: str, *, within_s: float) -> Any:
+        """The answer of the owner of the doors.
+
+        Raises:
+            HostFailed: there is none.
+        """
+        if self._control is None:
+            raise HostFailed("it was not started")
+        return await self._control.ask(question, within_s=within_s)
+
+    async def wait_ended(self) -> None:
+        """Waits until the process has ended, whoever ended it.
+
+        Raises:
+            HostFailed: it was not told to.
+        """
+        if self._process is None:
+            return
+        code = await self._process.wait()
+        if not self._stopping:
+            raise HostFailed(f"it ended by itself ({write_exit(code)})")
+
+    async def stop(self, grace_s: float) -> None:
+        """Drains every door, takes no new calls, and cancels what is left after the grace."""
+        self._stopping = True
+        if self._is_open and self._control is not None and self._is_running:
+            with suppress(HostFailed):  # it may die meanwhile
+                await self._control.ask(STOP, grace_s, within_s=grace_s + _CANCEL_S)
+        await self._end(wait_s=_EXIT_S)
+
+    @property
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def _end(self, *, wait_s: float) -> None:
+        """Ends the process, if it runs."""
+        self._stopping = True
+        if self._control is not None:
+            self._control.close()
+        if self._process is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._process.wait()
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGKILL)
+            await self._process.wait()
+
+
+def write_exit(code: int) -> str:
+    """How a process ended, from its return code."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
