@@ -74,20 +74,23 @@ def retry_after_s(us: int) -> int:
 
 
 def _write_ietf(shown: list[LimitStatus]) -> tuple[tuple[str, str], ...]:
-    levels, limits, refused = [], [], False
+    levels, limits, readings, refused = [], [], [], False
     for status in shown:
+        reading = status.reading
         levels.append(status.level)
         limits.append(status.limit)
-        if status.reading.exceeded:
+        readings.append(reading)
+        if reading.exceeded:
             refused = True
     policy, names = _write_policies(tuple(levels), tuple(limits))
     services = []
-    for name, status in zip(names, shown, strict=True):
-        reading = status.reading
-        service = f"{name};r={min(reading.remaining, MAX_SF_INTEGER)}"
-        if reading.exceeded or not refused:
-            service += f";t={min(_effective_s(reading), MAX_SF_INTEGER)}"
-        services.append(service)
+    for name, reading in zip(names, readings, strict=True):
+        remaining = reading.remaining
+        remaining = min(remaining, MAX_SF_INTEGER)
+        if refused and not reading.exceeded:
+            services.append(f"{name};r={remaining}")
+        else:
+            services.append(f"{name};r={remaining};t={_effective_s(reading)}")
     return policy, ("RateLimit", ", ".join(services))
 
 
@@ -150,5 +153,6 @@ def _find_window_s(limit: Limit) -> int | None:
 def _effective_s(reading: Reading) -> int:
     """Until when no more than what remains can be used."""
     if reading.exceeded:
-        return retry_after_s(reading.retry_after_us)
-    return -(-reading.reset_us // US_PER_S)
+        return min(retry_after_s(reading.retry_after_us), MAX_SF_INTEGER)
+    until_s = -(-reading.reset_us // US_PER_S)
+    return min(until_s, MAX_SF_INTEGER)

@@ -19,6 +19,7 @@ from extauthz.answers.upstream import UpstreamStyle, find_header_basis, write_up
 from extauthz.envoy.check_request import read_check_request
 from extauthz.envoy.check_response import (
     AnswerError,
+    write_allow,
     write_allow_from,
     write_deny,
     write_error,
@@ -44,7 +45,9 @@ UNSENDABLE: Final = Denial(
 class Decide(Protocol):
     """What the door asks: the pipeline's `decide`."""
 
-    def __call__(self, request: ApiRequest, *, deadline: Deadline) -> Awaitable[Decision]: ...
+    def __call__(
+        self, request: ApiRequest, *, deadline: Deadline, shadow: bool = False
+    ) -> Awaitable[Decision]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +60,18 @@ class AnswerStyle:
 
 
 class AuthorizationService:
-    """Answers `envoy.service.auth.v3.Authorization/Check`."""
+    """Answers `envoy.service.auth.v3.Authorization/Check`.
 
-    def __init__(self, *, decide: Decide, style: AnswerStyle, clock: Clock) -> None:
+    shadow: decisions are made for observers only. Every request passes as it came.
+    """
+
+    def __init__(
+        self, *, decide: Decide, style: AnswerStyle, clock: Clock, shadow: bool = False
+    ) -> None:
         self._decide = decide
         self._style = style
         self._clock = clock
+        self._shadow = shadow
         self._header_changes = WrittenParts()
         """By `find_header_basis`. A caller's are written once: 12 µs less for each request."""
 
@@ -71,7 +80,7 @@ class AuthorizationService:
         return UnaryMethod(
             path=f"/{SERVICE}/Check",
             decode=bytes,
-            handle=self.check,
+            handle=self.tell if self._shadow else self.check,
             encode=bytes,
             failure_code=RpcCode.UNAVAILABLE,
         )
@@ -89,6 +98,16 @@ class AuthorizationService:
             return self._write_malformed()
         decision = await self._decide(request, deadline=call.deadline)
         return self.write(decision, request)
+
+    async def tell(self, check_request: bytes, call: Call) -> bytes:
+        """As `check`, but only observers learn what was decided."""
+        try:
+            request = read_check_request(check_request)
+        except MalformedRequest as error:
+            _log.warning("a check request could not be read: %s", error)
+        else:
+            await self._decide(request, deadline=call.deadline, shadow=True)
+        return write_allow()
 
     def write(self, decision: Decision, request: ApiRequest) -> bytes:
         """The CheckResponse that tells a decision; raises as `check` does."""

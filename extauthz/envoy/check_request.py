@@ -24,6 +24,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, HeaderValue, Metadata
 from extauthz.envoy.proto.ext_authz_pb2 import Peer as WirePeer
 from extauthz.errors import MalformedRequest
+from extauthz.model.authority import read_host
 from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer
 
 PARTIAL_BODY_HEADER: Final = "x-envoy-auth-partial-body"
@@ -86,21 +87,6 @@ def read_check_request(data: bytes) -> ApiRequest:
         size=http.size,
         request_id=http.id,
     )
-
-
-def read_host(authority: str) -> str:
-    """An authority in lower case and without its port; an IPv6 address keeps its brackets.
-
-    What is no host and port is given back whole, so that it is taken for no other host.
-    """
-    # Beyond ASCII, lower() makes a "k" of the Kelvin sign: another host.
-    host = authority.lower() if authority.isascii() else authority
-    if ":" not in host:
-        return host
-    name, _, port = host.rpartition(":")
-    is_port = port == "" or (port.isascii() and port.isdigit())
-    is_name = name[:1] == "[" and name[-1:] == "]" if ":" in name else name != ""
-    return name if is_port and is_name else host
 
 
 def _read_headers(fields: dict[str, str]) -> Headers:

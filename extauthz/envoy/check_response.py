@@ -179,6 +179,24 @@ def write_entry(name: str, value: MetadataValue) -> bytes:
     return write_field(_FIELDS, _entry_key(name) + write_field(_VALUE, _value(value)))
 
 
+def write_short_text(name: str, text: str) -> bytes:
+    """As `write_entry`; quicker for text of up to 64 ASCII characters under a short name."""
+    key, size = _entry_key(name), len(text)
+    if size > 64 or len(key) > 56 or not text.isascii():
+        return write_entry(name, text)
+    return b"\x0a%c%b\x12%c\x1a%c%b" % (len(key) + size + 4, key, size + 2, size, text.encode())
+
+
+def write_number(name: str, number: float) -> bytes:
+    """As `write_entry`, and quicker, for a number that is finite."""
+    return _before_number(name) + pack("<d", number)
+
+
+@lru_cache(maxsize=256)
+def _before_number(name: str) -> bytes:
+    return write_entry(name, 0.0)[:-8]
+
+
 @lru_cache(maxsize=256)
 def _entry_key(name: str) -> bytes:
     return write_field(_KEY, name.encode(errors="replace"))

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from extauthz.envoy.check_response import MetadataValue, write_entry, write_metadata
+from extauthz.envoy.check_response import (
+    MetadataValue,
+    write_entry,
+    write_metadata,
+    write_number,
+    write_short_text,
+)
 from extauthz.envoy.protobuf_fields import WrittenParts
 from extauthz.model.decision import Allow, Decision, Deny
 
@@ -32,7 +38,7 @@ def write_decision_metadata(decision: Decision) -> bytes:
     if written is None:
         written = _LASTING.keep(lasting, _write_lasting(*lasting))
     # A Struct is a map, and so its parts may stand one behind the other.
-    written += write_entry("decision_id", decision.id)
+    written += write_short_text("decision_id", decision.id)
     if limits:
         remaining, shadowed = [], []
         for status in limits:
@@ -40,7 +46,7 @@ def write_decision_metadata(decision: Decision) -> bytes:
             remaining.append(reading.remaining)
             if reading.exceeded and not status.enforced:
                 shadowed.append(status.name)
-        written += write_entry("remaining", min(remaining))
+        written += write_number("remaining", min(remaining))
         if shadowed:
             written += write_entry("exceeded_unenforced", shadowed)
     if isinstance(decision, Deny) and decision.denial.level is not None:

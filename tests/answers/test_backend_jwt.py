@@ -337,8 +337,8 @@ async def test_goes_to_envoy_as_a_header_that_replaces_the_clients(identity: Ide
     clock = FakeClock()
     api = an_api(a_resource(security=(SecurityScheme.NONE,)))
 
-    async def decide(request: ApiRequest, *, deadline: Deadline) -> Decision:
-        assert request.headers.get(HEADER) == "forged" and deadline == NO_DEADLINE
+    async def decide(request: ApiRequest, *, deadline: Deadline, shadow: bool = False) -> Decision:
+        assert request.headers.get(HEADER) == "forged" and deadline == NO_DEADLINE and not shadow
         return an_allow(identity, api=api)
 
     style = AnswerStyle(upstream=UpstreamStyle(backend_jwt=a_signer(clock)))

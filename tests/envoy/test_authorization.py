@@ -321,7 +321,8 @@ async def test_the_callers_deadline_is_handed_on() -> None:
     seen: list[Deadline] = []
     deciding = Deciding(CATALOG)
 
-    async def decide(request: Any, *, deadline: Deadline) -> Any:
+    async def decide(request: Any, *, deadline: Deadline, shadow: bool = False) -> Any:
+        assert not shadow
         seen.append(deadline)
         return await deciding.decide(request, deadline=deadline)
 
@@ -329,6 +330,27 @@ async def test_the_callers_deadline_is_handed_on() -> None:
     deadline = Deadline(2.0**40)
     await service.check(with_key(), Call(deadline=deadline))
     assert seen == [deadline]
+
+
+@pytest.mark.parametrize(
+    "check",
+    [with_key(), with_key("wrong"), with_key(path="/nowhere"), a_check(path="x" * 9000), b"\xff"],
+    ids=["allow", "bad key", "no API", "bad path", "no message"],
+)
+async def test_a_shadow_lets_everything_pass_and_tells_observers(check: bytes) -> None:
+    deciding, open_deciding = Deciding(CATALOG), Deciding(CATALOG)
+    shadow = AuthorizationService(
+        decide=deciding.pipeline.decide, style=AnswerStyle(), clock=deciding.clock, shadow=True
+    )
+    answer = await shadow.method().handle(check, Call())
+    assert CheckResponse.parse(answer).to_dict() == {"status": {}, "okResponse": {}}
+    assert not deciding.counted()
+    await a_service(open_deciding).check(check, Call())
+    told = [decision for _, decision, _ in deciding.observer.told]
+    assert all(decision.shadow for decision in told)
+    assert [type(decision) for decision in told] == [
+        type(decision) for _, decision, _ in open_deciding.observer.told
+    ]
 
 
 def test_stands_in_the_method_table_as_envoy_calls_it() -> None:

@@ -26,8 +26,9 @@ from envoy_data_plane.google.protobuf import Struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.envoy.check_request import read_check_request, read_host
+from extauthz.envoy.check_request import read_check_request
 from extauthz.errors import MalformedRequest
+from extauthz.model.authority import read_host
 from tests.envoy.wire import a_check, a_check_from, a_check_of, an_address
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB+/=\n-----END CERTIFICATE-----\n"

@@ -26,8 +26,11 @@ from extauthz.envoy.check_response import (
     AnswerError,
     write_allow,
     write_deny,
+    write_entry,
     write_error,
     write_metadata,
+    write_number,
+    write_short_text,
 )
 from extauthz.envoy.proto import ext_authz_pb2
 
@@ -303,6 +306,19 @@ def test_metadata_reads_back_as_it_was(fields: dict[str, Any]) -> None:
     expected = GoogleStruct()
     expected.update(fields)
     assert written == expected
+
+
+@given(st.text(max_size=70), st.text(max_size=70) | st.text("0123456789abcdef-", max_size=70))
+def test_short_text_is_written_as_any_entry(name: str, text: str) -> None:
+    assert write_short_text(name, text) == write_entry(name, text)
+
+
+@given(
+    st.text(max_size=300),
+    st.integers(-(2**1023), 2**1023) | st.floats(allow_nan=False, allow_infinity=False),
+)
+def test_a_number_is_written_as_any_entry(name: str, number: float) -> None:
+    assert write_number(name, number) == write_entry(name, number)
 
 
 def test_metadata_tells_one_from_true() -> None:
