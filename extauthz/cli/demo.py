@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from extauthz.demo.calls import Outcome, make_call, script_calls
-from extauthz.demo.processes import find_envoy, find_free_port, run_envoy, run_extauthz
+from extauthz.demo.processes import choose_host, find_envoy, find_free_port, run_envoy, run_extauthz
 from extauthz.demo.stage import BASE_PATH, Stage, set_stage
 from extauthz.demo.upstream import run_upstream
 
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(folder: Path, console: Console, *, keep: bool) -> int:
-    envoy = find_envoy()
+    envoy, host = find_envoy(), choose_host()
     with run_upstream() as upstream:
         stage = set_stage(
             folder,
@@ -53,9 +53,10 @@ def _run(folder: Path, console: Console, *, keep: bool) -> int:
             grpc=find_free_port(),
             envoy=find_free_port(_ENVOY_PORT),
             admin=find_free_port(),
+            host=host,
         )
         console.print(f"[1/3] upstream on {upstream}, configuration in {folder}")
-        console.print(f"[2/3] extauthz on {stage.grpc_address} …")
+        console.print(f"[2/3] extauthz on {stage.grpc_address}, host {host} …")
         with run_extauthz(stage.settings_file, stage.grpc_address, folder / "extauthz.log"):
             console.print(f"[3/3] Envoy on 127.0.0.1:{stage.envoy_port} …")
             with run_envoy(stage.bootstrap_file, stage.admin_port, folder / "envoy.log", envoy):

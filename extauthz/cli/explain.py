@@ -32,8 +32,8 @@ from extauthz.cli.advice import list_advice
 from extauthz.cli.findings import Finding, say_finding
 from extauthz.config import DEFAULT_FILE, read_settings
 from extauthz.envoy.authorization import UNSENDABLE
-from extauthz.envoy.check_request import read_host
 from extauthz.envoy.check_response import AnswerError, write_allow
+from extauthz.model.authority import read_host
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.request import ApiRequest, Headers, Peer

@@ -60,7 +60,9 @@ class Stage:
         return jwt.encode(claims, self.private_key, "RS256", headers={"kid": "demo"})
 
 
-def set_stage(folder: Path, upstream: str, *, grpc: int, envoy: int, admin: int) -> Stage:
+def set_stage(
+    folder: Path, upstream: str, *, grpc: int, envoy: int, admin: int, host: str = "grpcio"
+) -> Stage:
     """Writes everything below the folder. `grpc`, `envoy` and `admin` are ports on loopback."""
     private_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     keys = {name: f"xak_{secrets.token_urlsafe(24)}" for name in ("mobile", "partner", "rogue")}
@@ -79,7 +81,7 @@ def set_stage(folder: Path, upstream: str, *, grpc: int, envoy: int, admin: int)
     jwk = jwt.algorithms.RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
     jwks = {"keys": [{**jwk, "kid": "demo", "use": "sig", "alg": "RS256"}]}
     (folder / "jwks.json").write_text(json.dumps(jwks))
-    _write_yaml(stage.settings_file, _settings(stage.grpc_address))
+    _write_yaml(stage.settings_file, _settings(stage.grpc_address, host))
     _write_yaml(catalog / "apis.yaml", _APIS)
     _write_yaml(catalog / "consumers.yaml", _consumers(keys))
     parameters = EnvoyParameters(
@@ -96,8 +98,12 @@ def _write_yaml(file: Path, tree: dict[str, Any]) -> None:
     file.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
-def _settings(grpc_address: str) -> dict[str, Any]:
-    return {"listen": {"grpc": grpc_address}, "catalog": {"files": ["catalog/"]}}
+def _settings(grpc_address: str, host: str) -> dict[str, Any]:
+    return {
+        "listen": {"grpc": grpc_address},
+        "server": {"host": host},
+        "catalog": {"files": ["catalog/"]},
+    }
 
 
 _APIS: Final[dict[str, Any]] = {
