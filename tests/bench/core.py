@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import httpx
 import jwt as pyjwt
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from extauthz.clients.introspection import IntrospectionClient
@@ -45,6 +44,7 @@ from extauthz.policy.pipeline import Pipeline, PipelineRules
 from extauthz.policy.revocations import Revocations
 from extauthz.serving.methods import Call
 from tests.builders import API_KEY, a_limit, a_resource, a_tier, sha256
+from tests.keys import PrivateKey, public_pem
 
 TITLE = "One decision, in process"
 ISSUER: Final = "https://idp.example/"
@@ -65,14 +65,15 @@ class Row:
     budget_us: int | None = None
 
 
-def make_catalog(apis: int, private_key: rsa.RSAPrivateKey, *, requests: int = 2**40) -> Catalog:
+def make_catalog(
+    apis: int, private_key: PrivateKey, *, requests: int = 2**40, algorithm: str = "RS256"
+) -> Catalog:
     """So many APIs with 20 resources each; one application is subscribed to all of them.
 
-    requests: how many its tier allows in a minute, on each API.
+    Args:
+        private_key: signs tokens, with the algorithm.
+        requests: how many its tier allows in a minute, on each API.
     """
-    pem = private_key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
     mobile = Application(name="mobile", owner="alice")
     tier = a_tier(
         "Gold",
@@ -102,8 +103,9 @@ def make_catalog(apis: int, private_key: rsa.RSAPrivateKey, *, requests: int = 2
         issuers=[
             Issuer(
                 issuer=ISSUER,
+                algorithms=(algorithm,),
                 audiences=frozenset({"httpbin"}),
-                keys=KeyLocation(pem=pem.decode()),
+                keys=KeyLocation(pem=public_pem(private_key)),
                 ttl_us=10**12,
             )
         ],
@@ -142,8 +144,8 @@ def make_check_request(path: str, credential: tuple[str, str]) -> bytes:
     return request.SerializeToString()
 
 
-def sign_token(private_key: rsa.RSAPrivateKey, now_s: int) -> str:
-    """A token of about 700 bytes."""
+def sign_token(private_key: PrivateKey, now_s: int, *, algorithm: str = "RS256") -> str:
+    """A token with an id of its own; of about 700 bytes with RS256."""
     claims = {
         "iss": ISSUER,
         "aud": "httpbin",
@@ -154,7 +156,7 @@ def sign_token(private_key: rsa.RSAPrivateKey, now_s: int) -> str:
         "exp": now_s + 86_400,
         "jti": secrets.token_hex(16),
     }
-    return pyjwt.encode(claims, private_key, "RS256")
+    return pyjwt.encode(claims, private_key, algorithm)
 
 
 class Bench:

@@ -26,8 +26,8 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
-from extauthz.serving.asgi_life import OpenedDoor, make_app
-from extauthz.serving.door import Door, Host
+from extauthz.serving.asgi_life import OpenedDoors, make_app
+from extauthz.serving.door import Door, DoorListener, Host
 from extauthz.serving.envoy_host import EnvoyHost
 from extauthz.serving.grpc_wire import write_frame
 from extauthz.serving.grpcio_host import GrpcioHost
@@ -70,7 +70,7 @@ async def _measure() -> list[Row]:
     costs_us: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     async with AsyncExitStack() as stack:
         servers = {
-            (host, handler): await stack.enter_async_context(_run_server(host, handler))
+            (host, handler): await stack.enter_async_context(run_server(host, handler))
             for host in HOSTS
             for handler in HANDLERS
         }
@@ -78,11 +78,11 @@ async def _measure() -> list[Row]:
         body.write_bytes(write_frame(_question()))
         for repeat in range(REPEATS + 1):
             for key, server in servers.items():
-                before_s = _read_cpu_s(server.process_id)
+                before_s = read_cpu_s(server.process_id)
                 rate = await _load(server, body, REQUESTS[key[0]])
                 if repeat:  # the first one warms up
                     rates[key].append(rate)
-                    cpu_s = _read_cpu_s(server.process_id) - before_s
+                    cpu_s = read_cpu_s(server.process_id) - before_s
                     costs_us[key].append(cpu_s * 1e6 / REQUESTS[key[0]])
     return [_write_row(key, rates, costs_us) for key in servers]
 
@@ -122,7 +122,8 @@ async def _load(server: Server, body: Path, requests: int) -> float:
     return float(finished[1])
 
 
-def _read_cpu_s(process_id: int) -> float:
+def read_cpu_s(process_id: int) -> float:
+    """What a process has used since its start, user and system, on all of its threads."""
     fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -135,7 +136,8 @@ def _question() -> bytes:
 
 
 @asynccontextmanager
-async def _run_server(host: str, handler: str) -> AsyncIterator[Server]:
+async def run_server(host: str, handler: str) -> AsyncIterator[Server]:
+    """A host around the handler of that name, in a process of its own."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.bench.hosts", host, handler),
         stdin=asyncio.subprocess.PIPE,
@@ -160,13 +162,14 @@ async def _check_answer(address: str) -> None:
 
 
 @asynccontextmanager
-async def open_door(handler: str) -> AsyncIterator[OpenedDoor]:
+async def open_doors(handler: str) -> AsyncIterator[OpenedDoors]:
     """A door with the handler."""
     async with httpx.AsyncClient() as http:
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         full = Bench(make_catalog(10, key), http).service.method()
         method = full if handler == "full" else _make_null_method()
-        yield OpenedDoor(door=Door((method,), health=HealthState(), load=Load()))
+        door = Door((method,), health=HealthState(), load=Load())
+        yield OpenedDoors(doors={"grpc": door})
 
 
 def _make_null_method() -> Method:
@@ -176,19 +179,19 @@ def _make_null_method() -> Method:
     return UnaryMethod(path=PATH, decode=CheckRequest.FromString, handle=answer, encode=bytes)
 
 
-app = make_app(open_door)
+app = make_app(open_doors)
 
 
 async def _serve(host: str, handler: str) -> None:
-    listen = (read_listen_address("127.0.0.1:0"),)
+    listen = (DoorListener(door="grpc", addresses=(read_listen_address("127.0.0.1:0"),)),)
     async with AsyncExitStack() as stack:
         served: Host
         if host == "envoy":
             envoy = EnvoyHost("tests.bench.hosts:app", listen, parameters=handler)
             served = envoy
         else:
-            opened = await stack.enter_async_context(open_door(handler))
-            served, envoy = GrpcioHost(opened.door, listen), None
+            opened = await stack.enter_async_context(open_doors(handler))
+            served, envoy = GrpcioHost(opened.doors, listen), None
         await served.start()
         process_id = os.getpid() if envoy is None else envoy.process_id
         print(served.addresses[0], process_id, flush=True)

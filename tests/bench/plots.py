@@ -1,14 +1,14 @@
-"""Draws what `accuracy` and `chaos` measured last: ``python -m tests.bench.plots [FOLDER]``.
+"""Draws what was measured last: ``python -m tests.bench.plots [FOLDER]``.
 
-Reads build/bench/accuracy.json and chaos.json, and writes SVG files there, or to the folder that
-is named, as docs/images for the documentation.
+Reads build/bench, and writes SVG files there, or to the folder that is named, as docs/images for
+the documentation: `headline` from `hosts`, and two of counters from `accuracy` and `chaos`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,10 @@ RESULTS: Final = Path(__file__).resolve().parents[2] / "build" / "bench"
 COLOURS: Final = {1: "#4477aa", 2: "#228833", 4: "#ccbb44", 8: "#aa3377"}
 """By processes. The colours of Paul Tol's bright scheme, which everybody can tell apart."""
 RULES: Final = ("fixed_window", "calendar", "sliding_window", "burst")
+HANDLERS: Final = {
+    "null": ("a handler that does nothing", "#bbbbbb"),
+    "full": ("a whole decision: API key, subscription, two limits", "#4477aa"),
+}
 OUTAGES: Final = ("killed, back after 2 s", "hangs for 3 s")
 SLICE_S: Final = 0.25
 STYLE: Final[dict[Any, Any]] = {
@@ -145,18 +149,62 @@ def _draw_answers(axes: Axes, samples: Sequence[Any], mode: str) -> None:
     axes.set_ylim(0, None)
 
 
+def draw_headline(rows: Sequence[Any]) -> Figure:
+    """What a decision costs on each host, and how many a process makes, beside doing nothing."""
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    hosts = list(dict.fromkeys(row["host"] for row in rows))
+    for axes, column, title in zip(
+        panels,
+        ("CPU of the server, us/request", "requests/s"),
+        ("CPU for each decision (µs)", "decisions per second, one process"),
+        strict=True,
+    ):
+        for handler, offset in (("null", -0.2), ("full", 0.2)):
+            of_host = {row["host"]: row[column] for row in rows if row["handler"] == handler}
+            bars = axes.barh(
+                [number + offset for number in range(len(hosts))],
+                [of_host[host] for host in hosts],
+                height=0.38,
+                color=HANDLERS[handler][1],
+                label=HANDLERS[handler][0],
+            )
+            axes.bar_label(bars, [f"{of_host[host]:,.0f}" for host in hosts], padding=3)
+        axes.set_title(title, loc="left")
+        axes.margins(x=0.14)
+        axes.grid(visible=False, axis="y")
+        axes.set_yticks(range(len(hosts)), [f"host: {host}" for host in hosts])
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def _find_figures() -> Iterator[tuple[str, Figure]]:
+    """Those whose figures there are."""
+    hosts, runs, kept = (
+        json.loads(file.read_text()) if file.exists() else None
+        for file in (
+            RESULTS / "tables" / "hosts.json",
+            RESULTS / "accuracy.json",
+            RESULTS / "chaos.json",
+        )
+    )
+    if hosts is not None:
+        yield "headline", draw_headline(hosts["rows"])
+    if runs is not None and {run["rule"] for run in runs} == set(RULES):
+        yield "counters-accuracy", draw_accuracy(runs)
+    if kept is not None:
+        outages = [outage for outage in kept if outage["title"] in OUTAGES]
+        yield "counters-outages", draw_outages(outages)
+
+
 def main() -> int:
     """Draws what there is."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    runs = json.loads((RESULTS / "accuracy.json").read_text())
-    kept = json.loads((RESULTS / "chaos.json").read_text())
-    outages = [outage for outage in kept if outage["title"] in OUTAGES]
+    drawn = 0
     with mpl.rc_context(STYLE):
-        for name, figure in (
-            ("counters-accuracy", draw_accuracy(runs)),
-            ("counters-outages", draw_outages(outages)),
-        ):
+        for name, figure in _find_figures():
             file = folder / f"{name}.svg"
             figure.savefig(file, dpi=110, metadata={"Date": None})
             # Matplotlib ends path lines with a space.
@@ -164,7 +212,10 @@ def main() -> int:
             file.write_text("".join(f"{line.rstrip()}\n" for line in lines))
             figure.savefig(RESULTS / f"{name}.png", dpi=110)
             print(f"written to {file}")
-    return 0
+            drawn += 1
+    if not drawn:
+        print(f"nothing in {RESULTS} to draw; measure first: make bench", file=sys.stderr)
+    return 0 if drawn else 1
 
 
 if __name__ == "__main__":

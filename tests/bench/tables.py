@@ -24,11 +24,11 @@ class Table:
     took_s: float
 
 
-def run(name: str) -> Table:
-    """Measures in this process."""
+def run(name: str, options: Mapping[str, Any] | None = None) -> Table:
+    """Measures in this process. `options` are what the benchmark's `measure` is told."""
     module = importlib.import_module(f"tests.bench.{name}")
     began = time.perf_counter()
-    rows = [_read_row(row) for row in module.measure()]
+    rows = [_read_row(row) for row in module.measure(**(options or {}))]
     took_s = round(time.perf_counter() - began, 1)
     return Table(
         name=name, title=getattr(module, "TITLE", _first_line(module)), rows=rows, took_s=took_s
@@ -47,11 +47,11 @@ def _read_row(row: Any) -> Row:
     return {name: getattr(row, name) for name in (*(f.name for f in fields(row)), *derived)}
 
 
-def run_apart(name: str) -> Table:
+def run_apart(name: str, options: Mapping[str, Any] | None = None) -> Table:
     """Measures in a fresh process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
-        return process.submit(run, name).result()
+        return process.submit(run, name, options).result()
 
 
 def write_table(table: Table) -> str:
