@@ -1,6 +1,9 @@
 # The service as a small image: no compiler, no pip cache, no root; the root file system may be
-# read-only. Mount the settings and the catalog at /etc/extauthz; in the settings, listen.grpc must
-# name an address that the container's network reaches, like 0.0.0.0:9001.
+# read-only, but for /tmp. Mount the settings and the catalog at /etc/extauthz; in the settings,
+# listen.grpc must name an address that the container's network reaches, like 0.0.0.0:9001.
+#
+# It is served by the Envoy that is inside. To serve with grpcio, give other arguments:
+#   serve --config /etc/extauthz/extauthz.yaml --host grpcio
 #
 # A private package index or its certificate reaches the build as a secret, and no layer:
 #   --secret id=pip_conf,src=pip.conf --secret id=pip_ca,src=ca.pem
@@ -39,9 +42,10 @@ ENV PATH=/opt/extauthz/bin:$PATH \
 WORKDIR /etc/extauthz
 # Numeric, so that Kubernetes' runAsNonRoot can see that it is not root.
 USER 65532:65532
-EXPOSE 9001
+# ext_authz, and Mixer's door where the settings open it.
+EXPOSE 9001 44225
 STOPSIGNAL SIGTERM
 # No HEALTHCHECK: orchestrators ask grpc.health.v1 on the port itself, and one here would start an
 # interpreter every few seconds.
 ENTRYPOINT ["extauthz"]
-CMD ["serve", "--config", "/etc/extauthz/extauthz.yaml"]
+CMD ["serve", "--config", "/etc/extauthz/extauthz.yaml", "--host", "envoy"]
