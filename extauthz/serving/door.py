@@ -78,7 +78,7 @@ class Host(Protocol):
     """Serves doors on the network, each on addresses of its own.
 
     No method of a door can be called through another's addresses. Every host passes
-    tests/contracts/test_hosts.py.
+    tests/contracts/test_hosts*.py.
     """
 
     @property

@@ -8,7 +8,10 @@ import pytest
 
 from tests.builders import FakeClock
 from tests.contracts.counter_stores import FIRST_US, STORES, Store
+from tests.contracts.rpc_caller import connect, make_host, serve
 from tests.redis_server import stop_shared
+
+__all__ = ["connect", "make_host", "serve"]
 
 
 @pytest.fixture(scope="session", autouse=True)
