@@ -107,8 +107,12 @@ class Authenticator:
         catalog: Catalog,
         client_address: str,
         deadline: Deadline,
+        *,
+        count_failures: bool = True,
     ) -> Identity | Denial:
         """Who asks, as far as this resource wants to know.
+
+        count_failures: False where the request is only looked at.
 
         Raises:
             KeySourceError, IntrospectionError: it could not be found out in time.
@@ -122,12 +126,26 @@ class Authenticator:
             if scheme is _MTLS:
                 tried = self._identify_certificate(request, catalog)
             elif scheme is _API_KEY:
-                tried = await self._try_api_key(request, route, catalog, client_address, deadline)
+                tried = await self._try_api_key(
+                    request,
+                    route,
+                    catalog,
+                    client_address,
+                    deadline,
+                    count_failures=count_failures,
+                )
             elif bearer_was_tried:
                 continue
             else:
                 bearer_was_tried = True
-                tried = await self._try_bearer(request, route, catalog, client_address, deadline)
+                tried = await self._try_bearer(
+                    request,
+                    route,
+                    catalog,
+                    client_address,
+                    deadline,
+                    count_failures=count_failures,
+                )
             if tried is _MISSING:
                 continue
             outcome = tried
@@ -166,6 +184,8 @@ class Authenticator:
         catalog: Catalog,
         client_address: str,
         deadline: Deadline,
+        *,
+        count_failures: bool,
     ) -> Identity | Denial:
         credential = find_api_key(request, self._rules.places.of_api_key(route.api))
         if credential is None:
@@ -181,7 +201,8 @@ class Authenticator:
         key = self._find_api_key(credential.secret, digest, catalog)
         if key is None:
             self._good_keys.drop(digest)
-            await self._failed_attempts.record(client_address, deadline)
+            if count_failures:
+                await self._failed_attempts.record(client_address, deadline)
             return INVALID
         if self._revocations.is_revoked(digest=digest):
             return REVOKED
@@ -223,6 +244,8 @@ class Authenticator:
         catalog: Catalog,
         client_address: str,
         deadline: Deadline,
+        *,
+        count_failures: bool,
     ) -> Identity | Denial:
         credential = find_bearer(request, self._rules.places.of_bearer(route.api))
         if credential is None:
@@ -239,7 +262,8 @@ class Authenticator:
             return refused
         outcome = await self._tokens.verify(credential.secret, security, catalog, deadline)
         if isinstance(outcome, Denial) and outcome.reason in _GUESSES:
-            await self._failed_attempts.record(client_address, deadline)
+            if count_failures:
+                await self._failed_attempts.record(client_address, deadline)
             return refused or outcome
         return outcome
 

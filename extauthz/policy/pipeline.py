@@ -141,7 +141,7 @@ class Pipeline:
     ) -> Decision:
         """Allow or deny. Raises nothing but cancellation.
 
-        charge: False looks at the limits and takes nothing.
+        charge: False looks at the limits and takes nothing, nor counts a bad credential.
         shadow: the decision is only told to observers, which see that: as with `charge` False,
             nothing is taken.
         note: is told what each step found.
@@ -245,7 +245,7 @@ class Pipeline:
                 return _BLOCKED
 
         identity = await self._authenticator.identify(
-            request, route, catalog, client_address, deadline
+            request, route, catalog, client_address, deadline, count_failures=charge
         )
         note(Step.AUTHENTICATE, identity)
         if isinstance(identity, Denial):

@@ -361,6 +361,19 @@ async def test_a_look_is_not_refused_by_what_is_not_enforced() -> None:
     assert taken.limits[0].reading.exceeded
 
 
+@pytest.mark.parametrize("look", [{"charge": False}, {"shadow": True}], ids=["look", "shadow"])
+@pytest.mark.parametrize("guess", [keyed(key="guess"), bearer("opaque-guess")])
+async def test_a_look_at_a_guess_is_not_counted_against_the_guesser(
+    look: Mapping[str, Any], guess: ApiRequest
+) -> None:
+    deciding = Deciding(a_full_catalog(), failure_limit=TWO_FAILURES)
+    for _ in range(5):
+        await deciding.reason(guess, **look)
+    assert len(deciding.failures) == 0
+    await deciding.reason(guess)
+    assert len(deciding.failures) == 1
+
+
 # When it cannot be decided
 
 
