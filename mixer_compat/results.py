@@ -102,9 +102,13 @@ def write_status(deny: Deny, answer: HttpAnswer) -> Status:
 
 
 def _join(answer: HttpAnswer) -> dict[str, str]:
-    """Header fields as a map: repeated ones joined by commas (RFC 9110 section 5.3)."""
+    """Header fields as a map: repeated ones joined by commas (RFC 9110 section 5.3).
+
+    Names are in lower case, as at Envoy's door and in HTTP/2.
+    """
     joined: dict[str, str] = {}
-    for name, value in answer.headers:
+    for given, value in answer.headers:
+        name = given.lower()
         joined[name] = f"{joined[name]}, {value}" if name in joined else value
     return joined
 
