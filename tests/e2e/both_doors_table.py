@@ -1,0 +1,283 @@
+"""Requests of all kinds, each with the one answer that both doors must give."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from extauthz.model.decision import Reason
+from tests.e2e.both_doors import ALLOWED, HOST, Asked
+from tests.e2e.running import next_client
+from tests.e2e.test_reasons import CASES, OPEN, UNAVAILABLE
+from tests.e2e.world import AWAY, DENIED_CLIENT, PERMITTED_CLIENT, REVOKED, World
+from tests.keys import rsa_key
+
+Headers = tuple[tuple[str, str], ...]
+
+STANDARD: Final = "standard"
+WSO2: Final = "wso2"
+"""Services by their response profile. The other one rewrites paths, and sends error_response."""
+
+DEVICE: Final = "spiffe://mesh.example/ns/field/sa/device"
+TOY: Final = "spiffe://mesh.example/ns/field/sa/toy"
+MUTUAL: Final = "/mutual/1.0.0/open"
+SCOPED: Final = "/world/1.0.0/scoped"
+TOKENS: Final = "/tokens/1.0.0/open"
+KEYS: Final = "/keys/1.0.0/open"
+SIDES: Final = "/sides/1.0.0"
+
+EXTRA: Final[Mapping[str, Any]] = {
+    "apis": [
+        {
+            "name": "Mutual",
+            "version": "1.0.0",
+            "context": "/mutual",
+            "security": ["mtls", "api_key"],
+            "key_types": ["PRODUCTION"],
+            "resources": [{"methods": ["POST"], "path": "/open"}],
+        },
+        {
+            "name": "Hosted",
+            "version": "1.0.0",
+            "context": "/hosted",
+            "hosts": [HOST],
+            "security": ["none"],
+            "resources": [{"methods": ["GET"], "path": "/{id}/parts"}],
+        },
+    ],
+    "applications": [
+        {
+            "name": "device",
+            "certificates": [
+                {"principal": DEVICE},
+                {"principal": TOY, "key_type": "SANDBOX"},
+            ],
+        },
+    ],
+    "subscriptions": [{"application": "device", "api": "Mutual", "version": "1.0.0"}],
+}
+"""What the catalog has beside the world: certificates, and an API of one host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A request and its answer.
+
+    Attributes:
+        outcome: "allowed", or the reason.
+        calls: so many of the same; the last one counts.
+        services: where the doors must agree on it.
+    """
+
+    title: str
+    outcome: str
+    method: str = "POST"
+    path: str = OPEN
+    headers: Callable[[World], Headers] = lambda _: ()
+    client: str = ""
+    principal: str = ""
+    host: str = HOST
+    calls: int = 1
+    services: tuple[str, ...] = (STANDARD, WSO2)
+
+    def ask(self, world: World, request_id: str = "") -> Asked:
+        """The request, from an address of its own where none is named."""
+        return Asked(
+            method=self.method,
+            path=self.path,
+            headers=self.headers(world),
+            client=self.client or next_client(),
+            principal=self.principal,
+            host=self.host,
+            request_id=request_id,
+        )
+
+
+def _sent(**fields: str) -> Callable[[World], Headers]:
+    sent = tuple((name.replace("_", "-"), value) for name, value in fields.items())
+    return lambda _: sent
+
+
+def _key(application: str = "mobile", **more: str) -> Callable[[World], Headers]:
+    return lambda world: (("x-api-key", world.keys[application]), *_sent(**more)(world))
+
+
+def _token(*, scheme: str = "Bearer", **how: Any) -> Callable[[World], Headers]:
+    return lambda world: (("authorization", f"{scheme} {world.sign(**how)}"),)
+
+
+def _opaque(world: World) -> Headers:
+    return (("authorization", f"Bearer {world.make_opaque()}"),)
+
+
+def _from_reasons() -> list[Scenario]:
+    """The cases in which clients of Envoy meet every reason, and every level of limits."""
+
+    def send(case: Any) -> Callable[[World], Headers]:
+        def write(world: World) -> Headers:
+            repeated = [(name, world.keys["sandbox"]) for name in case.repeated]
+            return (*case.headers(world).items(), *repeated)
+
+        return write
+
+    return [
+        Scenario(
+            title=case.title,
+            outcome=case.reason.value,
+            path=case.path,
+            headers=send(case),
+            client=case.client,
+            calls=case.calls,
+            # A failed call is no answer: see the differences.
+            services=(WSO2,) if case is UNAVAILABLE else (STANDARD, WSO2),
+        )
+        for case in (*CASES, UNAVAILABLE)
+    ]
+
+
+def _allowed(title: str, **fields: Any) -> Scenario:
+    return Scenario(title=title, outcome=ALLOWED, **fields)
+
+
+def _denied(title: str, reason: Reason, **fields: Any) -> Scenario:
+    return Scenario(title=title, outcome=reason.value, **fields)
+
+
+def _malformed(title: str, path: str, **fields: Any) -> Scenario:
+    fields = {"headers": _key(), **fields}
+    return _denied(title, Reason.MALFORMED_REQUEST, path=path, **fields)
+
+
+_EVERYBODY: Final = (
+    _allowed("a key", headers=_key()),
+    _allowed("a token", headers=_token()),
+    _allowed("a token, its scheme in lower case", headers=_token(scheme="bearer")),
+    _allowed("an opaque token", headers=_opaque),
+    _allowed("a key from its network", headers=_key("pinned"), client=PERMITTED_CLIENT),
+    _allowed("a key from its site", headers=_key("referred", referer="https://shop.example/cart")),
+    _allowed("a token where only tokens are taken", path=TOKENS, headers=_token()),
+    _allowed("a key where only keys are taken, and with a tier", path=KEYS, headers=_key()),
+    _allowed(
+        "a key in a cookie",
+        path=KEYS,
+        headers=lambda world: (("cookie", f"a=1; session={world.keys['mobile']}; b=2"),),
+    ),
+    _allowed("nobody where everybody may come", path="/world/1.0.0/public"),
+    _allowed(
+        "a bad key where everybody may come", path="/world/1.0.0/public", headers=_key("stranger")
+    ),
+    _allowed("both scopes", path=SCOPED, headers=_token(scope="write read more")),
+    _allowed("scopes as a list", path=SCOPED, headers=_token(scope=["read", "write"])),
+    _allowed("a key, which no scopes bound", path=SCOPED, headers=_key()),
+    _allowed("one of the scopes", path=SCOPED, headers=_token(scope="read")),
+    _allowed("GET", method="GET", path="/world/1.0.0/get-only", headers=_key()),
+    _allowed("HEAD for GET", method="HEAD", path="/world/1.0.0/get-only", headers=_key()),
+    _allowed("a query", path=f"{OPEN}?a=1&a=2&b=%2F", headers=_key()),
+    _allowed("a wildcard", method="GET", path=f"{SIDES}/public/a/b"),
+    _allowed("a variable", method="GET", path="/hosted/1.0.0/7/parts"),
+    _allowed("a host with its port", method="GET", path="/hosted/1.0.0/7/parts", host=f"{HOST}:80"),
+    _allowed("a certificate", path=MUTUAL, principal=DEVICE),
+    _allowed("a key beside a certificate that means nothing", headers=_key(), principal=TOY),
+    _allowed("gRPC", headers=_key(content_type="application/grpc")),
+    _allowed("an upper-case escape", method="GET", path="/hosted/1.0.0/%C3%A9/parts"),
+    _allowed("a lower-case escape", method="GET", path="/hosted/1.0.0/%c3%a9/parts"),
+)
+
+_REFUSED: Final = (
+    _denied("a token where only keys are taken", Reason.MISSING_CREDENTIALS, path=KEYS,
+            headers=_token()),
+    _denied("a key where only tokens are taken", Reason.MISSING_CREDENTIALS, path=TOKENS,
+            headers=_key()),
+    _denied("Basic credentials", Reason.MISSING_CREDENTIALS,
+            headers=_sent(authorization="Basic dXNlcjpwYXNz")),
+    _denied("no certificate", Reason.MISSING_CREDENTIALS, path=MUTUAL),
+    _denied("an unknown certificate", Reason.INVALID_CREDENTIALS, path=MUTUAL,
+            principal="spiffe://mesh.example/ns/field/sa/unknown"),
+    _denied("a sandbox certificate", Reason.WRONG_KEY_TYPE, path=MUTUAL, principal=TOY),
+    _denied("a key without a subscription beside no certificate", Reason.SUBSCRIPTION_NOT_FOUND,
+            path=MUTUAL, headers=_key()),
+    _denied("no token at all", Reason.INVALID_CREDENTIALS, path=TOKENS,
+            headers=_sent(authorization="Bearer a.b.c")),
+    _denied("a token of a foreign key", Reason.INVALID_CREDENTIALS,
+            headers=lambda world: (
+                ("authorization", f"Bearer {world.sign(key=rsa_key('foreign'))}"),)),
+    _denied("a token of a foreign issuer", Reason.INVALID_CREDENTIALS, path=TOKENS,
+            headers=_token(iss="https://foreign.example/")),
+    _denied("a token without an end", Reason.INVALID_CREDENTIALS, headers=_token(exp=...)),
+    _denied("a token that critical extensions are in", Reason.INVALID_CREDENTIALS,
+            headers=_token(header={"crit": ["b64"], "b64": False})),
+    _denied("an old token where only tokens are taken", Reason.TOKEN_EXPIRED, path=TOKENS,
+            headers=_token(exp=1_000_000_001)),
+    _denied("an issue date of tomorrow", Reason.TOKEN_INACTIVE,
+            headers=_token(nbf=int(time.time()) + 86_400)),
+    _denied("a revoked token where scopes are missing too", Reason.TOKEN_REVOKED, path=SCOPED,
+            headers=_token(jti=REVOKED, scope="other")),
+    _denied("a token of nobody", Reason.SUBSCRIPTION_NOT_FOUND, headers=_token(azp="nobody")),
+    _denied("two tokens in one field", Reason.AMBIGUOUS_CREDENTIALS,
+            headers=lambda world: (
+                ("authorization", f"Bearer {world.sign()}, Bearer {world.sign()}"),)),
+    _denied("two fields with tokens", Reason.AMBIGUOUS_CREDENTIALS,
+            headers=lambda world: (*_token()(world), *_token()(world))),
+    _denied("different keys in two places", Reason.AMBIGUOUS_CREDENTIALS, path=f"{KEYS}?apikey=x",
+            headers=_key()),
+    _denied("an unknown key in the query", Reason.INVALID_CREDENTIALS, path=f"{KEYS}?apikey=x"),
+    _denied("no scope at all", Reason.INSUFFICIENT_SCOPE, path=SCOPED, headers=_token()),
+    _denied("a token of another issuer that is asked about", Reason.TOKEN_INACTIVE,
+            headers=_token(iss="https://foreign.example/")),
+    _denied("a denied address with a token", Reason.BLOCKED, headers=_token(),
+            client=DENIED_CLIENT),
+    _denied("a denied address where everybody may come", Reason.BLOCKED, client=DENIED_CLIENT,
+            path="/world/1.0.0/public"),
+    _denied("a blocked API and nobody", Reason.API_BLOCKED, path="/blocked/1.0.0/open"),
+    _denied("another version", Reason.API_NOT_FOUND, path="/world/2.0.0/open", headers=_key()),
+    _denied("a name that only begins alike", Reason.API_NOT_FOUND, path="/world/1.0.0x/open",
+            headers=_key()),
+    _denied("another host", Reason.API_NOT_FOUND, path="/hosted/1.0.0/7/parts",
+            host="other.example", method="GET"),
+    _denied("the base path alone", Reason.RESOURCE_NOT_FOUND, path="/world/1.0.0",
+            headers=_key()),
+    _denied("a method in lower case", Reason.METHOD_NOT_ALLOWED, method="post", headers=_key()),
+    _denied("DELETE", Reason.METHOD_NOT_ALLOWED, method="DELETE", headers=_key()),
+    _denied("gRPC and nobody", Reason.MISSING_CREDENTIALS,
+            headers=_sent(content_type="application/grpc")),
+    _denied("gRPC and no scope", Reason.INSUFFICIENT_SCOPE, path=SCOPED,
+            headers=lambda world: (
+                *_token()(world), ("content-type", "application/grpc+proto"))),
+    _denied("gRPC that is limited", Reason.RATE_LIMITED,
+            headers=_key("bronze", content_type="application/grpc"), calls=2),
+    _denied("one who takes XML", Reason.MISSING_CREDENTIALS, headers=_sent(accept="text/xml")),
+    _denied("one who takes XML and is limited", Reason.RATE_LIMITED, path="/world/1.0.0/metered",
+            headers=_key(accept="application/xml"), calls=2),
+    _denied("one who speaks SOAP", Reason.SUBSCRIPTION_BLOCKED,
+            headers=_key("blocked", soapaction="urn:ask")),
+    _denied("one who speaks SOAP 1.2", Reason.SUBSCRIPTION_INACTIVE,
+            headers=_key("waiting", content_type="application/soap+xml")),
+    _malformed("an encoded slash", "/world/1.0.0/op%2Fen"),
+    _malformed("an encoded backslash", "/world/1.0.0/op%5Cen"),
+    _malformed("an encoded NUL", f"{OPEN}%00"),
+    _malformed("an escape of an escape", "/world/1.0.0/%252e%252e/open"),
+    _malformed("an overlong slash", "/world/1.0.0/op%C0%AFen"),
+    _malformed("an escape that is none", f"{OPEN}%zz"),
+    _malformed("a climb above the root", "/../world/1.0.0/open"),
+    _malformed("a path of nobody's", "*", method="OPTIONS"),
+    _malformed("a path without end", f"/world/1.0.0/{'a' * 8200}"),
+    _malformed("dot segments", "/world/1.0.0/x/../open", services=(STANDARD,)),
+    _malformed("a doubled slash", "/world/1.0.0//open", services=(STANDARD,)),
+    _malformed("an encoded letter", "/world/1.0.0/op%65n", services=(STANDARD,)),
+)  # fmt: skip
+
+SCENARIOS: Final = (*_from_reasons(), *_EVERYBODY, *_REFUSED)
+
+REWRITTEN: Final[Mapping[str, str]] = {
+    "dot segments": "/world/1.0.0/x/../open",
+    "a doubled slash": "/world/1.0.0//open?a=1",
+    "an encoded letter": "/world/1.0.0/op%65n",
+}
+"""Paths that Envoy's door may put right. Mixer's answers cannot change a path."""
+
+UNDECIDED: Final[Mapping[str, Callable[[World], Headers]]] = {
+    "keys that cannot be fetched": _token(iss=AWAY),
+}
+"""Requests that could not be decided."""
