@@ -392,5 +392,3 @@ def _find_mixer_conflicts(settings: Settings) -> Iterator[Fault]:
     mixer, path = settings.mixer, ("mixer", "callers", "uri_sans")
     if mixer.callers.uri_sans and (mixer.tls is None or mixer.tls.client_ca is None):
         yield Fault(path=path, message="asks for client certificates; set mixer.tls.client_ca")
-    if mixer.callers.uri_sans and settings.server.host == "envoy":
-        yield Fault(path=path, message="cannot be told by server.host: envoy; write grpcio")

@@ -1,10 +1,11 @@
-"""Who may ask: a Mixer that presents a token, or a certificate with one of some names.
+"""Who may ask: a Mixer that presents a token.
 
 Whoever can ask the adapter can try credentials at leisure, and charge other people's quotas.
 What a Mixer presents is configured in the handler (`connection.authentication`): a token in
 ``authorization``, as it is (PLAIN) or behind "Bearer" (BEARER, and OAuth), or in a header of its
-own; or, with `mutual`, a client certificate. A call without it fails as UNAUTHENTICATED, which
-says nothing about the request that it asked of.
+own. A call without it fails as UNAUTHENTICATED, which says nothing about the request that it
+asked of. What is presented with `mutual`, a client certificate, is the host's to check, before
+any method: see `TlsFiles`.
 
 Source: istio/istio mixer/pkg/protobuf/yaml/dynamic/auth.go.
 """
@@ -24,17 +25,15 @@ _REFUSAL: Final = "this Mixer is not known here; see connection.authentication o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerRules:
-    """What a caller must present; all of it that is set.
+    """What a caller must present.
 
     Attributes:
-        tokens: any of them; several, so that a Mixer can be given a new one.
+        tokens: any of them; several, so that a Mixer can be given a new one. None: anybody passes.
         header: lower-case; where the token stands.
-        uris: URI SANs of client certificates; any of them.
     """
 
     tokens: tuple[Secret, ...] = ()
     header: str = AUTHORIZATION
-    uris: frozenset[str] = frozenset()
 
 
 ANYBODY: Final = CallerRules()
@@ -48,8 +47,6 @@ def check_caller(call: Call, rules: CallerRules) -> None:
         RpcFailure: UNAUTHENTICATED, for everybody else.
     """
     if rules.tokens and not _has_token(call, rules):
-        raise RpcFailure(RpcCode.UNAUTHENTICATED, _REFUSAL)
-    if rules.uris and rules.uris.isdisjoint(call.list_peer_uris()):
         raise RpcFailure(RpcCode.UNAUTHENTICATED, _REFUSAL)
 
 

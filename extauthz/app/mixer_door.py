@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -58,12 +58,13 @@ async def open_mixer_door(
         door = Door(adapter.methods(), health=health, load=load)
         yield OpenMixerDoor(door, adapter.reports)
     finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
         # What was answered is not lost with a stop, unless it takes too long.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_REPORTS_S):
-                await adapter.reports.finish()
+        adapter.reports.end()
+        try:
+            await asyncio.wait((reading,), timeout=_LAST_REPORTS_S)
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
 def _make_adapter(settings: Settings, core: Core, style: DenialStyle) -> MixerAdapter:
@@ -104,7 +105,7 @@ def read_handler_params(settings: Settings) -> HandlerParams:
 
 
 def read_callers(settings: Settings) -> CallerRules:
-    """Who may ask at this door.
+    """The tokens of who may ask. Certificates are checked by the host: see `read_listeners`.
 
     Raises:
         ConfigError: the file with the tokens cannot be read, or holds none.
@@ -118,4 +119,4 @@ def read_callers(settings: Settings) -> CallerRules:
         if not 1 <= len(tokens) <= MAX_TOKENS:
             message = f"holds {len(tokens)} tokens; write 1 to {MAX_TOKENS}, one a line"
             raise ConfigError([Problem(file=str(file), message=message)])
-    return CallerRules(tokens=tokens, header=callers.token_header, uris=frozenset(callers.uri_sans))
+    return CallerRules(tokens=tokens, header=callers.token_header)

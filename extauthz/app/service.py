@@ -178,19 +178,22 @@ async def _running_admin(
 
 def read_listeners(settings: Settings) -> tuple[DoorListener, ...]:
     """Where each door listens. The names are those of `Service.doors`."""
+    mixer = settings.mixer
     doors = (
-        (GRPC, settings.listen.grpc, settings.server.tls),
-        (MIXER, settings.listen.mixer, settings.mixer.tls),
+        (GRPC, settings.listen.grpc, _read_tls(settings.server.tls)),
+        (MIXER, settings.listen.mixer, _read_tls(mixer.tls, mixer.callers.uri_sans)),
     )
     return tuple(
-        DoorListener(door=door, addresses=(read_listen_address(address),), tls=_read_tls(tls))
+        DoorListener(door=door, addresses=(read_listen_address(address),), tls=tls)
         for door, address, tls in doors
         if address is not None
     )
 
 
-def _read_tls(tls: TlsSettings | None) -> TlsFiles | None:
-    return None if tls is None else TlsFiles(cert=tls.cert, key=tls.key, client_ca=tls.client_ca)
+def _read_tls(tls: TlsSettings | None, uri_sans: tuple[str, ...] = ()) -> TlsFiles | None:
+    if tls is None:
+        return None
+    return TlsFiles(cert=tls.cert, key=tls.key, client_ca=tls.client_ca, client_uri_sans=uri_sans)
 
 
 def read_host_limits(server: ServerSettings, *, is_shared: bool = False) -> HostLimits:

@@ -268,7 +268,12 @@ def write_secrets(name: str, tls: TlsMaterial) -> dict[str, dict[str, Any]]:
     }
     secrets: dict[str, dict[str, Any]] = {_CERTIFICATE: {"tls_certificate": certificate}}
     if tls.client_ca_pem is not None:
-        context = {"trusted_ca": _inline(tls.client_ca_pem)}
+        context: dict[str, Any] = {"trusted_ca": _inline(tls.client_ca_pem)}
+        if tls.client_uri_sans:
+            # Any of them; Envoy ends a handshake with none.
+            context["match_typed_subject_alt_names"] = [
+                {"san_type": "URI", "matcher": {"exact": uri}} for uri in tls.client_uri_sans
+            ]
         secrets[_CLIENT_CA] = {"validation_context": context}
     return {
         f"{name}_{kind}.json": {

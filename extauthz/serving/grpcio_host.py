@@ -1,6 +1,7 @@
 """Serves doors with grpcio's asyncio server, each door with a server of its own, on asyncio's own event loop or uvloop's.
 
-Bytes go in and out as they are; there are no generated servicers. grpcio cancels a handler's
+Bytes go in and out as they are; there are no generated servicers. A handshake asks for no names:
+each call of a listener with `client_uri_sans` is held against them. grpcio cancels a handler's
 task when its caller goes away or its deadline passes, and then sends nothing of ours.
 """
 
@@ -38,6 +39,7 @@ from extauthz.serving.methods import (
     ClientStreamMethod,
     Metadata,
     Method,
+    RpcCode,
     RpcFailure,
     ServerStreamMethod,
     UnaryMethod,
@@ -48,6 +50,7 @@ from extauthz.serving.tls import TlsMaterial, TlsReloader
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 _log = logging.getLogger(__name__)
 _MS = 1000
+_STRANGER = "the client certificate has no URI SAN that is let in here"
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -85,7 +88,7 @@ class GrpcioHost:
         bound: list[ListenAddress] = []
         try:
             for listener in self._listeners:
-                servers.append(server := self._make_server(listener.door))
+                servers.append(server := self._make_server(listener))
                 for address in listener.addresses:
                     bound.append(self._bind(server, address, listener))
                     written = "with TLS" if listener.tls else "without TLS"
@@ -109,10 +112,10 @@ class GrpcioHost:
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
         remove_sockets(self._addresses)
 
-    def _make_server(self, door: str) -> grpc.aio.Server:
-        return grpc.aio.server(
-            handlers=[_Handlers(self._doors[door])], options=_options(self._limits)
-        )
+    def _make_server(self, listener: DoorListener) -> grpc.aio.Server:
+        uris = frozenset(listener.tls.client_uri_sans if listener.tls else ())
+        handlers = _Handlers(self._doors[listener.door], uris)
+        return grpc.aio.server(handlers=[handlers], options=_options(self._limits))
 
     def _bind(
         self, server: grpc.aio.Server, address: ListenAddress, listener: DoorListener
@@ -136,10 +139,14 @@ class GrpcioHost:
 
 
 class _Handlers(grpc.GenericRpcHandler):
-    """The door's methods as grpcio wants them."""
+    """The door's methods as grpcio wants them.
 
-    def __init__(self, door: Door) -> None:
-        self._by_path = {method.path: _handler(door, method) for method in door.table}
+    Args:
+        uris: callers' certificates have one of them; empty: all callers pass.
+    """
+
+    def __init__(self, door: Door, uris: frozenset[str]) -> None:
+        self._by_path = {method.path: _handler(door, method, uris) for method in door.table}
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -147,24 +154,24 @@ class _Handlers(grpc.GenericRpcHandler):
         return self._by_path.get(handler_call_details.method)
 
 
-def _handler(door: Door, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(door: Door, method: Method, uris: frozenset[str]) -> grpc.RpcMethodHandler[Any, Any]:
     match method:
         case UnaryMethod():
-            return grpc.unary_unary_rpc_method_handler(_serve_unary(door, method))
+            return grpc.unary_unary_rpc_method_handler(_serve_unary(door, method, uris))
         case ClientStreamMethod():
-            return grpc.stream_unary_rpc_method_handler(_serve_client_stream(door, method))
+            return grpc.stream_unary_rpc_method_handler(_serve_client_stream(door, method, uris))
         case ServerStreamMethod():
-            return grpc.unary_stream_rpc_method_handler(_serve_server_stream(door, method))
+            return grpc.unary_stream_rpc_method_handler(_serve_server_stream(door, method, uris))
         case _:
             assert_never(method)
 
 
 def _serve_unary(
-    door: Door, method: UnaryMethod[Any, Any]
+    door: Door, method: UnaryMethod[Any, Any], uris: frozenset[str]
 ) -> Callable[[bytes, _Context], Awaitable[bytes]]:
     async def serve(message: bytes, context: _Context) -> bytes:
         try:
-            return await door.answer_unary(method, message, _read_call(context))
+            return await door.answer_unary(method, message, _read_call(context, uris))
         except RpcFailure as failure:
             await context.abort(_STATUS[failure.code], failure.message)
 
@@ -172,11 +179,11 @@ def _serve_unary(
 
 
 def _serve_client_stream(
-    door: Door, method: ClientStreamMethod[Any, Any]
+    door: Door, method: ClientStreamMethod[Any, Any], uris: frozenset[str]
 ) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[bytes]]:
     async def serve(messages: AsyncIterator[bytes], context: _Context) -> bytes:
         try:
-            return await door.answer_client_stream(method, messages, _read_call(context))
+            return await door.answer_client_stream(method, messages, _read_call(context, uris))
         except RpcFailure as failure:
             await context.abort(_STATUS[failure.code], failure.message)
 
@@ -184,11 +191,11 @@ def _serve_client_stream(
 
 
 def _serve_server_stream(
-    door: Door, method: ServerStreamMethod[Any, Any]
+    door: Door, method: ServerStreamMethod[Any, Any], uris: frozenset[str]
 ) -> Callable[[bytes, _Context], Awaitable[None]]:
     async def serve(message: bytes, context: _Context) -> None:
-        answers = door.answer_server_stream(method, message, _read_call(context))
         try:
+            answers = door.answer_server_stream(method, message, _read_call(context, uris))
             async with aclosing(answers):
                 async for answer in answers:
                     await context.write(answer)
@@ -198,8 +205,16 @@ def _serve_server_stream(
     return serve
 
 
-def _read_call(context: _Context) -> Call:
-    return Call(deadline=find_deadline(context.time_remaining()), caller=_Caller(context))
+def _read_call(context: _Context, uris: frozenset[str]) -> Call:
+    """The call of a caller that is let in.
+
+    Raises:
+        RpcFailure: UNAUTHENTICATED, where its certificate has none of the URIs.
+    """
+    caller = _Caller(context)
+    if uris and uris.isdisjoint(caller.list_peer_uris()):
+        raise RpcFailure(RpcCode.UNAUTHENTICATED, _STRANGER)
+    return Call(deadline=find_deadline(context.time_remaining()), caller=caller)
 
 
 class _Caller:

@@ -1,4 +1,4 @@
-"""The certificate that a listener shows, and the authority that its clients must come from.
+"""The certificate that a listener shows, and the clients that it lets in.
 
 The files are looked at whenever a client connects, and read again when they have changed, so
 a renewed certificate is shown without a restart. New files that cannot be used (half written,
@@ -37,6 +37,15 @@ class TlsFiles:
     """The server's certificate, then the intermediate ones."""
     key: Path
     client_ca: Path | None = None
+    client_uri_sans: tuple[str, ...] = ()
+    """What clients' certificates must have one of as a URI SAN; empty: all of `client_ca`'s pass.
+
+    Every host holds to it, for each method of the door.
+    """
+
+    def __post_init__(self) -> None:
+        if self.client_uri_sans and self.client_ca is None:
+            raise ValueError("client_uri_sans without client_ca: nobody shows a certificate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +55,7 @@ class TlsMaterial:
     cert_pem: bytes
     key_pem: bytes
     client_ca_pem: bytes | None = None
+    client_uri_sans: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"TlsMaterial(mutual={self.client_ca_pem is not None})"
@@ -97,7 +107,12 @@ def read_tls_files(files: TlsFiles) -> TlsMaterial:
         problems.extend(_find_problems(files, cert_pem, key_pem, client_ca_pem))
     if problems:
         raise ConfigError(problems)
-    return TlsMaterial(cert_pem=cert_pem, key_pem=key_pem, client_ca_pem=client_ca_pem)
+    return TlsMaterial(
+        cert_pem=cert_pem,
+        key_pem=key_pem,
+        client_ca_pem=client_ca_pem,
+        client_uri_sans=files.client_uri_sans,
+    )
 
 
 def _read(path: Path, problems: list[Problem]) -> bytes:

@@ -20,7 +20,6 @@ from extauthz.serving.health import HealthState
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.load import Load
 from extauthz.serving.methods import Call, Metadata, UnaryMethod
-from extauthz.serving.tls import TlsFiles
 from mixer_compat.adapter import SERVICES, MixerAdapter
 from mixer_compat.callers import CallerRules
 from mixer_compat.door import MixerDoor
@@ -60,7 +59,6 @@ class GivenCaller:
     """Who calls, as far as a host may tell."""
 
     metadata: Metadata = ()
-    uris: tuple[str, ...] = ()
 
     def read_metadata(self) -> Metadata:
         return self.metadata
@@ -69,7 +67,7 @@ class GivenCaller:
         return "unix:"
 
     def list_peer_uris(self) -> tuple[str, ...]:
-        return self.uris
+        return ()
 
 
 class RememberingUsage:
@@ -157,10 +155,10 @@ class Asking:
 
 
 @asynccontextmanager
-async def served(asking: Asking, tls: TlsFiles | None = None) -> AsyncIterator[str]:
+async def served(asking: Asking) -> AsyncIterator[str]:
     """The adapter behind a real server; gives its address."""
     door = Door(asking.adapter.methods(), health=HealthState(SERVICES), load=Load())
-    listener = DoorListener(door="mixer", addresses=(read_listen_address("127.0.0.1:0"),), tls=tls)
+    listener = DoorListener(door="mixer", addresses=(read_listen_address("127.0.0.1:0"),))
     host = GrpcioHost({"mixer": door}, (listener,))
     await host.start()
     try:

@@ -98,6 +98,26 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert params.as_wso2_adapter and params.limits_in_quota and params.shadow
 
 
+@pytest.mark.parametrize("host", ["grpcio", "envoy"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_host_is_told_whose_certificates_pass_at_this_door_alone(
+    host: str, workers: int, tmp_path: Path
+) -> None:
+    tls = {"cert": "a", "key": "b", "client_ca": "c"}
+    settings = read(
+        tmp_path,
+        listen={"mixer": "127.0.0.1:0"},
+        mixer={"tls": tls, "callers": {"uri_sans": ["spiffe://a/b", "spiffe://a/c"]}},
+        server={"host": host, "workers": workers, "tls": tls},
+        counters={"store": "redis", "url": "redis://127.0.0.1:1"},
+    )
+    listeners = {each.door: each.tls for each in read_listeners(settings.for_worker())}
+    grpc_tls, mixer_tls = listeners["grpc"], listeners[MIXER]
+    assert grpc_tls is not None and mixer_tls is not None
+    assert mixer_tls.client_uri_sans == ("spiffe://a/b", "spiffe://a/c")
+    assert grpc_tls.client_uri_sans == ()
+
+
 def test_the_defaults_are_safe(tmp_path: Path) -> None:
     params = read_handler_params(read(tmp_path))
     assert not params.limits_in_quota and not params.shadow and not params.as_wso2_adapter
@@ -116,16 +136,6 @@ def test_the_defaults_are_safe(tmp_path: Path) -> None:
         (
             {"mixer": {"callers": {"uri_sans": ["spiffe://a/b"]}}},
             "mixer.callers.uri_sans: asks for client certificates; set mixer.tls.client_ca",
-        ),
-        (
-            {
-                "mixer": {
-                    "tls": {"cert": "a", "key": "b", "client_ca": "c"},
-                    "callers": {"uri_sans": ["spiffe://a/b"]},
-                },
-                "server": {"host": "envoy"},
-            },
-            "mixer.callers.uri_sans: cannot be told by server.host: envoy",
         ),
     ],
 )

@@ -1,0 +1,116 @@
+"""Certificates for tests, with names of any kind (trustme knows no URI SANs)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from extauthz.serving.tls import TlsFiles
+from tests.keys import ec_key
+
+LOCAL = x509.DNSName("localhost")
+
+
+def a_uri(uri: str) -> x509.GeneralName:
+    """A URI SAN."""
+    return x509.UniformResourceIdentifier(uri)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """A certificate and its key, as PEM."""
+
+    cert: bytes
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Signs certificates. Two authorities differ by their names alone."""
+
+    name: str
+
+    @property
+    def pem(self) -> bytes:
+        """Its own certificate."""
+        return self._sign(self._key, self._subject, is_authority=True)
+
+    def issue(self, *names: x509.GeneralName) -> Leaf:
+        """A certificate with these SANs."""
+        key = ec_key(name=f"leaf of {self.name}")
+        written = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")])
+        return Leaf(cert=self._sign(key, subject, *names), key=written)
+
+    @property
+    def _key(self) -> ec.EllipticCurvePrivateKey:
+        return ec_key(name=self.name)
+
+    @property
+    def _subject(self) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
+
+    def _sign(
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        subject: x509.Name,
+        *names: x509.GeneralName,
+        is_authority: bool = False,
+    ) -> bytes:
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+class MutualFiles:
+    """Files of a listener with mTLS in a folder, and the credentials of its callers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cert, self.key, self.client_ca = (
+            folder / name for name in ("tls.crt", "tls.key", "ca.crt")
+        )
+        self.authority = Authority("first")
+        self.renew(self.authority)
+
+    def renew(self, authority: Authority) -> None:
+        """Another authority, for the listener's certificate and for its callers'."""
+        self.authority = authority
+        leaf = authority.issue(LOCAL, x509.IPAddress(IPv4Address("127.0.0.1")))
+        self.client_ca.write_bytes(authority.pem)
+        self.cert.write_bytes(leaf.cert)
+        self.key.write_bytes(leaf.key)
+
+    def let_in(self, *uris: str) -> TlsFiles:
+        """What a host is given."""
+        return TlsFiles(
+            cert=self.cert, key=self.key, client_ca=self.client_ca, client_uri_sans=uris
+        )
+
+    def show(self, *names: x509.GeneralName) -> grpc.ChannelCredentials:
+        """Trusts the listener; shows a certificate with these SANs."""
+        leaf = self.authority.issue(*names)
+        return grpc.ssl_channel_credentials(self.authority.pem, leaf.key, leaf.cert)
+
+    def show_nothing(self) -> grpc.ChannelCredentials:
+        """Trusts the listener, and has no certificate."""
+        return grpc.ssl_channel_credentials(self.authority.pem)
