@@ -29,13 +29,16 @@ from extauthz.policy.scopes import SCOPE_EXTENSION
 from mixer_compat.params import HandlerParams
 from mixer_compat.proto.apikey_pb2 import InstanceMsg as ApiKeyInstance
 from mixer_compat.proto.authorization_pb2 import InstanceMsg as AuthorizationInstance
-from mixer_compat.values import Values, find_text
+from mixer_compat.values import Values, find_text, read_text
 
 DOOR: Final = "mixer"
 """See `ApiRequest.door`."""
 
 _VARIABLE: Final = re.compile(r"\{[^{}/]*\}|\*\*?")
 _OPERATION: Final = re.compile(r"([A-Za-z]+) +(.+)")
+_ANY: Final = "~-~"
+"""Stands for what a variable holds. A path of a client's may look like a template: it must not
+become the name of a resource."""
 _BEARER: Final = "bearer"
 
 
@@ -48,7 +51,11 @@ def read_authorization(instance: AuthorizationInstance, params: HandlerParams) -
     Raises:
         MalformedRequest: there is no method or no path.
     """
-    values = {**instance.action.properties, **instance.subject.properties}
+    values = dict(instance.action.properties)
+    for name, value in instance.subject.properties.items():
+        # What is empty is absent: it must not hide what the action says.
+        if name not in values or read_text(value):
+            values[name] = value
     return read_properties(values, params, method=instance.action.method, path=instance.action.path)
 
 
@@ -194,7 +201,7 @@ def _strip_quotes(text: str) -> str:
 
 def _fill_template(template: str) -> str:
     """A path that a path template fits: each variable and wildcard is a segment of its own."""
-    return _VARIABLE.sub("-", template)
+    return _VARIABLE.sub(_ANY, template)
 
 
 def _read_principal(principal: str) -> str:

@@ -157,7 +157,7 @@ class ParamsReader:
         key = (type_url, value)
         params = self._read.get(key)
         if params is None:
-            if len(value) > _MAX_BYTES:
+            if len(type_url) + len(value) > _MAX_BYTES:
                 raise ParamsError(f"the handler's params are longer than {_MAX_BYTES} bytes")
             params = self._read_new(type_url.rpartition("/")[2], value)
             self._read[key] = params
@@ -182,11 +182,18 @@ class ParamsReader:
         except DecodeError as exc:
             raise ParamsError(f"the handler's params are no {message}") from exc
         raise ParamsError(
-            f"the handler's params are of the type {message or 'unknown'}; the adapter object "
+            f"the handler's params are of the type {message!r}; the adapter object "
             f"must have the configuration of {_OURS} or of {_WSO2S}"
         )
 
     def _read_ours(self, params: Params) -> HandlerParams:
+        size = params.ByteSize()
+        params.DiscardUnknownFields()
+        if params.ByteSize() != size:
+            raise ParamsError(
+                "the handler's params have fields that this version does not know; apply the "
+                "manifests of this version, or run the one that they are of"
+            )
         if params.compat not in ("", WSO2_ADAPTER):
             raise ParamsError(
                 f"compat is {params.compat!r} in the handler's params; "

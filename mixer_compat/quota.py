@@ -142,7 +142,10 @@ class Quotas:
         attributes = {
             dimension: read_text(value) for dimension, value in instance.dimensions.items()
         }
-        given = await self._tiers.grant(tier, name, attributes, ask, deadline=call.deadline)
+        # By the full name: the same short one in another namespace is another quota.
+        given = await self._tiers.grant(
+            tier, instance.name, attributes, ask, deadline=call.deadline
+        )
         if given is None:
             raise ParamsError(
                 f"quota_tiers of the handler's params names the tier {tier!r}, which the catalog "

@@ -93,7 +93,9 @@ class Reports:
         self.dropped = 0
         """Calls for which there was no place, since the start."""
         self.unreadable = 0
-        """Calls that could not be read, since the start."""
+        """Calls that could not be read, and requests in them that could not be handled, since the
+        start."""
+        self._is_ending = False
 
     @property
     def waiting(self) -> int:
@@ -128,11 +130,18 @@ class Reports:
         self._came.set()
 
     async def run(self) -> None:
-        """Reads what waits, until it is cancelled."""
+        """Reads what comes, until it is told to end; or cancelled, which loses what waits."""
         while True:
             await self._came.wait()
             self._came.clear()
             await self.finish()
+            if self._is_ending:
+                return
+
+    def end(self) -> None:
+        """Lets `run` return, once it has read what waits."""
+        self._is_ending = True
+        self._came.set()
 
     async def finish(self) -> None:
         """Reads what waits now."""
@@ -155,14 +164,21 @@ class Reports:
         message = kind.message.FromString(data)
         params = self._door.params.read(message.adapter_config)
         for instance in message.instances:
-            record = kind.read(instance, params)
-            if kind is _METRIC and record.response_code not in _REFUSED and not params.shadow:
-                record = await self._charge(instance, params, record)
-            self.records += 1
-            for observer in self._observers:
-                observer.observe_usage(record)
+            try:
+                await self._read_instance(kind, instance, params)
+            except Exception:  # noqa: BLE001  (the others of the batch are to be counted)
+                self.unreadable += 1
+                _log.exception("a report could not be handled because of a defect")
             # A batch is long; decisions go in between.
             await asyncio.sleep(0)
+
+    async def _read_instance(self, kind: _Kind, instance: Any, params: HandlerParams) -> None:
+        record = kind.read(instance, params)
+        if kind is _METRIC and record.response_code not in _REFUSED and not params.shadow:
+            record = await self._charge(instance, params, record)
+        self.records += 1
+        for observer in self._observers:
+            observer.observe_usage(record)
 
     async def _charge(
         self, instance: MetricInstance, params: HandlerParams, record: UsageRecord

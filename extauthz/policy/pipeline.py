@@ -245,7 +245,13 @@ class Pipeline:
                 return _BLOCKED
 
         identity = await self._authenticator.identify(
-            request, route, catalog, client_address, deadline, count_failures=charge
+            request,
+            route,
+            catalog,
+            client_address,
+            deadline,
+            # A request that was answered is no new guess: its credential may have ended since.
+            count_failures=charge and not isinstance(progress.asked, UsedBytes),
         )
         note(Step.AUTHENTICATE, identity)
         if isinstance(identity, Denial):

@@ -403,6 +403,23 @@ async def test_an_apikey_instance_is_decided_by_its_operation(
     assert reason_of(model_pb2.CheckResult.FromString(data)) == reason
 
 
+@pytest.mark.parametrize("path", ["/open{x}door", "/open*door", "/open**door"])
+async def test_no_path_of_a_clients_becomes_another_resource(path: str) -> None:
+    """Were what is in braces, or a star, a "-", the upstream would get what is not public."""
+    public = a_resource("/open-door", security=(SecurityScheme.NONE,))
+    asking = Asking(Deciding(catalog_of(public, a_resource("/{name}"))))
+    data = await asking.ask(APIKEY, an_apikey(f"GET {path}", ""))
+    assert reason_of(model_pb2.CheckResult.FromString(data)) == "missing_credentials"
+
+
+async def test_what_is_empty_in_the_subject_does_not_hide_what_the_action_says() -> None:
+    asking = Asking(Deciding(catalog_of(a_resource())))
+    asked = an_authorization({**GOOD, **WITH_TOKEN, "scope": ""})
+    asked.instance.action.properties["scope"].string_value = "admin"
+    result = model_pb2.CheckResult.FromString(await asking.ask(AUTHORIZATION, asked))
+    assert reason_of(result) == "insufficient_scope"
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [

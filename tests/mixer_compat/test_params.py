@@ -105,13 +105,23 @@ def test_in_shadow_by_the_settings_every_handler_is(*, shadow: bool) -> None:
         (Params(compat="wso2"), "write 'wso2-adapter'"),
         (Params(valid_for_s=-1), "valid_for_s"),
         (Params(valid_uses=-1), "valid_uses"),
-        (WireAny(type_url="type.googleapis.com/other.Params"), "of the type other.Params"),
-        (WireAny(value=b"\x0a\x00"), "of the type unknown"),
+        (WireAny(type_url="type.googleapis.com/other.Params"), "of the type 'other.Params'"),
+        (WireAny(value=b"\x0a\x00"), "of the type ''"),
         (WireAny(type_url="x/extauthz.mixer.v1.Params", value=b"\xff"), "are no extauthz.mixer"),
         (WireAny(type_url="x/adapter.wso2.config.Params", value=b"\xff"), "are no adapter.wso2"),
         (
             WireAny(type_url="x/extauthz.mixer.v1.Params", value=b"\x32" + b"\x80\x80\x08" * 30000),
             "longer than 65536 bytes",
+        ),
+        (
+            WireAny(type_url="x" * 65_536 + "/extauthz.mixer.v1.Params"),
+            "longer than 65536 bytes",
+        ),
+        (WireAny(type_url="x/extauthz.mixer.v1.Params", value=b"\xf8\x07\x01"), "does not know"),
+        (
+            # properties { 31: 1 }
+            WireAny(type_url="x/extauthz.mixer.v1.Params", value=b"\x0a\x03\xf8\x01\x01"),
+            "does not know",
         ),
     ],
 )

@@ -258,6 +258,15 @@ async def test_a_quota_that_names_a_tier_counts_it_for_each_set_of_dimensions() 
     assert grants == [1, 1, 0, 1, 0]
 
 
+async def test_quotas_of_two_namespaces_count_apart() -> None:
+    asking = tiered(a_limit(1))
+    for namespace in ("one", "two"):
+        asked = a_quota({}, params=TIERED)
+        asked.instance.name = f"rq.instance.{namespace}"
+        result = model_pb2.QuotaResult.FromString(await asking.ask(QUOTA, asked))
+        assert [entry.granted_amount for entry in result.quotas.values()] == [1]
+
+
 async def test_a_tiers_grants_are_partial_and_repeatable_too() -> None:
     asking = tiered(a_limit(5), burst=a_limit(3, per_s=1, algorithm=Algorithm.BURST))
     for _ in range(2):

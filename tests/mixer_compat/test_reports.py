@@ -223,6 +223,12 @@ async def test_a_refused_requests_credential_is_not_tried_again(code: int) -> No
     assert len(asking.deciding.failures) == 0
 
 
+async def test_a_credential_that_ended_since_is_no_guess() -> None:
+    asking = Asking(Deciding(failure_limit=FailureLimit(requests=2, window_us=60 * US_PER_S)))
+    await asking.report(*[{**GOOD, "api_key": "taken away"}] * 5)
+    assert len(asking.deciding.failures) == 0
+
+
 async def test_reports_are_no_decisions() -> None:
     asking = Asking()
     await asking.report(GOOD, {**GOOD, "path": "/else"})
@@ -355,3 +361,40 @@ async def test_a_defect_in_one_report_does_not_stop_the_next() -> None:
         await row.handle(a_metric([GOOD]).SerializeToString(), Call())
     await reports.finish()
     assert (reports.unreadable, len(usage.told)) == (1, 2)
+
+
+async def test_a_defect_in_one_request_does_not_keep_the_others_from_being_charged() -> None:
+    class Failing(RememberingUsage):
+        def observe_usage(self, record: UsageRecord) -> None:
+            super().observe_usage(record)
+            if len(self.told) == 1:
+                raise RuntimeError("a defect")
+
+    asking, usage = in_bytes(1000), Failing()
+    reports = Reports(asking.door, (usage,))
+    (row,) = [row for row in reports.methods() if row.path == METRIC]
+    await row.handle(a_metric([GOOD] * 3).SerializeToString(), Call())
+    await reports.finish()
+    assert (reports.unreadable, len(usage.told)) == (1, 3)
+    allow = await asking.deciding.allow(a_request(headers={"x-api-key": API_KEY}))
+    assert [status.reading.remaining for status in allow.limits] == [100]
+
+
+async def test_an_end_waits_for_the_report_that_is_being_read() -> None:
+    asking, began = Asking(), asyncio.Event()
+
+    class Waking(RememberingUsage):
+        def observe_usage(self, record: UsageRecord) -> None:
+            super().observe_usage(record)
+            began.set()
+
+    usage = Waking()
+    reports = Reports(asking.door, (usage,))
+    (row,) = [row for row in reports.methods() if row.path == METRIC]
+    await row.handle(a_metric([GOOD] * 50).SerializeToString(), Call())
+    running = asyncio.create_task(reports.run())
+    await began.wait()
+    assert len(usage.told) < 50
+    reports.end()
+    await asyncio.wait_for(running, 30)
+    assert len(usage.told) == 50
