@@ -81,7 +81,8 @@ async def read_apart(task: Task) -> ReadApart:
 def _start(task: Task) -> subprocess.Popen[bytes]:
     # This only waits until the program is there, a millisecond or two.
     return subprocess.Popen(  # noqa: S603  # our own module, our own settings
-        [find_interpreter(), "-m", _MODULE, task.write()],
+        # -P: nothing is imported from the folder that this process happens to be in.
+        [find_interpreter(), "-P", "-m", _MODULE, task.write()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=_write_environment(),

@@ -78,10 +78,15 @@ class ProcessHost:
         try:
             await control.start()
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", self._module),
+                # -P: it imports what this process can, and nothing from the folder it is in.
+                *(sys.executable, "-P", "-m", self._module),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(control.descriptor,),
-                env={**os.environ, CONTROL_FD: str(control.descriptor)},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                    CONTROL_FD: str(control.descriptor),
+                },
                 # Signals of a terminal reach the whole group; this process passes them on.
                 start_new_session=True,
             )

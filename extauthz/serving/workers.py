@@ -195,6 +195,9 @@ class Workers:
                 await self._start_one(number)
             except (ExtauthzError, OSError) as exc:
                 reason = f"could not be started: {exc}"
+            except Exception:  # noqa: BLE001  (or nobody would try again, nor give up)
+                _log.exception("worker %d could not be started because of a defect", number)
+                reason = "could not be started because of a defect; the log says more"
             else:
                 self.restarts += 1
                 self._failed_starts = 0

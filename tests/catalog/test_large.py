@@ -167,6 +167,14 @@ async def test_what_was_one_object_before_the_hand_over_is_one_after(folder: Pat
     assert subscription.tier is gold and subscription.state is SubscriptionState.BLOCKED
 
 
+async def test_the_child_imports_nothing_from_where_the_process_happens_to_be(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('planted')")
+    monkeypatch.chdir(tmp_path)
+    assert len((await FileCatalogSource([folder]).load()).apis) == APIS
+
+
 async def test_every_problem_of_a_large_catalog_is_told_with_its_line(folder: Path) -> None:
     write_catalog(folder, last_api="nowhere")
     (folder / "wrong.yaml").write_text("deny:\n  - {api: unknown}\n")

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
@@ -71,6 +72,14 @@ async def test_serves_until_it_is_stopped(serve: Serve) -> None:
     await ending
     with pytest.raises(HostFailed):
         await host.ask("who", within_s=PATIENCE_S)
+
+
+async def test_nothing_is_imported_from_where_this_process_happens_to_be(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('planted')")
+    monkeypatch.chdir(tmp_path)
+    assert (await serve()).process_id is not None
 
 
 async def test_a_stop_cancels_what_outlives_the_grace(serve: Serve) -> None:

@@ -171,11 +171,17 @@ async def test_a_worker_that_cannot_be_replaced_is_tried_again_while_another_ser
     ending.cancel()
 
 
-async def test_gives_up_when_nobody_serves_and_nobody_can_be_started(make_stage: Make) -> None:
+@pytest.mark.parametrize(
+    ("failure", "says"),
+    [(OSError("no more processes"), "no more processes"), (ValueError("odd"), "a defect")],
+)
+async def test_gives_up_when_nobody_serves_and_nobody_can_be_started(
+    make_stage: Make, failure: Exception, says: str
+) -> None:
     stage = await make_stage(1)
-    stage.failures = [OSError("no more processes")] * 100
+    stage.failures = [failure] * 100
     stage.made[0].die()
-    with pytest.raises(HostFailed, match=r"no worker serves any more; .*no more processes"):
+    with pytest.raises(HostFailed, match=f"no worker serves any more; .*{says}"):
         await asyncio.wait_for(stage.workers.wait_ended(), PATIENCE_S)
     assert len(stage.made) == 1 + MAX_FAILED_STARTS
 
