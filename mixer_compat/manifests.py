@@ -60,7 +60,8 @@ class MeshService:
     def __post_init__(self) -> None:
         for part in (self.name, self.namespace):
             if not _DNS_LABEL.fullmatch(part):
-                message = f"{part!r} is no name of a service or namespace; write NAME.NAMESPACE"
+                wrong = f"{part!r} in '{self.name}.{self.namespace}'"
+                message = f"{wrong} is no name of a service or namespace; write NAME.NAMESPACE"
                 raise ConfigError([Problem(message=message)])
             if _GO_DURATION.fullmatch(part):
                 message = f"Mixer reads the name {part!r} as a duration, and would drop the rule"
@@ -109,6 +110,9 @@ class ManifestOptions:
         with_quota: limits are asked for by quota instances, so that checks can be reused.
         shadow: decide and tell, but deny nothing.
         timeout_ms: how long Mixer waits for the adapter.
+
+    Raises:
+        ConfigError: the namespace is no name of one.
     """
 
     address: str
@@ -119,6 +123,11 @@ class ManifestOptions:
     shadow: bool = False
     authentication: TokenAuthentication | MutualAuthentication | None = None
     timeout_ms: int = 1000
+
+    def __post_init__(self) -> None:
+        if not _DNS_LABEL.fullmatch(self.namespace):
+            message = f"{self.namespace!r} is no name of a namespace; write Mixer's own"
+            raise ConfigError([Problem(message=message)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,9 @@ async def probe_counting(counting: Counting) -> None:
     try:
         await counting.shared.take((look,))
     except CounterStoreError as error:
-        _log.warning("%s: %s; limits follow their outage modes until it answers", error.code, error)
+        # What is wrong with Redis, and not what the look was to do about it.
+        cause = error.__cause__ if isinstance(error.__cause__, CounterStoreError) else error
+        _log.warning("%s: %s; limits follow their outage modes until it answers", cause.code, cause)
 
 
 def check_counting(settings: CounterSettings) -> None:

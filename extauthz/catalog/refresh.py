@@ -108,13 +108,15 @@ class CatalogRefresher:
     async def _load(self) -> None:
         catalog = await self._source.load()
         self.checked_at_us = self._clock.now_us()
-        if self.last_error is not None:
-            self.last_error = None
+        was_bad, self.last_error = self.last_error is not None, None
+        if was_bad:
             _LOG.info("catalog is good again")
         old = self._catalog
         if old is not None and (
             old is catalog or (catalog.revision and old.revision == catalog.revision)
         ):
+            if not was_bad:
+                _LOG.info("catalog read again: nothing has changed")
             return
         self._catalog = catalog
         self.loaded_at_us = self.checked_at_us

@@ -15,6 +15,7 @@ from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
 from extauthz.model.request import ApiRequest
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.match import normalise_path
+from extauthz.policy.subscription import find_tier_in_token
 
 _MOST_LISTED: Final = 10
 _MUST_QUOTE: Final = frozenset(":{}[],&*#?|-<>=!%@\\\"' ")
@@ -141,9 +142,8 @@ def _resources(request: ApiRequest, catalog: Catalog) -> list[str]:
 def _subscribe(deny: Deny) -> list[str]:
     assert deny.route is not None
     api, identity = deny.route.api, deny.identity
-    subscribed = identity.subscribed or {}
-    if (api.name.lower(), api.version) in subscribed:
-        tier = subscribed[api.name.lower(), api.version]
+    tier = find_tier_in_token(identity.subscribed or {}, api)
+    if tier is not None:
         return [f"The token names the tier {tier!a}. Add it below `tiers`."]
     name = "NAME"
     lines = []

@@ -29,12 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 when there is a difference."""
+    """Exit code 1 when there is a difference, or nothing to compare."""
     found = compare_doors(_read_lines(arguments.files))
     if arguments.json:
         print(json.dumps(_to_json(found), indent=2))
     else:
         _print(found)
+    if not found.equal and not found.different:
+        print(
+            "extauthz: nothing was compared: no request came to both doors; give the files of "
+            "both, and see that the mesh sends x-request-id to each",
+            file=sys.stderr,
+        )
+        return 1
     return 1 if found.different else 0
 
 

@@ -18,6 +18,7 @@ from extauthz.demo.calls import Outcome, make_call, script_calls
 from extauthz.demo.processes import choose_host, find_envoy, find_free_port, run_envoy, run_extauthz
 from extauthz.demo.stage import BASE_PATH, Stage, set_stage
 from extauthz.demo.upstream import run_upstream
+from extauthz.errors import ConfigError, Problem
 
 _ENVOY_PORT: Final = 10000
 
@@ -38,10 +39,21 @@ def run(arguments: argparse.Namespace) -> int:
     # Ends as Ctrl-C does: what was started is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments.folder is not None:
-        arguments.folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(arguments.folder)
         return _run(arguments.folder.absolute(), console, keep=arguments.keep)
     with tempfile.TemporaryDirectory(prefix="extauthz-demo-") as folder:
         return _run(Path(folder), console, keep=arguments.keep)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Said now, in place of a failure half way.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as exc:
+        message = f"cannot be written into: {exc.strerror}; name another folder"
+        raise ConfigError([Problem(file=str(folder), message=message)]) from exc
 
 
 def _run(folder: Path, console: Console, *, keep: bool) -> int:

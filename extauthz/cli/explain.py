@@ -106,7 +106,10 @@ class _Explanation:
 
 
 def _read_request(arguments: argparse.Namespace) -> ApiRequest:
-    url = urlsplit(arguments.url)
+    try:
+        url = urlsplit(arguments.url)
+    except ValueError as exc:
+        raise ValueError(f"--url is no URL: {exc}") from None
     path = url.path or ("/" if url.netloc else "")
     if not path.startswith("/"):
         raise ValueError("--url needs a path: write http://host/path or /path")

@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     try:
         options = ManifestOptions(
-            address=arguments.address or _find_address(settings),
+            address=_find_address(arguments, settings),
             namespace=arguments.namespace,
             services=tuple(_read_service(text, catalog) for text in arguments.service),
             with_quota=arguments.quota,
@@ -171,7 +171,13 @@ def _find_wrong_usage(arguments: argparse.Namespace, settings: Settings) -> str 
     return None
 
 
-def _find_address(settings: Settings) -> str:
+def _find_address(arguments: argparse.Namespace, settings: Settings) -> str:
+    if arguments.address is not None:
+        address = read_listen_address(arguments.address)
+        if address.path or not address.port:
+            message = f"--address {arguments.address}: Mixer needs HOST:PORT"
+            raise ConfigError([Problem(message=message)])
+        return str(arguments.address)
     text = settings.listen.mixer
     if text is None:
         return f"{_HOST}:{DEFAULT_PORT}"
@@ -224,7 +230,10 @@ def _read_authentication(
 
 
 def _milliseconds(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if not 1 <= value <= 600_000:
-        raise argparse.ArgumentTypeError("must be from 1 to 600000")
+        raise argparse.ArgumentTypeError("must be a number from 1 to 600000")
     return value

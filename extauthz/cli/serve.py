@@ -26,9 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _read_workers(text: str) -> int:
-    workers = int(text)
+    try:
+        workers = int(text)
+    except ValueError:
+        workers = 0
     if not 1 <= workers <= MAX_WORKERS:
-        raise argparse.ArgumentTypeError(f"must be from 1 to {MAX_WORKERS}")
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {MAX_WORKERS}")
     return workers
 
 

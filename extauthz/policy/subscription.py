@@ -61,7 +61,7 @@ def check_subscription(catalog: Catalog, api: Api, identity: Identity) -> Subscr
     if identity.scheme is _NONE:
         return _UNNEEDED
     if identity.subscribed is not None:
-        tier_name = _find_tier_name(identity.subscribed, api)
+        tier_name = find_tier_in_token(identity.subscribed, api)
         if tier_name is not None:
             return _check_tier_in_token(catalog, tier_name)
     application = identity.application
@@ -88,7 +88,7 @@ def check_subscription(catalog: Catalog, api: Api, identity: Identity) -> Subscr
     return Subscribed(subscription, subscription.tier)
 
 
-def _find_tier_name(subscribed: Mapping[tuple[str, str], str], api: Api) -> str | None:
+def find_tier_in_token(subscribed: Mapping[tuple[str, str], str], api: Api) -> str | None:
     """The tier that a token names for an API. WSO2's API names differ in more than their case."""
     exact = subscribed.get((api.name, api.version))
     if exact is not None:

@@ -21,14 +21,23 @@ from mixer_compat.migrate.draft import (
 
 ISSUERS_EXAMPLE: Final = """\
 # Who signs the tokens is not in Mixer's objects. Fill this in, and copy it to catalog/issuers.yaml.
-# The certificate was in the Secret server-cert as server.pem:
-#   kubectl -n istio-system get secret server-cert -o jsonpath='{.data.server\\.pem}' | base64 -d
+# The certificate was in the Secret server-cert as server.pem; it belongs beside issuers.yaml:
+#   kubectl -n istio-system get secret server-cert -o jsonpath='{.data.server\\.pem}' \\
+#     | base64 -d > catalog/server.pem
 issuers:
   - issuer: https://localhost:9443/oauth2/token        # the tokens' iss
     audiences: [http://org.wso2.apimgt/gateway]        # the tokens' aud
     pem_file: server.pem
     subscriptions_from_token: true                     # the claim subscribedAPIs, as before
     claims: {consumer_key: [consumerKey, azp, client_id]}
+
+# Tokens name the tier of each subscription, and a tier that is not here is refused. Name those of
+# your API Manager. They limit nothing, as before, until you write limits:
+#   Gold: {limits: [{requests: 5000, per: 1m}]}
+tiers:
+  Gold: {}
+  Silver: {}
+  Bronze: {}
 """
 
 

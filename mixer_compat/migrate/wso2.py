@@ -69,6 +69,13 @@ def carry_wso2(action: Action, draft: Draft) -> None:
         if header not in ("", "authorization"):
             api.bearer_header = header
     _tell_of_tokens(action)
+    if checks:
+        action.handler.object.remark(
+            Outcome.STRICTER,
+            ("spec", "adapter"),
+            "tokens name the tiers of their subscriptions, and one that the catalog does not have "
+            "is refused: issuers.yaml.example has Gold, Silver and Bronze; add the others",
+        )
 
 
 def _tell_of_tokens(action: Action) -> None:

@@ -101,6 +101,17 @@ async def test_a_bad_reload_keeps_the_last_good_catalog(
     assert "the last good catalog stays" in errors[2]
 
 
+async def test_a_reload_says_that_nothing_has_changed(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    refresher = a_refresher(path)
+    await refresher.start()
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    assert await refresher.reload()
+    assert caplog.messages == ["catalog read again: nothing has changed"]
+
+
 async def test_a_repaired_catalog_comes_into_force(path: Path) -> None:
     refresher = a_refresher(path)
     await refresher.start()

@@ -72,6 +72,18 @@ def test_an_id_with_control_characters_does_not_reach_the_terminal(
     assert "\x1b[2J" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "lines", [(), (a_line("envoy"), a_line("envoy", request="r-2")), ("apis: []",)]
+)
+def test_nothing_to_compare_is_exit_code_1_and_told(
+    lines: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", write(tmp_path, *lines)]) == 1
+    said = capsys.readouterr()
+    assert "0 requests came to both doors" in said.out
+    assert "nothing was compared" in said.err and said.err.count("\n") == 1
+
+
 def test_a_file_that_cannot_be_read_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

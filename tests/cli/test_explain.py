@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from extauthz.cli.advice import list_advice
 from extauthz.model.decision import Denial, Deny, Reason
+from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.policy.credentials import CredentialPlaces
+from extauthz.policy.subscription import check_subscription
 from tests.builders import API_KEY, a_catalog, a_request
 from tests.cli.conftest import Run
 from tests.keys import ISSUER, a_jwt, rsa_key
@@ -187,6 +189,21 @@ def test_says_what_to_do(arguments: list[str], reason: str, advice: list[str], r
         assert any(line.startswith(expected) for line in lines), (expected, done.out)
 
 
+@pytest.mark.parametrize("name", ["HttpbinAPI", "httpbinapi"])
+def test_names_the_tier_of_a_token_that_the_catalog_lacks(name: str) -> None:
+    catalog = a_catalog()
+    resources = catalog.routes.resources_of(catalog.apis["HttpbinAPI", "1.0.0"])
+    found = resources.find(["httpbin", "1.0.0", "ip"], 2, "GET")
+    assert not isinstance(found, frozenset)
+    identity = Identity(scheme=SecurityScheme.JWT, subscribed={(name, "1.0.0"): "Platinum"})
+    denial = check_subscription(catalog, found.api, identity)
+    assert isinstance(denial, Denial)
+    deny = Deny(id="d", denial=denial, route=found, identity=identity)
+    assert list_advice(deny, a_request(), catalog, CredentialPlaces()) == [
+        "The token names the tier 'Platinum'. Add it below `tiers`."
+    ]
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_has_advice_for_every_reason_even_when_little_is_known(reason: Reason) -> None:
     """Steps before the route was found give a reason and nothing else."""
@@ -289,6 +306,7 @@ def test_a_host_header_is_the_host(folder: Path, run: Run) -> None:
 def test_says_how_a_request_is_written(arguments: tuple[str, ...], run: Run) -> None:
     done = run("explain", *arguments)
     assert done.code == 2 and not done.out
+    assert "--" in done.err
     assert done.err.startswith("extauthz: ") and done.err.count("\n") == 1
 
 

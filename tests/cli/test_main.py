@@ -128,3 +128,29 @@ def test_help_imports_no_command(folder: Path) -> None:
     )
     assert done.stderr == "\n"
     assert "usage: extauthz" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve", "--workers", "two"),
+        ("envoy-config", "--timeout-ms", "soon"),
+        ("mixer-manifests", "--timeout-ms", "soon"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_number_is_told_as_one_that_does_not_fit(
+    arguments: tuple[str, ...], run: Run
+) -> None:
+    done = run(*arguments)
+    assert done.code == 2
+    assert f"argument {arguments[1]}: must be a number from 1 to " in done.err
+
+
+def test_a_folder_that_the_demonstration_cannot_use_is_one_line_and_3(
+    run: Run, folder: Path
+) -> None:
+    done = run("demo", "--folder", str(folder / "extauthz.yaml"))
+    assert (done.code, done.out) == (3, "")
+    assert "cannot be written into: File exists; name another folder" in done.err
+    assert done.err.count("\n") == 1

@@ -265,7 +265,11 @@ def test_an_api_may_be_named_without_its_only_version(run: Folder) -> None:
     [
         (["--service", "pets.shop=Cats"], "the API Cats is not in the catalog; there are Pets:v1"),
         (["--service", "pets.shop=Two"], "the API Two has several versions"),
-        (["--service", "pets"], "is no name of a service or namespace"),
+        (["--service", "pets"], "'' in 'pets.' is no name of a service or namespace"),
+        (["--namespace", "A B"], "'A B' is no name of a namespace"),
+        (["--address", "extauthz"], "write host:port"),
+        (["--address", "extauthz:0"], "--address extauthz:0: Mixer needs HOST:PORT"),
+        (["--address", "unix:/run/mixer.sock"], "Mixer needs HOST:PORT"),
         (["--quota"], "quotas are bound to services"),
         (["--ca", "/ca"], "--ca and --server-name go together"),
         (["--ca", "/ca", "--server-name", "a"], "one proof of itself"),

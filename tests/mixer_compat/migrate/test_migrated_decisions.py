@@ -87,7 +87,20 @@ async def test_no_token_is_good_until_the_issuer_is_filled_in(migrate: Migrate) 
     assert "subscriptions_from_token: true" in migrated.text("issuers.yaml.example")
 
 
-async def test_the_example_of_issuers_takes_wso2s_tokens(migrate: Migrate) -> None:
+@pytest.mark.parametrize(
+    ("tier", "reason"),
+    [
+        ("", "allowed"),
+        ("Unlimited", "allowed"),
+        ("Gold", "allowed"),
+        ("Silver", "allowed"),
+        ("Bronze", "allowed"),
+        ("Platinum", "subscription_not_found"),
+    ],
+)
+async def test_the_example_of_issuers_takes_wso2s_tokens(
+    tier: str, reason: str, migrate: Migrate
+) -> None:
     migrated = migrate(FIXTURES / "wso2.yaml")
     (migrated.out / "server.pem").write_text(public_pem(rsa_key()))
     example = migrated.text("issuers.yaml.example")
@@ -104,10 +117,10 @@ async def test_the_example_of_issuers_takes_wso2s_tokens(migrate: Migrate) -> No
         aud="http://org.wso2.apimgt/gateway",
         azp=...,
         consumerKey="abc123",
-        subscribedAPIs=[{"name": "HttpbinAPI", "version": "1.0.0", "subscriptionTier": ""}],
+        subscribedAPIs=[{"name": "HttpbinAPI", "version": "1.0.0", "subscriptionTier": tier}],
     )
     request = a_request("/ip", headers={"authorization": f"Bearer {token}"})
-    assert await deciding.reason(request) == "allowed"
+    assert await deciding.reason(request) == reason
     request = a_request("/headers", headers={"authorization": f"Bearer {token[:-8]}AAAAAAAA"})
     assert await deciding.reason(request) == "invalid_credentials"
 
