@@ -15,6 +15,7 @@ request pass, for this once, and what would have been decided is told to observe
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -41,6 +42,7 @@ from mixer_compat.values import read_text
 
 _log = logging.getLogger(__name__)
 
+_LIKE_AN_ADDRESS: Final = re.compile(r"\s*(?:\[|(?:\d{1,3}\.){3}\d|[0-9A-Fa-f]*:[0-9A-Fa-f]*:)")
 _BLOCKED: Final = Denial(reason=Reason.BLOCKED, detail="The caller is blocked.")
 _NO_REWRITE: Final = Denial(
     reason=Reason.MALFORMED_REQUEST,
@@ -171,6 +173,9 @@ class Checks:
             return False
         if read_address(value)[0]:
             return rules.find_for_client(value, "", "") is not None
+        if _LIKE_AN_ADDRESS.match(value):
+            # With a port, or several in one: it would fit no rule's network.
+            raise MalformedRequest("the listentry value is no IP address; give it source.ip alone")
         return rules.find_for_caller("", "", "", value, value) is not None
 
     def _write_denied(

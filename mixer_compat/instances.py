@@ -22,6 +22,7 @@ from urllib.parse import quote_plus
 
 from extauthz.errors import MalformedRequest
 from extauthz.model.authority import read_host
+from extauthz.model.deny_rules import read_address
 from extauthz.model.identity import Secret
 from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer
 from extauthz.policy.match import API_EXTENSION, VERSION_EXTENSION
@@ -49,7 +50,7 @@ def read_authorization(instance: AuthorizationInstance, params: HandlerParams) -
     stand in for properties that are empty.
 
     Raises:
-        MalformedRequest: there is no method or no path.
+        MalformedRequest: there is no method or no path, or the client's address is none.
     """
     values = dict(instance.action.properties)
     for name, value in instance.subject.properties.items():
@@ -114,6 +115,11 @@ def read_properties(
         path = _put_in_front(find_text(values, names.context), path)
     api_key = find_text(values, names.api_key)
     client_address = find_text(values, names.client_ip)
+    if client_address and not read_address(client_address)[0]:
+        # Passed on, it would fit no deny rule's network.
+        raise MalformedRequest(
+            f"the property {names.client_ip!r} is no IP address; give it source.ip, without a port"
+        )
     principal = find_text(values, names.principal)
     source = NO_PEER
     if client_address or principal:

@@ -430,6 +430,12 @@ async def test_what_is_empty_in_the_subject_does_not_hide_what_the_action_says()
         ("mallory", "blocked"),
         (bytes([192, 0, 2, 1]), "allowed"),
         ("mobile", "allowed"),
+        ("orders:v1", "allowed"),
+        ("203.0.113.7:80", "malformed_request"),
+        ("203.0.113.7, 10.0.0.1", "malformed_request"),
+        (" 203.0.113.7", "malformed_request"),
+        ("[::ffff:203.0.113.7]", "malformed_request"),
+        ("2001:db8::1 ", "malformed_request"),
         ("", "malformed_request"),
         (b"", "malformed_request"),
         (b"\x01", "malformed_request"),
@@ -445,6 +451,12 @@ async def test_a_listentry_is_looked_up_in_the_deny_rules(value: object, reason:
     result = model_pb2.CheckResult.FromString(await asking.ask(LISTENTRY, a_listentry(value)))
     assert reason_of(result) == reason
     assert validity_of(result) == ((5, 1000) if reason == "allowed" else (0, 0))
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7:80", "203.0.113.7, 10.0.0.1", "unknown"])
+async def test_a_client_address_that_is_none_is_denied(address: str) -> None:
+    assert reason_of(await Asking().check({**GOOD, "client_ip": address})) == "malformed_request"
+    assert reason_of(await Asking().check({**GOOD, "client_ip": "203.0.113.7"})) == "allowed"
 
 
 async def test_a_listentry_passes_when_there_are_no_deny_rules() -> None:
