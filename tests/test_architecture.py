@@ -6,6 +6,7 @@ Who may import whom stands in pyproject.toml (`[tool.importlinter]`); here it is
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import subprocess
 import sys
@@ -73,6 +74,10 @@ def test_every_import_contract_holds(capsys: pytest.CaptureFixture[str]) -> None
     exit_code = import_linter.lint_imports(
         config_filename=str(ROOT / "pyproject.toml"), no_cache=True
     )
+    # It sets logging up anew, and so silences every logger that was there before.
+    for logger in logging.Logger.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
     said = capsys.readouterr().out
     assert exit_code == 0, said
     assert "The core knows no wire" in said
