@@ -26,11 +26,11 @@ from extauthz.errors import MalformedRequest
 from extauthz.model.decision import Decision, Denial, Deny, Reason
 from extauthz.model.deny_rules import read_address
 from extauthz.model.request import ApiRequest
-from extauthz.policy.pipeline import Steps
+from extauthz.policy.pipeline import BLOCKED, UNAVAILABLE, Steps
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.serving.methods import Call, UnaryMethod
 from mixer_compat.callers import check_caller
-from mixer_compat.door import MALFORMED, NO_REQUEST, UNAVAILABLE, MixerDoor
+from mixer_compat.door import MALFORMED, NO_REQUEST, MixerDoor, make_row
 from mixer_compat.instances import read_apikey, read_authorization
 from mixer_compat.params import HandlerParams, ParamsError
 from mixer_compat.proto.apikey_pb2 import HandleApiKeyRequest
@@ -43,7 +43,6 @@ from mixer_compat.values import read_text
 _log = logging.getLogger(__name__)
 
 _LIKE_AN_ADDRESS: Final = re.compile(r"\s*(?:\[|(?:\d{1,3}\.){3}\d|[0-9A-Fa-f]*:[0-9A-Fa-f]*:)")
-_BLOCKED: Final = Denial(reason=Reason.BLOCKED, detail="The caller is blocked.")
 _NO_REWRITE: Final = Denial(
     reason=Reason.MALFORMED_REQUEST,
     detail="The path is not in its normal form; send it without dot segments, doubled slashes "
@@ -69,12 +68,14 @@ class Checks:
     def methods(self) -> tuple[UnaryMethod[bytes, bytes], ...]:
         """The rows of the method table."""
         return (
-            _row(
+            make_row(
                 "authorization.HandleAuthorizationService/HandleAuthorization", self.authorization
             ),
-            _row("apikey.HandleApiKeyService/HandleApiKey", self.apikey),
-            _row("listentry.HandleListEntryService/HandleListEntry", self.listentry),
-            _row("checknothing.HandleCheckNothingService/HandleCheckNothing", self.checknothing),
+            make_row("apikey.HandleApiKeyService/HandleApiKey", self.apikey),
+            make_row("listentry.HandleListEntryService/HandleListEntry", self.listentry),
+            make_row(
+                "checknothing.HandleCheckNothingService/HandleCheckNothing", self.checknothing
+            ),
         )
 
     async def authorization(self, data: bytes, call: Call) -> bytes:
@@ -101,7 +102,7 @@ class Checks:
             if not value:
                 raise MalformedRequest("the listentry instance has no value")
             if self._is_blocked(value):
-                return self._write_denied(_BLOCKED, params)
+                return self._write_denied(BLOCKED, params)
             return write_allowed(find_reuse(params))
 
         return await self._answer(data, call, HandleListEntryRequest, judge)
@@ -190,7 +191,3 @@ class Checks:
             self._door.clock.now_us(),
             as_wso2_adapter=params.as_wso2_adapter,
         )
-
-
-def _row(path: str, handle: Callable[[bytes, Call], Awaitable[bytes]]) -> UnaryMethod[bytes, bytes]:
-    return UnaryMethod(path=f"/{path}", decode=bytes, handle=handle, encode=bytes)

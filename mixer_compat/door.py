@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from extauthz.answers.denial import DenialStyle
 from extauthz.model.catalog import Catalog
@@ -12,15 +12,22 @@ from extauthz.model.decision import Denial, Reason
 from extauthz.model.request import ApiRequest
 from extauthz.policy.pipeline import Pipeline
 from extauthz.ports import Clock
+from extauthz.serving.methods import Call, UnaryMethod
 from mixer_compat.callers import ANYBODY, CallerRules
 from mixer_compat.params import ParamsReader
 
 MALFORMED: Final = Denial(
     reason=Reason.MALFORMED_REQUEST, detail="The mesh did not say enough of the request."
 )
-UNAVAILABLE: Final = Denial(reason=Reason.UNAVAILABLE, detail="Try again in a moment.")
 NO_REQUEST: Final = ApiRequest(method="", host="", path="", door="mixer")
 """Stands for a request that is not known, where an answer is worded."""
+
+Handler: TypeAlias = Callable[[bytes, Call], Awaitable[bytes]]
+
+
+def make_row(path: str, handle: Handler) -> UnaryMethod[bytes, bytes]:
+    """A row of the method table; `path` is ``package.Service/Method``. Handlers read the bytes."""
+    return UnaryMethod(path=f"/{path}", decode=bytes, handle=handle, encode=bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

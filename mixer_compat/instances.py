@@ -47,10 +47,7 @@ def read_authorization(instance: AuthorizationInstance, params: HandlerParams) -
     """The request that an authorization instance tells of.
 
     A property may stand with the subject or with the action. The action's own method and path
-    stand in for properties that are empty.
-
-    Raises:
-        MalformedRequest: there is no method or no path, or the client's address is none.
+    stand in for properties that are empty. Raises as `read_properties` does.
     """
     values = dict(instance.action.properties)
     for name, value in instance.subject.properties.items():
@@ -95,7 +92,7 @@ def read_properties(
     method, path: stand in for what the properties lack.
 
     Raises:
-        MalformedRequest: there is no method or no path.
+        MalformedRequest: there is no method or no path, or the client's address is none.
     """
     names = params.names
     method = find_text(values, names.method) or method

@@ -31,27 +31,26 @@ from extauthz.errors import BackendError, MalformedRequest
 from extauthz.model.decision import Denial, Deny, Reason
 from extauthz.model.limits import Algorithm, LimitStatus
 from extauthz.policy.limit_keys import write_parts
+from extauthz.policy.pipeline import UNAVAILABLE
 from extauthz.policy.quota import QuotaAsk
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.policy.tier_quotas import TierQuotas
 from extauthz.serving.methods import Call, UnaryMethod
 from mixer_compat.callers import check_caller
-from mixer_compat.door import MALFORMED, NO_REQUEST, UNAVAILABLE, MixerDoor
+from mixer_compat.door import MALFORMED, NO_REQUEST, MixerDoor, make_row
 from mixer_compat.instances import read_properties
 from mixer_compat.params import HandlerParams, ParamsError
 from mixer_compat.proto.model_pb2 import QuotaResult
 from mixer_compat.proto.quota_pb2 import HandleQuotaRequest, InstanceMsg
 from mixer_compat.results import write_status
-from mixer_compat.values import Values, read_text
+from mixer_compat.values import Values, put_duration, read_text
 
 _log = logging.getLogger(__name__)
 
-PATH: Final = "/quota.HandleQuotaService/HandleQuota"
+PATH: Final = "quota.HandleQuotaService/HandleQuota"
 MAX_AMOUNT: Final = 1_000_000_000
 """More than this is never granted at once: counters stay exact in doubles."""
 
-_S: Final = 1_000_000
-_NS_PER_US: Final = 1000
 _TOO_MUCH: Final = Denial(reason=Reason.RATE_LIMITED, detail="No limit has room for so much.")
 
 
@@ -74,7 +73,7 @@ class Quotas:
 
     def methods(self) -> tuple[UnaryMethod[bytes, bytes], ...]:
         """The row of the method table."""
-        return (UnaryMethod(path=PATH, decode=bytes, handle=self.quota, encode=bytes),)
+        return (make_row(PATH, self.quota),)
 
     async def quota(self, data: bytes, call: Call) -> bytes:
         """HandleQuotaRequest in, QuotaResult out, both serialised.
@@ -158,8 +157,7 @@ class Quotas:
         entry = result.quotas[key]
         entry.granted_amount = granted.amount
         valid_us = _find_valid_us(granted, self._door.quota_valid_for_us)
-        entry.valid_duration.seconds, rest_us = divmod(valid_us, _S)
-        entry.valid_duration.nanos = rest_us * _NS_PER_US
+        put_duration(entry.valid_duration, valid_us)
         entry.status.SetInParent()
         if granted.denial is not None:
             deny = Deny(id="", denial=granted.denial, limits=granted.limits)

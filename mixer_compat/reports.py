@@ -30,7 +30,7 @@ from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.ports import UsageObserver
 from extauthz.serving.methods import Call, UnaryMethod
 from mixer_compat.callers import check_caller
-from mixer_compat.door import MixerDoor
+from mixer_compat.door import Handler, MixerDoor, make_row
 from mixer_compat.instances import read_properties
 from mixer_compat.params import HandlerParams, ParamsError
 from mixer_compat.proto.edge_pb2 import HandleEdgeRequest
@@ -104,10 +104,10 @@ class Reports:
 
     def methods(self) -> tuple[UnaryMethod[bytes, bytes], ...]:
         """The rows of the method table."""
-        rows = [_row(path, self._make_handler(kind)) for path, kind in _KINDS.items()]
-        return (*rows, _row(_NOTHING, self.nothing))
+        rows = [make_row(path, self._make_handler(kind)) for path, kind in _KINDS.items()]
+        return (*rows, make_row(_NOTHING, self.nothing))
 
-    def _make_handler(self, kind: _Kind) -> Callable[[bytes, Call], Any]:
+    def _make_handler(self, kind: _Kind) -> Handler:
         async def report(data: bytes, call: Call) -> bytes:
             check_caller(call, self._door.callers)
             self._put(kind, data)
@@ -190,7 +190,3 @@ class Reports:
             return record
         used = UsedBytes(request_bytes=record.request_bytes, response_bytes=record.response_bytes)
         return describe(record, await self._door.pipeline.charge_usage(request, used))
-
-
-def _row(path: str, handle: Callable[[bytes, Call], Any]) -> UnaryMethod[bytes, bytes]:
-    return UnaryMethod(path=f"/{path}", decode=bytes, handle=handle, encode=bytes)

@@ -26,10 +26,9 @@ from mixer_compat.params import HandlerParams
 from mixer_compat.proto.model_pb2 import CheckResult
 from mixer_compat.proto.policy_pb2 import DirectHttpResponse
 from mixer_compat.proto.status_pb2 import Status
+from mixer_compat.values import put_duration
 
 MAX_USES: Final = 2**31 - 1
-_S: Final = 1_000_000
-_NS_PER_US: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,5 +116,4 @@ def _put_validity(result: CheckResult, validity: Validity) -> None:
     result.valid_use_count = validity.uses
     # Present also when it is zero: a proxy keeps what has no duration for ever.
     result.valid_duration.SetInParent()
-    result.valid_duration.seconds, rest_us = divmod(validity.us, _S)
-    result.valid_duration.nanos = rest_us * _NS_PER_US
+    put_duration(result.valid_duration, validity.us)

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from extauthz.serving.methods import Call, RpcCode, UnaryMethod
 from mixer_compat.callers import check_caller
-from mixer_compat.door import MixerDoor
+from mixer_compat.door import MixerDoor, make_row
 from mixer_compat.params import ParamsError
 from mixer_compat.proto.model_pb2 import (
     CloseSessionRequest,
@@ -52,7 +52,7 @@ class Sessions:
     def methods(self) -> tuple[UnaryMethod[bytes, bytes], ...]:
         """The rows of the method table."""
         return tuple(
-            UnaryMethod(path=f"/{SERVICE}/{name}", decode=bytes, handle=handle, encode=bytes)
+            make_row(f"{SERVICE}/{name}", handle)
             for name, handle in (
                 ("Validate", self.validate),
                 ("CreateSession", self.create),

@@ -85,6 +85,12 @@ def _read_duration_us(duration: Duration) -> int:
     return duration.seconds * _S + duration.nanos // _NS_PER_US
 
 
+def put_duration(duration: Duration, us: int) -> None:
+    """Sets a duration to so many microseconds."""
+    duration.seconds, rest_us = divmod(us, _S)
+    duration.nanos = rest_us * _NS_PER_US
+
+
 def _write_seconds(us: int) -> str:
     seconds, rest_us = divmod(us, _S)
     return f"{seconds}.{rest_us:06d}".rstrip("0") if rest_us else str(seconds)

@@ -38,7 +38,8 @@ from extauthz.ports import NO_DEADLINE, Clock, CounterStore, Deadline, DecisionO
 
 _log = logging.getLogger(__name__)
 
-_UNAVAILABLE: Final = Denial(reason=Reason.UNAVAILABLE, detail="Try again in a moment.")
+UNAVAILABLE: Final = Denial(reason=Reason.UNAVAILABLE, detail="Try again in a moment.")
+BLOCKED: Final = Denial(reason=Reason.BLOCKED, detail="The caller is blocked.")
 
 
 class Step(Enum):
@@ -199,12 +200,12 @@ class Pipeline:
             denial = await self._judge(request, progress, steps, deadline, note, charge=charge)
         except BackendError as error:
             self._undecided.warn(error)
-            denial = _UNAVAILABLE
+            denial = UNAVAILABLE
         except Exception:  # noqa: BLE001  (no failure of any kind may become an allow)
             _log.exception("could not decide because of a defect; the request is denied")
-            denial = _UNAVAILABLE
+            denial = UNAVAILABLE
         if denial is None and _has_passed(deadline):
-            denial = _UNAVAILABLE
+            denial = UNAVAILABLE
         decision = self._conclude(denial, progress)
         if not observed:
             return decision
@@ -242,7 +243,7 @@ class Pipeline:
             rule = catalog.deny_rules.find_for_client(client_address, api.name, api.version)
             note(Step.DENY_RULES, rule)
             if rule is not None:
-                return _BLOCKED
+                return BLOCKED
 
         identity = await self._authenticator.identify(
             request,
@@ -265,7 +266,7 @@ class Pipeline:
             )
             note(Step.DENY_RULES, rule)
             if rule is not None:
-                return _BLOCKED
+                return BLOCKED
 
         subscribed = check_subscription(catalog, api, identity)
         note(Step.SUBSCRIPTION, subscribed)
@@ -315,7 +316,7 @@ class Pipeline:
             return None
         if _has_passed(deadline):
             # Nobody waits for the answer any more: what is refused is not charged.
-            return _UNAVAILABLE
+            return UNAVAILABLE
         dedup_id = None
         charges = [one.charge for one in planned]
         if not charge:
@@ -334,7 +335,7 @@ class Pipeline:
         if not charge or not taking.charged:
             return denial
         if denial is None and _has_passed(deadline):
-            denial = _UNAVAILABLE
+            denial = UNAVAILABLE
         if denial is not None:
             # Too late, or refused by a limit in bytes, which a store does not judge.
             await self._give_back(charges, taking, dedup_id)
@@ -365,7 +366,7 @@ class Pipeline:
         if denial is not None or route is None:
             return Deny(
                 id=decision_id,
-                denial=denial or _UNAVAILABLE,
+                denial=denial or UNAVAILABLE,
                 route=route,
                 identity=progress.identity,
                 subscription=progress.subscription,
@@ -391,9 +392,6 @@ class Pipeline:
             rewritten_path=progress.rewritten_path,
             shadow=progress.shadow,
         )
-
-
-_BLOCKED: Final = Denial(reason=Reason.BLOCKED, detail="The caller is blocked.")
 
 
 def _has_passed(deadline: Deadline) -> bool:
