@@ -32,6 +32,7 @@ from extauthz.catalog.reader_process import Task
 from extauthz.catalog.reading import Stamp
 from extauthz.collector import without_full_collections
 from extauthz.errors import CatalogError, Problem
+from extauthz.interpreter import write_import_path
 from extauthz.model.catalog import Catalog
 
 _MODULE = "extauthz.catalog.reader_process"
@@ -97,7 +98,7 @@ def find_interpreter() -> str:
 
 
 def _write_environment() -> dict[str, str]:
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
+    environment = dict(os.environ, PYTHONPATH=write_import_path())
     # Set for an interpreter inside Envoy; the child is one of its own.
     for name in ("PYTHONHOME", "LD_PRELOAD"):
         environment.pop(name, None)

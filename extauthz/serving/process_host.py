@@ -12,11 +12,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
+from extauthz.interpreter import write_import_path
 from extauthz.serving.control import CONTROL_FD, Control, ControlEnded, HostFailed
 from extauthz.serving.door import DoorListener, check_listeners
 from extauthz.serving.listen import ListenAddress
+from extauthz.serving.steered_process import SteeredProcess, write_exit
 
 STOP: Final = "stop"
 """The question that a stop is: answered once every call has ended. Of it: the grace, in seconds."""
@@ -26,7 +28,7 @@ _CANCEL_S: Final = 5.0
 _EXIT_S: Final = 10.0
 
 
-class ProcessHost:
+class ProcessHost(SteeredProcess):
     """One process with all listeners. Can be started once.
 
     Args:
@@ -38,13 +40,11 @@ class ProcessHost:
     def __init__(
         self, module: str, listeners: Sequence[DoorListener], *, parameters: object = None
     ) -> None:
+        super().__init__()
         self._module = module
         self._listeners = check_listeners(listeners)
         self._parameters = parameters
-        self._process: asyncio.subprocess.Process | None = None
-        self._control: Control | None = None
         self._is_open = False
-        self._stopping = False
 
     @property
     def addresses(self) -> tuple[ListenAddress, ...]:
@@ -52,11 +52,6 @@ class ProcessHost:
         if not self._is_open:
             return ()
         return tuple(address for listener in self._listeners for address in listener.addresses)
-
-    @property
-    def process_id(self) -> int | None:
-        """None before the start."""
-        return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
         """Starts the process, and waits until every listener takes calls.
@@ -84,7 +79,7 @@ class ProcessHost:
                 pass_fds=(control.descriptor,),
                 env={
                     **os.environ,
-                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                    "PYTHONPATH": write_import_path(),
                     CONTROL_FD: str(control.descriptor),
                 },
                 # Signals of a terminal reach the whole group; this process passes them on.
@@ -99,33 +94,6 @@ class ProcessHost:
             raise HostFailed(f"it did not start: it ended with {write_exit(code)}") from exc
         self._is_open = True
 
-    def tell(self, word: str) -> None:
-        """Says a word to the owner of the doors. Nothing happens when the process has ended."""
-        if self._control is not None:
-            self._control.tell(word)
-
-    async def ask(self, question: str, *, within_s: float) -> Any:
-        """The answer of the owner of the doors.
-
-        Raises:
-            HostFailed: there is none.
-        """
-        if self._control is None:
-            raise HostFailed("it was not started")
-        return await self._control.ask(question, within_s=within_s)
-
-    async def wait_ended(self) -> None:
-        """Waits until the process has ended, whoever ended it.
-
-        Raises:
-            HostFailed: it was not told to.
-        """
-        if self._process is None:
-            return
-        code = await self._process.wait()
-        if not self._stopping:
-            raise HostFailed(f"it ended by itself ({write_exit(code)})")
-
     async def stop(self, grace_s: float) -> None:
         """Drains every door, takes no new calls, and cancels what is left after the grace."""
         self._stopping = True
@@ -133,10 +101,6 @@ class ProcessHost:
             with suppress(HostFailed):  # it may die meanwhile
                 await self._control.ask(STOP, grace_s, within_s=grace_s + _CANCEL_S)
         await self._end(wait_s=_EXIT_S)
-
-    @property
-    def _is_running(self) -> bool:
-        return self._process is not None and self._process.returncode is None
 
     async def _end(self, *, wait_s: float) -> None:
         """Ends the process, if it runs."""
@@ -152,8 +116,3 @@ class ProcessHost:
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGKILL)
             await self._process.wait()
-
-
-def write_exit(code: int) -> str:
-    """How a process ended, from its return code."""
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
