@@ -2,6 +2,7 @@
 # later: .ci/setup makes the virtual environment .venv and keeps it current with the lock file.
 #   make PYTHON=python3.12 test      another interpreter
 #   make test ARGS='-k jwt -x'       arguments for pytest
+#   make test ARGS='tests/e2e -k on_envoy'   through a real Envoy, on one of the hosts
 #   make lock ARGS=--upgrade         newest versions that pyproject.toml allows
 
 PYTHON ?=

@@ -1,4 +1,4 @@
-"""The world and everything that runs in it, once a session."""
+"""The world and everything that runs in it, once a session for each host."""
 
 from __future__ import annotations
 
@@ -22,13 +22,20 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.fixture(scope="session", params=["grpcio", "envoy"], ids=lambda host: f"on_{host}")
+def host(request: pytest.FixtureRequest) -> str:
+    """What carries the service's doors: every test that starts a service runs on each."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def deployment(host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Processes are started by the first test that asks for them."""
     with ExitStack() as stack:
         introspection = stack.enter_context(run_introspection())
         dead_port = stack.enter_context(hold_dead_port())
         made = Deployment(
+            host=host,
             world=World(tmp_path_factory.mktemp("world"), introspection, dead_port),
             folder=tmp_path_factory.mktemp("running"),
             http_upstream=stack.enter_context(run_echo()),

@@ -93,8 +93,9 @@ class Gateway:
 
 @dataclass(slots=True)
 class Deployment:
-    """Everything that runs for a session. Ask it, and it is there."""
+    """Everything that runs for a session on one host. Ask it, and it is there."""
 
+    host: str
     world: World
     folder: Path
     http_upstream: str
@@ -144,6 +145,7 @@ class Deployment:
             {
                 "listen": {"grpc": address},
                 "catalog": {"files": [str(catalog or self.world.catalog)]},
+                "server": {"host": self.host},
             },
             settings,
         )

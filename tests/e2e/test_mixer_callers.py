@@ -1,4 +1,4 @@
-"""Who may ask at Mixer's door, by what Istio's handlers present, on both hosts and with workers."""
+"""Who may ask at Mixer's door, by what Istio's handlers present, also with workers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ OK: Final = grpc.StatusCode.OK
 UNAUTHENTICATED: Final = grpc.StatusCode.UNAUTHENTICATED
 REFUSED: Final = (grpc.StatusCode.UNAVAILABLE, UNAUTHENTICATED)
 """Of a handshake, and of a call."""
-HOSTS: Final = ("grpcio", "envoy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,6 @@ class Mixer:
 def serving(
     deployment: Deployment,
     files: MutualFiles,
-    host: str,
     callers: Mapping[str, Any],
     *,
     is_mutual: bool,
@@ -76,7 +74,6 @@ def serving(
         "listen": {"mixer": address},
         "mixer": {"tls": tls, "callers": callers},
         **sections,
-        "server": {"host": host, **sections.get("server", {})},
     }
     with deployment.run_service("callers", settings):
         yield Mixer(address)
@@ -96,15 +93,12 @@ def redis() -> Iterator[RedisServer]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("host", HOSTS)
 def test_only_a_certificate_with_the_uri_is_answered_also_after_a_renewal(
-    host: str, workers: int, files: MutualFiles, redis: RedisServer, deployment: Deployment
+    workers: int, files: MutualFiles, redis: RedisServer, deployment: Deployment
 ) -> None:
     counters = {"store": "redis", "url": f"redis://127.0.0.1:{redis.port}"}
     sections: dict[str, Any] = {"server": {"workers": workers}, "counters": counters}
-    with serving(
-        deployment, files, host, {"uri_sans": [ISTIO]}, is_mutual=True, **sections
-    ) as mixer:
+    with serving(deployment, files, {"uri_sans": [ISTIO]}, is_mutual=True, **sections) as mixer:
         for authority in (files.authority, Authority("second")):
             if authority != files.authority:
                 files.renew(authority)
@@ -118,13 +112,12 @@ def test_only_a_certificate_with_the_uri_is_answered_also_after_a_renewal(
                 assert mixer.ask(stranger) in REFUSED
 
 
-@pytest.mark.parametrize("host", HOSTS)
 def test_tokens_come_over_tls_plain_or_as_bearer(
-    host: str, files: MutualFiles, tmp_path: Path, deployment: Deployment
+    files: MutualFiles, tmp_path: Path, deployment: Deployment
 ) -> None:
     (tmp_path / "tokens").write_text("new-token\nold-token\n")
     callers = {"token_file": str(tmp_path / "tokens")}
-    with serving(deployment, files, host, callers, is_mutual=False) as mixer:
+    with serving(deployment, files, callers, is_mutual=False) as mixer:
         trusting = files.show_nothing()
         for value in ("new-token", "Bearer new-token", "old-token", "bearer old-token"):
             assert mixer.ask(trusting, ("authorization", value)) is OK
@@ -133,16 +126,15 @@ def test_tokens_come_over_tls_plain_or_as_bearer(
         assert mixer.ask(trusting) is UNAUTHENTICATED
 
 
-@pytest.mark.parametrize("host", HOSTS)
 def test_a_token_in_a_header_of_its_own_is_asked_for_beside_the_certificate(
-    host: str, files: MutualFiles, tmp_path: Path, deployment: Deployment
+    files: MutualFiles, tmp_path: Path, deployment: Deployment
 ) -> None:
     (tmp_path / "tokens").write_text("a-token\n")
     callers = {
         "token_file": str(tmp_path / "tokens"), "token_header": "X-Mixer-Token",
         "uri_sans": [ISTIO],
     }  # fmt: skip
-    with serving(deployment, files, host, callers, is_mutual=True) as mixer:
+    with serving(deployment, files, callers, is_mutual=True) as mixer:
         token = ("x-mixer-token", "a-token")
         known = files.show(a_uri(ISTIO))
         assert mixer.ask(known, token) is OK

@@ -57,8 +57,9 @@ def _is_logged(line: str) -> bool:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Settings and a catalog that are good, until a test spoils them."""
+def folder(tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings and a catalog that are good, until a test spoils them. `run` takes the host."""
+    monkeypatch.setenv("EXTAUTHZ_SERVER__HOST", host)
     write(tmp_path / "extauthz.yaml", SETTINGS)
     (tmp_path / "catalog").mkdir()
     write(tmp_path / "catalog" / "apis.yaml", CATALOG)

@@ -52,11 +52,6 @@ RULES: Final = {
 }
 
 
-@pytest.fixture(params=["grpcio", "envoy"])
-def host(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory(prefix="workers-") as folder:
@@ -74,13 +69,13 @@ def catalog(tmp_path: Path) -> Path:
 
 @contextmanager
 def running(
-    deployment: Deployment, server: RedisServer, host: str, *catalog: Path, **settings: Any
+    deployment: Deployment, server: RedisServer, *catalog: Path, **settings: Any
 ) -> Iterator[Replica]:
     """A service with workers, once all of them serve."""
     url = f"redis://127.0.0.1:{server.port}"
     # Each test counts from the beginning.
     counters = {"url": url, "prefix": f"{secrets.token_hex(8)}:", **PATIENT}
-    of_server = {"host": host, "workers": WORKERS, **settings}
+    of_server = {"workers": WORKERS, **settings}
     with run_replica(deployment, catalog, counters, server=of_server) as replica:
         replica.wait_until_it_says("ready")
         yield replica
@@ -141,9 +136,9 @@ def ask(channel: grpc.Channel, consumer: str) -> Any:
 
 
 def test_workers_count_a_limit_together(
-    deployment: Deployment, server: RedisServer, catalog: Path, host: str
+    deployment: Deployment, server: RedisServer, catalog: Path
 ) -> None:
-    with running(deployment, server, host, catalog) as replica, ExitStack() as stack:
+    with running(deployment, server, catalog) as replica, ExitStack() as stack:
         channels = connect_to_all(stack, replica)
         calls = [ask(channel, "strict") for _ in range(LIMIT) for channel in channels]
         statuses = [read_status(call.result()) for call in calls]
@@ -160,10 +155,10 @@ def test_workers_count_a_limit_together(
 
 
 async def test_a_worker_that_is_killed_under_load_is_replaced(
-    deployment: Deployment, server: RedisServer, world: World, host: str
+    deployment: Deployment, server: RedisServer, world: World
 ) -> None:
     with (
-        running(deployment, server, host, world.catalog) as replica,
+        running(deployment, server, world.catalog) as replica,
         deployment.run_gateway(replica.grpc_address) as gateway,
     ):
         before = children_of(replica.process.pid)
@@ -195,9 +190,9 @@ ALLOWED: Final = 'extauthz_decisions_total{api="World",level="",outcome="allow",
 
 
 def test_a_new_catalog_reaches_every_worker_at_sighup(
-    deployment: Deployment, server: RedisServer, catalog: Path, host: str
+    deployment: Deployment, server: RedisServer, catalog: Path
 ) -> None:
-    with running(deployment, server, host, catalog) as replica, ExitStack() as stack:
+    with running(deployment, server, catalog) as replica, ExitStack() as stack:
         channels = connect_to_all(stack, replica)
         assert {read_status(ask(channel, "late").result()) for channel in channels} == {401}
         write_catalog(catalog, {**RULES, "late": RULES["wide"]})
@@ -209,10 +204,10 @@ def test_a_new_catalog_reaches_every_worker_at_sighup(
 
 
 def test_calls_of_every_worker_are_answered_when_it_is_told_to_stop(
-    deployment: Deployment, server: RedisServer, world: World, host: str
+    deployment: Deployment, server: RedisServer, world: World
 ) -> None:
     with (
-        running(deployment, server, host, world.catalog) as replica,
+        running(deployment, server, world.catalog) as replica,
         ExitStack() as stack,
     ):
         gateways = [
@@ -240,10 +235,10 @@ def test_calls_of_every_worker_are_answered_when_it_is_told_to_stop(
 
 
 def test_a_worker_that_cannot_come_back_leaves_the_rest_degraded(
-    deployment: Deployment, server: RedisServer, catalog: Path, host: str
+    deployment: Deployment, server: RedisServer, catalog: Path
 ) -> None:
     good = catalog.read_text()
-    with running(deployment, server, host, catalog) as replica:
+    with running(deployment, server, catalog) as replica:
         catalog.write_text("apis: [\n")
         os.kill(min(children_of(replica.process.pid)), signal.SIGKILL)
         replica.wait_until(
