@@ -10,12 +10,13 @@ import yaml
 
 from extauthz.answers.reasons import MEANINGS, WSO2_THROTTLE_CODES
 from extauthz.app.core import open_core
-from extauthz.app.watching import count_reports, make_metrics
+from extauthz.app.watching import count_log, count_reports, make_metrics
 from extauthz.app.watching_workers import make_worker_metrics
 from extauthz.config import read_settings
 from extauthz.model.decision import Reason
 from extauthz.serving.load import Load
 from extauthz.serving.workers import Worker, Workers
+from extauthz.telemetry.decision_log import DecisionLog
 from extauthz.telemetry.metrics import DecisionCounts
 from tests.mixer_compat.asking import Asking
 
@@ -54,6 +55,9 @@ async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
     async with open_core(read_settings(tmp_path / "extauthz.yaml", {})) as core:
         metrics = make_metrics(core, Load(), DecisionCounts())
         count_reports(metrics, Asking().adapter.reports)
+        log = DecisionLog(tmp_path / "decisions.jsonl")
+        count_log(metrics, log)
+        log.close()
         of_workers = make_worker_metrics(Workers(_make_no_worker, 1))
         text = (metrics.write() + of_workers.write()).decode()
         shown = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))

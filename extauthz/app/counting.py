@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from typing import Final
 
 from extauthz.clock import SteadyClock
 from extauthz.config import read_secret_file
-from extauthz.counters.breaker import BreakerState
 from extauthz.counters.fallback import FallbackCounterStore
 from extauthz.counters.leases import LeaseRules, LeasingCounterStore
 from extauthz.counters.memory import MemoryCounterStore
@@ -19,13 +19,16 @@ from extauthz.counters.redis import RedisCounterStore
 from extauthz.counters.redis_connect import RedisSettings, read_redis_url
 from extauthz.document import read_file
 from extauthz.errors import ConfigError, CounterStoreError, Problem
-from extauthz.model.limits import US_PER_S, Algorithm, Charge, OutageMode
+from extauthz.model.limits import US_PER_S
 from extauthz.ports import CounterStore
 from extauthz.serving.readiness import ReadyCheck, ReadyState
 from extauthz.serving.tls import TlsFiles, read_tls_files
 from extauthz.settings import CounterSettings
 
 _log = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.5
+"""How long a look at the shared store is waited for: Kubernetes waits for readiness for 1 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,13 @@ class Counting:
 
     @property
     def is_up(self) -> bool:
-        """Whether counts are shared now, as far as they are meant to be."""
-        return self.shared is None or self.shared.state.breaker is BreakerState.CLOSED
+        """Whether counts were shared when last asked, as far as they are meant to be."""
+        return self.shared is None or not self.shared.state.degraded
+
+    async def look(self) -> None:
+        """Asks the shared store how it is: nobody else may have asked it lately."""
+        if self.shared is not None:
+            await self.shared.look(LOOK_S)
 
     def check(self) -> ReadyCheck:
         """For readiness. A replica without its counter store is degraded, and still decides."""
@@ -100,15 +108,13 @@ async def probe_counting(counting: Counting) -> None:
 
     Nothing is charged. A store that does not answer is logged, and keeps nobody from starting.
     """
-    if counting.shared is None:
-        return
-    look = Charge("probe", Algorithm.FIXED_WINDOW, 1, US_PER_S, 0, on_outage=OutageMode.DENY)
-    try:
-        await counting.shared.take((look,))
-    except CounterStoreError as error:
-        # What is wrong with Redis, and not what the look was to do about it.
-        cause = error.__cause__ if isinstance(error.__cause__, CounterStoreError) else error
-        _log.warning("%s: %s; limits follow their outage modes until it answers", cause.code, cause)
+    await counting.look()
+    if counting.shared is not None and not counting.is_up:
+        _log.warning(
+            "%s: %s; limits follow their outage modes until it answers",
+            CounterStoreError.code,
+            counting.shared.state.last_error,
+        )
 
 
 def check_counting(settings: CounterSettings) -> None:

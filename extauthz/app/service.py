@@ -17,7 +17,7 @@ from extauthz.app.core import open_core, read_authentication_rules
 from extauthz.app.counting import check_counting, probe_counting
 from extauthz.app.log import open_decision_log
 from extauthz.app.mixer_door import MIXER, open_mixer_door, read_callers
-from extauthz.app.watching import count_reports, list_ready_checks, make_metrics
+from extauthz.app.watching import count_log, count_reports, list_ready_checks, make_metrics
 from extauthz.clock import SystemClock
 from extauthz.envoy.authorization import SERVICE, AuthorizationService
 from extauthz.errors import ConfigError, Problem
@@ -34,6 +34,7 @@ from extauthz.serving.load import Load
 from extauthz.serving.readiness import ReadyCheck, write_check
 from extauthz.serving.tls import TlsFiles, read_tls_files
 from extauthz.settings import ServerSettings, Settings
+from extauthz.telemetry.decision_log import DecisionLog
 from extauthz.telemetry.metrics import CONTENT_TYPE, DecisionCounts
 
 GRPC: Final = "grpc"
@@ -83,17 +84,15 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     Raises:
         ConfigError, CatalogError, ListenError: it cannot start, and why.
     """
-    decisions = DecisionCounts()
     with open_decision_log(settings.log) as log:
-        observers = (decisions,) if log is None else (decisions, log)
-        async with _open_service(settings, decisions, observers) as service:
+        async with _open_service(settings, log) as service:
             yield service
 
 
 @asynccontextmanager
-async def _open_service(
-    settings: Settings, decisions: DecisionCounts, observers: Sequence[DecisionObserver]
-) -> AsyncIterator[Service]:
+async def _open_service(settings: Settings, log: DecisionLog | None) -> AsyncIterator[Service]:
+    decisions = DecisionCounts()
+    observers: Sequence[DecisionObserver] = (decisions,) if log is None else (decisions, log)
     server = settings.server
     load = Load(max_in_flight=server.max_in_flight, max_streams=server.max_streams)
     style = read_answer_style(settings.responses, SystemClock())
@@ -132,20 +131,25 @@ async def _open_service(
         }
         healths = [door.health for door in doors.values()]
         metrics = make_metrics(core, load, decisions)
+        if log is not None:
+            count_log(metrics, log)
         if mixer is not None:
             count_reports(metrics, mixer.reports)
 
         async def list_checks() -> list[ReadyCheck]:
+            await core.counting.look()
             return list_ready_checks(core, healths)
 
         async def write_metrics() -> tuple[bytes, str]:
+            await core.counting.look()
             return metrics.write(), CONTENT_TYPE
 
         async def ask_checks(_: object) -> list[dict[str, Any]]:
             return [write_check(check) for check in await list_checks()]
 
         async def ask_metrics(_: object) -> str:
-            return metrics.write().decode()
+            text, _ = await write_metrics()
+            return text.decode()
 
         questions: Questions = {CHECKS: ask_checks, METRICS: ask_metrics}
         try:
@@ -203,5 +207,7 @@ def read_host_limits(server: ServerSettings, *, is_shared: bool = False) -> Host
         is_shared: whether other workers listen on the same ports.
     """
     return HostLimits(
-        max_connection_age_s=server.max_connection_age / US_PER_S, reuse_port=is_shared
+        max_connection_age_s=server.max_connection_age / US_PER_S,
+        max_in_flight=server.max_in_flight,
+        reuse_port=is_shared,
     )

@@ -10,6 +10,7 @@ from extauthz.serving.health import OVERALL, HealthState, HealthStatus
 from extauthz.serving.load import Load
 from extauthz.serving.readiness import ReadyCheck, ReadyState
 from extauthz.telemetry import names
+from extauthz.telemetry.decision_log import DecisionLog
 from extauthz.telemetry.metrics import DecisionCounts, Metrics
 from mixer_compat.reports import Reports
 
@@ -85,6 +86,15 @@ def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
             lambda: core.counting.losses,
         )
     return metrics
+
+
+def count_log(metrics: Metrics, log: DecisionLog) -> None:
+    """Shows what the log of decisions has lost."""
+    metrics.count(
+        names.LOG_DROPPED,
+        "Decisions that were not written to the log of decisions.",
+        lambda: log.dropped,
+    )
 
 
 def count_reports(metrics: Metrics, reports: Reports) -> None:

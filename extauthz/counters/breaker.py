@@ -62,6 +62,7 @@ class CircuitBreaker:
         is_closed: whether to ask. A plain attribute, because every request reads it.
         is_suspect: a success is worth a call of `note_success`; while it is False nothing is
             to be forgotten.
+        is_failing: the last call that counts went unanswered.
         moment: grows with each failure that counts.
     """
 
@@ -81,6 +82,7 @@ class CircuitBreaker:
         self.state = BreakerState.CLOSED
         self.is_closed = True
         self.is_suspect = False
+        self.is_failing = False
         self.moment = 0
 
     def note_success(self) -> None:
@@ -89,6 +91,7 @@ class CircuitBreaker:
             self._in_a_row = 0
             self._cooldown_s = self._rules.cooldown_s
             self.is_suspect = False
+            self.is_failing = False
 
     def note_failure(self, asked_at: int) -> None:
         """A call that was made at the moment `asked_at` has failed. Opens when that is enough."""
@@ -97,6 +100,7 @@ class CircuitBreaker:
         self.moment += 1
         self._in_a_row += 1
         self.is_suspect = True
+        self.is_failing = True
         if self._in_a_row >= self._rules.failures:
             self._become(BreakerState.OPEN)
 
@@ -115,6 +119,7 @@ class CircuitBreaker:
         if answered:
             self._in_a_row = self._rules.failures - 1
             self.is_suspect = True
+            self.is_failing = False
         self._become(BreakerState.CLOSED if answered else BreakerState.OPEN)
 
     def _become(self, state: BreakerState) -> None:

@@ -29,12 +29,15 @@ from extauthz.counters.owed import OwedCharges
 from extauthz.counters.recovery import Recovery
 from extauthz.counters.remembered import RememberedTakings, name_taking
 from extauthz.errors import CounterStoreError
-from extauthz.model.limits import Charge, Taking
+from extauthz.model.limits import US_PER_S, Algorithm, Charge, Taking
 from extauthz.ports import NO_DEADLINE, Clock, CounterStore, Deadline
 
 _log = logging.getLogger(__name__)
 
 _AWAY: Final = "the counter store is away"
+
+_LOOK: Final = (Charge("probe", Algorithm.FIXED_WINDOW, 1, US_PER_S, 0),)
+"""It costs 0: nothing is charged."""
 
 DEFAULT_RULES: Final = FallbackRules()
 
@@ -94,6 +97,7 @@ class FallbackCounterStore:
         self._paid_before = 0
         self._failures = 0
         self._last_error = ""
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> FallbackState:
@@ -101,6 +105,7 @@ class FallbackCounterStore:
         return FallbackState(
             breaker=self._breaker.state,
             since_us=self._since_us,
+            is_failing=self._breaker.is_failing,
             failures=self._failures,
             last_error=self._last_error,
             admitted_locally=self._here.admitted,
@@ -235,9 +240,32 @@ class FallbackCounterStore:
             self._note_failure(charges, error, asked_at)
             raise
 
+    async def look(self, within_s: float) -> None:
+        """Asks the primary for nothing, so that `state` is of now, also when nobody calls.
+
+        Waits so long at most; an answer or a timeout that comes later is noted by itself. While
+        the breaker is not closed nobody but the recovery asks.
+        """
+        if not self._breaker.is_closed:
+            return
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        await asyncio.wait((self._looking,), timeout=within_s)
+
+    async def _look(self) -> None:
+        try:
+            await self._take_there(_LOOK, None, NO_DEADLINE)
+        except CounterStoreError as error:
+            _log.debug("the counter store did not answer a look: %s", error)
+        except Exception:  # noqa: BLE001  (a defect must not end what only wants to know)
+            _log.exception("a look at the counter store failed because of a defect")
+
     async def close(self) -> None:
         """Ends the recovery, with what is still owed unpaid, and closes both stores."""
         await self._recovery.stop()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         try:
             await self._primary.close()
         finally:

@@ -39,6 +39,7 @@ class FallbackState:
     Attributes:
         breaker: CLOSED when the primary counts.
         since_us: when the breaker came to that.
+        is_failing: the last call of the primary went unanswered.
         failures: primary calls of requests that went unanswered, since the start.
         last_error: of the last of them; empty when there was none.
         admitted_locally: requests admitted here and charged to the local store.
@@ -49,6 +50,7 @@ class FallbackState:
 
     breaker: BreakerState
     since_us: int
+    is_failing: bool
     failures: int
     last_error: str
     admitted_locally: int
@@ -59,7 +61,7 @@ class FallbackState:
     @property
     def degraded(self) -> bool:
         """Whether limits are not counted across replicas now. Such a replica still serves."""
-        return self.breaker is not BreakerState.CLOSED
+        return self.is_failing or self.breaker is not BreakerState.CLOSED
 
     @property
     def detail(self) -> str:

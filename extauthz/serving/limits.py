@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from extauthz.serving.load import DEFAULT_MAX_IN_FLIGHT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostLimits:
@@ -14,6 +16,8 @@ class HostLimits:
             body here when `with_request_body` asks for it.
         max_connections: on one listener; more are closed at once.
         max_concurrent_streams: calls on one connection; more wait at the caller.
+        max_in_flight: calls of all connections; more end in UNAVAILABLE. The Envoy host refuses
+            them before they reach Python; with grpcio, the door does so alone.
         max_connection_age_s: after this, the caller is asked to connect again, so that new
             replicas get their share. The grpcio host spreads it by 10 % either way.
         max_connection_age_grace_s: how long calls may go on on a connection that is too old.
@@ -30,6 +34,7 @@ class HostLimits:
     max_receive_bytes: int = 4 * 1024 * 1024
     max_connections: int = 10_000
     max_concurrent_streams: int = 1000
+    max_in_flight: int = DEFAULT_MAX_IN_FLIGHT
     max_connection_age_s: float = 1800
     max_connection_age_grace_s: float = 60
     keepalive_time_s: float = 60
@@ -38,3 +43,8 @@ class HostLimits:
     handshake_timeout_s: float = 20
     reuse_port: bool = False
     unix_mode: int = 0o660
+
+    @property
+    def busy_in_flight(self) -> int:
+        """How low the Envoy host sets the bound on calls in flight, when they take long."""
+        return max(1, self.max_in_flight // 10)

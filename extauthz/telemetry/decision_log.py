@@ -1,22 +1,26 @@
 """A line of JSON for each decision, in a file: for audits, and for `extauthz compare`.
 
 Lines are written by a thread of their own, behind a bounded queue: a slow disk costs lines, which
-are counted, and never holds up a decision. A file that was moved away is made anew, so that
-logrotate may simply rename it. A line holds names from the catalog and no credential; of the path
-only the resource's template and a hash, as clients put secrets into paths.
+are counted, and never holds up a decision, nor a stop for longer than `CLOSE_S`. A file that was
+moved away is made anew, so that logrotate may simply rename it. Each line is one write, so that
+several workers may have the same file. A line holds names from the catalog and no credential; of
+the path only the resource's template and a hash, as clients put secrets into paths.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
-from contextlib import suppress
+import time
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
-from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
+from io import FileIO
 from pathlib import Path
-from typing import Any, Final
+from threading import Thread
+from typing import Final
 
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.decision import Allow, Decision
@@ -28,6 +32,8 @@ MAX_WAITING: Final = 10_000
 """Lines that wait to be written; what comes on top is dropped and counted."""
 MAX_REQUEST_ID: Final = 128
 """Characters of a request's id that are kept: clients may choose it."""
+CLOSE_S: Final = 3.0
+"""How long a stop waits for the disk."""
 
 
 class DecisionLog:
@@ -40,64 +46,101 @@ class DecisionLog:
             ConfigError: it cannot be written.
         """
         try:
-            self._writer = _Writer(file, encoding="utf-8")
+            self._file = _AppendedFile(file)
         except OSError as exc:
             message = f"cannot be written: {exc.strerror}; name a file in a folder that is there"
             raise ConfigError([Problem(file=str(file), message=message)]) from exc
-        self._handler = _Dropping(queue.Queue(MAX_WAITING))
-        self._listener = _Listener(self._handler.queue, self._writer)
-        self._listener.start()
+        self._path = file
+        self._waiting: queue.Queue[bytes | None] = queue.Queue(MAX_WAITING)
+        self._refused = self._taken = self._written = self._failed = self._left = 0
+        # A disk that hangs must not keep the process from ending.
+        self._thread = Thread(target=self._write_all, name="decision log", daemon=True)
+        self._thread.start()
 
     @property
     def dropped(self) -> int:
         """Lines that were not written: too many waited, or the disk did not take them."""
-        return self._handler.dropped + self._writer.failed
+        return self._refused + self._failed + self._left
 
     def observe(self, request: ApiRequest, decision: Decision, duration_us: int) -> None:
         """See `DecisionObserver.observe`."""
         line = write_line(request, decision, duration_us, datetime.now(UTC))
-        self._handler.emit(logging.LogRecord("", logging.INFO, "", 0, line, None, None))
+        try:
+            self._waiting.put_nowait(f"{line}\n".encode())
+        except queue.Full:
+            self._refused += 1
+        else:
+            self._taken += 1
+
+    def close(self, within_s: float = CLOSE_S) -> None:
+        """Writes what waits, and closes the file; what is not written in time is dropped."""
+        end_s = time.monotonic() + within_s
+        with suppress(queue.Full):
+            self._waiting.put(None, timeout=within_s)
+        self._thread.join(max(0.0, end_s - time.monotonic()))
+        if self._thread.is_alive():
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Takes back what waits. The thread ends when the disk lets go of the line it has."""
+        with suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait()
+        self._waiting.put_nowait(None)
+        self._left = self._taken - self._written - self._failed
+        if self._left:
+            _log.error(
+                "%d decisions could not be written to %s: it takes too long", self._left, self._path
+            )
+
+    def _write_all(self) -> None:
+        with closing(self._file) as file:
+            while (line := self._waiting.get()) is not None:
+                try:
+                    file.append(line)
+                except OSError:
+                    if not self._failed:
+                        _log.exception("a decision could not be written to %s", self._path)
+                    self._failed += 1
+                else:
+                    self._written += 1
+
+
+class _AppendedFile:
+    """A file that is written at its end, and made anew where it was moved away."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened = self._open()
+        self._is_torn = False
+
+    def append(self, line: bytes) -> None:
+        """Writes a line.
+
+        Raises:
+            OSError: not all of it was written.
+        """
+        if not self._is_in_place():
+            anew = self._open()
+            self.close()
+            self._opened, self._is_torn = anew, False
+        rest = b"\n" + line if self._is_torn else line
+        while rest:
+            rest = rest[self._opened.write(rest) :]
+            self._is_torn = bool(rest)
 
     def close(self) -> None:
-        """Writes what waits, and closes the file."""
-        self._listener.stop()
-        # What the disk did not take was counted when it was written.
-        with suppress(OSError):
-            self._writer.close()
+        with suppress(OSError):  # a write has told already what the disk did not take
+            self._opened.close()
 
+    def _open(self) -> FileIO:
+        return self._path.open("ab", buffering=0)
 
-class _Writer(WatchedFileHandler):
-    """Counts what could not be written, and says so at the first time."""
-
-    failed = 0
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
-        if not self.failed:
-            _log.exception("a decision could not be written to %s", self.baseFilename)
-        self.failed += 1
-
-
-class _Listener(QueueListener):
-    def enqueue_sentinel(self) -> None:
-        # Waits for room: what is in the queue is written first.
-        self.queue.put(self._sentinel)  # type: ignore[attr-defined]
-
-
-class _Dropping(QueueHandler):
-    """Drops and counts what the queue has no room for."""
-
-    def __init__(self, waiting: queue.Queue[Any]) -> None:
-        super().__init__(waiting)
-        self.dropped = 0
-
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record
-
-    def enqueue(self, record: logging.LogRecord) -> None:
+    def _is_in_place(self) -> bool:
         try:
-            self.queue.put_nowait(record)
-        except queue.Full:
-            self.dropped += 1
+            return os.path.samestat(self._path.stat(), os.fstat(self._opened.fileno()))
+        except FileNotFoundError:
+            return False
 
 
 def write_line(request: ApiRequest, decision: Decision, duration_us: int, now: datetime) -> str:

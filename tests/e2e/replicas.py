@@ -177,6 +177,10 @@ class Replica:
                 continue
             raise AssertionError(f"extauthz ended before this happened: {what}")
 
+    def is_without_store(self) -> bool:
+        """Whether it has stopped asking Redis, but for probes."""
+        return bool(self.read_readiness()[2]["circuit"] != "closed")
+
     def wait_until_it_says(self, status: str) -> None:
         """Returns when ``/readyz`` says so."""
         self.wait_until(lambda: self.read_readiness()[1] == status, f"/readyz says {status}")

@@ -195,8 +195,7 @@ def test_each_tier_does_what_it_says_while_redis_is_dead_and_the_counts_come_rig
         for replica in replicas:
             replica.wait_until(
                 lambda replica=replica: (
-                    replica.ask("allow") == 200  # type: ignore[misc]
-                    and replica.read_readiness()[1] == "degraded"
+                    replica.ask("allow") == 200 and replica.is_without_store()  # type: ignore[misc]
                 ),
                 "Redis is found to be away",
             )
@@ -232,6 +231,27 @@ def test_each_tier_does_what_it_says_while_redis_is_dead_and_the_counts_come_rig
             assert _find_outage_lines(replica) == [("WARNING", "away"), ("INFO", "back")]
 
 
+def test_readiness_tells_that_redis_is_away_though_nobody_calls(
+    deployment: Deployment, server: RedisServer, folder: Path
+) -> None:
+    catalog = folder / "catalog.yaml"
+    write_catalog(catalog, MODES)
+    server.kill()
+    with run_replica(deployment, [catalog], {"url": _url(server), **PATIENT}) as replica:
+        status, word, counters = replica.read_readiness()
+        assert (status, word) == (200, "degraded")
+        assert "cannot be reached" in counters["last_error"]
+        assert replica.read_metric("extauthz_counters_up") == 0
+        server.start()
+        replica.wait_until_it_says("ready")
+        assert replica.read_metric("extauthz_counters_up") == 1
+        server.kill()
+        replica.wait_until_it_says("degraded")
+        server.start()
+        replica.wait_until_it_says("ready")
+        assert "extauthz_decisions_total{" not in replica.read_metrics()
+
+
 TIMEOUT_S: Final = 2.0
 
 
@@ -250,7 +270,7 @@ def test_nobody_waits_longer_than_the_timeout_for_a_redis_that_hangs(
         assert TIMEOUT_S <= max(answered.took_s for answered in answers) < 2 * TIMEOUT_S
         # Those were one failure. It takes three until nobody asks.
         asked_again = 0
-        while replica.read_readiness()[1] != "degraded":
+        while not replica.is_without_store():
             asked_again += 1
             assert replica.ask("local") == 200
             assert asked_again < 5
@@ -332,9 +352,7 @@ def test_a_wrong_password_is_an_outage_and_shows_nowhere(
     counters = {"url": f"unix://{server.socket}", "password_file": str(password_file), **PATIENT}
     with run_replica(deployment, [catalog], counters) as replica:
         replica.wait_until(
-            lambda: (
-                replica.ask("local") in (200, 429) and replica.read_readiness()[1] == "degraded"
-            ),
+            lambda: replica.ask("local") in (200, 429) and replica.is_without_store(),
             "Redis is found not to let us in",
         )
         said = json.dumps(replica.read_readiness()[2])
@@ -368,9 +386,10 @@ REFUSED: Final[Mapping[str, tuple[Mapping[str, Any], str]]] = {
 
 @pytest.mark.parametrize(("counters", "expected"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_work_is_refused_at_the_start(
-    tmp_path: Path, counters: Mapping[str, Any], expected: str
+    tmp_path: Path, host: str, counters: Mapping[str, Any], expected: str
 ) -> None:
-    write(tmp_path / "extauthz.yaml", {**SETTINGS, "counters": {"store": "redis", **counters}})
+    own = {"counters": {"store": "redis", **counters}, "server": {"host": host}}
+    write(tmp_path / "extauthz.yaml", {**SETTINGS, **own})
     (tmp_path / "catalog").mkdir()
     write(tmp_path / "catalog" / "apis.yaml", CATALOG)
     (problem,) = problems_of(run("serve", folder=tmp_path))
