@@ -175,9 +175,6 @@ class _Caller:
     def read_metadata(self) -> Metadata:
         return read_metadata(self._scope["headers"])
 
-    def list_peer_uris(self) -> tuple[str, ...]:
-        return ()  # ASGI does not tell of certificates
-
     def read_peer(self) -> str:
         client = self._scope.get("client")
         if client is None:

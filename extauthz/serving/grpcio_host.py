@@ -211,10 +211,15 @@ def _read_call(context: _Context, uris: frozenset[str]) -> Call:
     Raises:
         RpcFailure: UNAUTHENTICATED, where its certificate has none of the URIs.
     """
-    caller = _Caller(context)
-    if uris and uris.isdisjoint(caller.list_peer_uris()):
+    if uris and uris.isdisjoint(_list_peer_uris(context)):
         raise RpcFailure(RpcCode.UNAUTHENTICATED, _STRANGER)
-    return Call(deadline=find_deadline(context.time_remaining()), caller=caller)
+    return Call(deadline=find_deadline(context.time_remaining()), caller=_Caller(context))
+
+
+def _list_peer_uris(context: _Context) -> list[str]:
+    """The URI SANs of the client certificate; none without mTLS."""
+    uris: Iterable[bytes] = context.auth_context().get("peer_uri", ())
+    return [uri.decode("utf-8", "replace") for uri in uris]
 
 
 class _Caller:
@@ -230,10 +235,6 @@ class _Caller:
 
     def read_peer(self) -> str:
         return self._context.peer()
-
-    def list_peer_uris(self) -> tuple[str, ...]:
-        uris: Iterable[bytes] = self._context.auth_context().get("peer_uri", ())
-        return tuple(uri.decode("utf-8", "replace") for uri in uris)
 
 
 def _credentials(reloader: TlsReloader) -> grpc.ServerCredentials:

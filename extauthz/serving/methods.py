@@ -89,9 +89,6 @@ class Caller(Protocol):
     def read_peer(self) -> str:
         """See `Call.peer`."""
 
-    def list_peer_uris(self) -> tuple[str, ...]:
-        """See `Call.list_peer_uris`."""
-
 
 class _Nobody:
     """The caller of a call that came through no host."""
@@ -101,9 +98,6 @@ class _Nobody:
 
     def read_peer(self) -> str:
         return ""
-
-    def list_peer_uris(self) -> tuple[str, ...]:
-        return ()
 
 
 NOBODY: Final[Caller] = _Nobody()
@@ -135,13 +129,6 @@ class Call:
     def peer(self) -> str:
         """Who opened the connection, as ``ipv4:127.0.0.1:40112`` or ``unix:``."""
         return self.caller.read_peer()
-
-    def list_peer_uris(self) -> tuple[str, ...]:
-        """The URI SANs of the client certificate.
-
-        None without mTLS, and on a host that cannot tell.
-        """
-        return self.caller.list_peer_uris()
 
     def find_metadata(self, name: str) -> str | bytes | None:
         """The first value under the name (any case), or None."""

@@ -66,9 +66,6 @@ class GivenCaller:
     def read_peer(self) -> str:
         return "unix:"
 
-    def list_peer_uris(self) -> tuple[str, ...]:
-        return ()
-
 
 class RememberingUsage:
     """A `UsageObserver` that remembers what it is told."""

@@ -22,9 +22,6 @@ class Sender:
     def read_peer(self) -> str:
         return "unix:"
 
-    def list_peer_uris(self) -> tuple[str, ...]:
-        return ("spiffe://mesh/proxy",)
-
 
 async def echo(request: bytes, _: Call) -> bytes:
     return request
@@ -75,8 +72,7 @@ def test_finds_metadata_in_any_case() -> None:
     assert call.find_metadata("X-Name") == "first"
     assert call.find_metadata("x-other") is None
     assert call.peer == "unix:"
-    assert call.list_peer_uris() == ("spiffe://mesh/proxy",)
 
 
 def test_a_call_through_no_host_has_nobody_behind_it() -> None:
-    assert Call().metadata == () and Call().peer == "" and Call().list_peer_uris() == ()
+    assert Call().metadata == () and Call().peer == ""
