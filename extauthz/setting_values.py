@@ -8,11 +8,9 @@ from typing import Annotated, Final
 from pydantic import AfterValidator
 
 from extauthz.errors import ConfigError
+from extauthz.model.field_names import FIELD_NAME, MAX_NAME
 from extauthz.serving.listen import read_listen_address
 
-MAX_NAME: Final = 256
-"""Characters of a header's or parameter's name; longer ones cannot be removed at the proxy."""
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNPRINTABLE: Final = re.compile("[\x00-\x20\x7f-\x9f&=]")
 
 _FRAMING: Final = frozenset(
@@ -36,7 +34,7 @@ def _check_address(address: str) -> str:
 
 
 def _check_header_name(name: str) -> str:
-    if len(name) > MAX_NAME or not _TOKEN.fullmatch(name):
+    if not FIELD_NAME.fullmatch(name):
         raise ValueError("must be a header name: ASCII letters, digits and hyphens")
     name = name.lower()
     if name in _FRAMING:
@@ -59,7 +57,7 @@ def _check_parameter_name(name: str) -> str:
 
 
 def _check_cookie_name(name: str) -> str:
-    if len(name) > MAX_NAME or not _TOKEN.fullmatch(name):
+    if not FIELD_NAME.fullmatch(name):
         raise ValueError("must be the name of a cookie: ASCII letters, digits and hyphens")
     return name
 

@@ -30,7 +30,7 @@ from extauthz.policy.scopes import SCOPE_EXTENSION
 from mixer_compat.params import HandlerParams
 from mixer_compat.proto.apikey_pb2 import InstanceMsg as ApiKeyInstance
 from mixer_compat.proto.authorization_pb2 import InstanceMsg as AuthorizationInstance
-from mixer_compat.values import Values, find_text, read_text
+from mixer_compat.values import Values, find_text, read_text, strip_quotes
 
 DOOR: Final = "mixer"
 """See `ApiRequest.door`."""
@@ -65,7 +65,7 @@ def read_apikey(instance: ApiKeyInstance) -> ApiRequest:
     Raises:
         MalformedRequest: the operation is anything else.
     """
-    operation = _OPERATION.fullmatch(_strip_quotes(instance.api_operation))
+    operation = _OPERATION.fullmatch(strip_quotes(instance.api_operation))
     if operation is None:
         raise MalformedRequest(
             "api_operation is no method and path; write the instance's api_operation as "
@@ -98,7 +98,7 @@ def read_properties(
     method = find_text(values, names.method) or method
     target = find_text(values, names.path) or path
     if not target:
-        target = _fill_template(_strip_quotes(find_text(values, names.operation)))
+        target = _fill_template(strip_quotes(find_text(values, names.operation)))
     if not method or not target:
         raise MalformedRequest(
             f"the instance tells no method or no path; give it the properties {names.method!r} "
@@ -195,11 +195,6 @@ def _put_in_front(context: str, path: str) -> str:
     if not base or path == f"/{base}" or path.startswith(f"/{base}/"):
         return path
     return f"/{base}{path}"
-
-
-def _strip_quotes(text: str) -> str:
-    """Without one pair of quotes: WSO2's Publisher wrote api.operation with them."""
-    return text[1:-1] if len(text) >= 2 and text[0] == text[-1] == '"' else text
 
 
 def _fill_template(template: str) -> str:

@@ -25,6 +25,7 @@ from mixer_compat.values import (
     find_time_us,
     read_address,
     read_time_us,
+    strip_quotes,
 )
 
 
@@ -114,7 +115,7 @@ def _read_values(values: Values, params: HandlerParams, source: UsageSource) -> 
         duration_us=duration_us,
         api=find_text(values, names.api),
         version=find_text(values, names.version),
-        resource=find_text(values, names.operation).strip('"'),
+        resource=strip_quotes(find_text(values, names.operation)),
         method=find_text(values, names.method),
         host=read_host(find_text(values, names.host)),
         # The query may hold a key.

@@ -102,6 +102,12 @@ def find_text(values: Values, name: str) -> str:
     return read_text(values[name]) if name in values else ""
 
 
+def strip_quotes(operation: str) -> str:
+    """Without one pair of quotes: WSO2's Publisher wrote api.operation with them."""
+    is_quoted = len(operation) >= 2 and operation[0] == operation[-1] == '"'
+    return operation[1:-1] if is_quoted else operation
+
+
 def find_number(values: Values, name: str, absent: int) -> int:
     """The named value as a whole number; `absent` when it is none."""
     text = find_text(values, name)

@@ -28,6 +28,7 @@ from extauthz.document_lines import NodePath, read_path
 from extauthz.document_messages import show_name
 from extauthz.errors import ConfigError
 from extauthz.model.catalog import Api, Resource
+from extauthz.model.field_names import FIELD_NAME
 from extauthz.model.identity import Place, PlaceKind, SecurityScheme
 from extauthz.model.limits import Tier
 from extauthz.model.routes import ANY_METHOD, ResourceTree, TemplateError, split_template
@@ -37,8 +38,6 @@ _LOG = logging.getLogger(__name__)
 DEFAULT_SECURITY: Final = (SecurityScheme.JWT, SecurityScheme.API_KEY)
 VERSION_PLACEHOLDER: Final = "{version}"
 _NO_DOCUMENT: Final = OpenApiResources(resources=(), problems=())
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""RFC 9110 5.6.2: methods, field names and cookie names."""
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~!$&'()+,=:@-]+")
 _HOST: Final = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 
@@ -301,7 +300,7 @@ class _ApiBuilder:
     def _read_methods(self, methods: Sequence[str], at: NodePath) -> tuple[str, ...]:
         upper = [method.upper() for method in methods]
         for position, method in enumerate(upper):
-            if _TOKEN.fullmatch(method) is None:
+            if FIELD_NAME.fullmatch(method) is None:
                 self._fault("is no HTTP method", *at, "methods", position)
             elif method in upper[:position]:
                 self._fault("is there already; remove one", *at, "methods", position)
@@ -342,7 +341,7 @@ class _ApiBuilder:
         return tuple(places)
 
     def _check_token(self, name: str, *below: str | int) -> str:
-        if _TOKEN.fullmatch(name) is None:
+        if FIELD_NAME.fullmatch(name) is None:
             self._fault("is no header or cookie name; use letters, digits and '-'", *below)
         return name
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
+from extauthz.model.field_names import FIELD_NAME
+
 MAX_REFERENCES: Final = 16
 """Most references that may lead from one to the next."""
-
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 token
 
 
 class OpenApiDocument:
@@ -67,7 +66,7 @@ class OpenApiDocument:
         """A header's name in lower case; None when there is none."""
         if name is None:
             return None
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        if not isinstance(name, str) or not FIELD_NAME.fullmatch(name):
             self.report(place, f"{name!r} cannot name a header")
             return None
         return name.lower()

@@ -28,6 +28,7 @@ from typing import ClassVar, Final, TypeAlias
 
 from extauthz.envoy.protobuf_fields import write_field, write_varint
 from extauthz.errors import ExtauthzError
+from extauthz.model.field_names import FIELD_NAME
 
 MAX_VALUE_BYTES: Final = 8192
 MAX_CLIENT_VALUE_BYTES: Final = 65_536
@@ -43,7 +44,6 @@ MAX_METADATA_ITEMS: Final = 64
 
 MetadataValue: TypeAlias = "str | float | bool | Sequence[MetadataValue] | None"
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PATH: Final = re.compile(r"/[!-~]*")
 _FRAMING: Final = frozenset({"connection", "content-length", "host", "transfer-encoding"})
@@ -241,7 +241,7 @@ def _set_header(name: str, value: str) -> bytes:
 
 @lru_cache(maxsize=256)
 def _remove_header(name: str) -> bytes:
-    if not _TOKEN.fullmatch(name):
+    if not FIELD_NAME.fullmatch(name):
         raise AnswerError(f"{name[:64]!r} is no header name that can be removed")
     return write_field(_TO_REMOVE, name.lower().encode())
 
@@ -279,7 +279,7 @@ _cached_header_option = lru_cache(maxsize=2048)(_header_option)
 @lru_cache(maxsize=256)
 def _header_key(name: str) -> bytes:
     """A checked HeaderValue.key, in lower case."""
-    if not _TOKEN.fullmatch(name):
+    if not FIELD_NAME.fullmatch(name):
         raise AnswerError(f"{name[:64]!r} is no header name that can be set")
     name = name.lower()
     if name in _FRAMING:

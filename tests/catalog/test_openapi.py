@@ -284,6 +284,7 @@ def test_reports_security_that_cannot_be_expressed(
         ({"type": "apiKey", "in": "body", "name": "key"}, "in is header, query or cookie"),
         ({"type": "apiKey", "in": "query"}, "name says which query"),
         ({"type": "apiKey", "in": "header", "name": "X Key"}, "cannot name a header"),
+        ({"type": "apiKey", "in": "header", "name": "x" * 257}, "cannot name a header"),
         ({"type": "http", "scheme": "digest"}, "'http digest' cannot be checked"),
         ({"type": "magic"}, "'magic' cannot be checked"),
         ({"$ref": "schemes.yaml#/token"}, "not in this document"),

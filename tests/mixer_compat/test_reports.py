@@ -94,6 +94,13 @@ def test_a_metrics_dimensions_are_read() -> None:
     )
 
 
+@pytest.mark.parametrize("told", ['"', '/a"', '"/a', '/"a"'])
+def test_only_a_pair_of_quotes_around_an_operation_is_taken_off(told: str) -> None:
+    for operation, resource in ((told, told), (f'"{told}"', told)):
+        instance = metric_pb2.InstanceMsg(dimensions=values({"operation": operation}))
+        assert read_metric(instance, PARAMS).resource == resource
+
+
 def test_what_a_metric_does_not_tell_is_not_guessed() -> None:
     record = read_metric(metric_pb2.InstanceMsg(), PARAMS)
     assert record == UsageRecord(source=UsageSource.MIXER_METRIC)
