@@ -42,6 +42,13 @@ class AsgiDoors:
         app = self._only or self._find(scope["headers"])
         return _refuse(send) if app is None else app(scope, receive, send)
 
+    def count_refused(self, calls: int) -> None:
+        """Takes down how many calls the server has refused by itself since its start.
+
+        It cannot tell for which door they were: the first one counts them.
+        """
+        self._doors[0].load.refused_before = calls
+
     def drain(self) -> None:
         """Drains every door; from now on, new calls end in UNAVAILABLE."""
         for door in self._doors:

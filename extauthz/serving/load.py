@@ -60,6 +60,8 @@ class Load:
     ) -> None:
         self.calls = Bound(max_in_flight, "too many calls in flight")
         self.streams = Bound(max_streams, "too many open streams")
+        self.refused_before = 0
+        """Calls that the server in front refused since the start, so that no door saw them."""
         self._draining = False
         self._reads: set[asyncio.Timeout] = set()
 
@@ -76,7 +78,7 @@ class Load:
     @property
     def shed(self) -> int:
         """Calls and streams that were refused since the start."""
-        return self.calls.refused + self.streams.refused
+        return self.calls.refused + self.streams.refused + self.refused_before
 
     @property
     def draining(self) -> bool:

@@ -37,7 +37,7 @@ class SteeredProcess:
         if self._control is not None:
             self._control.tell(word)
 
-    async def ask(self, question: str, *, within_s: float) -> Any:
+    async def ask(self, question: str, of: object = None, *, within_s: float) -> Any:
         """The answer of the owner of the doors.
 
         Raises:
@@ -45,7 +45,7 @@ class SteeredProcess:
         """
         if self._control is None:
             raise HostFailed(f"{self.NAME} was not started")
-        return await self._control.ask(question, within_s=within_s)
+        return await self._control.ask(question, of, within_s=within_s)
 
     async def wait_ended(self) -> None:
         """Waits until the process has ended, whoever ended it.

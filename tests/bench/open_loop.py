@@ -39,10 +39,12 @@ class Offered:
     """What came of the requests.
 
     Attributes:
+        began_s: when the first was due, by `time.perf_counter`.
         answers: in the order in which they came.
         late_us: by how much each request was sent too late.
     """
 
+    began_s: float = 0.0
     answers: list[Answer] = field(default_factory=list)
     late_us: list[float] = field(default_factory=list)
 
@@ -88,6 +90,7 @@ def _offer(
     idle: list[socket.socket] = []
     waiting: dict[socket.socket, _Waiting] = {}
     began_ns = perf_counter_ns() + _NS // 100
+    offered.began_s = began_ns / _NS
     due_ns = began_ns
     sent = 0
     try:

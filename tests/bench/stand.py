@@ -1,4 +1,4 @@
-"""A whole installation to put under load: proxy, service on the Envoy host, Redis and upstream.
+"""A whole installation to put under load: proxy, service, Redis and upstream.
 
 h2load (Debian's nghttp2-client) asks the proxy over HTTP/2, at a fixed rate or as fast as it
 can, for 200 consumers in turn. What it wrote of each request is read back. The rate is kept
@@ -151,8 +151,14 @@ class Stand:
 
 
 @asynccontextmanager
-async def run_stand() -> AsyncIterator[Stand]:
-    """Everything, until the block ends."""
+async def run_stand(*, host: str = "envoy", core_of_its_own: bool = False) -> AsyncIterator[Stand]:
+    """Everything, until the block ends.
+
+    Args:
+        host: what carries the service's calls.
+        core_of_its_own: the service has one processor, and everything else the others; so that
+            whoever asks does not take away the time in which it could answer.
+    """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stand-")))
         stack.callback(stop_shared)
@@ -161,15 +167,21 @@ async def run_stand() -> AsyncIterator[Stand]:
         write_catalog(folder)
         settings = {
             "listen": {"grpc": grpc, "admin": admin},
-            "server": {"host": "envoy"},
+            "server": {"host": host},
             "catalog": {"files": ["catalog.yaml"]},
             "counters": {"store": "redis", "url": f"redis://127.0.0.1:{redis.port}"},
             "log": {"level": "error"},
         }
         (folder / "extauthz.yaml").write_text(yaml.safe_dump(settings))
+        processors = sorted(os.sched_getaffinity(0))
+        if core_of_its_own:
+            stack.callback(os.sched_setaffinity, 0, processors)
+            os.sched_setaffinity(0, processors[:1])  # those that it starts have it, too
         service = stack.enter_context(
             run_extauthz(folder / "extauthz.yaml", grpc, folder / "extauthz.log")
         )
+        if core_of_its_own:
+            os.sched_setaffinity(0, processors[1:])
         upstream = await stack.enter_async_context(run_upstream())
         proxy = stack.enter_context(run_proxy(folder / "proxy", upstream, grpc))
         (folder / "uris").write_text("".join(f"{uri}\n" for uri in _list_uris(proxy.address)))

@@ -18,13 +18,17 @@ import pytest
 from extauthz.errors import ConfigError
 from extauthz.serving.control import HostFailed
 from extauthz.serving.envoy_host import EnvoyHost
+from extauthz.serving.health import HEALTH_SERVICE
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
+from extauthz.serving.proto.health_pb2 import HealthCheckResponse
+from tests.contracts.rpc_app import SHED
 from tests.contracts.rpc_service import listen_on, path_of
 
 APP = "tests.contracts.rpc_app:app"
 LOOPBACK = read_listen_address("127.0.0.1:0")
 PATIENCE_S = 20
+SERVING = HealthCheckResponse(status=HealthCheckResponse.SERVING).SerializeToString()
 
 Serve: TypeAlias = Callable[..., Awaitable[EnvoyHost]]
 
@@ -170,6 +174,40 @@ async def test_connections_are_bounded(serve: Serve) -> None:
         assert await method(b"a", timeout=PATIENCE_S) == b"a"
         assert await code_of(echo(host, "b")) is grpc.StatusCode.UNAVAILABLE
         assert await method(b"c", timeout=PATIENCE_S) == b"c"
+
+
+async def test_refuses_and_counts_what_is_too_much_before_it_reaches_python(serve: Serve) -> None:
+    host = await serve(max_in_flight=10)
+    async with grpc.aio.insecure_channel(str(host.addresses[0])) as channel:
+        calls = [_method(channel, "Wait")(b"for ever", timeout=PATIENCE_S) for _ in range(30)]
+        waiting = {asyncio.ensure_future(code_of(call)) for call in calls}
+        codes: list[grpc.StatusCode] = []
+        while len(codes) < 20:
+            ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            codes += [task.result() for task in ended]
+        assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
+
+        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        check = channel.unary_unary(f"/{HEALTH_SERVICE}/Check")
+        assert await check(b"", timeout=PATIENCE_S) == SERVING
+
+        while await host.ask(SHED, within_s=PATIENCE_S) < len(codes):
+            pass
+        assert await host.ask(SHED, within_s=PATIENCE_S) == len(codes)
+
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        while await is_refused(echo(host, "a")):
+            pass
+
+
+async def is_refused(call: Awaitable[object]) -> bool:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code() is grpc.StatusCode.UNAVAILABLE
+    return False
 
 
 async def test_a_connection_that_is_too_old_is_replaced(serve: Serve) -> None:

@@ -41,6 +41,12 @@ def test_refuses_at_once_above_the_bound_and_counts_it() -> None:
         assert load.in_flight == 1
 
 
+def test_counts_what_the_server_in_front_refused() -> None:
+    load = Load()
+    load.refused_before = 7
+    assert load.shed == 7
+
+
 def test_a_place_is_given_back_after_an_exception() -> None:
     load = Load(max_streams=1)
     with pytest.raises(KeyError), load.streams:
