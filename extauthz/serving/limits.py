@@ -47,4 +47,4 @@ class HostLimits:
     @property
     def busy_in_flight(self) -> int:
         """How low the Envoy host sets the bound on calls in flight while they take long."""
-        return max(1, self.max_in_flight // 10)
+        return max(1, self.max_in_flight // 5)
