@@ -8,10 +8,17 @@
 # A private package index or its certificate reaches the build as a secret, and no layer:
 #   --secret id=pip_conf,src=pip.conf --secret id=pip_ca,src=ca.pem
 # (the certificate is then at /run/secrets/pip_ca; say so in pip.conf: cert = /run/secrets/pip_ca)
+#
+# The logic of a decision is compiled (docs/adr/0023), by a gcc of the distribution that only the
+# first stage has. --build-arg COMPILED=0 leaves it Python, and needs no gcc.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
+ARG COMPILED=1
 WORKDIR /src
+RUN if [ "$COMPILED" = 1 ]; then \
+        apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev; \
+    fi
 RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/extauthz
 COPY requirements.txt requirements-build.txt ./
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
@@ -22,9 +29,9 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
 COPY pyproject.toml README.md LICENSE ./
 COPY extauthz extauthz
 COPY mixer_compat mixer_compat
-# Compiled here, once: the running container may not write. unchecked-hash, because a layer's time
-# stamps need not survive a copy.
-RUN /opt/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist . \
+# Byte code is made here, once: the running container may not write. unchecked-hash, because a
+# layer's time stamps need not survive a copy.
+RUN HATCH_BUILD_HOOK_ENABLE_MYPYC=$COMPILED /opt/build/bin/hatchling build --target wheel --directory /dist \
     && /opt/build/bin/python -m pip --python /opt/extauthz/bin/python install --no-cache-dir \
         --no-compile --no-deps --no-index /dist/*.whl \
     && /opt/extauthz/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/extauthz/lib

@@ -42,9 +42,9 @@ MAX_METADATA_CHARACTERS: Final = 1024
 MAX_METADATA_ITEMS: Final = 64
 """Longer strings and lists are cut in dynamic metadata: it is for logs."""
 
-MetadataValue: TypeAlias = "str | float | bool | Sequence[MetadataValue] | None"
+MetadataValue: TypeAlias = "str | int | float | bool | Sequence[MetadataValue] | None"
 
-_CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PATH: Final = re.compile(r"/[!-~]*")
 _FRAMING: Final = frozenset({"connection", "content-length", "host", "transfer-encoding"})
 """Headers that say where a message ends or where it goes; only the proxy may set them."""

@@ -281,4 +281,6 @@ def _is_permitted(key: ApiKey, request: ApiRequest, client_address: str) -> bool
 
 def _is_below(referer: str, prefix: str) -> bool:
     """Whether a prefix ends where a part of the URL does: a.example is no a.example.evil."""
-    return referer.startswith(prefix) and referer[len(prefix) : len(prefix) + 1] in ("", *"/?#")
+    if not referer.startswith(prefix):
+        return False
+    return referer[len(prefix) : len(prefix) + 1] in ("", "/", "?", "#")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from typing import Any
 
@@ -156,11 +157,7 @@ async def test_a_token_keeps_no_catalog_alive() -> None:
     for number in range(3):
         deciding.catalog = a_catalog_for()
         assert await who(deciding, bearer(a_jwt(jti=f"t{number}"))) == "jwt:mobile"
-    remembered = [
-        getattr(verified, name)
-        for verified in deciding.authenticator._tokens._verified._values.values()
-        for name in verified.__slots__
-    ]
+    remembered = gc.get_referents(*deciding.authenticator._tokens._verified._values.values())
     assert remembered and not any(isinstance(value, Catalog) for value in remembered)
 
 

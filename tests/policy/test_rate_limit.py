@@ -21,8 +21,7 @@ from extauthz.model.limits import (
     Taking,
     Tier,
 )
-from extauthz.policy import rate_limit
-from extauthz.policy.rate_limit import RateLimitPlanner, judge
+from extauthz.policy.rate_limit import MAX_PLANS, RateLimitPlanner, judge
 from extauthz.policy.tier_limits import PlannedLimit
 from tests.builders import (
     START_US,
@@ -152,13 +151,12 @@ def test_a_consumer_is_never_given_anothers_plan() -> None:
     assert "desktop" in key_of(*plan(planner, api=api, identity=other, subscription_tier=gold))
 
 
-def test_remembers_a_bounded_number_of_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "MAX_PLANS", 3)
+def test_remembers_a_bounded_number_of_plans() -> None:
     planner, api, tier = a_planner(), an_api(), a_tier("T", a_limit())
-    for number in range(20):
+    for number in range(MAX_PLANS + 2):
         who = replace(CALLER, application=Application(name=f"a{number}"))
         assert f"a{number}" in key_of(*plan(planner, api=api, identity=who, subscription_tier=tier))
-        assert len(planner._plans) <= 3
+        assert len(planner._plans) <= MAX_PLANS
 
 
 def test_a_calendar_plan_moves_on_with_the_calendar() -> None:
