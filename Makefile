@@ -11,7 +11,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-compiled check bench docs lock clean
+.PHONY: help setup demo test test-compiled check bench bench-compiled docs lock clean
 
 # What runs through compiled logic, at both doors and down to the counters.
 COMPILED_TESTS := tests/policy tests/model tests/answers tests/envoy tests/counters tests/properties \
@@ -21,7 +21,7 @@ COMPILED_TESTS := tests/policy tests/model tests/answers tests/envoy tests/count
 COMPILED_TESTS += --deselect tests/envoy/test_generated_code.py::test_generated_code_is_up_to_date
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 demo: ## a real Envoy, a sample API and extauthz on this machine: scripted calls and what was decided
 	@.ci/setup python
@@ -33,7 +33,7 @@ test: ## the whole test suite; installs Redis from the distribution when there i
 
 test-compiled: ## what a compiled wheel holds, tested as installed; installs gcc when there is none
 	@.ci/setup python redis compiler
-	@.ci/test-compiled $(or $(ARGS),$(COMPILED_TESTS))
+	@.ci/compiled pytest $(or $(ARGS),$(COMPILED_TESTS))
 
 check: ## lint, format, types, architecture, generated code, hygiene
 	@.ci/setup python
@@ -42,6 +42,10 @@ check: ## lint, format, types, architecture, generated code, hygiene
 bench: ## measure, and write tables to build/bench (ARGS names some of them, as in ARGS=routing)
 	@.ci/setup python
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-compiled: ## the same for a compiled wheel, to build/compiled
+	@.ci/setup python compiler
+	@.ci/compiled tests.bench $(ARGS)
 
 docs: ## the documentation as pages, in build/docs; a broken link fails
 	@.ci/setup python

@@ -3,6 +3,7 @@
     make bench                                 all that need no telling
     make bench ARGS='routing'                  some of them, by module name
     make bench ARGS='soak --minutes 10'        one that runs as long as it is told
+    make bench-compiled ARGS=core              the same for compiled logic (docs/adr/0023)
     python -m tests.bench.plots docs/images    pictures of what was measured last
 
 A benchmark is a module here with a `measure()` that returns rows: mappings or dataclasses, the
@@ -29,6 +30,7 @@ from importlib import metadata
 from pathlib import Path
 from pkgutil import iter_modules
 
+from extauthz.policy import pipeline
 from tests.bench.tables import Table, run_apart, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +71,7 @@ def read_surroundings(arguments: Sequence[str]) -> dict[str, str]:
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
+        "logic": "compiled" if pipeline.__file__.endswith(".so") else "Python",
         "libraries": ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
     }
 
