@@ -43,7 +43,7 @@ bench: ## measure, and write tables to build/bench (ARGS names some of them, as 
 	@.ci/setup python
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-bench-compiled: ## the same for a compiled wheel, to build/compiled
+bench-compiled: ## the same for a compiled wheel, to a folder in build/compiled
 	@.ci/setup python compiler
 	@.ci/compiled tests.bench $(ARGS)
 

@@ -42,7 +42,9 @@ from extauthz.policy.authenticate import AuthenticationRules, Authenticator
 from extauthz.policy.failed_attempts import FailedAttempts
 from extauthz.policy.pipeline import Pipeline, PipelineRules
 from extauthz.policy.revocations import Revocations
+from extauthz.ports import CounterStore
 from extauthz.serving.methods import Call
+from extauthz.telemetry.metrics import DecisionCounts
 from tests.builders import API_KEY, a_limit, a_resource, a_tier, sha256
 from tests.keys import PrivateKey, public_pem
 
@@ -52,6 +54,7 @@ DECISIONS: Final = 2_000
 """Decisions in one repeat of one variant."""
 REPEATS: Final = 15
 BUDGET_US: Final = 35
+TELEMETRY_BUDGET_US: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +165,9 @@ def sign_token(private_key: PrivateKey, now_s: int, *, algorithm: str = "RS256")
 class Bench:
     """A whole decision path over a catalog, with nothing replaced."""
 
-    def __init__(self, catalog: Catalog, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self, catalog: Catalog, http: httpx.AsyncClient, counters: CounterStore | None = None
+    ) -> None:
         clock = SystemClock()
         self.catalog = catalog
         self.pipeline = Pipeline(
@@ -175,7 +180,7 @@ class Bench:
                 failed_attempts=FailedAttempts(None, MemoryCounterStore(clock)),
                 clock=clock,
             ),
-            counters=MemoryCounterStore(clock),
+            counters=counters or MemoryCounterStore(clock),
             clock=clock,
             rules=PipelineRules(),
         )
@@ -236,6 +241,12 @@ async def _measure() -> list[Row]:
             for turn in range(times):
                 few.service.write(writing[turn % len(writing)], neutral)
 
+        counts = DecisionCounts()
+
+        async def observe(times: int) -> None:
+            for turn in range(times):
+                counts.observe(neutral, writing[turn % len(writing)], 50)
+
         variants: dict[str, tuple[Callable[[int], Coroutine[Any, Any, object]], int | None]] = {
             "cached JWT, 10 APIs": (deciding(few, bearer, 10), BUDGET_US),
             "cached JWT, 10,000 APIs": (deciding(many, bearer, 10_000), BUDGET_US),
@@ -244,6 +255,7 @@ async def _measure() -> list[Row]:
             "of it: reading the request": (decode, None),
             "of it: deciding (cached JWT)": (decide_only, None),
             "of it: writing the answer": (write_only, None),
+            "telemetry: counting it": (observe, TELEMETRY_BUDGET_US),
             "denied: no credential": (deciding(few, ("x-no-key", API_KEY), 10), None),
             "denied: rate limited": (deciding(spent, key, 10), None),
             "null: protobuf's parser, an empty allow": (null, None),

@@ -1,9 +1,10 @@
-"""Each host around a handler that does nothing and around a full decision, under h2load.
+"""Each host around a handler that does nothing and around whole decisions, under h2load.
 
 The server runs in a process of its own; h2load (Debian's nghttp2-client) sends framed
 CheckRequests of 13 header fields over cleartext HTTP/2. Hosts and handlers take turns, many
-times over; the medians stand in the table, and the ratios are those of the medians. The CPU is
-that of the server's process alone, user and system, from /proc.
+times over, and so does compiled logic (docs/adr/0023) once `make test-compiled` or `make
+bench-compiled` has built it; the medians stand in the table, and the ratios are those of the
+medians. The CPU is that of the server's process alone, user and system, from /proc.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Final, TypeAlias
 
 import grpc
 import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from extauthz.counters.redis import RedisCounterStore
+from extauthz.counters.redis_connect import RedisSettings, read_redis_url
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
+from extauthz.policy import pipeline
 from extauthz.serving.asgi_life import OpenedDoors, make_app
 from extauthz.serving.door import Door, DoorListener, Host
 from extauthz.serving.envoy_host import EnvoyHost
@@ -38,18 +42,44 @@ from extauthz.serving.methods import Call, Method, UnaryMethod
 from tests.bench.core import Bench, make_catalog, make_check_request
 from tests.bench.tables import Row
 from tests.builders import API_KEY
+from tests.redis_server import RedisServer, stop_shared
 
 TITLE = "Hosts: requests a second and CPU of the server, by h2load"
 PATH: Final = "/envoy.service.auth.v3.Authorization/Check"
 HOSTS: Final = ("grpcio", "envoy")
-HANDLERS: Final = ("null", "full")
+HANDLERS: Final = ("null", "full", "redis")
+"""Nothing; a whole decision with limits in memory; the same with limits in Redis."""
 REQUESTS: Final = {"grpcio": 5_000, "envoy": 20_000}
 CONNECTIONS, STREAMS = 4, 16
 REPEATS: Final = 5
+ROOT: Final = Path(__file__).resolve().parents[2]
+Key: TypeAlias = tuple[str, str, str]
+"""Logic, host, handler."""
+Figures: TypeAlias = defaultdict[Key, list[float]]
 ALLOWED: Final = CheckResponse().SerializeToString()
 
 _FINISHED: Final = re.compile(r"finished in .*?, ([\d.]+) req/s")
 _SUCCEEDED: Final = re.compile(r"(\d+) succeeded")
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Where a build of extauthz can be run, with these benchmarks beside it."""
+
+    logic: str
+    python: str
+    folder: Path
+
+
+def list_builds() -> list[Build]:
+    """This checkout, and the compiled wheel that was built from it, if it was."""
+    logic = "compiled" if pipeline.__file__.endswith(".so") else "Python"
+    builds = [Build(logic, sys.executable, ROOT)]
+    python = ROOT / "build" / "compiled" / "venv" / "bin" / "python"
+    if python.exists():
+        (folder,) = (ROOT / "build" / "compiled").glob("extauthz-*/")
+        builds.append(Build("compiled", str(python), folder))
+    return builds
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,48 +91,52 @@ class Server:
 
 
 def measure() -> list[Row]:
-    """One row for each host and handler."""
+    """One row for each build, host and handler."""
     return asyncio.run(_measure())
 
 
 async def _measure() -> list[Row]:
-    rates: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    costs_us: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    rates: Figures = defaultdict(list)
+    costs_us: Figures = defaultdict(list)
     async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.callback(stop_shared)
+        redis_url = f"redis://127.0.0.1:{RedisServer(folder).start().port}"
         servers = {
-            (host, handler): await stack.enter_async_context(run_server(host, handler))
+            (build.logic, host, handler): await stack.enter_async_context(
+                run_server(host, redis_url if handler == "redis" else handler, build)
+            )
             for host in HOSTS
             for handler in HANDLERS
+            for build in list_builds()
         }
-        body = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "body"
+        body = folder / "body"
         body.write_bytes(write_frame(_question()))
         for repeat in range(REPEATS + 1):
             for key, server in servers.items():
                 before_s = read_cpu_s(server.process_id)
-                rate = await _load(server, body, REQUESTS[key[0]])
+                rate = await _load(server, body, REQUESTS[key[1]])
                 if repeat:  # the first one warms up
                     rates[key].append(rate)
                     cpu_s = read_cpu_s(server.process_id) - before_s
-                    costs_us[key].append(cpu_s * 1e6 / REQUESTS[key[0]])
+                    costs_us[key].append(cpu_s * 1e6 / REQUESTS[key[1]])
     return [_write_row(key, rates, costs_us) for key in servers]
 
 
-def _write_row(
-    key: tuple[str, str],
-    rates: dict[tuple[str, str], list[float]],
-    costs_us: dict[tuple[str, str], list[float]],
-) -> Row:
-    host, handler = key
+def _write_row(key: Key, rates: Figures, costs_us: Figures) -> Row:
+    logic, host, handler = key
     rate, cost_us = median(rates[key]), median(costs_us[key])
-    other = ("grpcio", handler)
+    plain = costs_us.get(("Python", host, handler))
     return {
+        "logic": logic,
         "host": host,
         "handler": handler,
         "requests/s": round(rate),
         "CPU of the server, us/request": round(cost_us, 1),
         "spread us": round(max(costs_us[key]) - min(costs_us[key]), 1),
-        "requests/s, times grpcio": round(rate / median(rates[other]), 2),
-        "CPU, times the null handler": round(cost_us / median(costs_us[host, "null"]), 2),
+        "requests/s, times grpcio": round(rate / median(rates[logic, "grpcio", handler]), 2),
+        "CPU, times the null handler": round(cost_us / median(costs_us[logic, host, "null"]), 2),
+        "CPU, times Python": None if plain is None else round(cost_us / median(plain), 2),
     }
 
 
@@ -136,12 +170,19 @@ def _question() -> bytes:
 
 
 @asynccontextmanager
-async def run_server(host: str, handler: str) -> AsyncIterator[Server]:
-    """A host around the handler of that name, in a process of its own."""
+async def run_server(host: str, handler: str, build: Build | None = None) -> AsyncIterator[Server]:
+    """A host around a handler, in a process of its own.
+
+    Args:
+        handler: ``null``, ``full``, or the URL of a Redis for a whole decision that counts there.
+        build: this checkout when left out.
+    """
+    build = build or list_builds()[0]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.bench.hosts", host, handler),
+        *(build.python, "-m", "tests.bench.hosts", host, handler),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        cwd=build.folder,
     )
     assert process.stdin is not None and process.stdout is not None
     try:
@@ -164,10 +205,15 @@ async def _check_answer(address: str) -> None:
 @asynccontextmanager
 async def open_doors(handler: str) -> AsyncIterator[OpenedDoors]:
     """A door with the handler."""
-    async with httpx.AsyncClient() as http:
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx.AsyncClient())
+        counters = None
+        if handler.startswith("redis:"):
+            counters = RedisCounterStore(RedisSettings(address=read_redis_url(handler)))
+            stack.push_async_callback(counters.close)
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        full = Bench(make_catalog(10, key), http).service.method()
-        method = full if handler == "full" else _make_null_method()
+        full = Bench(make_catalog(10, key), http, counters).service.method()
+        method = _make_null_method() if handler == "null" else full
         door = Door((method,), health=HealthState(), load=Load())
         yield OpenedDoors(doors={"grpc": door})
 

@@ -17,12 +17,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 RESULTS: Final = Path(__file__).resolve().parents[2] / "build" / "bench"
+ORDER: Final = [(host, logic) for host in ("grpcio", "envoy") for logic in ("Python", "compiled")]
+LOGIC: Final = {"Python": "from source", "compiled": "as in the image"}
 COLOURS: Final = {1: "#4477aa", 2: "#228833", 4: "#ccbb44", 8: "#aa3377"}
 """By processes. The colours of Paul Tol's bright scheme, which everybody can tell apart."""
 RULES: Final = ("fixed_window", "calendar", "sliding_window", "burst")
 HANDLERS: Final = {
     "null": ("a handler that does nothing", "#bbbbbb"),
-    "full": ("a whole decision: API key, subscription, two limits", "#4477aa"),
+    "full": ("a whole decision: API key, subscription, two limits in memory", "#4477aa"),
+    "redis": ("the same, limits in Redis", "#ee6677"),
 }
 OUTAGES: Final = ("killed, back after 2 s", "hangs for 3 s")
 SLICE_S: Final = 0.25
@@ -154,29 +157,32 @@ def _draw_answers(axes: Axes, samples: Sequence[Any], mode: str) -> None:
 
 def draw_headline(rows: Sequence[Any]) -> Figure:
     """What a decision costs on each host, and how many a process makes, beside doing nothing."""
-    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    found = {(row["host"], row["logic"], row["handler"]): row for row in rows}
+    # The last one is drawn at the top.
+    groups = sorted({(host, logic) for host, logic, _ in found}, key=ORDER.index)
+    figure = Figure(figsize=(8, 0.6 + 0.8 * len(groups)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    hosts = list(dict.fromkeys(row["host"] for row in rows))
     for axes, column, title in zip(
         panels,
         ("CPU of the server, us/request", "requests/s"),
         ("CPU for each decision (µs)", "decisions per second, one process"),
         strict=True,
     ):
-        for handler, offset in (("null", -0.2), ("full", 0.2)):
-            of_host = {row["host"]: row[column] for row in rows if row["handler"] == handler}
+        for handler, offset in (("null", 0.27), ("full", 0.0), ("redis", -0.27)):
+            values = [found[*group, handler][column] for group in groups]
             bars = axes.barh(
-                [number + offset for number in range(len(hosts))],
-                [of_host[host] for host in hosts],
-                height=0.38,
+                [number + offset for number in range(len(groups))],
+                values,
+                height=0.25,
                 color=HANDLERS[handler][1],
                 label=HANDLERS[handler][0],
             )
-            axes.bar_label(bars, [f"{of_host[host]:,.0f}" for host in hosts], padding=3)
+            axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=3)
         axes.set_title(title, loc="left")
         axes.margins(x=0.14)
         axes.grid(visible=False, axis="y")
-        axes.set_yticks(range(len(hosts)), [f"host: {host}" for host in hosts])
+        names = [f"host {host},\n{LOGIC[logic]}" for host, logic in groups]
+        axes.set_yticks(range(len(groups)), names)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     return figure
