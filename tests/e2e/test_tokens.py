@@ -55,6 +55,11 @@ def _swap_payload(token: str) -> str:
     return f"{header}.{base64url(_claims(azp='other', sub='root'))}.{signature}"
 
 
+def _change_last_byte(token: str) -> str:
+    """The last character but one is six bits of the last byte: another one is another byte."""
+    return f"{token[:-2]}{'B' if token[-2] == 'A' else 'A'}{token[-1]}"
+
+
 def _of_size(size: int) -> Make:
     """A genuine token of about so many bytes."""
     return lambda world: world.sign(padding="x" * ((size - len(world.sign(padding=""))) * 3 // 4))
@@ -110,7 +115,7 @@ INVALID: Final[dict[str, Make]] = {
     "a cut signature": _spoil(lambda token: token[:-8]),
     "no signature": _spoil(lambda token: token.rpartition(".")[0] + "."),
     "half of it": _spoil(lambda token: token[: len(token) // 2]),
-    "the last character changed": _spoil(lambda token: token[:-2] + "AA"),
+    "the last byte changed": _spoil(_change_last_byte),
     "four parts": _spoil(lambda token: f"{token}.{base64url(b'more')}"),
     "an encrypted token's form": lambda _: ".".join([base64url(b'{"alg":"dir"}')] * 5),
     "claims that are a list": lambda _: sign_jws({"alg": "RS256", "kid": "k1"}, b"[]"),
