@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import stat
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ import pytest
 import uvloop
 
 from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.health import HEALTH_SERVICE
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
 from tests.contracts.rpc_service import DOOR, listen_on, make_doors, path_of
@@ -158,3 +160,25 @@ async def test_a_cancelled_call_is_not_logged(
 
 def _method(channel: grpc.aio.Channel, name: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
     return channel.unary_unary(path_of(name))
+
+
+async def test_refuses_what_is_too_much_before_it_reaches_python_but_never_health(
+    serve: Serve,
+) -> None:
+    host = await serve()
+    ended = threading.Semaphore(0)
+    with grpc.insecure_channel(str(host.addresses[0])) as channel:
+        echo: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path_of("Echo"))
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+        check = channel.unary_unary(f"/{HEALTH_SERVICE}/Check")
+        echoes = [echo.future(b"", timeout=20) for _ in range(400)]
+        for call in echoes:
+            call.add_done_callback(lambda _: ended.release())
+        # Nothing is answered while the event loop stands here: what ends was refused.
+        for _ in range(199):  # one was taken, and 200 wait
+            assert ended.acquire(timeout=20)
+        checks = [check.future(b"", timeout=20) for _ in range(10)]
+        codes = [await asyncio.to_thread(call.code) for call in (*echoes, *checks)]
+    assert set(codes[:400]) == {grpc.StatusCode.OK, grpc.StatusCode.CANCELLED}
+    assert 101 <= codes[:400].count(grpc.StatusCode.OK) <= 201
+    assert codes[400:] == [grpc.StatusCode.OK] * 10
