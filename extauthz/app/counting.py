@@ -108,8 +108,10 @@ async def probe_counting(counting: Counting) -> None:
 
     Nothing is charged. A store that does not answer is logged, and keeps nobody from starting.
     """
-    await counting.look()
-    if counting.shared is not None and not counting.is_up:
+    if counting.shared is None:
+        return
+    await counting.shared.look()
+    if not counting.is_up:
         _log.warning(
             "%s: %s; limits follow their outage modes until it answers",
             CounterStoreError.code,

@@ -240,11 +240,11 @@ class FallbackCounterStore:
             self._note_failure(charges, error, asked_at)
             raise
 
-    async def look(self, within_s: float) -> None:
+    async def look(self, within_s: float | None = None) -> None:
         """Asks the primary for nothing, so that `state` is of now, also when nobody calls.
 
-        Waits so long at most; an answer or a timeout that comes later is noted by itself. While
-        the breaker is not closed nobody but the recovery asks.
+        Waits so long at most, or until the store's own timeout; an answer or a timeout that comes
+        later is noted by itself. While the breaker is not closed nobody but the recovery asks.
         """
         if not self._breaker.is_closed:
             return

@@ -30,6 +30,7 @@ from extauthz.envoy.protobuf_fields import WrittenParts
 from extauthz.errors import MalformedRequest
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.request import ApiRequest
+from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.ports import Clock, Deadline
 from extauthz.serving.methods import Call, RpcCode, RpcFailure, UnaryMethod
 
@@ -72,6 +73,7 @@ class AuthorizationService:
         self._style = style
         self._clock = clock
         self._shadow = shadow
+        self._unread = RepeatedWarnings(_log, "a check request could not be read")
         self._header_changes = WrittenParts()
         """By `find_header_basis`. A caller's are written once: 12 µs less for each request."""
 
@@ -94,7 +96,7 @@ class AuthorizationService:
         try:
             request = read_check_request(check_request)
         except MalformedRequest as error:
-            _log.warning("a check request could not be read: %s", error)
+            self._unread.warn(error)
             return self._write_malformed()
         decision = await self._decide(request, deadline=call.deadline)
         return self.write(decision, request)
@@ -104,7 +106,7 @@ class AuthorizationService:
         try:
             request = read_check_request(check_request)
         except MalformedRequest as error:
-            _log.warning("a check request could not be read: %s", error)
+            self._unread.warn(error)
         else:
             await self._decide(request, deadline=call.deadline, shadow=True)
         return write_allow()

@@ -51,8 +51,9 @@ from extauthz.serving.steered_process import SteeredProcess, write_exit
 from extauthz.serving.tls import TlsReloader
 
 _CANCEL_S: Final = 2.0
-_COUNT_S: Final = 1.0
 """How long callers of cancelled calls may take to be told so."""
+_COUNT_S: Final = 1.0
+"""How often Envoy is asked what it refused."""
 _EXIT_S: Final = 30.0
 _ANSWER_S: Final = 30.0
 _STDERR: Final = 2
@@ -213,7 +214,8 @@ class EnvoyHost(SteeredProcess):
         told = 0
         while True:
             await asyncio.sleep(_COUNT_S)
-            with suppress(OSError, aiohttp.ClientError, HostFailed):  # the next time, then
+            # Whatever is wrong with the answer: the next time, then.
+            with suppress(OSError, ValueError, aiohttp.ClientError, HostFailed):
                 refused = await admin.count_refused()
                 if refused != told:
                     await self.ask(REFUSED, refused, within_s=_ANSWER_S)

@@ -3,7 +3,8 @@
 Lines are written by a thread of their own, behind a bounded queue: a slow disk costs lines, which
 are counted, and never holds up a decision, nor a stop for longer than `CLOSE_S`. A file that was
 moved away is made anew, so that logrotate may simply rename it. Each line is one write, so that
-several workers may have the same file. A line holds names from the catalog and no credential; of
+several workers may have the same file; when a disk was full, the line after one that was cut
+off may be spoilt if another worker wrote it. A line holds names from the catalog and no credential; of
 the path only the resource's template and a hash, as clients put secrets into paths.
 """
 
@@ -98,7 +99,7 @@ class DecisionLog:
             while (line := self._waiting.get()) is not None:
                 try:
                     file.append(line)
-                except OSError:
+                except Exception:  # noqa: BLE001  (whatever it is, the lines after it are taken)
                     if not self._failed:
                         _log.exception("a decision could not be written to %s", self._path)
                     self._failed += 1
