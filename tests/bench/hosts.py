@@ -4,7 +4,8 @@ The server runs in a process of its own; h2load (Debian's nghttp2-client) sends 
 CheckRequests of 13 header fields over cleartext HTTP/2. Hosts and handlers take turns, many
 times over, and so does compiled logic (docs/adr/0023) once `make test-compiled` or `make
 bench-compiled` has built it; the medians stand in the table, and the ratios are those of the
-medians. The CPU is that of the server's process alone, user and system, from /proc.
+medians. The handler that does nothing parses the request, as every authorizer does. Requests that
+were not allowed, though nothing speaks against them, are counted in a column. The CPU is that of the server's process alone, user and system, from /proc.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import os
 import re
 import sys
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 import httpx
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from extauthz.counters.redis import RedisCounterStore
 from extauthz.counters.redis_connect import RedisSettings, read_redis_url
+from extauthz.envoy.check_response import write_allow
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from extauthz.policy import pipeline
 from extauthz.serving.asgi_life import OpenedDoors, make_app
@@ -49,6 +51,8 @@ PATH: Final = "/envoy.service.auth.v3.Authorization/Check"
 HOSTS: Final = ("grpcio", "envoy")
 HANDLERS: Final = ("null", "full", "redis")
 """Nothing; a whole decision with limits in memory; the same with limits in Redis."""
+ALLOWED_PATH: Final = "/tests.bench.Hosts/Allowed"
+"""A method that tells how many requests were allowed so far."""
 REQUESTS: Final = {"grpcio": 5_000, "envoy": 20_000}
 CONNECTIONS, STREAMS = 4, 16
 REPEATS: Final = 5
@@ -56,7 +60,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 Key: TypeAlias = tuple[str, str, str]
 """Logic, host, handler."""
 Figures: TypeAlias = defaultdict[Key, list[float]]
-ALLOWED: Final = CheckResponse().SerializeToString()
+ALLOWED: Final = write_allow()
+_ALLOW: Final = ALLOWED[:2]
+"""The tag of `status` and its length, which is 0 in an allow alone."""
 
 _FINISHED: Final = re.compile(r"finished in .*?, ([\d.]+) req/s")
 _SUCCEEDED: Final = re.compile(r"(\d+) succeeded")
@@ -98,6 +104,7 @@ def measure() -> list[Row]:
 async def _measure() -> list[Row]:
     rates: Figures = defaultdict(list)
     costs_us: Figures = defaultdict(list)
+    missing: Counter[Key] = Counter()
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.callback(stop_shared)
@@ -114,13 +121,15 @@ async def _measure() -> list[Row]:
         body.write_bytes(write_frame(_question()))
         for repeat in range(REPEATS + 1):
             for key, server in servers.items():
-                before_s = read_cpu_s(server.process_id)
+                before_s, before = read_cpu_s(server.process_id), await _ask_allowed(server.address)
                 rate = await _load(server, body, REQUESTS[key[1]])
                 if repeat:  # the first one warms up
                     rates[key].append(rate)
                     cpu_s = read_cpu_s(server.process_id) - before_s
                     costs_us[key].append(cpu_s * 1e6 / REQUESTS[key[1]])
-    return [_write_row(key, rates, costs_us) for key in servers]
+                    allowed = await _ask_allowed(server.address) - before
+                    missing[key] += REQUESTS[key[1]] - allowed
+    return [{**_write_row(key, rates, costs_us), "not allowed": missing[key]} for key in servers]
 
 
 def _write_row(key: Key, rates: Figures, costs_us: Figures) -> Row:
@@ -202,6 +211,12 @@ async def _check_answer(address: str) -> None:
     assert answer.status.code == 0, answer
 
 
+async def _ask_allowed(address: str) -> int:
+    async with grpc.aio.insecure_channel(address) as channel:
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ALLOWED_PATH)
+        return int(await ask(b""))
+
+
 @asynccontextmanager
 async def open_doors(handler: str) -> AsyncIterator[OpenedDoors]:
     """A door with the handler."""
@@ -214,11 +229,26 @@ async def open_doors(handler: str) -> AsyncIterator[OpenedDoors]:
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         full = Bench(make_catalog(10, key), http, counters).service.method()
         method = _make_null_method() if handler == "null" else full
-        door = Door((method,), health=HealthState(), load=Load())
+        door = Door(_count_allowed(method), health=HealthState(), load=Load())
         yield OpenedDoors(doors={"grpc": door})
 
 
-def _make_null_method() -> Method:
+def _count_allowed(check: UnaryMethod[Any, bytes]) -> tuple[Method, ...]:
+    """The method, and one that tells how many of its answers were an allow."""
+    statuses: Counter[bytes] = Counter()
+
+    def encode(answer: bytes) -> bytes:
+        statuses[answer[:2]] += 1
+        return answer
+
+    async def tell(_: bytes, __: Call) -> bytes:
+        return str(statuses[_ALLOW]).encode()
+
+    told = UnaryMethod(path=ALLOWED_PATH, decode=bytes, handle=tell, encode=bytes, exempt=True)
+    return replace(check, encode=encode), told
+
+
+def _make_null_method() -> UnaryMethod[Any, bytes]:
     async def answer(_: CheckRequest, __: Call) -> bytes:
         return ALLOWED
 

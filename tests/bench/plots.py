@@ -179,7 +179,8 @@ def draw_headline(rows: Sequence[Any]) -> Figure:
             )
             axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=3)
         axes.set_title(title, loc="left")
-        axes.margins(x=0.14)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.margins(x=0.2)
         axes.grid(visible=False, axis="y")
         names = [f"host {host},\n{LOGIC[logic]}" for host, logic in groups]
         axes.set_yticks(range(len(groups)), names)
@@ -207,9 +208,8 @@ def _find_figures() -> Iterator[tuple[str, Figure]]:
         yield "counters-outages", draw_outages(outages)
 
 
-def main() -> int:
-    """Draws what there is."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
+def draw(folder: Path) -> int:
+    """Draws what there is; says how many pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = 0
     with mpl.rc_context(STYLE):
@@ -222,6 +222,12 @@ def main() -> int:
             figure.savefig(RESULTS / f"{name}.png", dpi=110)
             print(f"written to {file}")
             drawn += 1
+    return drawn
+
+
+def main() -> int:
+    """Draws into the folder that is named."""
+    drawn = draw(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS)
     if not drawn:
         print(f"nothing in {RESULTS} to draw; measure first: make bench", file=sys.stderr)
     return 0 if drawn else 1
