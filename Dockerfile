@@ -1,4 +1,4 @@
-# The service as a small image: no compiler, no pip cache, no root; the root file system may be
+# The service as an image: no compiler, no pip cache, no root; the root file system may be
 # read-only, but for /tmp. Mount the settings and the catalog at /etc/extauthz; in the settings,
 # listen.grpc must name an address that the container's network reaches, like 0.0.0.0:9001.
 #

@@ -40,11 +40,11 @@ check: ## lint, format, types, architecture, generated code, hygiene
 	@.ci/check
 
 bench: ## measure, and write tables to build/bench (ARGS names some of them, as in ARGS=routing)
-	@.ci/setup python
+	@.ci/setup python redis h2load
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 bench-compiled: ## the same for a compiled wheel, to a folder in build/compiled
-	@.ci/setup python compiler
+	@.ci/setup python redis compiler h2load
 	@.ci/compiled tests.bench $(ARGS)
 
 docs: ## the documentation as pages, in build/docs; a broken link fails

@@ -41,8 +41,8 @@ class ServerSettings(StrictModel):
     """How calls are served."""
 
     host: Host = "grpcio"
-    """What serves the calls: grpcio, in this process; envoy, several times as fast, in an Envoy
-    that is started for it (needs extauthz[envoy])."""
+    """What serves the calls: grpcio, in this process; envoy, more than twice as fast, in an
+    Envoy that is started for it (needs extauthz[envoy])."""
     workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
     """Processes that share the ports, one for each core: more than 1 needs TCP ports and counters
     in Redis."""

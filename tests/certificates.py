@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -18,6 +20,17 @@ from extauthz.serving.tls import TlsFiles
 from tests.keys import ec_key
 
 LOCAL = x509.DNSName("localhost")
+
+_TIMES_NS = itertools.count(10**9, 10**9)
+
+
+def renew_file(path: Path, content: bytes) -> None:
+    """Writes a file, so that its time is new whatever its size.
+
+    The kernel's own times go by ticks, of 10 ms on some: a test writes twice within one.
+    """
+    path.write_bytes(content)
+    os.utime(path, ns=(0, next(_TIMES_NS)))
 
 
 def a_uri(uri: str) -> x509.GeneralName:
@@ -96,9 +109,9 @@ class MutualFiles:
         """Another authority, for the listener's certificate and for its callers'."""
         self.authority = authority
         leaf = authority.issue(LOCAL, x509.IPAddress(IPv4Address("127.0.0.1")))
-        self.client_ca.write_bytes(authority.pem)
-        self.cert.write_bytes(leaf.cert)
-        self.key.write_bytes(leaf.key)
+        renew_file(self.client_ca, authority.pem)
+        renew_file(self.cert, leaf.cert)
+        renew_file(self.key, leaf.key)
 
     def let_in(self, *uris: str) -> TlsFiles:
         """What a host is given."""

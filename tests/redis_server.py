@@ -30,8 +30,9 @@ from tests.builders import FakeClock
 SERVICE = "counters"
 
 
-_PORTS = range(10_000, 22_768)
-"""Neither these nor the ports of a cluster's bus are among those that Linux gives to clients."""
+_PORTS = range(10_000, 14_000)
+"""Neither these nor the ports of a cluster's bus are among those that Linux gives to clients, or
+that `extauthz.demo.processes.find_free_port` gives."""
 _BUS = 10_000
 """A cluster's nodes talk to each other at a port so much higher."""
 

@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-import pytest
-from pydantic import SecretStr
+import socket
+from collections.abc import Iterator
 
-from extauthz.app.counting import open_counting, probe_counting
+import pytest
+
+from extauthz.app.counting import Counting, open_counting, probe_counting
 from extauthz.serving.readiness import ReadyState
 from extauthz.settings import CounterSettings
+from tests.e2e.backends import hold_dead_port
+
+
+@pytest.fixture(name="port")
+def hold_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    # A busy machine exceeds neither this nor the time-out below by chance.
+    monkeypatch.setattr("extauthz.app.counting.LOOK_S", 20.0)
+    with hold_dead_port() as port:
+        yield port
+
+
+def open_redis(port: int, timeout: str = "20s") -> Counting:
+    section = {"store": "redis", "url": f"redis://127.0.0.1:{port}/0", "timeout": timeout}
+    return open_counting(CounterSettings.model_validate(section))
 
 
 async def test_a_store_that_is_away_at_the_start_is_named_with_its_address(
-    caplog: pytest.LogCaptureFixture, unused_tcp_port: int
+    caplog: pytest.LogCaptureFixture, port: int
 ) -> None:
-    url = f"redis://127.0.0.1:{unused_tcp_port}/0"
-    counting = open_counting(CounterSettings(store="redis", url=SecretStr(url)))
+    counting = open_redis(port)
     try:
         await probe_counting(counting)
     finally:
         await counting.store.close()
     (message,) = [it.getMessage() for it in caplog.records if it.name == "extauthz.app.counting"]
-    assert f"Redis at 127.0.0.1:{unused_tcp_port} cannot be reached" in message
+    assert f"Redis at 127.0.0.1:{port} cannot be reached" in message
     assert "on_outage: deny" not in message
 
 
-async def test_readiness_tells_of_a_store_that_is_away_before_anybody_calls(
-    unused_tcp_port: int,
+async def test_a_store_that_accepts_and_stays_silent_is_named_after_its_own_timeout(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"redis://127.0.0.1:{unused_tcp_port}/0"
-    counting = open_counting(CounterSettings(store="redis", url=SecretStr(url)))
+    monkeypatch.setattr("extauthz.app.counting.LOOK_S", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        counting = open_redis(silent.getsockname()[1], timeout="50ms")
+        try:
+            await probe_counting(counting)
+        finally:
+            await counting.store.close()
+    assert "limits follow their outage modes until it answers" in caplog.text
+
+
+async def test_readiness_tells_of_a_store_that_is_away_before_anybody_calls(
+    port: int,
+) -> None:
+    counting = open_redis(port)
     try:
         await counting.look()
         check = counting.check()

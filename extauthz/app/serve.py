@@ -106,7 +106,9 @@ def _make_envoy(parameters: DoorParameters) -> Worker:
     try:
         from extauthz.serving.envoy_host import EnvoyHost
     except ModuleNotFoundError as exc:
-        message = f"envoy needs {exc.name}; install extauthz[envoy], or write grpcio"
+        message = (
+            f"envoy needs pyvoy ({exc.name} is missing): install extauthz[envoy], or write grpcio"
+        )
         raise ConfigError([Problem(path="server.host", message=message)]) from exc
     limits = read_host_limits(parameters.settings.server, is_shared=parameters.worker > 0)
     return EnvoyHost(

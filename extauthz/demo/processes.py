@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -23,6 +25,8 @@ from extauthz.serving.proto.health_pb2 import HealthCheckRequest, HealthCheckRes
 START_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.02
 _SERVING: Final = 1
+_PORTS: Final = range(24_000, 32_768)
+"""None of those that Linux hands to whoever connects or asks for any port."""
 
 
 class DemoError(ExtauthzError):
@@ -55,15 +59,35 @@ def choose_host() -> str:
 
 
 def find_free_port(wanted: int = 0) -> int:
-    """A free TCP port on loopback: the wanted one if nobody has it."""
+    """A free TCP port on loopback: the wanted one if nobody has it, else one not given before.
+
+    Raises:
+        DemoError: none is left.
+    """
+    if wanted and _is_free(wanted):
+        return wanted
+    for port in _ports_in_turn():
+        if _is_free(port):
+            return port
+    raise DemoError(f"no port between {_PORTS.start} and {_PORTS.stop - 1} is free")
+
+
+@cache
+def _ports_in_turn() -> Iterator[int]:
+    """Each once in this process, from somewhere on: others look for ports, too."""
+    begin = random.randrange(len(_PORTS))  # noqa: S311  (no secret)
+    return iter((*_PORTS[begin:], *_PORTS[:begin]))
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
+        # As the programs do: connections that ended lately keep nobody from listening.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", port))
         except OSError:
-            probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+            return False
+        return True
 
 
 @contextmanager

@@ -17,7 +17,7 @@ class HostLimits:
         max_connections: on one listener; more are closed at once.
         max_concurrent_streams: calls on one connection; more wait at the caller.
         max_in_flight: calls of all connections; more end in UNAVAILABLE. The Envoy host refuses
-            them before they reach Python; with grpcio, the door does so alone.
+            them before they reach Python; grpcio bounds only the line in front of it there.
         max_connection_age_s: after this, the caller is asked to connect again, so that new
             replicas get their share. The grpcio host spreads it by 10 % either way.
         max_connection_age_grace_s: how long calls may go on on a connection that is too old.

@@ -1,9 +1,10 @@
 """How much may be in flight at once, and the end of long streams when the service stops.
 
 Nothing waits in line here: a call above the bound is refused at once with UNAVAILABLE, which
-costs the caller little and keeps the calls that were admitted quick. Unary calls and streams
-are counted apart, because an access-log stream stays open for hours and must not take the
-place of a decision. One event loop uses a Load; it is not safe across threads.
+costs the caller little and keeps the calls that were admitted quick. The line in front is kept
+short by hosts. Unary calls and streams are counted apart, because an access-log stream stays open
+for hours and must not take the place of a decision. One event loop uses a Load; it is not safe
+across threads.
 """
 
 from __future__ import annotations

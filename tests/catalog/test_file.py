@@ -202,12 +202,13 @@ async def test_waits_until_a_file_is_written_to_its_end(tmp_path: Path) -> None:
     async def write_the_rest(seconds: float) -> None:
         waits.append(seconds)
         if len(waits) == 1:
-            path.write_text(api_text("two") + "deny:\n  - {application: rogue}\n")
+            path.write_text(api_text("three") + "deny:\n  - {application: rogue}\n")
 
     source = FileCatalogSource([path], sleep=write_the_rest)
     await source.load()
-    path.write_text(api_text("two"))
-    await source.wait_for_change()
+    path.write_text(api_text("three"))
+    async with asyncio.timeout(30):
+        await source.wait_for_change()
     assert waits == [SETTLE_S, SETTLE_S]
     assert not (await source.load()).deny_rules.is_empty
 
@@ -223,7 +224,7 @@ async def test_a_file_that_is_written_to_for_ever_is_read_all_the_same(tmp_path:
 
     source = FileCatalogSource([path], sleep=write_on)
     await source.load()
-    path.write_text(api_text("two"))
+    path.write_text(api_text("three"))
     async with asyncio.timeout(30):
         await source.wait_for_change()
     assert len(waits) == 20
@@ -240,7 +241,7 @@ async def test_looks_itself_when_the_system_tells_nothing(
     async def change_at_the_third(seconds: float) -> None:
         waits.append(seconds)
         if len(waits) == 3:
-            path.write_text(api_text("two"))
+            path.write_text(api_text("three"))
 
     def fail(*_: object, **__: object) -> NoReturn:
         raise OSError("no inotify instances left")
@@ -248,7 +249,8 @@ async def test_looks_itself_when_the_system_tells_nothing(
     monkeypatch.setattr("extauthz.catalog.file.awatch", fail)
     source = FileCatalogSource([path], poll_s=7, sleep=change_at_the_third)
     await source.load()
-    await source.wait_for_change()
+    async with asyncio.timeout(30):
+        await source.wait_for_change()
     assert waits == [7, 7, 7, SETTLE_S]
     assert [record.getMessage() for record in caplog.records] == [
         "changes of the catalog's files are not told (no inotify instances left); looking every 7 s"

@@ -68,14 +68,14 @@ async def test_a_changed_file_comes_into_force(path: Path) -> None:
     refresher = a_refresher(path)
     await refresher.start()
     async with running(refresher) as catalogs:
-        path.write_text(api_text("two"))
-        assert names_of(await catalogs.get()) == ["two"]
+        path.write_text(api_text("three"))
+        assert names_of(await catalogs.get()) == ["three"]
         # An editor's way: a new file takes the place of the old one.
         new = path.with_suffix(".tmp")
-        new.write_text(api_text("three"))
+        new.write_text(api_text("two"))
         new.rename(path)
         catalog = await catalogs.get()
-        assert names_of(catalog) == ["three"]
+        assert names_of(catalog) == ["two"]
         assert refresher.catalog is catalog
 
 

@@ -14,6 +14,7 @@ from extauthz.errors import ConfigError
 from extauthz.serving.door import DoorListener
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
 from extauthz.serving.tls import TlsFiles
+from tests.certificates import renew_file
 from tests.contracts.rpc_caller import (
     LOOPBACK,
     PATIENCE_S,
@@ -51,8 +52,8 @@ class Files:
         """Writes a new certificate from a new authority."""
         self.authority = trustme.CA()
         leaf = self.authority.issue_cert("127.0.0.1", "localhost")
-        self.tls.cert.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
-        self.tls.key.write_bytes(leaf.private_key_pem.bytes())
+        renew_file(self.tls.cert, b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
+        renew_file(self.tls.key, leaf.private_key_pem.bytes())
         return self.authority
 
     def trust(self, *, of: trustme.CA | None = None) -> grpc.ChannelCredentials:
@@ -102,13 +103,13 @@ async def test_keeps_the_old_certificate_while_new_files_are_not_usable(
     old_key = files.tls.key.read_bytes()
     files.renew()
     new_key = files.tls.key.read_bytes()
-    files.tls.key.write_bytes(old_key)
+    renew_file(files.tls.key, old_key)
     async with asyncio.timeout(PATIENCE_S):
         while "new TLS files are not usable" not in caplog.text:
             assert await connect(host, old).ask("Echo", "a") == "a"
     assert await connect(host, old).ask("Echo", "a") == "a"
 
-    files.tls.key.write_bytes(new_key)
+    renew_file(files.tls.key, new_key)
     assert await connect(host, files.trust()).ask("Echo", "b", until_connected=True) == "b"
 
 
@@ -141,7 +142,7 @@ async def test_a_renewed_client_authority_replaces_the_old_one(
     assert await connect(host, old).ask("Echo", "a") == "a"
 
     renewed = trustme.CA()
-    renewed.cert_pem.write_to_path(tmp_path / "ca.crt")
+    renew_file(tmp_path / "ca.crt", renewed.cert_pem.bytes())
 
     renewed_caller = connect(host, files.trust(of=renewed))
     assert await renewed_caller.ask("Echo", "b", until_connected=True) == "b"

@@ -181,7 +181,7 @@ async def test_a_known_refusal_asks_nothing_of_redis(server: RedisServer) -> Non
 async def test_a_key_lives_no_longer_than_it_matters(
     store: RedisCounterStore, server: RedisServer, algorithm: Algorithm
 ) -> None:
-    charge = replace(a_charge(limit=2, algorithm=algorithm), window_us=60 * S)
+    charge = a_charge(limit=2, algorithm=algorithm)
     reading = (await store.take([charge])).readings[0]
     left_ms = server.ask("PTTL", "extauthz:{a}k")
     assert 0 < left_ms <= reading.reset_us / 1000 + 2

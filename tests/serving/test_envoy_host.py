@@ -178,11 +178,13 @@ async def test_connections_are_bounded(serve: Serve) -> None:
 
 async def test_refuses_and_counts_what_is_too_much_before_it_reaches_python(serve: Serve) -> None:
     host = await serve(max_in_flight=10)
+    # Where the bound begins; no call ends, so that nothing moves it.
+    refused = 30 - HostLimits(max_in_flight=10).busy_in_flight
     async with grpc.aio.insecure_channel(str(host.addresses[0])) as channel:
         calls = [_method(channel, "Wait")(b"for ever", timeout=PATIENCE_S) for _ in range(30)]
         waiting = {asyncio.ensure_future(code_of(call)) for call in calls}
         codes: list[grpc.StatusCode] = []
-        while len(codes) < 20:
+        while len(codes) < refused:
             ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             codes += [task.result() for task in ended]
         assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
@@ -191,9 +193,9 @@ async def test_refuses_and_counts_what_is_too_much_before_it_reaches_python(serv
         check = channel.unary_unary(f"/{HEALTH_SERVICE}/Check")
         assert await check(b"", timeout=PATIENCE_S) == SERVING
 
-        while await host.ask(SHED, within_s=PATIENCE_S) < len(codes):
+        while await host.ask(SHED, within_s=PATIENCE_S) < refused:
             pass
-        assert await host.ask(SHED, within_s=PATIENCE_S) == len(codes)
+        assert await host.ask(SHED, within_s=PATIENCE_S) == len(codes) == refused
 
         for call in calls:
             call.cancel()

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from extauthz.demo.processes import find_free_port
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
 from extauthz.serving.shared_ports import hold_ports
 from tests.contracts.rpc_service import listen_on
@@ -61,9 +62,7 @@ def test_a_port_that_somebody_listens_on_is_refused(*, is_shared: bool) -> None:
 
 def test_what_fails_holds_nothing() -> None:
     with listen(0, is_shared=False) as taken:
-        free = listen(0, is_shared=False)
-        port = free.getsockname()[1]
-        free.close()
+        port = find_free_port()
         wanted = listen_on(
             read_listen_address(f"127.0.0.1:{port}"),
             read_listen_address(f"127.0.0.1:{taken.getsockname()[1]}"),

@@ -21,6 +21,7 @@ from extauthz.errors import ConfigError
 from extauthz.serving.grpcio_host import GrpcioHost
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.tls import TlsFiles, TlsReloader, read_tls_files
+from tests.certificates import renew_file
 from tests.contracts.rpc_service import listen_on, make_doors
 
 
@@ -34,8 +35,8 @@ def files(tmp_path: Path) -> TlsFiles:
 def renew(files: TlsFiles) -> trustme.CA:
     authority = trustme.CA()
     leaf = authority.issue_cert("127.0.0.1")
-    files.cert.write_bytes(leaf.cert_chain_pems[0].bytes())
-    files.key.write_bytes(leaf.private_key_pem.bytes())
+    renew_file(files.cert, leaf.cert_chain_pems[0].bytes())
+    renew_file(files.key, leaf.private_key_pem.bytes())
     return authority
 
 
