@@ -32,8 +32,7 @@ from importlib import metadata
 from pathlib import Path
 from pkgutil import iter_modules
 
-from extauthz.policy import pipeline
-from tests.bench.plots import draw
+from tests.bench.builds import find_logic
 from tests.bench.tables import Table, run_apart, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +74,7 @@ def read_surroundings(arguments: Sequence[str]) -> dict[str, str]:
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') >> 30} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
-        "logic": "compiled" if pipeline.__file__.endswith(".so") else "Python",
+        "logic": find_logic(),
         "libraries": ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
         "programs": ", ".join(filter(None, map(_program_version, PROGRAMS))),
     }
@@ -159,6 +158,9 @@ def main() -> int:
     _write_json(
         RESULTS / "results.json", {**surroundings, "tables": [asdict(table) for table in tables]}
     )
+    # Not above: each process that measures imports this module, and would have matplotlib in it.
+    from tests.bench.plots import draw
+
     draw(RESULTS)
     print(f"written to {RESULTS}: results.md, results.json and tables/")
     if failed:

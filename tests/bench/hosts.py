@@ -5,7 +5,8 @@ CheckRequests of 13 header fields over cleartext HTTP/2. Hosts and handlers take
 times over, and so does compiled logic (docs/adr/0023) once `make test-compiled` or `make
 bench-compiled` has built it; the medians stand in the table, and the ratios are those of the
 medians. The handler that does nothing parses the request, as every authorizer does. Requests that
-were not allowed, though nothing speaks against them, are counted in a column. The CPU is that of the server's process alone, user and system, from /proc.
+were not allowed, though nothing speaks against them, are counted in a column. The CPU is that of
+the server's process alone, user and system, from /proc.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from extauthz.counters.redis import RedisCounterStore
 from extauthz.counters.redis_connect import RedisSettings, read_redis_url
 from extauthz.envoy.check_response import write_allow
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
-from extauthz.policy import pipeline
 from extauthz.serving.asgi_life import OpenedDoors, make_app
 from extauthz.serving.door import Door, DoorListener, Host
 from extauthz.serving.envoy_host import EnvoyHost
@@ -41,6 +41,7 @@ from extauthz.serving.health import HealthState
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.load import Load
 from extauthz.serving.methods import Call, Method, UnaryMethod
+from tests.bench.builds import Build, list_builds
 from tests.bench.core import Bench, make_catalog, make_check_request
 from tests.bench.tables import Row
 from tests.builders import API_KEY
@@ -56,7 +57,6 @@ ALLOWED_PATH: Final = "/tests.bench.Hosts/Allowed"
 REQUESTS: Final = {"grpcio": 5_000, "envoy": 20_000}
 CONNECTIONS, STREAMS = 4, 16
 REPEATS: Final = 5
-ROOT: Final = Path(__file__).resolve().parents[2]
 Key: TypeAlias = tuple[str, str, str]
 """Logic, host, handler."""
 Figures: TypeAlias = defaultdict[Key, list[float]]
@@ -66,26 +66,6 @@ _ALLOW: Final = ALLOWED[:2]
 
 _FINISHED: Final = re.compile(r"finished in .*?, ([\d.]+) req/s")
 _SUCCEEDED: Final = re.compile(r"(\d+) succeeded")
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """Where a build of extauthz can be run, with these benchmarks beside it."""
-
-    logic: str
-    python: str
-    folder: Path
-
-
-def list_builds() -> list[Build]:
-    """This checkout, and the compiled wheel that was built from it, if it was."""
-    logic = "compiled" if pipeline.__file__.endswith(".so") else "Python"
-    builds = [Build(logic, sys.executable, ROOT)]
-    python = ROOT / "build" / "compiled" / "venv" / "bin" / "python"
-    if python.exists():
-        (folder,) = (ROOT / "build" / "compiled").glob("extauthz-*/")
-        builds.append(Build("compiled", str(python), folder))
-    return builds
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +89,14 @@ async def _measure() -> list[Row]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.callback(stop_shared)
         redis_url = f"redis://127.0.0.1:{RedisServer(folder).start().port}"
+        builds = list_builds()
         servers = {
             (build.logic, host, handler): await stack.enter_async_context(
                 run_server(host, redis_url if handler == "redis" else handler, build)
             )
             for host in HOSTS
             for handler in HANDLERS
-            for build in list_builds()
+            for build in builds
         }
         body = folder / "body"
         body.write_bytes(write_frame(_question()))

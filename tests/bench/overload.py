@@ -1,8 +1,9 @@
 """What becomes of requests while three times as much is asked as can be decided, and afterwards.
 
-The service (counters in Redis) has one processor, everything else the others. It is
-flooded over gRPC. Before, meanwhile and after, somebody else's requests come through a real Envoy
-at a fixed, low rate: their statuses and latencies are told. 503 is what could not be decided. It is over when all of them are let
+The service (counters in Redis) has one processor, everything else the others. It is flooded over
+gRPC. Before, meanwhile and after, somebody else's requests come through a real Envoy at a fixed, low
+rate: their statuses and latencies are told. 503 is what could not be decided; *shed* is what the
+service counted, and what gRPC's core refuses is not in it. It is over when all of them are let
 through again, at most as slowly as twice the slowest hundredth before the flood.
 """
 
