@@ -8,10 +8,8 @@ deployment when a test first asks for it; `stop_shared` ends them all.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +22,7 @@ import redis
 
 from extauthz.counters.redis import RedisCounterStore
 from extauthz.counters.redis_connect import RedisSettings, read_redis_url
+from extauthz.demo.processes import is_free, list_ports_in_turn
 from extauthz.ports import CounterStore
 from tests.builders import FakeClock
 
@@ -38,21 +37,11 @@ _BUS = 10_000
 
 
 def find_free_port() -> int:
-    """One that is free, and whose port for a cluster's bus is too."""
-    for _ in range(100):
-        port = secrets.choice(_PORTS)
-        if _is_free(port) and _is_free(port + _BUS):
+    """One that is free and was not given before, and whose port for a cluster's bus is free too."""
+    for port in list_ports_in_turn(_PORTS):
+        if is_free(port) and is_free(port + _BUS):
             return port
     raise AssertionError("no port is free")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as listener:
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def find_program() -> str:

@@ -64,22 +64,23 @@ def find_free_port(wanted: int = 0) -> int:
     Raises:
         DemoError: none is left.
     """
-    if wanted and _is_free(wanted):
+    if wanted and is_free(wanted):
         return wanted
-    for port in _ports_in_turn():
-        if _is_free(port):
+    for port in list_ports_in_turn(_PORTS):
+        if is_free(port):
             return port
     raise DemoError(f"no port between {_PORTS.start} and {_PORTS.stop - 1} is free")
 
 
 @cache
-def _ports_in_turn() -> Iterator[int]:
+def list_ports_in_turn(ports: range) -> Iterator[int]:
     """Each once in this process, from somewhere on: others look for ports, too."""
-    begin = random.randrange(len(_PORTS))  # noqa: S311  (no secret)
-    return iter((*_PORTS[begin:], *_PORTS[:begin]))
+    begin = random.randrange(len(ports))  # noqa: S311  (no secret)
+    return iter((*ports[begin:], *ports[:begin]))
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether a program could listen on the TCP port, on loopback."""
     with socket.socket() as probe:
         # As the programs do: connections that ended lately keep nobody from listening.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

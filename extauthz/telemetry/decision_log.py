@@ -4,8 +4,8 @@ Lines are written by a thread of their own, behind a bounded queue: a slow disk 
 are counted, and never holds up a decision, nor a stop for longer than `CLOSE_S`. A file that was
 moved away is made anew, so that logrotate may simply rename it. Each line is one write, so that
 several workers may have the same file; when a disk was full, the line after one that was cut
-off may be spoilt if another worker wrote it. A line holds names from the catalog and no credential; of
-the path only the resource's template and a hash, as clients put secrets into paths.
+off may be spoilt if another worker wrote it. A line holds names from the catalog and no
+credential; of the path only the resource's template and a hash, as clients put secrets into paths.
 """
 
 from __future__ import annotations
