@@ -145,7 +145,7 @@ class Lane:
             )
         if self._pause_s and self._monotonic_us() < self._paused_until_us:
             raise CounterStoreError(
-                f"Redis at {self.name} could not be reached ({self._last_failure}); "
+                f"Redis at {self.name} cannot be reached ({self._last_failure}); "
                 "it is tried again shortly",
                 charged_nothing=True,
             )
