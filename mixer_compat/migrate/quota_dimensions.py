@@ -23,7 +23,7 @@ from mixer_compat.migrate.expressions import (
 from mixer_compat.migrate.quota_settings import Override, Quota
 from mixer_compat.migrate.references import Instance
 from mixer_compat.migrate.report import Outcome
-from mixer_compat.migrate.targets import find_values, is_assumed
+from mixer_compat.migrate.targets import find_values, is_assumed, is_assumed_for
 from mixer_compat.migrate.when import MAX_DEFAULT, equals, find_place, is_other
 
 MAX_MISSING: Final = 3
@@ -86,6 +86,7 @@ class Dimensions:
     """What an instance counted apart."""
 
     by_name: dict[str, _Dimension]
+    apis: list[ApiDraft]
     variants: list[Variant] = field(default_factory=list)
 
     @property
@@ -147,7 +148,9 @@ class Dimensions:
                     if not values:
                         unknown = True
                     elif value not in values:
-                        return False
+                        if not self._is_misnamed(value, attributes, api):
+                            return False
+                        unknown = True
                     elif len(api.targets) > 1 and len(values) > 1:
                         unknown = True
                 case _OfRequest(source=source, name=place, default=default):
@@ -165,6 +168,16 @@ class Dimensions:
                 case _OfKey() | _Together():
                     unknown = True
         return None if unknown else tuple(when)
+
+    def _is_misnamed(self, value: str, attributes: tuple[Attribute, ...], api: ApiDraft) -> bool:
+        """Whether a value may be an API's although it is not the name of its service.
+
+        A label is taken to be the service's name where the objects do not tell it. An override
+        for a label that no service has for its name shows that this is not so here.
+        """
+        return any(is_assumed_for(each, api) for each in attributes) and not any(
+            value in find_values(each, other) for each in attributes for other in self.apis
+        )
 
 
 def read_dimensions(instance: Instance, apis: list[ApiDraft]) -> Dimensions:
@@ -201,7 +214,7 @@ def read_dimensions(instance: Instance, apis: list[ApiDraft]) -> Dimensions:
                 Outcome.CHECK,
                 "clients are counted by their IPv4 address, or the /64 of their IPv6 address",
             )
-    dimensions = Dimensions(by_name=by_name)
+    dimensions = Dimensions(by_name=by_name, apis=apis)
     missing = [
         (name, one)
         for name, one in by_name.items()

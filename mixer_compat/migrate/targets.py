@@ -75,6 +75,13 @@ def is_assumed(attribute: Attribute) -> bool:
     return attribute.name in _ASSUMED or attribute == Attribute("destination.labels", "app")
 
 
+def is_assumed_for(attribute: Attribute, api: ApiDraft) -> bool:
+    """Whether `find_values` assumes the value for this API, as no object tells its labels."""
+    if attribute.key is not None and all(attribute.key in dict(one.labels) for one in api.targets):
+        return False
+    return is_assumed(attribute)
+
+
 def judge(condition: Condition, api: ApiDraft) -> bool | None:
     """Whether a condition holds for all requests to an API, for none, or (None) for some."""
     if isinstance(condition, Unclear):

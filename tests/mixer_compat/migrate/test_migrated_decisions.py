@@ -285,6 +285,37 @@ async def test_an_override_for_what_is_not_known_here_holds_for_all(migrate: Mig
     assert len([line for line in migrated.told("stricter") if "overrides[0]" in line]) == 1
 
 
+A_LABEL = "{to: 'destination.labels[`app`] | `unknown`'}"
+
+
+def an_override_of(label: str) -> str:
+    return a_quota(
+        "{quotas: [{name: rq, maxAmount: 9, validDuration: 60s, "
+        f"overrides: [{{dimensions: {{to: {label}}}, maxAmount: 4, validDuration: 600s}}]}}]}}",
+        dimensions=A_LABEL,
+    )
+
+
+async def test_an_override_for_a_label_that_is_no_services_name_holds_for_all(
+    migrate: Migrate,
+) -> None:
+    migrated = migrate(an_override_of("one-app"))
+    deciding = await migrated.decide_by()
+    assert await count_allowed(deciding, to("one")) == 4
+    assert await count_allowed(deciding, to("two")) == 4
+    assert len([line for line in migrated.told("stricter") if "overrides[0]" in line]) == 1
+
+
+async def test_an_override_for_a_label_that_is_a_services_name_holds_for_that_service(
+    migrate: Migrate,
+) -> None:
+    migrated = migrate(an_override_of("two"))
+    deciding = await migrated.decide_by()
+    assert await count_allowed(deciding, to("one")) == 9
+    assert await count_allowed(deciding, to("two")) == 4
+    assert not [line for line in migrated.told("stricter") if "overrides[0]" in line]
+
+
 async def test_another_version_is_counted_too_and_that_is_told(migrate: Migrate) -> None:
     quota = a_quota("{quotas: [{name: rq, maxAmount: 2, validDuration: 60s}]}")
     migrated = migrate(quota.replace("{name: one}", "{name: pets}"), FIXTURES / "lists.yaml")
