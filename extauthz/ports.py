@@ -106,6 +106,20 @@ class KeySource(Protocol):
             KeySourceError: no keys are known, and they could not be fetched by the deadline.
         """
 
+    async def find_newer_keys(
+        self,
+        issuer: Issuer,
+        key_id: str | None,
+        than: Sequence[VerificationKey],
+        *,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> Sequence[VerificationKey]:
+        """Keys as of `find_keys`, fetched after `than`, with which a signature did not verify.
+
+        Empty when there is nothing newer: the keys are the same, the cool-down lasts, or a fetch
+        fails or takes longer than the deadline. Never raises a `KeySourceError`.
+        """
+
 
 class TokenIntrospector(Protocol):
     """Asks an issuer about an opaque token."""

@@ -30,6 +30,8 @@ class GivenKeys:
 
     def __init__(self) -> None:
         self.asked: list[str | None] = []
+        self.newer: Sequence[VerificationKey] = ()
+        self.asked_for_newer = 0
         self.error: Exception | None = None
         self._sets: dict[str, KeySet] = {}
 
@@ -44,6 +46,17 @@ class GivenKeys:
         if text not in self._sets:
             self._sets[text] = read_jwks(text.encode())
         return self._sets[text].find(key_id)
+
+    async def find_newer_keys(
+        self,
+        issuer: Issuer,
+        key_id: str | None,
+        than: Sequence[VerificationKey],
+        *,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> Sequence[VerificationKey]:
+        self.asked_for_newer += 1
+        return self.newer
 
 
 class GivenTokens:

@@ -1,7 +1,8 @@
 """Gets issuers' verification keys, and keeps them.
 
-A request waits for a fetch only when nothing is known yet, or when its token names a key that
-is not known; then all waiting requests share one fetch, and whoever gives up does not stop
+A request waits for a fetch only when nothing is known yet, when its token names a key that is
+not known, or when no known key verifies its signature: the key may have been replaced under
+the same name. Then all waiting requests share one fetch, and whoever gives up does not stop
 it. Keys that get old are fetched again behind. When a fetch fails, the keys that were good
 stay. Between two fetches lies at least the issuer's cool-down, whatever tokens name and
 however often a fetch fails, so neither a stranger nor an outage makes us hammer an issuer.
@@ -30,7 +31,7 @@ from extauthz.policy.verification_keys import (
     read_jwks,
     read_pem,
 )
-from extauthz.ports import NO_DEADLINE, Clock, Deadline
+from extauthz.ports import NO_DEADLINE, Clock, Deadline, VerificationKey
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class JwksKeySource:
         state = self._states.get((issuer.issuer, location))
         if state is None:
             state = self._states[issuer.issuer, location] = _IssuerKeys()
-        if location.jwks_url is None and location.discovery_url is None:
+        if not _is_remote(location):
             return _read_local(state, issuer, location).find(key_id)
         if state.known is None:
             return (await self._wait_for_first(state, issuer, location, deadline)).find(key_id)
@@ -97,6 +98,28 @@ class JwksKeySource:
         if fetch is not None:
             await is_done_by(fetch, deadline)
         return state.known.find(key_id)
+
+    async def find_newer_keys(
+        self,
+        issuer: Issuer,
+        key_id: str | None,
+        than: Sequence[VerificationKey],
+        *,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> Sequence[NamedKey]:
+        """See `KeySource.find_newer_keys`. Configured keys change with the catalog only."""
+        location = issuer.keys
+        state = None if location is None else self._states.get((issuer.issuer, location))
+        if location is None or state is None or state.known is None or not _is_remote(location):
+            return ()
+        # Another request's fetch may have ended while this signature was looked at.
+        found = state.known.find(key_id)
+        if found == than:
+            fetch = self._start_fetch(state, issuer, location)
+            if fetch is not None:
+                await is_done_by(fetch, deadline)
+            found = state.known.find(key_id)
+        return () if found == than else found
 
     def retain(self, issuers: Iterable[Issuer]) -> None:
         """Drops what is known about every issuer that is not among these."""
@@ -201,6 +224,10 @@ class JwksKeySource:
             if response.status_code != httpx.codes.OK:
                 raise ValueError(f"of status {response.status_code} and not 200")
             return await read_body(response, max_bytes=MAX_BODY_BYTES)
+
+
+def _is_remote(location: KeyLocation) -> bool:
+    return location.jwks_url is not None or location.discovery_url is not None
 
 
 def _read_local(state: _IssuerKeys, issuer: Issuer, location: KeyLocation) -> KeySet:

@@ -19,6 +19,7 @@ from extauthz.policy.credentials import INVALID, REVOKED
 from extauthz.policy.recently_used import RecentlyUsed
 from extauthz.policy.revocations import Revocations
 from extauthz.policy.tokens import (
+    BAD_SIGNATURE,
     UnverifiedToken,
     VerifiedClaims,
     check_introspected,
@@ -160,6 +161,11 @@ class BearerTokens:
     ) -> _Verified | Denial:
         keys = await self._keys.find_keys(issuer, token.key_id, deadline=deadline)
         claims = verify_token(token, issuer, keys, self._clock.now_us())
+        if claims is BAD_SIGNATURE:
+            # The issuer may have replaced the key under the same name, or without any name.
+            newer = await self._keys.find_newer_keys(issuer, token.key_id, keys, deadline=deadline)
+            if newer:
+                claims = verify_token(token, issuer, newer, self._clock.now_us())
         if isinstance(claims, Denial):
             return claims
         digest = token_digest(text)

@@ -59,6 +59,8 @@ def _invalid(detail: str) -> Denial:
 
 
 _MALFORMED: Final = _invalid("The token is not a well-formed JWT.")
+BAD_SIGNATURE: Final = _invalid("The token's signature cannot be verified.")
+"""None of the keys made it. Newer ones may."""
 
 
 def looks_like_jwt(text: str) -> bool:
@@ -147,7 +149,7 @@ def verify_token(
     if not any(
         is_signed(token.signed, token.signature, key=key, algorithm=token.algorithm) for key in keys
     ):
-        return _invalid("The token's signature cannot be verified.")
+        return BAD_SIGNATURE
     if "exp" not in token.claims:
         return _invalid("The token has no expiry.")
     return _check_claims(token.claims, issuer, now_us, _CHECKS)

@@ -106,6 +106,71 @@ async def test_an_unknown_key_name_fetches_again_after_the_cool_down(
     assert len(server.asked) == 2
 
 
+@pytest.mark.parametrize("kid", ["k1", None], ids=["under the same name", "without a name"])
+async def test_a_replaced_key_is_fetched_when_a_signature_fails_after_the_cool_down(
+    source: JwksKeySource, server: LoopbackServer, clock: FakeClock, kid: str | None
+) -> None:
+    server.answers["/jwks"] = Answer(body=a_jwks(a_jwk(rsa_key(), kid)).encode())
+    issuer = jwks_issuer(server)
+    before = await source.find_keys(issuer, kid)
+    server.answers["/jwks"] = Answer(body=a_jwks(a_jwk(rsa_key("next"), kid)).encode())
+    clock.advance(29)
+    assert await source.find_newer_keys(issuer, kid, before) == ()
+    clock.advance(1)
+    (newer,) = await source.find_newer_keys(issuer, kid, before)
+    assert newer.key == rsa_key("next").public_key()
+    assert len(server.asked) == 2
+    # Who looked at the old ones meanwhile gets these without a fetch.
+    clock.advance(30)
+    assert await source.find_newer_keys(issuer, kid, before) == (newer,)
+    assert len(server.asked) == 2
+
+
+async def test_bad_signatures_cost_one_fetch_for_each_cool_down_and_others_do_not_wait(
+    source: JwksKeySource, server: LoopbackServer, clock: FakeClock
+) -> None:
+    publishes(server, k1=rsa_key())
+    issuer = jwks_issuer(server)
+    known = await source.find_keys(issuer, "k1")
+    for _ in range(3):
+        clock.advance(30)
+        server.hold()
+        guesses = [
+            asyncio.create_task(source.find_newer_keys(issuer, "k1", known)) for _ in range(20)
+        ]
+        await server.arrived.acquire()
+        await server.arrived.acquire()
+        assert await source.find_keys(issuer, "k1") == known
+        server.arrived.release()
+        server.release()
+        assert set(await asyncio.gather(*guesses)) == {()}
+    assert len(server.asked) == 4
+
+
+async def test_a_failed_search_for_newer_keys_finds_none_and_keeps_the_old(
+    source: JwksKeySource, server: LoopbackServer, clock: FakeClock
+) -> None:
+    publishes(server, k1=rsa_key())
+    issuer = jwks_issuer(server)
+    known = await source.find_keys(issuer, "k1")
+    server.hold()
+    clock.advance(30)
+    assert await source.find_newer_keys(issuer, "k1", known, deadline=within(0.05)) == ()
+    server.release()
+    await settle(source)
+    await server.stop()
+    clock.advance(30)
+    assert await source.find_newer_keys(issuer, "k1", known) == ()
+    assert await source.find_keys(issuer, "k1") == known
+
+
+async def test_configured_keys_are_not_looked_for_again(source: JwksKeySource) -> None:
+    issuer = an_issuer(keys=KeyLocation(jwks=a_jwks()))
+    known = await source.find_keys(issuer, "k1")
+    assert await source.find_newer_keys(issuer, "k1", known) == ()
+    assert await source.find_newer_keys(an_issuer(keys=None), "k1", known) == ()
+
+
 async def test_random_key_names_cost_one_fetch_for_each_cool_down(
     source: JwksKeySource, server: LoopbackServer, clock: FakeClock
 ) -> None:

@@ -16,6 +16,7 @@ from extauthz.model.catalog import (
 )
 from extauthz.model.identity import KeyType, SecurityScheme
 from extauthz.policy.tokens import token_digest
+from extauthz.policy.verification_keys import read_jwks
 from tests.builders import (
     START_US,
     S,
@@ -68,6 +69,26 @@ async def test_a_token_says_who_asks() -> None:
 )
 async def test_a_token_is_judged(token: str, expected: str) -> None:
     assert await who(Deciding(a_catalog_for(JWT)), bearer(token)) == expected
+
+
+async def test_a_signature_that_no_key_made_is_tried_with_newer_keys_once() -> None:
+    deciding = Deciding(a_catalog_for(JWT))
+    token = a_jwt(key=rsa_key("next"))
+    assert await who(deciding, bearer(token)) == "invalid_credentials"
+    deciding.keys.newer = read_jwks(a_jwks(a_jwk(rsa_key("other"))).encode()).keys
+    assert await who(deciding, bearer(token)) == "invalid_credentials"
+    deciding.keys.newer = read_jwks(a_jwks(a_jwk(rsa_key("next"))).encode()).keys
+    assert await who(deciding, bearer(token)) == "jwt:mobile"
+    assert deciding.keys.asked_for_newer == 3
+
+
+@pytest.mark.parametrize(
+    "token", [a_jwt(), a_jwt(aud="other"), a_jwt(exp=START_S - 6), a_jwt(algorithm="PS256")]
+)
+async def test_no_other_fault_of_a_token_asks_for_newer_keys(token: str) -> None:
+    deciding = Deciding(a_catalog_for(JWT))
+    await identify(deciding, bearer(token))
+    assert deciding.keys.asked_for_newer == 0
 
 
 async def test_the_consumer_key_of_the_issuer_counts_before_that_of_any() -> None:

@@ -176,6 +176,9 @@ class MissingKeys:
             raise KeySourceError("away")
         return await self._find(issuer, key_id, deadline=deadline)
 
+    async def find_newer_keys(self, *_args: Any, **_how: Any) -> Sequence[Any]:
+        return ()
+
 
 @pytest.mark.parametrize(("reason", "catalog", "request_"), DENIALS)
 async def test_a_denied_request_is_not_charged(

@@ -31,6 +31,7 @@ from extauthz.model.identity import Secret, SecurityScheme
 from extauthz.model.limits import Charge, Taking
 from extauthz.model.request import ApiRequest, Headers, Peer
 from extauthz.policy.match import UnnormalisedPath
+from extauthz.policy.verification_keys import read_jwks
 from extauthz.ports import NO_DEADLINE, Deadline, VerificationKey
 from tests.builders import (
     API_KEY,
@@ -43,7 +44,7 @@ from tests.builders import (
     an_api,
 )
 from tests.deciding import OPAQUE_ENDPOINT, TWO_FAILURES, Deciding, GivenKeys, GivenTokens
-from tests.keys import a_jwt, an_issuer
+from tests.keys import a_jwk, a_jwks, a_jwt, an_issuer, rsa_key
 
 T = TypeVar("T")
 
@@ -137,6 +138,7 @@ class PointedKeys(GivenKeys):
 
     def __init__(self, points: Points) -> None:
         super().__init__()
+        self.newer = read_jwks(a_jwks(a_jwk(rsa_key("next"))).encode()).keys
         self._points = points
 
     async def find_keys(
@@ -144,6 +146,19 @@ class PointedKeys(GivenKeys):
     ) -> Sequence[VerificationKey]:
         find = super().find_keys
         return await self._points.ask("keys", lambda: find(issuer, key_id, deadline=deadline))
+
+    async def find_newer_keys(
+        self,
+        issuer: Issuer,
+        key_id: str | None,
+        than: Sequence[VerificationKey],
+        *,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> Sequence[VerificationKey]:
+        find = super().find_newer_keys
+        return await self._points.ask(
+            "newer keys", lambda: find(issuer, key_id, than, deadline=deadline)
+        )
 
 
 class PointedTokens(GivenTokens):
@@ -227,6 +242,7 @@ def bearer(token: str) -> ApiRequest:
 
 REQUESTS = {
     "jwt": bearer(a_jwt()),
+    "jwt of a replaced key": bearer(a_jwt(key=rsa_key("next"))),
     "opaque": bearer("opaque"),
     "api key": a_request("/httpbin/1.0.0/key", headers={"x-api-key": API_KEY}),
     "public": a_request("/httpbin/1.0.0/public"),
@@ -295,7 +311,11 @@ def test_without_a_fault_it_is_allowed(name: str) -> None:
     decision, charged = decide(REQUESTS[name], points)
     assert isinstance(decision, Allow)
     assert charged > 0
-    asked = {"jwt": {"keys"}, "opaque": {"introspector"}}.get(name, set())
+    asked = {
+        "jwt": {"keys"},
+        "jwt of a replaced key": {"keys", "newer keys"},
+        "opaque": {"introspector"},
+    }.get(name, set())
     guarded = {"failures"} if name != "public" else set()
     assert set(points.reached) >= {"catalog", "clock", "counters"} | asked | guarded
 
