@@ -21,7 +21,7 @@ from typing import Final
 from urllib.parse import quote_plus
 
 from extauthz.errors import MalformedRequest
-from extauthz.model.authority import read_host
+from extauthz.model.authority import find_host
 from extauthz.model.deny_rules import read_address
 from extauthz.model.identity import Secret
 from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer
@@ -121,14 +121,16 @@ def read_properties(
     source = NO_PEER
     if client_address or principal:
         source = Peer(address=client_address, principal=_read_principal(principal))
+    # The same value twice is one; two values are for the core to refuse.
+    headers = Headers(tuple(dict.fromkeys(_read_headers(values, params))))
+    host = find_text(values, names.host)
     return ApiRequest(
         method=method,
-        host=read_host(find_text(values, names.host)),
+        host=find_host((*([host] if host else ()), *headers.get_all("host"))),
         path=path,
         query=query,
         protocol=find_text(values, names.protocol),
-        # The same value twice is one; two values are for the core to refuse.
-        headers=Headers(tuple(dict.fromkeys(_read_headers(values, params)))),
+        headers=headers,
         source=source,
         context=_write_context(
             api, find_text(values, names.version), find_text(values, names.scope)

@@ -117,7 +117,7 @@ def _read_values(values: Values, params: HandlerParams, source: UsageSource) -> 
         version=find_text(values, names.version),
         resource=strip_quotes(find_text(values, names.operation)),
         method=find_text(values, names.method),
-        host=read_host(find_text(values, names.host)),
+        host=read_host(find_text(values, names.host)) or "",
         # The query may hold a key.
         path=find_text(values, names.path).partition("?")[0],
         protocol=find_text(values, names.protocol),

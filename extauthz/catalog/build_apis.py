@@ -27,6 +27,7 @@ from extauthz.document import Fault, locate, read_mapping
 from extauthz.document_lines import NodePath, read_path
 from extauthz.document_messages import show_name
 from extauthz.errors import ConfigError
+from extauthz.model.authority import read_host
 from extauthz.model.catalog import Api, Resource
 from extauthz.model.field_names import FIELD_NAME
 from extauthz.model.identity import Place, PlaceKind, SecurityScheme
@@ -39,7 +40,6 @@ DEFAULT_SECURITY: Final = (SecurityScheme.JWT, SecurityScheme.API_KEY)
 VERSION_PLACEHOLDER: Final = "{version}"
 _NO_DOCUMENT: Final = OpenApiResources(resources=(), problems=())
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~!$&'()+,=:@-]+")
-_HOST: Final = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 
 
 def build_apis(
@@ -170,18 +170,21 @@ class _ApiBuilder:
         return described
 
     def _read_hosts(self) -> tuple[str, ...]:
-        hosts = [host.lower().rstrip(".") for host in self._written.hosts]
-        for position, host in enumerate(hosts):
-            if _HOST.fullmatch(host) is None:
+        hosts: dict[str, None] = {}
+        for position, written in enumerate(self._written.hosts):
+            host = _read_host(written)
+            if host is None:
                 self._fault(
                     "must be a host without scheme, port and path: api.example.com, "
-                    "*.example.com or *",
+                    "*.example.com or *; a name beyond ASCII is written as DNS has it, xn--…",
                     "hosts",
                     position,
                 )
-            elif host in hosts[:position]:
+            elif host in hosts:
                 self._fault("is there already; remove one", "hosts", position)
-        return tuple(dict.fromkeys(hosts))
+            else:
+                hosts[host] = None
+        return tuple(hosts)
 
     def _plan_base_paths(self, described: str | None) -> tuple[str, ...]:
         context, version = self._written.context, self._written.version
@@ -344,6 +347,19 @@ class _ApiBuilder:
         if FIELD_NAME.fullmatch(name) is None:
             self._fault("is no header or cookie name; use letters, digits and '-'", *below)
         return name
+
+
+def _read_host(written: str) -> str | None:
+    """A host, or a wildcard of hosts, as requests are compared with it; None when it is none."""
+    if written == "*":
+        return written
+    if ":" in written.rpartition("]")[2]:  # a port
+        return None
+    name = written.removeprefix("*.")
+    host = read_host(name)
+    if host is None or name == written:
+        return host
+    return None if host.startswith("[") else f"*.{host}"
 
 
 def _write_shape(segments: Sequence[str]) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ def _say_place(place: Place) -> str:
 def _find_api(request: ApiRequest, catalog: Catalog) -> Api | None:
     """The API at the request's host and path, whatever its state."""
     normalised = normalise_path(request.path)
-    if normalised is None:
+    if normalised is None or request.host is None:
         return None
     found = catalog.routes.find_api(request.host, normalised.path.split("/")[1:])
     return None if found is None else found[0]

@@ -33,7 +33,7 @@ from extauthz.cli.findings import Finding, say_finding
 from extauthz.config import DEFAULT_FILE, read_settings
 from extauthz.envoy.authorization import UNSENDABLE
 from extauthz.envoy.check_response import AnswerError, write_allow
-from extauthz.model.authority import read_host
+from extauthz.model.authority import find_host
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.request import ApiRequest, Headers, Peer
@@ -125,11 +125,12 @@ def _read_request(arguments: argparse.Namespace) -> ApiRequest:
         ipaddress.ip_address(arguments.client)
     except ValueError:
         raise ValueError("--client must be an IP address") from None
-    # As a client's Host becomes the authority that Envoy sends.
+    # As a client's Host becomes the authority that Envoy sends; user and password stay at home.
     hosts = [value for name, value in fields if name.lower() == "host"]
+    hosts = hosts or [url.netloc.rpartition("@")[2] or "localhost"]
     return ApiRequest(
         method=arguments.method.upper(),
-        host=read_host(hosts[0] if hosts else url.netloc or "localhost"),
+        host=find_host(hosts) if len(hosts) == 1 else None,
         path=path,
         query=url.query,
         scheme=url.scheme or "http",
@@ -247,7 +248,7 @@ def _print(explanation: _Explanation, request: ApiRequest) -> None:
         console.print(Text(_printable(line), style=style))
 
     query = f"?{_hide_values(request.query)}" if request.query else ""
-    say(f"{request.method} {request.host}{request.path}{query}", "bold")
+    say(f"{request.method} {request.host or ''}{request.path}{query}", "bold")
     say("")
     console.print(_table(explanation))
     for line in explanation.log:

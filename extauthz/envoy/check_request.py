@@ -7,6 +7,8 @@ Rules:
 - Header fields come as `headers` (a map; Envoy has joined repeated fields with commas) or,
   with `encode_raw_headers`, as `header_map` (repeated fields kept apart, any bytes). Pseudo
   headers are left out.
+- The host is told once: a `host` field or a second ``:authority`` that says otherwise, an empty
+  one, and what is no ``host[:port]`` leave a request without a host that could be judged.
 - The path is cut at the first ``#``, then split at the first ``?``. Nothing is decoded.
 """
 
@@ -24,11 +26,11 @@ from google.protobuf.struct_pb2 import Struct, Value
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, HeaderValue, Metadata
 from extauthz.envoy.proto.ext_authz_pb2 import Peer as WirePeer
 from extauthz.errors import MalformedRequest
-from extauthz.model.authority import read_host
+from extauthz.model.authority import find_host, read_host
 from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer
 
 PARTIAL_BODY_HEADER: Final = "x-envoy-auth-partial-body"
-_PSEUDO_HEADERS: Final = (":authority", ":method", ":path", ":scheme", ":protocol")
+_PSEUDO_HEADERS: Final = (":method", ":path", ":scheme", ":protocol")
 _MAX_CACHED_PEER_BYTES: Final = 8192
 _EXACT_FLOAT: Final = 2**53
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -57,10 +59,10 @@ def read_check_request(data: bytes) -> ApiRequest:
         path = path[: path.index("#")]
     path, _, query = path.partition("?")
     raw = http.header_map.headers
-    headers = _read_header_map(raw) if raw else _read_headers(dict(http.headers))
+    headers, authorities = _read_header_map(raw) if raw else _read_headers(dict(http.headers))
     return ApiRequest(
         method=method,
-        host=read_host(http.host),
+        host=_find_host(http.host, authorities, headers),
         path=path,
         query=query or http.query,
         scheme=http.scheme,
@@ -89,23 +91,37 @@ def read_check_request(data: bytes) -> ApiRequest:
     )
 
 
-def _read_headers(fields: dict[str, str]) -> Headers:
+def _find_host(host: str, authorities: tuple[str, ...], headers: Headers) -> str | None:
+    """See `ApiRequest.host`. Envoy joins repeated Host lines with commas, which no host has."""
+    if host and "host" not in headers and (not authorities or authorities == (host,)):
+        return read_host(host)  # as every Envoy tells it
+    fields = headers.get_all("host")
+    if len(authorities) > 1 or len(fields) > 1:
+        return None
+    if host:
+        authorities = (host, *authorities)
+    return find_host((*authorities, *fields))
+
+
+def _read_headers(fields: dict[str, str]) -> tuple[Headers, tuple[str, ...]]:
+    """Header fields, and the values of ``:authority``."""
+    authority = fields.pop(":authority", None)
     for name in _PSEUDO_HEADERS:
         fields.pop(name, None)
-    return Headers.of_dict(fields)
+    return Headers.of_dict(fields), () if authority is None else (authority,)
 
 
-def _read_header_map(entries: Collection[HeaderValue]) -> Headers:
+def _read_header_map(entries: Collection[HeaderValue]) -> tuple[Headers, tuple[str, ...]]:
     try:
         fields = {entry.key: entry.raw_value.decode() or entry.value for entry in entries}
     except UnicodeDecodeError:
         fields = {}
     if len(fields) == len(entries):
         return _read_headers(fields)
-    return Headers(
-        (entry.key, _read_text(entry.raw_value) or entry.value)
-        for entry in entries
-        if entry.key[:1] != ":"
+    pairs = [(entry.key, _read_text(entry.raw_value) or entry.value) for entry in entries]
+    return (
+        Headers(pair for pair in pairs if pair[0][:1] != ":"),
+        tuple(value for name, value in pairs if name == ":authority"),
     )
 
 

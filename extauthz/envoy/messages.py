@@ -198,6 +198,8 @@ def _make_listener(parameters: EnvoyParameters) -> Listener:
         # Client addresses count, and client-sent x-envoy-* headers do not, as at any edge.
         use_remote_address=True,
         xff_num_trusted_hops=parameters.trusted_hops,
+        # Hosts are told apart by routes and by extauthz: as each other, whatever the spelling.
+        strip_trailing_host_dot=True,
         normalize_path=parameters.normalize_path,
         merge_slashes=parameters.merge_slashes,
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction[
@@ -246,6 +248,7 @@ def _make_routes(parameters: EnvoyParameters) -> RouteConfiguration:
             routes.setdefault(host, []).append(route)
     return RouteConfiguration(
         name="ingress",
+        ignore_port_in_host_matching=True,
         virtual_hosts=[
             VirtualHost(name=host, domains=[host], routes=found) for host, found in routes.items()
         ],

@@ -110,7 +110,8 @@ class ApiRequest:
 
     Attributes:
         method: as sent, upper-case for all standard methods.
-        host: the authority without port, lower-case.
+        host: as `extauthz.model.authority` reads it; empty when nobody said it, None when what
+            was said names no host, or several.
         path: as sent, still percent-encoded, without the query.
         query: what stands behind the first ``?``, still percent-encoded.
         context: context extensions of the route (``extauthz.api`` names the API).
@@ -123,7 +124,7 @@ class ApiRequest:
     """
 
     method: str
-    host: str
+    host: str | None
     path: str
     query: str = ""
     scheme: str = ""

@@ -1,5 +1,8 @@
 """Says which API and resource a request is for.
 
+What names no host is no API's, not even one that is served at any host: whoever routes the request
+may read a host in it.
+
 The path is normalised once, here, and everything later goes by the result. A path that two
 readers could understand differently (an encoded slash, a backslash, a path parameter, a climb
 above the root) is refused, not guessed at. When normalising changed the path, what was matched
@@ -138,7 +141,12 @@ def check_route(
     segments = normalised.path.split("/")[1:]
     if len(segments) > MAX_SEGMENTS:
         return Denial(reason=Reason.MALFORMED_REQUEST, detail="The path has too many segments.")
-    found = _find_api(catalog, request, segments)
+    if request.host is None:
+        return Denial(
+            reason=Reason.MALFORMED_REQUEST,
+            detail="The host is not one host name or IP address, with at most one port.",
+        )
+    found = _find_api(catalog, request, request.host, segments)
     if found is None:
         return Denial(reason=Reason.API_NOT_FOUND, detail="No API is served here.")
     api, resources, rest = found
@@ -182,11 +190,11 @@ def _is_preflight(request: ApiRequest) -> bool:
 
 
 def _find_api(
-    catalog: Catalog, request: ApiRequest, segments: list[str]
+    catalog: Catalog, request: ApiRequest, host: str, segments: list[str]
 ) -> tuple[Api, ResourceTree, int] | None:
     named = request.context.get(API_EXTENSION)
     if named is None:
-        return catalog.routes.find_api(request.host, segments)
+        return catalog.routes.find_api(host, segments)
     version = request.context.get(VERSION_EXTENSION)
     api = catalog.apis.get((named, version)) if version else catalog.default_versions.get(named)
     if api is None:

@@ -27,6 +27,9 @@ SCOPED: Final = "/world/1.0.0/scoped"
 TOKENS: Final = "/tokens/1.0.0/open"
 KEYS: Final = "/keys/1.0.0/open"
 SIDES: Final = "/sides/1.0.0"
+BY_HOST: Final = "/by-host/1.0.0/x"
+GUARDED: Final = "admin.example.com"
+"""Where `BY_HOST` takes a key. At all other hosts it takes none."""
 
 EXTRA: Final[Mapping[str, Any]] = {
     "apis": [
@@ -46,6 +49,21 @@ EXTRA: Final[Mapping[str, Any]] = {
             "security": ["none"],
             "resources": [{"methods": ["GET"], "path": "/{id}/parts"}],
         },
+        {
+            "name": "Guarded",
+            "version": "1.0.0",
+            "context": "/by-host",
+            "hosts": [f"{GUARDED}.", "[2001:DB8:0::1]"],
+            "security": ["api_key"],
+            "resources": [{"methods": ["GET"], "path": "/*"}],
+        },
+        {
+            "name": "Elsewhere",
+            "version": "1.0.0",
+            "context": "/by-host",
+            "security": ["none"],
+            "resources": [{"methods": ["GET"], "path": "/*"}],
+        },
     ],
     "applications": [
         {
@@ -58,7 +76,7 @@ EXTRA: Final[Mapping[str, Any]] = {
     ],
     "subscriptions": [{"application": "device", "api": "Mutual", "version": "1.0.0"}],
 }
-"""What the catalog has beside the world: certificates, and an API of one host."""
+"""What the catalog has beside the world: certificates, and APIs of some hosts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +161,10 @@ def _allowed(title: str, **fields: Any) -> Scenario:
 
 def _denied(title: str, reason: Reason, **fields: Any) -> Scenario:
     return Scenario(title=title, outcome=reason.value, **fields)
+
+
+def _at_host(host: str, outcome: Reason) -> Scenario:
+    return _denied(f"the host {host!r}", outcome, method="GET", path=BY_HOST, host=host)
 
 
 def _malformed(title: str, path: str, **fields: Any) -> Scenario:
@@ -268,7 +290,29 @@ _REFUSED: Final = (
     _malformed("an encoded letter", "/world/1.0.0/op%65n", services=(STANDARD,)),
 )  # fmt: skip
 
-SCENARIOS: Final = (*_from_reasons(), *_EVERYBODY, *_REFUSED)
+_THE_SAME_HOST: Final = (
+    GUARDED, "ADMIN.example.com:80", f"{GUARDED}.", f"{GUARDED}.:443", f"{GUARDED}:",
+    "[2001:db8::1]", "[2001:DB8:0:0::1]:443",
+)  # fmt: skip
+_NO_HOST: Final = (
+    f"{GUARDED}:80:80", f"{GUARDED}:x", f"{GUARDED}:99999", f"{GUARDED}..", f".{GUARDED}",
+    "admin..example.com", f"x@{GUARDED}", f"x:y@{GUARDED}", "admin%2eexample.com", f"{GUARDED}%00",
+    f"{GUARDED},{GUARDED}", f"{GUARDED},other.example", f"{GUARDED} ", f"{GUARDED}/", f"{GUARDED}#",
+    f"http://{GUARDED}", "\uff41dmin.example.com", "admin\u3002example.com", "2001:db8::1",
+    "[2001:db8::1%25lo]", "[2001:db8::1", "[2001:db8::1].", f"{'a' * 64}.{GUARDED}", "a." * 5000,
+)  # fmt: skip
+
+SCENARIOS: Final = (
+    *_from_reasons(),
+    *_EVERYBODY,
+    *_REFUSED,
+    *(_at_host(host, Reason.MISSING_CREDENTIALS) for host in _THE_SAME_HOST),
+    *(_at_host(host, Reason.MALFORMED_REQUEST) for host in _NO_HOST),
+    *(
+        _allowed(f"the host {host!r}", method="GET", path=BY_HOST, host=host)
+        for host in ("other.example.com", "admin_x.example.com", "xn--dmin-moa.example.com")
+    ),
+)
 
 REWRITTEN: Final[Mapping[str, str]] = {
     "dot segments": "/world/1.0.0/x/../open",

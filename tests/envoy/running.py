@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,7 @@ class Mesh:
 @asynccontextmanager
 async def running_mesh(folder: Path, **parameters: Any) -> AsyncIterator[Mesh]:
     """Envoy on a free port in front of an upstream that says what it got, as JSON."""
-    context: Mapping[str, str] = parameters.pop("context", {})
+    route = {key: parameters.pop(key) for key in ("context", "hosts") if key in parameters}
     mesh = Mesh(client=httpx.AsyncClient())
     upstream = await asyncio.start_server(_say_what_came, "127.0.0.1", 0)
     port = upstream.sockets[0].getsockname()[1]
@@ -47,7 +47,7 @@ async def running_mesh(folder: Path, **parameters: Any) -> AsyncIterator[Mesh]:
     file.write_text(
         render_bootstrap(
             EnvoyParameters(
-                upstreams=(Upstream(address=f"127.0.0.1:{port}", context=context),),
+                upstreams=(Upstream(address=f"127.0.0.1:{port}", **route),),
                 extauthz=f"127.0.0.1:{extauthz_port}",
                 listen="127.0.0.1:0",
                 admin_port=0,

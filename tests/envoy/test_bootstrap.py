@@ -121,6 +121,8 @@ def test_is_safe_unless_told_otherwise() -> None:
     bootstrap = write_bootstrap(PLAIN)
     manager = manager_of(bootstrap)
     assert manager["normalize_path"] is True
+    assert manager["strip_trailing_host_dot"] is True
+    assert manager["route_config"]["ignore_port_in_host_matching"] is True
     assert manager["merge_slashes"] is True
     assert manager["path_with_escaped_slashes_action"] == "REJECT_REQUEST"
     options = manager["common_http_protocol_options"]

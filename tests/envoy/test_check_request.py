@@ -28,7 +28,6 @@ from hypothesis import strategies as st
 
 from extauthz.envoy.check_request import read_check_request
 from extauthz.errors import MalformedRequest
-from extauthz.model.authority import read_host
 from tests.envoy.wire import a_check, a_check_from, a_check_of, an_address
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB+/=\n-----END CERTIFICATE-----\n"
@@ -181,26 +180,36 @@ def test_takes_a_query_that_stands_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("authority", "host"),
+    ("told", "fields", "host"),
     [
-        ("api.example.com", "api.example.com"),
-        ("API.Example.COM", "api.example.com"),
-        ("api.example.com:8080", "api.example.com"),
-        ("api.example.com:", "api.example.com"),
-        ("192.0.2.1:80", "192.0.2.1"),
-        ("[2001:DB8::1]:443", "[2001:db8::1]"),
-        ("[2001:db8::1]", "[2001:db8::1]"),
-        ("2001:db8::1", "2001:db8::1"),
-        ("api.example.com:80x", "api.example.com:80x"),
-        ("api.example.com:٣", "api.example.com:٣"),
-        ("[::1]evil:80", "[::1]evil:80"),
-        ("ban\u212a.example", "ban\u212a.example"),
-        (":80", ":80"),
-        ("", ""),
+        ("API.example.com.:8080", [], "api.example.com"),
+        ("a.example", [(":authority", "a.example")], "a.example"),
+        ("a.example", [(":authority", "a.example"), ("host", "A.example:80")], "a.example"),
+        ("", [(":authority", "a.example")], "a.example"),
+        ("", [("accept", "*/*")], ""),
+        ("", [(":authority", "")], None),
+        ("a.example:80:80", [], None),
+        ("a.example,b.example", [(":authority", "a.example,b.example")], None),
+        ("a.example", [(":authority", "b.example")], None),
+        ("a.example", [("host", "b.example")], None),
+        ("a.example", [("Host", "b.example")], None),
+        ("a.example", [("host", "")], None),
     ],
 )
-def test_reads_the_host(authority: str, host: str) -> None:
-    assert read_host(authority) == host
+@pytest.mark.parametrize("raw", [False, True], ids=["headers", "header_map"])
+def test_reads_the_one_host_that_is_told(
+    *, told: str, fields: list[tuple[str, str]], host: str | None, raw: bool
+) -> None:
+    if raw:
+        written = a_check(host=told, raw=[(name, value.encode()) for name, value in fields])
+    else:
+        written = a_check(host=told, headers=dict(fields))
+    assert read_check_request(written).host == host
+
+
+@pytest.mark.parametrize("name", ["host", ":authority"])
+def test_a_host_that_is_told_in_two_lines_is_none(name: str) -> None:
+    assert read_check_request(a_check(host="a", raw=[(name, b"a"), (name, b"a")])).host is None
 
 
 PSEUDO = {":authority": "a", ":method": "GET", ":path": "/", ":scheme": "http"}

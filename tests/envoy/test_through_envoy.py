@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,42 @@ async def test_reads_what_envoy_sends_as_a_map(tmp_path: Path) -> None:
         (request,) = mesh.asked
     assert request.headers.get("x-api-key") == "one,two"
     assert not [name for name in request.headers if name.startswith(":")]
+
+
+@pytest.mark.parametrize(
+    "host", ["api.example", "API.example:8080", "api.example.", "api.example.:1"]
+)
+async def test_the_host_that_is_judged_is_the_host_that_is_routed(
+    tmp_path: Path, host: str
+) -> None:
+    async with running_mesh(tmp_path, hosts=("api.example",)) as mesh:
+        response = await mesh.client.get("/", headers={"host": host})
+    assert mesh.asked[0].host == "api.example"
+    (sent_on,) = upstream_headers(response, "host")
+    assert sent_on == host.replace("example.", "example")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "host: a.example\r\nhost: b.example",
+        "host: a.example\r\nhost: a.example",
+        "host:",
+        "host: a.example:80:80",
+        "host: x@a.example",
+        "host: a%2eexample",
+    ],
+)
+async def test_a_host_that_is_none_is_told_as_none(tmp_path: Path, lines: str) -> None:
+    async with running_mesh(tmp_path) as mesh:
+        url = mesh.client.base_url
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(f"GET / HTTP/1.1\r\n{lines}\r\nconnection: close\r\n\r\n".encode())
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    (request,) = mesh.asked
+    assert request.host is None
 
 
 async def test_the_upstream_sees_no_identity_but_ours(tmp_path: Path) -> None:

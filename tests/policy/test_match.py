@@ -436,3 +436,21 @@ def test_what_only_looks_like_a_preflight_is_not_let_through(request_: ApiReques
 def test_a_preflight_needs_a_resource() -> None:
     request = a_request("/httpbin/1.0.0/no", method="OPTIONS", headers=PREFLIGHT)
     assert reason_of(match_of(request, an_api(allow_preflight=True))) is Reason.RESOURCE_NOT_FOUND
+
+
+def test_what_names_no_host_is_no_apis_not_even_one_of_any_host() -> None:
+    catalog = a_catalog(an_api(hosts=("*",)))
+    named = {"extauthz.api": "HttpbinAPI", "extauthz.version": "1.0.0"}
+    for context in ({}, named):
+        request = a_request(host=None, context=context)
+        found = check_route(catalog, request, REFUSE)
+        assert isinstance(found, Denial) and found.reason is Reason.MALFORMED_REQUEST
+
+
+def test_a_host_that_nobody_told_finds_apis_of_any_host_alone() -> None:
+    anywhere = an_api(name="Anywhere", hosts=("*",))
+    somewhere = an_api(name="Somewhere", hosts=("api.example.com",), base_paths=("/a",))
+    catalog = a_catalog(anywhere, somewhere)
+    assert isinstance(check_route(catalog, a_request(host=""), REFUSE), Match)
+    found = check_route(catalog, a_request("/a/ip", host=""), REFUSE)
+    assert isinstance(found, Denial) and found.reason is Reason.API_NOT_FOUND
