@@ -316,8 +316,6 @@ class _ApiBuilder:
     ) -> tuple[SecurityScheme, ...] | None:
         if schemes is None:
             return None
-        if SecurityScheme.NONE in schemes and len(schemes) > 1:
-            self._fault("none lets everybody in, so it must stand alone", *below)
         if len(set(schemes)) != len(schemes):
             self._fault("names a scheme twice; remove one", *below)
         return schemes

@@ -109,7 +109,7 @@ class ApiDocument(StrictModel):
     state: ApiState = ApiState.PUBLISHED
     """Life cycle."""
     security: tuple[SecurityScheme, ...] | None = Field(default=None, min_length=1)
-    """Schemes that are taken, in order of preference; [jwt, api_key] when left out."""
+    """Schemes that are taken, by preference; [jwt, api_key] if left out. With none: optional."""
     tier: Name | None = None
     """Limits all callers of the API together, instead of its resources' tiers."""
     resources: tuple[ResourceDocument, ...] = ()

@@ -100,7 +100,7 @@ def _where_to_send(deny: Deny, places: CredentialPlaces) -> list[str]:
             case SecurityScheme.MTLS:
                 lines.append("  mtls: a client certificate (here: --principal NAME)")
             case SecurityScheme.NONE:
-                pass
+                lines.append("  none: no credential, and nothing where one would stand")
     return lines
 
 

@@ -56,7 +56,8 @@ class Resource:
         methods: upper-case, or ``*`` for any.
         template: below the API's base path; see `extauthz.model.routes`.
         scopes: any of them is enough unless `all_scopes`; empty asks for none.
-        security: schemes in order of preference, never empty; NONE stands alone.
+        security: schemes in order of preference, never empty. NONE alone lets everybody in;
+            beside others it lets in who presents nothing.
         tier: limits all callers of the resource together.
         cost: what one request takes from each limit.
         cost_from: where a request says another cost.

@@ -1,7 +1,8 @@
 """Turns what a caller presents into who it is.
 
 The resource says which schemes it takes, in order of preference; the first that the caller
-presents counts. Certificates and API keys are looked up in the catalog; bearer tokens are
+presents counts. Where "none" stands beside other schemes, only who presents nothing at all is
+anonymous: whatever is presented must be good. Certificates and API keys are looked up in the catalog; bearer tokens are
 `extauthz.policy.bearer_tokens`'s. Whoever guesses is slowed down, whatever is guessed.
 """
 
@@ -19,6 +20,7 @@ from extauthz.model.request import ApiRequest
 from extauthz.model.routes import Route
 from extauthz.policy.bearer_tokens import BearerTokens
 from extauthz.policy.credentials import (
+    BLANK,
     INVALID,
     REVOKED,
     CredentialPlaces,
@@ -118,11 +120,14 @@ class Authenticator:
             KeySourceError, IntrospectionError: it could not be found out in time.
         """
         security = route.resource.security
-        if _NONE in security or route.api.state is _PROTOTYPED:
+        is_optional = _NONE in security
+        if (is_optional and len(security) == 1) or route.api.state is _PROTOTYPED:
             return ANONYMOUS
         outcome: Identity | Denial = _MISSING
         bearer_was_tried = False
         for scheme in security:
+            if scheme is _NONE:
+                continue
             if scheme is _MTLS:
                 tried = self._identify_certificate(request, catalog)
             elif scheme is _API_KEY:
@@ -148,13 +153,17 @@ class Authenticator:
                 )
             if tried is _MISSING:
                 continue
+            if tried is BLANK:
+                if outcome is _MISSING:
+                    outcome = BLANK
+                continue
             outcome = tried
             # A mesh gives every workload a certificate: one that means nothing to this
             # catalog does not stand in the way of a key or token.
             if tried is not _UNKNOWN_CERTIFICATE:
                 break
         if isinstance(outcome, Denial):
-            return outcome
+            return ANONYMOUS if is_optional and outcome is _MISSING else outcome
         if outcome.key_type is not None and outcome.key_type not in route.api.key_types:
             return _WRONG_KEY_TYPE
         return outcome

@@ -21,6 +21,12 @@ INVALID: Final = Denial(
     reason=Reason.INVALID_CREDENTIALS, detail="The credential is not known here."
 )
 REVOKED: Final = Denial(reason=Reason.TOKEN_REVOKED, detail="The credential was revoked.")
+BLANK: Final = Denial(
+    reason=Reason.MISSING_CREDENTIALS,
+    detail="Where the credential should stand is something else, or nothing; send a credential "
+    "that this resource takes.",
+)
+"""Not the same as no credential: where that may be left out, this may not."""
 AMBIGUOUS: Final = Denial(
     reason=Reason.AMBIGUOUS_CREDENTIALS,
     detail="The credential was sent more than once; send it once, in one place.",
@@ -73,14 +79,19 @@ class CredentialPlaces:
 
 
 def find_bearer(request: ApiRequest, places: tuple[Place, ...]) -> Credential | Denial | None:
-    """The bearer token (RFC 6750 section 2.1, scheme in any case), or None."""
+    """The bearer token (RFC 6750 section 2.1, scheme in any case), or None.
+
+    BLANK when its places hold something that is none, like another scheme's credentials.
+    """
     return _find(request, places, _JWT)
 
 
 def find_api_key(request: ApiRequest, places: tuple[Place, ...]) -> Credential | Denial | None:
-    """The API key, or None."""
+    """The API key, or None; BLANK when its places hold something that is none."""
     found = _find(request, places, _API_KEY)
     key = request.api_key
+    if key is not None and found is BLANK:
+        found = None
     if key is None or isinstance(found, Denial):
         return found
     if found is not None and found.secret != key:
@@ -92,6 +103,7 @@ def _find(
     request: ApiRequest, places: tuple[Place, ...], scheme: SecurityScheme
 ) -> Credential | Denial | None:
     found: tuple[str, Place] | None = None
+    is_blank = False
     for place in places:
         values = (
             request.headers.get_all(place.name)
@@ -111,12 +123,13 @@ def _find(
         if "," in value:
             return AMBIGUOUS
         if not value:
+            is_blank = True
             continue
         if found is not None and found[0] != value:
             return AMBIGUOUS
         found = found or (value, place)
     if found is None:
-        return None
+        return BLANK if is_blank else None
     return Credential(scheme=scheme, secret=Secret(found[0]), place=found[1])
 
 

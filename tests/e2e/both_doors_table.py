@@ -30,6 +30,7 @@ SIDES: Final = "/sides/1.0.0"
 BY_HOST: Final = "/by-host/1.0.0/x"
 GUARDED: Final = "admin.example.com"
 """Where `BY_HOST` takes a key. At all other hosts it takes none."""
+OPTIONAL: Final = "/optional/1.0.0/open"
 
 EXTRA: Final[Mapping[str, Any]] = {
     "apis": [
@@ -64,6 +65,13 @@ EXTRA: Final[Mapping[str, Any]] = {
             "security": ["none"],
             "resources": [{"methods": ["GET"], "path": "/*"}],
         },
+        {
+            "name": "Optional",
+            "version": "1.0.0",
+            "context": "/optional",
+            "security": ["jwt", "api_key", "none"],
+            "resources": [{"methods": ["POST"], "path": "/open", "scopes": ["read"]}],
+        },
     ],
     "applications": [
         {
@@ -74,7 +82,10 @@ EXTRA: Final[Mapping[str, Any]] = {
             ],
         },
     ],
-    "subscriptions": [{"application": "device", "api": "Mutual", "version": "1.0.0"}],
+    "subscriptions": [
+        {"application": "device", "api": "Mutual", "version": "1.0.0"},
+        {"application": "mobile", "api": "Optional", "version": "1.0.0"},
+    ],
 }
 """What the catalog has beside the world: certificates, and APIs of some hosts."""
 
@@ -190,6 +201,9 @@ _EVERYBODY: Final = (
     _allowed(
         "a bad key where everybody may come", path="/world/1.0.0/public", headers=_key("stranger")
     ),
+    _allowed("nobody where a credential is optional", path=OPTIONAL),
+    _allowed("a key where it is optional", path=OPTIONAL, headers=_key()),
+    _allowed("a token where it is optional", path=OPTIONAL, headers=_token(scope="read")),
     _allowed("both scopes", path=SCOPED, headers=_token(scope="write read more")),
     _allowed("scopes as a list", path=SCOPED, headers=_token(scope=["read", "write"])),
     _allowed("a key, which no scopes bound", path=SCOPED, headers=_key()),
@@ -214,6 +228,18 @@ _REFUSED: Final = (
             headers=_key()),
     _denied("Basic credentials", Reason.MISSING_CREDENTIALS,
             headers=_sent(authorization="Basic dXNlcjpwYXNz")),
+    _denied("a bad key where it is optional", Reason.INVALID_CREDENTIALS, path=OPTIONAL,
+            headers=_sent(x_api_key="made-up")),
+    _denied("a key without a subscription where it is optional", Reason.SUBSCRIPTION_NOT_FOUND,
+            path=OPTIONAL, headers=_key("sandbox")),
+    _denied("an old token where it is optional", Reason.TOKEN_EXPIRED, path=OPTIONAL,
+            headers=_token(exp=1_000_000_001)),
+    _denied("a token without the scope where it is optional", Reason.INSUFFICIENT_SCOPE,
+            path=OPTIONAL, headers=_token(scope="other")),
+    _denied("two keys where one is optional", Reason.AMBIGUOUS_CREDENTIALS,
+            path=f"{OPTIONAL}?apikey=x", headers=_key()),
+    _denied("Basic credentials where a token is optional", Reason.MISSING_CREDENTIALS,
+            path=OPTIONAL, headers=_sent(authorization="Basic dXNlcjpwYXNz")),
     _denied("no certificate", Reason.MISSING_CREDENTIALS, path=MUTUAL),
     _denied("an unknown certificate", Reason.INVALID_CREDENTIALS, path=MUTUAL,
             principal="spiffe://mesh.example/ns/field/sa/unknown"),

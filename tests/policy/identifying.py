@@ -26,11 +26,12 @@ from tests.keys import an_issuer
 
 MOBILE = Application(name="mobile", owner="alice")
 WEB = Application(name="web", owner="bob")
-JWT, OPAQUE, KEY, MTLS = (
+JWT, OPAQUE, KEY, MTLS, NONE = (
     SecurityScheme.JWT,
     SecurityScheme.OPAQUE,
     SecurityScheme.API_KEY,
     SecurityScheme.MTLS,
+    SecurityScheme.NONE,
 )
 ANY = (JWT, OPAQUE, KEY, MTLS)
 SPIFFE = "spiffe://mesh/ns/a/sa/web"

@@ -29,6 +29,7 @@ from tests.policy.identifying import (
     KEY,
     MOBILE,
     MTLS,
+    NONE,
     OPAQUE,
     SPIFFE,
     WEB,
@@ -54,6 +55,62 @@ async def test_a_public_resource_looks_at_no_credential() -> None:
 
 async def test_a_prototype_takes_everybody() -> None:
     deciding = Deciding(a_catalog_for(JWT, api={"state": ApiState.PROTOTYPED}))
+    assert await who(deciding, a_request()) == "none:nobody"
+
+
+@pytest.mark.parametrize("security", [(KEY, JWT, NONE), (NONE, KEY, JWT)])
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (a_request(), "none:nobody"),
+        (certified(), "none:nobody"),  # certificates are not asked for here
+        (keyed(), "api_key:mobile"),
+        (bearer(a_jwt()), "jwt:mobile"),
+        (keyed("unknown"), "invalid_credentials"),
+        (keyed("a,b"), "ambiguous_credentials"),
+        (keyed(""), "missing_credentials"),
+        (bearer(""), "missing_credentials"),
+        (bearer("x.y.z"), "invalid_credentials"),
+        (bearer(a_jwt(exp=START_S - 60)), "token_expired"),
+        (a_request(headers={"authorization": "Basic dTpw"}), "missing_credentials"),
+        (
+            a_request(headers={"authorization": "Basic dTpw", "x-api-key": API_KEY}),
+            "api_key:mobile",
+        ),
+        (a_request(headers=[("x-api-key", API_KEY), ("apikey", "other")]), "ambiguous_credentials"),
+        (a_request("/httpbin/1.0.0/ip?apikey="), "missing_credentials"),
+        (a_request(api_key=Secret(API_KEY)), "api_key:mobile"),
+        (a_request(api_key=Secret("unknown")), "invalid_credentials"),
+        (a_request(headers={"x-api-key": ""}, api_key=Secret(API_KEY)), "api_key:mobile"),
+    ],
+)
+async def test_beside_none_only_nothing_at_all_is_anonymous(
+    security: tuple[SecurityScheme, ...], request_: ApiRequest, expected: str
+) -> None:
+    assert await who(Deciding(a_catalog_for(*security)), request_) == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (a_request(), "none:nobody"),
+        (certified(), "mtls:web"),
+        (certified("spiffe://mesh/unknown"), "invalid_credentials"),
+    ],
+)
+async def test_a_certificate_that_means_nothing_is_not_no_certificate(
+    request_: ApiRequest, expected: str
+) -> None:
+    assert await who(Deciding(a_catalog_for(MTLS, NONE)), request_) == expected
+
+
+async def test_guesses_count_where_a_credential_is_optional_and_nobody_else_is_slowed() -> None:
+    deciding = Deciding(a_catalog_for(KEY, NONE), failure_limit=TWO_FAILURES)
+    assert [await who(deciding, keyed(f"guess-{number}")) for number in range(3)] == [
+        "invalid_credentials",
+        "invalid_credentials",
+        "rate_limited",
+    ]
     assert await who(deciding, a_request()) == "none:nobody"
 
 

@@ -12,6 +12,7 @@ from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Credential, Place, PlaceKind, Secret, SecurityScheme
 from extauthz.policy.credentials import (
     AMBIGUOUS,
+    BLANK,
     CredentialPlaces,
     find_api_key,
     find_bearer,
@@ -28,10 +29,12 @@ Fields = dict[str, str] | list[tuple[str, str]]
 
 
 def say(found: Credential | Denial | None) -> str | None:
-    """The secret, "ambiguous", or None."""
+    """The secret, "ambiguous", or None, also for what is no credential."""
     match found:
         case Credential():
             return found.secret.reveal()
+        case Denial() if found is BLANK:
+            return None
         case Denial():
             assert found is AMBIGUOUS and found.reason is Reason.AMBIGUOUS_CREDENTIALS
             return "ambiguous"

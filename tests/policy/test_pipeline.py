@@ -90,6 +90,19 @@ async def test_allows_what_every_step_lets_pass() -> None:
     assert allow.rewritten_path is None
 
 
+async def test_without_an_optional_credential_the_address_is_limited_and_no_scope_asked() -> None:
+    optional = a_resource(security=(SecurityScheme.API_KEY, NONE), scopes=("read",))
+    deciding = Deciding(a_full_catalog(an_api(optional)))
+    nobody = a_request()
+    allow = await deciding.allow(nobody)
+    assert (allow.identity.scheme, allow.subscription) == (NONE, None)
+    assert [status.level.value for status in allow.limits] == ["custom", "client"]
+    assert [await deciding.reason(nobody) for _ in range(5)] == ["allowed"] * 4 + ["rate_limited"]
+    assert await deciding.reason(a_request(client="192.0.2.2")) == "allowed"
+    assert (await deciding.allow(keyed())).tier == "Gold"
+    assert (await deciding.allow(keyed())).credential_places
+
+
 async def test_every_decision_has_an_id_of_its_own() -> None:
     deciding = Deciding(a_full_catalog())
     decisions: list[Decision] = [await deciding.decide(keyed()) for _ in range(4)]
