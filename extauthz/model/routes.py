@@ -2,8 +2,8 @@
 
 Two trees over path segments. The first leads from a base path to the API served there
 (longest wins). The second, one for each API, leads through the rest of the path to a
-resource: a literal segment beats a pattern (``report.{format}``), which beats ``{name}``,
-which beats a trailing ``*``; the first segment that differs decides. How many APIs or
+resource: a literal segment beats a pattern (``report.{format}``, ``{base}...{head}``), which
+beats ``{name}``, which beats a trailing ``*``; the first segment that differs decides. How many APIs or
 resources there are changes only the size of dictionaries. Where templates overlap, a path
 may go several ways; how many is bounded when the tree is built.
 
@@ -32,6 +32,7 @@ _PCHAR_AND_TEMPLATE: Final = "-._~!$&'()*+,=:@{}%"
 _SENT_AS_IT_IS: Final = re.compile(r"[A-Za-z0-9\-._~{}]*")
 _ESCAPE: Final = re.compile("%(..?)?")
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9\-._~]")
+_NAME: Final = re.compile(r"\{([^{}]*)\}")
 
 
 class TemplateError(ValueError):
@@ -53,7 +54,7 @@ class _Node:
 
     def __init__(self) -> None:
         self.literals: dict[str, _Node] = {}
-        self.patterns: list[tuple[str, str, _Node]] = []
+        self.patterns: list[_Pattern] = []
         self.parameter: _Node | None = None
         self.methods: dict[str, Route] = {}
         """What ends here, by method."""
@@ -61,9 +62,12 @@ class _Node:
         """What takes this place and all below it, by method."""
 
 
+_Pattern = tuple[str, tuple[str, ...], str, _Node]
+"""The texts of a segment before its first name, between its names, and after its last one."""
+
 _NO_ROUTES: Final[dict[str, Route]] = {}
 _NO_NODES: Final[dict[str, _Node]] = {}
-_NO_PATTERNS: Final[list[tuple[str, str, _Node]]] = []
+_NO_PATTERNS: Final[list[_Pattern]] = []
 
 
 class ResourceTree:
@@ -172,17 +176,19 @@ def _read_escape(escape: re.Match[str]) -> str:
 
 
 def _check_braces(template: str, segment: str, names: set[str]) -> None:
-    opened, closed = segment.count("{"), segment.count("}")
-    if opened == closed == 0:
+    if "{" not in segment and "}" not in segment:
         return
-    if opened != 1 or closed != 1 or segment.index("{") > segment.index("}"):
-        raise TemplateError(f"segment {segment!r} of {template} may hold one {{name}} only")
-    name = segment[segment.index("{") + 1 : segment.index("}")]
-    if not name:
-        raise TemplateError(f"{{}} in {template} needs a name, like {{id}}")
-    if name in names:
-        raise TemplateError(f"{template} names {{{name}}} twice")
-    names.add(name)
+    if any(brace in _NAME.sub("", segment) for brace in "{}"):
+        raise TemplateError(
+            f"segment {segment!r} of {template} has a brace without its other half; a name is "
+            "written {id}, and a brace itself %7B or %7D"
+        )
+    for name in _NAME.findall(segment):
+        if not name:
+            raise TemplateError(f"{{}} in {template} needs a name, like {{id}}")
+        if name in names:
+            raise TemplateError(f"{template} names {{{name}}} twice")
+        names.add(name)
 
 
 def _step(node: _Node, segment: str) -> _Node:
@@ -190,23 +196,49 @@ def _step(node: _Node, segment: str) -> _Node:
     if "{" not in segment and segment != "*":
         # One string for all APIs: fewer of them to fetch when there are many.
         return node.literals.setdefault(sys.intern(segment), _Node())
-    before, _, named = ("", "", "") if segment == "*" else segment.partition("{")
-    after = named.partition("}")[2]
-    if not before and not after:
+    if segment == "*":
+        segment = "{}"
+    before, *between, after = _NAME.sub("{}", segment).split("{}")
+    if not (before or between or after):
         if node.parameter is None:
             node.parameter = _Node()
         return node.parameter
-    for prefix, suffix, child in node.patterns:
-        if (prefix, suffix) == (before, after):
+    texts = (before, tuple(between), after)
+    for *other, child in node.patterns:
+        if tuple(other) == texts:
             return child
     child = _Node()
-    node.patterns.append((before, after, child))
-    # The longest fixed text is the most specific pattern, then the longest before the name:
-    # no two patterns that fit one segment are equal in both.
-    node.patterns.sort(
-        key=lambda pattern: (len(pattern[0]) + len(pattern[1]), len(pattern[0])), reverse=True
-    )
+    node.patterns.append((*texts, child))
+    node.patterns.sort(key=_rank_pattern)
     return child
+
+
+def _rank_pattern(pattern: _Pattern) -> tuple[object, ...]:
+    """The longest fixed text is the most specific, then the longest before the first name.
+
+    Two patterns with one name that fit one segment are never equal in both. For others there is
+    an order, too, which is that of the texts: it must not depend on which stands first.
+    """
+    before, between, after, _ = pattern
+    fixed = len(before) + sum(map(len, between)) + len(after)
+    return -fixed, -len(before), before, between, after
+
+
+def fits(segment: str, before: str, between: tuple[str, ...], after: str) -> bool:
+    """Whether a segment is these texts with one character or more for each name beside them.
+
+    Takes each text between names where it comes first: what is left for the rest is then the most
+    that there can be, so nothing is tried twice.
+    """
+    at, end = len(before), len(segment) - len(after)
+    if end <= at or not segment.startswith(before) or not segment.endswith(after):
+        return False
+    for text in between:
+        found = segment.find(text, at + 1, end)
+        if found < 0:
+            return False
+        at = found + len(text)
+    return at < end
 
 
 def _find(
@@ -231,12 +263,8 @@ def _find(
             if route is not None:
                 return route
         if segment:
-            for prefix, suffix, child in node.patterns:
-                if (
-                    len(segment) > len(prefix) + len(suffix)
-                    and segment.startswith(prefix)
-                    and segment.endswith(suffix)
-                ):
+            for before, between, after, child in node.patterns:
+                if fits(segment, before, between, after):
                     route = _find(child, segments, at + 1, method, allowed)
                     if route is not None:
                         return route
@@ -267,7 +295,7 @@ def _finish(node: _Node) -> int:
     node.literals = node.literals or _NO_NODES
     node.patterns = node.patterns or _NO_PATTERNS
     steps = 1 + max((_finish(child) for child in node.literals.values()), default=0)
-    for _, _, child in node.patterns:
+    for *_, child in node.patterns:
         steps += _finish(child)
     if node.parameter is not None:
         steps += _finish(node.parameter)

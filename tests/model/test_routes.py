@@ -102,6 +102,59 @@ def test_a_name_does_not_stand_for_nothing() -> None:
     assert found(tree, "/pets") is None
 
 
+@pytest.mark.parametrize(
+    ("template", "path", "matches"),
+    [
+        ("/compare/{base}...{head}", "/compare/main...feature", True),
+        ("/compare/{base}...{head}", "/compare/v1.0...v1.1...x", True),
+        ("/compare/{base}...{head}", "/compare/.....", True),
+        ("/compare/{base}...{head}", "/compare/....", False),
+        ("/compare/{base}...{head}", "/compare/main..feature", False),
+        ("/compare/{base}...{head}", "/compare/...feature", False),
+        ("/compare/{base}...{head}", "/compare/main...", False),
+        ("/{lat},{lon}", "/39.7,-97.1", True),
+        ("/{lat},{lon}", "/39.7,", False),
+        ("/{lat},{lon}", "/39.7", False),
+        ("/{lat},{lon}", "/a/39.7,-97.1", False),
+        ("/x{a}-{b}-{c}y", "/x1-2-3y", True),
+        ("/x{a}-{b}-{c}y", "/x-----y", True),
+        ("/x{a}-{b}-{c}y", "/x----y", False),
+        ("/x{a}-{b}-{c}y", "/x1--3y", False),
+        ("/x{a}-{b}-{c}y", "/x1-2y", False),
+        ("/{a}aa{b}", "/aaaa", True),
+        ("/{a}aa{b}", "/aaa", False),
+        ("/{a}{b}", "/xy", True),
+        ("/{a}{b}", "/x", False),
+    ],
+)
+def test_names_in_one_segment_stand_round_the_text_between_them(
+    template: str, path: str, *, matches: bool
+) -> None:
+    assert (found(a_tree(template), path) is not None) is matches
+
+
+@pytest.mark.parametrize(
+    ("path", "template"),
+    [
+        ("/1,2", "/{a},{b}"),
+        ("/1,", "/{a},"),
+        ("/1,2.json", "/{a}.json"),
+        ("/1-2.json", "/{a}-{b}.json"),
+        ("/x1-2", "/x{a}-{b}"),
+        ("/1y-x2", "/{a}-x{b}"),
+        ("/12", "/{a}{b}"),
+        ("/1", "/{a}"),
+    ],
+)
+def test_of_patterns_the_one_with_most_text_wins(path: str, template: str) -> None:
+    templates = (
+        "/{a},{b}", "/{a},", "/{a}.json", "/{a}-{b}.json", "/x{a}-{b}", "/{a}-x{b}", "/{a}y-{b}",
+        "/{a}{b}", "/{a}",
+    )  # fmt: skip
+    assert found(a_tree(*templates), path) == template
+    assert found(a_tree(*reversed(templates)), path) == template
+
+
 # Cases that other gateways' template trees agree on; "a/*" here takes the rest of a path.
 @pytest.mark.parametrize(
     ("path", "template"),
@@ -209,12 +262,15 @@ def test_templates_are_written_as_paths_arrive(template: str, segments: list[str
         ("/a/**/b", "** must be the last segment"),
         ("/a/b*", "* must be a whole segment"),
         ("/a/{b}*", "* must be a whole segment"),
-        ("/{a}{b}", "one {name} only"),
-        ("/{a", "one {name} only"),
-        ("/a}", "one {name} only"),
-        ("/}a{", "one {name} only"),
+        ("/{a", "without its other half"),
+        ("/a}", "without its other half"),
+        ("/}a{", "without its other half"),
+        ("/{a}}", "without its other half"),
+        ("/{a{b}}", "without its other half"),
         ("/{}", "needs a name"),
         ("/{a}/{a}", "names {a} twice"),
+        ("/{a},{a}", "names {a} twice"),
+        ("/{a},{}", "needs a name"),
         ("/a" * (MAX_SEGMENTS + 1), f"more than {MAX_SEGMENTS}"),
     ],
 )
@@ -231,6 +287,7 @@ def test_refuses_templates_that_never_match(template: str, message: str) -> None
         ("/a/{b}/c", "/a/*/c"),
         ("/a/*", "/a/**"),
         ("/a/{b}.x", "/a/{c}.x"),
+        ("/{a},{b}", "/{x},{y}"),
         ("/%7Ea", "/~a"),
     ],
 )

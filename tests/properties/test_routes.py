@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from itertools import count
+
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -9,25 +12,24 @@ from extauthz.model.catalog import Api, Resource
 from extauthz.model.routes import ResourceTree, Route, RouteTable, TemplateError
 from tests.builders import a_resource, an_api
 
-WORDS = ("a", "b", "aab", "aabb", "")
+WORDS = ("a", "b", "aab", "aabb", "aabab", "")
 METHODS = ("GET", "HEAD", "PUT", "*")
 
 # What a template's segment does with a path's segment: how specific it is, or None.
-Rank = tuple[int, int, int]
+Rank = tuple[object, ...]
 
 
 def rank_of(segment: str, word: str) -> Rank | None:
     if segment == "*":
         segment = "{any}"
-    if "{" not in segment:
-        return (0, 0, 0) if segment == word else None
-    before, after = segment[: segment.index("{")], segment[segment.index("}") + 1 :]
-    inner = len(word) - len(before) - len(after)
-    if inner < 1 or not word.startswith(before) or not word.endswith(after):
+    texts = re.split(r"\{\w+\}", segment)
+    if re.fullmatch(".+".join(map(re.escape, texts)), word) is None:
         return None
-    if not before and not after:
-        return (2, 0, 0)
-    return (1, -len(before) - len(after), -len(before))
+    if len(texts) == 1:
+        return (0,)
+    if not any(texts) and len(texts) == 2:
+        return (2,)
+    return 1, -len("".join(texts)), -len(texts[0]), texts[0], tuple(texts[1:-1]), texts[-1]
 
 
 def ranks_of(template: str, words: list[str]) -> tuple[Rank, ...] | None:
@@ -41,7 +43,7 @@ def ranks_of(template: str, words: list[str]) -> tuple[Rank, ...] | None:
     ranks = [rank_of(segment, word) for segment, word in zip(segments, words, strict=False)]
     if any(rank is None for rank in ranks):
         return None
-    ends = [(3, 0, 0)] if takes_rest else []
+    ends: list[Rank] = [(3,)] if takes_rest else []
     return (*(rank for rank in ranks if rank is not None), *ends)
 
 
@@ -69,9 +71,13 @@ def find_by_reading_all(
 
 @st.composite
 def templates(draw: st.DrawFn) -> str:
-    kinds = st.sampled_from(["a", "aab", "{}", "*", "a{}", "{}b", "a{}b", "aa{}", "{}bb"])
+    kinds = st.sampled_from(
+        ["a", "aab", "{}", "*", "a{}", "{}b", "a{}b", "aa{}", "{}bb", "{}a{}", "{}b{}", "{}{}",
+         "a{}b{}", "{}a{}b{}"]
+    )  # fmt: skip
     segments = draw(st.lists(kinds, max_size=3))
-    named = [segment.replace("{}", f"{{p{at}}}") for at, segment in enumerate(segments)]
+    numbers = count()
+    named = [re.sub("{}", lambda _: f"{{p{next(numbers)}}}", segment) for segment in segments]
     ending = draw(st.sampled_from(["", "", "*", "**", "/"]))
     if ending == "/" and named and named[-1] != "*":
         return "/" + "/".join(named) + "/"
