@@ -50,7 +50,7 @@ class ConfigError(ExtauthzError):
 
 
 class MalformedRequest(ExtauthzError):
-    """The bytes at a door are not a request that can be judged."""
+    """The bytes at a door, or a part of the request that they hold, cannot be judged."""
 
     code = "malformed_request"
 

@@ -50,7 +50,7 @@ def a_request(
     path: str = "/httpbin/1.0.0/ip",
     *,
     method: str = "GET",
-    headers: dict[str, str] | list[tuple[str, str]] | None = None,
+    headers: Headers | dict[str, str] | list[tuple[str, str]] | None = None,
     client: str = "192.0.2.1",
     **fields: Any,
 ) -> ApiRequest:
@@ -60,7 +60,7 @@ def a_request(
         host="api.example.com",
         path=path,
         query=query,
-        headers=Headers(headers or {}),
+        headers=headers if isinstance(headers, Headers) else Headers(headers or {}),
         source=Peer(address=client),
     )
     return replace(request, **fields)

@@ -19,6 +19,7 @@ from extauthz.answers.limit_headers import LimitHeaderStyle, write_limit_headers
 from extauthz.model.decision import Allow
 from extauthz.model.identity import PlaceKind
 from extauthz.model.request import ApiRequest
+from extauthz.policy.parameters import Found, cut_out, find_parameters, read_text
 
 
 class IdentityFact(Enum):
@@ -100,11 +101,10 @@ def write_upstream_changes(
         else:
             remove_headers.append(name)
     remove_headers.extend(_lookalikes(request, style))
-    removed_query: tuple[str, ...] = ()
-    if allow.credential_places:
-        removed_query = _take_out_credentials(allow, request, set_headers, remove_headers)
+    query, removed_query = _take_out_credentials(allow, request, set_headers, remove_headers)
     if removed_query or allow.rewritten_path is not None:
-        set_headers.append((":path", _write_path(allow, request, removed_query)))
+        path = request.path if allow.rewritten_path is None else allow.rewritten_path
+        set_headers.append((":path", f"{path}?{query}" if query else path))
     # The last of several facts under one name counts, and what is set is not removed.
     fields = dict(set_headers)
     return UpstreamChanges(
@@ -127,7 +127,7 @@ def find_header_basis(
 
     Of one style, allows with the same basis have the same `set_headers` and `remove_headers`.
     Not ordinary is what leaves the common way in `write_upstream_changes`: another path, a
-    credential that may be in the query or a cookie, a name that may look like one of ours.
+    credential in the query or a cookie, a name that may look like one of ours.
     """
     reads = style._reads  # noqa: SLF001  (made for this function alone)
     headers = request.headers
@@ -138,7 +138,7 @@ def find_header_basis(
         if place.kind is _HEADER:
             if place.name in headers:
                 basis.append(place.name)
-        elif request.query if place.kind is _QUERY else "cookie" in headers:
+        elif find_parameters(request, place):
             return None
     return tuple(basis)
 
@@ -186,61 +186,36 @@ def _lookalikes(request: ApiRequest, style: UpstreamStyle) -> list[str]:
 
 
 def _take_out_credentials(
-    allow: Allow,
-    request: ApiRequest,
-    set_headers: list[tuple[str, str]],
-    remove_headers: list[str],
-) -> tuple[str, ...]:
-    removed_query: list[str] = []
-    cookies: list[str] = []
-    for place in allow.credential_places:
-        match place.kind:
-            case PlaceKind.HEADER:
-                if place.name in request.headers:
-                    remove_headers.append(place.name)
-            case PlaceKind.QUERY:
-                if place.name in map(_name_of, request.query.split("&")):
-                    removed_query.append(place.name)
-            case PlaceKind.COOKIE:
-                cookies.append(place.name)
-            case PlaceKind.CONNECTION:
-                pass
-    if cookies:
-        _take_out_cookies(request, cookies, set_headers, remove_headers)
-    return tuple(removed_query)
+    allow: Allow, request: ApiRequest, set_headers: list[tuple[str, str]], remove_headers: list[str]
+) -> tuple[str, tuple[str, ...]]:
+    """The query that stays, and what was taken out of it; header fields go to the two lists.
 
-
-def _name_of(parameter: str) -> str:
-    return parameter.partition("=")[0]
-
-
-def _write_path(allow: Allow, request: ApiRequest, removed_query: tuple[str, ...]) -> str:
-    """The path as the upstream gets it; what stays of the query stays byte for byte.
-
-    Envoy can take parameters out itself, but sorts the others by doing so, which breaks URLs
-    that are signed.
+    What stays of the query stays byte for byte. Envoy can take parameters out itself, but sorts
+    the others by doing so, which breaks URLs that are signed.
     """
-    path = request.path if allow.rewritten_path is None else allow.rewritten_path
-    query = request.query
-    if removed_query:
-        kept = [one for one in query.split("&") if _name_of(one) not in removed_query]
-        query = "&".join(kept)
-    return f"{path}?{query}" if query else path
+    in_query: list[Found] = []
+    in_cookies: list[Found] = []
+    removed_query: list[str] = []
+    for place in allow.credential_places:
+        if place.kind is _HEADER:
+            if place.name in request.headers:
+                remove_headers.append(place.name)
+            continue
+        found = find_parameters(request, place)
+        if found and place.kind is _QUERY:
+            in_query += found
+            removed_query.append(place.name)
+        else:
+            in_cookies += found
+    query = _cut_out(request, _QUERY, in_query) if in_query else request.query
+    if in_cookies:
+        cookies = _cut_out(request, PlaceKind.COOKIE, in_cookies)
+        if cookies:
+            set_headers.append(("cookie", cookies))
+        else:
+            remove_headers.append("cookie")
+    return query, tuple(removed_query)
 
 
-def _take_out_cookies(
-    request: ApiRequest,
-    names: list[str],
-    set_headers: list[tuple[str, str]],
-    remove_headers: list[str],
-) -> None:
-    crumbs = [
-        crumb.strip() for value in request.headers.get_all("cookie") for crumb in value.split(";")
-    ]
-    kept = [crumb for crumb in crumbs if crumb.partition("=")[0] not in names]
-    if len(kept) == len(crumbs):
-        return
-    if kept:
-        set_headers.append(("cookie", "; ".join(kept)))
-    else:
-        remove_headers.append("cookie")
+def _cut_out(request: ApiRequest, kind: PlaceKind, found: list[Found]) -> str:
+    return cut_out(read_text(request, kind), found).decode("utf-8", "surrogatepass")

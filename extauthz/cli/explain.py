@@ -134,7 +134,7 @@ def _read_request(arguments: argparse.Namespace) -> ApiRequest:
         path=path,
         query=url.query,
         scheme=url.scheme or "http",
-        headers=Headers([field for field in fields if field[0].lower() != "host"]),
+        headers=Headers([field for field in fields if field[0].lower() != "host"], are_apart=True),
         source=Peer(address=arguments.client, principal=arguments.principal),
         context=context,
     )

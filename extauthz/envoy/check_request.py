@@ -59,7 +59,9 @@ def read_check_request(data: bytes) -> ApiRequest:
         path = path[: path.index("#")]
     path, _, query = path.partition("?")
     raw = http.header_map.headers
-    headers, authorities = _read_header_map(raw) if raw else _read_headers(dict(http.headers))
+    headers, authorities = (
+        _read_header_map(raw) if raw else _read_headers(dict(http.headers), are_apart=False)
+    )
     return ApiRequest(
         method=method,
         host=_find_host(http.host, authorities, headers),
@@ -103,12 +105,12 @@ def _find_host(host: str, authorities: tuple[str, ...], headers: Headers) -> str
     return find_host((*authorities, *fields))
 
 
-def _read_headers(fields: dict[str, str]) -> tuple[Headers, tuple[str, ...]]:
+def _read_headers(fields: dict[str, str], *, are_apart: bool) -> tuple[Headers, tuple[str, ...]]:
     """Header fields, and the values of ``:authority``."""
     authority = fields.pop(":authority", None)
     for name in _PSEUDO_HEADERS:
         fields.pop(name, None)
-    return Headers.of_dict(fields), () if authority is None else (authority,)
+    return Headers.of_dict(fields, are_apart=are_apart), () if authority is None else (authority,)
 
 
 def _read_header_map(entries: Collection[HeaderValue]) -> tuple[Headers, tuple[str, ...]]:
@@ -117,10 +119,10 @@ def _read_header_map(entries: Collection[HeaderValue]) -> tuple[Headers, tuple[s
     except UnicodeDecodeError:
         fields = {}
     if len(fields) == len(entries):
-        return _read_headers(fields)
+        return _read_headers(fields, are_apart=True)
     pairs = [(entry.key, _read_text(entry.raw_value) or entry.value) for entry in entries]
     return (
-        Headers(pair for pair in pairs if pair[0][:1] != ":"),
+        Headers((pair for pair in pairs if pair[0][:1] != ":"), are_apart=True),
         tuple(value for name, value in pairs if name == ":authority"),
     )
 

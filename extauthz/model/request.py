@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from extauthz.model.identity import Secret
+from extauthz.model.identity import Place, Secret
 from extauthz.model.values import request_value
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -26,33 +26,43 @@ class Headers:
     Ask with lower-case names: that spares the hot path a `lower()` for each look-up.
     """
 
-    __slots__ = ("_first", "_repeated", "has_underscores")
+    __slots__ = ("_first", "_repeated", "are_apart", "has_underscores")
 
+    are_apart: bool
+    """Whether a comma in a value is surely the client's. Else it may stand between two fields that
+    somebody has joined (RFC 9110 5.3)."""
     has_underscores: bool
     """Whether there is an underscore in any name."""
 
-    def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        *,
+        are_apart: bool = False,
+    ) -> None:
         first: dict[str, str] = {}
-        repeated: dict[str, tuple[str, ...]] = {}
+        repeated: dict[str, list[str]] = {}
         for name, value in fields.items() if isinstance(fields, Mapping) else fields:
             name = name.lower()
             if name in first:
-                repeated[name] = (*repeated.get(name, (first[name],)), value)
+                repeated.setdefault(name, [first[name]]).append(value)
             else:
                 first[name] = value
         self._first = first
-        self._repeated = repeated
+        self._repeated = {name: tuple(values) for name, values in repeated.items()}
+        self.are_apart = are_apart
         self.has_underscores = "_" in "".join(first)
 
     @classmethod
-    def of_dict(cls, fields: dict[str, str]) -> Headers:
+    def of_dict(cls, fields: dict[str, str], *, are_apart: bool = False) -> Headers:
         """As the constructor, but may take the dict over: it must not change any more."""
         names = "".join(fields)
         if not names.islower():
-            return cls(fields)
+            return cls(fields, are_apart=are_apart)
         # A proxy's names are lower-case; to see that once is quicker than to lower each.
         made = cls.__new__(cls)
         made._first, made._repeated = fields, _NONE_REPEATED  # noqa: SLF001  (its own)
+        made.are_apart = are_apart
         made.has_underscores = "_" in names
         return made
 
@@ -121,6 +131,7 @@ class ApiRequest:
         request_id: the proxy's id of the request.
         api_key: a key of which it is not known where in the request it stood.
         door: the door that it came to, for the record: ``envoy`` or ``mixer``.
+        found: what `extauthz.policy.parameters` has found already, by place.
     """
 
     method: str
@@ -142,6 +153,7 @@ class ApiRequest:
     request_id: str = ""
     api_key: Secret | None = None
     door: str = "envoy"
+    found: dict[Place, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def is_grpc(self) -> bool:

@@ -2,20 +2,23 @@
 
 A credential is single. One that arrives twice, comma-joined (how a proxy folds two fields into
 one), or in two places with different values, is ambiguous: whoever reads it next might take
-the other one. Names in the query are compared as they are sent, so that what is found here is
-what the proxy takes out again.
+the other one. An API key may hold a comma where nobody can have joined two of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote_plus
 
 from extauthz.model.catalog import Api
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Credential, Place, PlaceKind, Secret, SecurityScheme
 from extauthz.model.request import ApiRequest
+from extauthz.policy.parameters import find_parameters, read_values
+
+MAX_CREDENTIAL: Final = 16_384
+"""Characters. Nobody is given more than that: it is not even hashed."""
 
 INVALID: Final = Denial(
     reason=Reason.INVALID_CREDENTIALS, detail="The credential is not known here."
@@ -34,6 +37,7 @@ AMBIGUOUS: Final = Denial(
 
 # Here, as a look into an enum takes 40 ns more than one into a module.
 _HEADER: Final = PlaceKind.HEADER
+_QUERY: Final = PlaceKind.QUERY
 _JWT: Final = SecurityScheme.JWT
 _OPAQUE: Final = SecurityScheme.OPAQUE
 _API_KEY: Final = SecurityScheme.API_KEY
@@ -77,6 +81,22 @@ class CredentialPlaces:
             places += self.of_api_key(api)
         return places
 
+    def find_removed(self, request: ApiRequest, api: Api) -> tuple[Place, ...]:
+        """Where something may stand that the upstream must not get.
+
+        Of the whole API: a client that sends its key to a public resource too must not show it
+        to the upstream.
+
+        Raises:
+            MalformedRequest: not all of it can be found, so it could not be taken out.
+        """
+        if api.forward_credentials:
+            return ()
+        places = self.of_api(api)
+        for place in places:
+            find_parameters(request, place)
+        return places
+
 
 def find_bearer(request: ApiRequest, places: tuple[Place, ...]) -> Credential | Denial | None:
     """The bearer token (RFC 6750 section 2.1, scheme in any case), or None.
@@ -94,6 +114,8 @@ def find_api_key(request: ApiRequest, places: tuple[Place, ...]) -> Credential |
         found = None
     if key is None or isinstance(found, Denial):
         return found
+    if len(key.reveal()) > MAX_CREDENTIAL:
+        return INVALID
     if found is not None and found.secret != key:
         return AMBIGUOUS
     return found or Credential(scheme=_API_KEY, secret=key, place=_UNKNOWN_PLACE)
@@ -105,11 +127,13 @@ def _find(
     found: tuple[str, Place] | None = None
     is_blank = False
     for place in places:
-        values = (
-            request.headers.get_all(place.name)
-            if place.kind is _HEADER
-            else _values_at(request, place)
-        )
+        values: Sequence[str]
+        if place.kind is _HEADER:
+            values = request.headers.get_all(place.name)
+        else:
+            if not all(one.is_plain for one in find_parameters(request, place)):
+                return AMBIGUOUS
+            values = read_values(request, place)
         if not values:
             continue
         if len(values) > 1:
@@ -120,8 +144,10 @@ def _find(
             is_authorization = place.name == "authorization"
             if scheme is _JWT or is_authorization:
                 value = _strip_bearer(value, required=is_authorization)
-        if "," in value:
+        if "," in value and (scheme is _JWT or _may_be_joined(request, place)):
             return AMBIGUOUS
+        if len(value) > MAX_CREDENTIAL:
+            return INVALID
         if not value:
             is_blank = True
             continue
@@ -133,28 +159,13 @@ def _find(
     return Credential(scheme=scheme, secret=Secret(found[0]), place=found[1])
 
 
+def _may_be_joined(request: ApiRequest, place: Place) -> bool:
+    """Whether a value with a comma may have been two."""
+    return place.kind is not _QUERY and not request.headers.are_apart
+
+
 def _strip_bearer(value: str, *, required: bool) -> str:
     scheme, _, token = value.partition(" ")
-    if scheme.lower() == "bearer":
+    if len(scheme) == len("bearer") and scheme.lower() == "bearer":
         return token.strip()
     return "" if required else value
-
-
-def _values_at(request: ApiRequest, place: Place) -> tuple[str, ...]:
-    match place.kind:
-        case PlaceKind.HEADER:
-            return request.headers.get_all(place.name)
-        case PlaceKind.QUERY:
-            if not request.query:
-                return ()
-            pairs = (pair.partition("=") for pair in request.query.split("&"))
-            return tuple(unquote_plus(value) for name, _, value in pairs if name == place.name)
-        case PlaceKind.COOKIE:
-            crumbs = [
-                crumb.strip().partition("=")
-                for field in request.headers.get_all("cookie")
-                for crumb in field.split(";")
-            ]
-            return tuple(value.strip('"') for name, _, value in crumbs if name == place.name)
-        case PlaceKind.CONNECTION:
-            return ()

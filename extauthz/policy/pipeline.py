@@ -17,10 +17,10 @@ from enum import Enum
 from itertools import count
 from typing import Final
 
-from extauthz.errors import BackendError
+from extauthz.errors import BackendError, MalformedRequest
 from extauthz.model.catalog import Catalog, Subscription
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
-from extauthz.model.identity import ANONYMOUS, Identity
+from extauthz.model.identity import ANONYMOUS, Identity, Place
 from extauthz.model.limits import Charge, LimitStatus, OutageMode, Taking
 from extauthz.model.request import ApiRequest
 from extauthz.model.routes import Route
@@ -97,6 +97,7 @@ class _Progress:
     tier: str = ""
     limits: tuple[LimitStatus, ...] = ()
     rewritten_path: str | None = None
+    removed_places: tuple[Place, ...] = ()
     shadow: bool = False
     asked: QuotaAsk | UsedBytes | None = None
     granted: int = 0
@@ -198,6 +199,8 @@ class Pipeline:
         started_ns = time.perf_counter_ns()
         try:
             denial = await self._judge(request, progress, steps, deadline, note, charge=charge)
+        except MalformedRequest as error:
+            denial = Denial(reason=Reason.MALFORMED_REQUEST, detail=str(error))
         except BackendError as error:
             self._undecided.warn(error)
             denial = UNAVAILABLE
@@ -276,6 +279,7 @@ class Pipeline:
         if subscribed.tier is not None:
             progress.tier = subscribed.tier.name
 
+        progress.removed_places = self._rules.places.find_removed(request, api)
         denial = check_scopes(route.resource, identity)
         if denial is None and request.context:
             denial = check_named_scopes(request, identity)
@@ -374,13 +378,6 @@ class Pipeline:
                 limits=progress.limits,
                 shadow=progress.shadow,
             )
-        places = (
-            ()
-            if route.api.forward_credentials
-            # Of the whole API: a client that sends its key to a public resource too must not
-            # show it to the upstream.
-            else self._rules.places.of_api(route.api)
-        )
         return Allow(
             id=decision_id,
             route=route,
@@ -388,7 +385,7 @@ class Pipeline:
             subscription=progress.subscription,
             tier=progress.tier,
             limits=progress.limits,
-            credential_places=places,
+            credential_places=progress.removed_places,
             rewritten_path=progress.rewritten_path,
             shadow=progress.shadow,
         )

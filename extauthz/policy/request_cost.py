@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from extauthz.errors import MalformedRequest
 from extauthz.model.catalog import CostSource
 from extauthz.model.identity import PlaceKind
 from extauthz.model.request import ApiRequest
@@ -17,17 +18,23 @@ from extauthz.policy.request_values import find_all_query, find_header
 
 _MOST_DIGITS: Final = 18
 _MOST_VALUES: Final = 16
-"""More are not looked at."""
+"""More are refused: the largest could stand among those that are not looked at."""
 
 
 def read_cost(source: CostSource, request: ApiRequest, default: int) -> int:
-    """The cost of a request; `default` where it says none that counts."""
+    """The cost of a request; `default` where it says none that counts.
+
+    Raises:
+        MalformedRequest: it says more costs than can be read in bounded time.
+    """
     name = source.place.name
     if source.place.kind is PlaceKind.HEADER:
         values = find_header(request, name).split(",", _MOST_VALUES)
     else:
         values = find_all_query(request, name)
-    costs = [cost for value in values[:_MOST_VALUES] if (cost := _read_number(value.strip()))]
+    if len(values) > _MOST_VALUES:
+        raise MalformedRequest(f"The request says more than {_MOST_VALUES} costs.")
+    costs = [cost for value in values if (cost := _read_number(value.strip()))]
     return min(max(costs), source.maximum) if costs else default
 
 

@@ -7,11 +7,9 @@ a claim must be a text, a number or a boolean.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from urllib.parse import unquote_plus
-
-from extauthz.model.identity import Identity
+from extauthz.model.identity import Identity, Place, PlaceKind
 from extauthz.model.request import ApiRequest
+from extauthz.policy.parameters import read_values
 
 
 def find_header(request: ApiRequest, name: str) -> str:
@@ -20,20 +18,13 @@ def find_header(request: ApiRequest, name: str) -> str:
 
 
 def find_query(request: ApiRequest, name: str) -> str:
-    """The first value of a query parameter, decoded."""
-    return next(_values_of(request.query, name), "")
+    """The first value of a query parameter, decoded; raises as `read_values` does."""
+    return next(iter(find_all_query(request, name)), "")
 
 
 def find_all_query(request: ApiRequest, name: str) -> list[str]:
-    """All values of a query parameter, decoded, in their order."""
-    return list(_values_of(request.query, name))
-
-
-def _values_of(query: str, wanted: str) -> Iterator[str]:
-    for field in query.split("&"):
-        name, _, value = field.partition("=")
-        if name == wanted or unquote_plus(name) == wanted:
-            yield unquote_plus(value)
+    """All values of a query parameter, decoded, in their order; raises as `read_values` does."""
+    return read_values(request, Place(PlaceKind.QUERY, name))
 
 
 def find_claim(identity: Identity, name: str) -> str:

@@ -97,7 +97,8 @@ def test_the_same_basis_makes_the_same_changes(
 
 def test_an_ordinary_request_has_one() -> None:
     allow = an_allow(credential_places=(KEY, KEY_IN_QUERY, KEY_IN_COOKIE))
-    request = a_request("/a", headers={"x-api-key": "1", "accept": "*/*"})
+    headers = {"x-api-key": "1", "accept": "*/*", "cookie": "b=1"}
+    request = a_request("/a?b=1", headers=headers)
 
     assert find_header_basis(allow, request, UpstreamStyle()) == ("", "alice", "", "x-api-key")
 
@@ -106,8 +107,13 @@ def test_an_ordinary_request_has_one() -> None:
     ("allow", "path", "headers", "style"),
     [
         (an_allow(rewritten_path="/b"), "/a", {}, UpstreamStyle()),
-        (an_allow(credential_places=(KEY_IN_QUERY,)), "/a?b=1", {}, UpstreamStyle()),
-        (an_allow(credential_places=(KEY_IN_COOKIE,)), "/a", {"cookie": "b=1"}, UpstreamStyle()),
+        (an_allow(credential_places=(KEY_IN_QUERY,)), "/a?b&apikey=1", {}, UpstreamStyle()),
+        (
+            an_allow(credential_places=(KEY_IN_COOKIE,)),
+            "/a",
+            {"cookie": "apikey=1"},
+            UpstreamStyle(),
+        ),
         (an_allow(), "/a", {"x_extauthz_user": "eve"}, UpstreamStyle()),
         (an_allow(), "/a", {}, UpstreamStyle(identity_headers={IdentityFact.USER: "x_user"})),
         (an_allow(), "/a", {}, UpstreamStyle(identity_headers={IdentityFact.DECISION_ID: "x-id"})),

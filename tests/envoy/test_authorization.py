@@ -24,14 +24,23 @@ from extauthz.answers.upstream import IdentityFact, UpstreamStyle
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.envoy.authorization import AnswerStyle, AuthorizationService
 from extauthz.errors import CounterStoreError, KeySourceError
-from extauthz.model.catalog import Application
+from extauthz.model.catalog import ApiKey, Application
 from extauthz.model.decision import Reason
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.limits import Charge, Taking
 from extauthz.policy.match import UnnormalisedPath
 from extauthz.ports import NO_DEADLINE, Deadline
 from extauthz.serving.methods import Call, RpcCode, RpcFailure
-from tests.builders import API_KEY, FakeClock, a_catalog, a_limit, a_resource, a_tier, an_api
+from tests.builders import (
+    API_KEY,
+    FakeClock,
+    a_catalog,
+    a_limit,
+    a_resource,
+    a_tier,
+    an_api,
+    sha256,
+)
 from tests.deciding import Deciding
 from tests.envoy.wire import a_check, a_check_of, an_address
 from tests.keys import a_jwt, an_issuer
@@ -102,6 +111,48 @@ async def test_an_allowed_request_goes_upstream_with_its_identity() -> None:
     }
     assert set(ok.headers_to_remove) == {"x-api-key", "x_extauthz_user"}
     assert "ratelimit" in {name.lower() for name in fields(ok.response_headers_to_add)}
+
+
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [
+        (f"apikey={API_KEY}", PATH),
+        (f"api%6Bey={API_KEY}", PATH),
+        (f"a=%20+&%61pikey={API_KEY}&b", f"{PATH}?a=%20+&b"),
+    ],
+)
+async def test_a_key_in_the_query_is_taken_out_of_the_path(query: str, path: str) -> None:
+    ok = (await ask(a_service(), a_check(path=f"{PATH}?{query}"))).ok_response
+    assert ok is not None
+    assert fields(ok.headers)[":path"] == path
+
+
+@pytest.mark.parametrize("query", ["apikey=other", "api%6Bey=other", "a=1;apikey=other"])
+async def test_a_second_key_is_seen_however_its_name_is_spelled(query: str) -> None:
+    found = denied(await ask(a_service(), with_key(path=f"{PATH}?{query}")))
+    assert json.loads(found.body)["reason"] == "ambiguous_credentials"
+
+
+async def test_a_key_with_a_comma_is_one_where_envoy_sends_fields_apart() -> None:
+    key = ApiKey(digest=sha256("a,b"), application=Application(name="mobile", owner="alice"))
+    service = a_service(Deciding(a_catalog(api_keys=[key])))
+    apart = await ask(service, a_check(path=PATH, raw=[("x-api-key", b"a,b")]))
+    assert apart.ok_response is not None
+    joined = denied(await ask(service, a_check(path=PATH, headers={"x-api-key": "a,b"})))
+    assert json.loads(joined.body)["reason"] == "ambiguous_credentials"
+    twice = [("x-api-key", b"a"), ("x-api-key", b"b")]
+    repeated = denied(await ask(service, a_check(path=PATH, raw=twice)))
+    assert json.loads(repeated.body)["reason"] == "ambiguous_credentials"
+
+
+@pytest.mark.parametrize("query", ["&" * 58_000, "%41" * 19_000, "apikey&" * 17])
+@pytest.mark.parametrize("template", ["/ip", "/public"])
+async def test_refuses_a_query_of_more_than_is_read(query: str, template: str) -> None:
+    public = a_resource("/public", security=(SecurityScheme.NONE,))
+    service = a_service(Deciding(a_catalog(an_api(a_resource("/ip"), public))))
+    check = with_key(path=f"/httpbin/1.0.0{template}?{query}")
+    found = denied(await ask(service, check))
+    assert json.loads(found.body)["reason"] == "malformed_request"
 
 
 async def test_an_allowed_request_is_described_in_the_metadata() -> None:

@@ -128,6 +128,19 @@ TABLE: dict[str, tuple[str, dict[str, object], Catalog | None, Any]] = {
     "a path with a query": (
         "allowed", {**NO_KEY, "path": f"/httpbin/1.0.0/ip?apikey={API_KEY}"}, None, None,
     ),
+    "a key in the query, its name with escapes": (
+        "allowed", {**NO_KEY, "path": f"/httpbin/1.0.0/ip?api%6Bey={API_KEY}"}, None, None,
+    ),
+    "a second key, its name with escapes": (
+        "ambiguous_credentials", {"path": "/httpbin/1.0.0/ip?api%6Bey=other"}, None, None,
+    ),
+    "a second key behind a semicolon": (
+        "ambiguous_credentials", {"path": "/httpbin/1.0.0/ip?a=1;apikey=other"}, None, None,
+    ),
+    "a query of more than is read": (
+        "malformed_request", {"path": f"/httpbin/1.0.0/ip?{'&' * 58_000}"}, None, None,
+    ),
+    "a key of more than is read": ("invalid_credentials", {"api_key": "k" * 58_000}, None, None),
     "a query parameter as a property": (
         "allowed",
         {**NO_KEY, "q": API_KEY},

@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extauthz.errors import MalformedRequest
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Credential, Place, PlaceKind, Secret, SecurityScheme
+from extauthz.model.request import ApiRequest, Headers
 from extauthz.policy.credentials import (
     AMBIGUOUS,
     BLANK,
+    INVALID,
     CredentialPlaces,
     find_api_key,
     find_bearer,
@@ -89,29 +92,93 @@ def bearer_in(headers: Fields, query: str = "", *places: Place) -> str | None:
         ({"cookie": "key=k2"}, "key=k", "ambiguous"),
         ({"x-key": "k"}, "key=K", "ambiguous"),
         ({"x-key": "k"}, "key=", "k"),
-        # In the query the name counts as it was sent, the value as it is meant
-        ({}, "%6Bey=k", None),
-        ({}, "k%65y=stolen&key=k", "k"),
+        # A name counts however it is spelled, a value as it is meant
+        ({}, "%6Bey=k", "k"),
+        ({}, "%6bey=k", "k"),
+        ({}, "%6B%65%79=k", "k"),
+        ({}, "%256Bey=k", None),
+        ({}, "k%65y=stolen&key=k", "ambiguous"),
+        ({"x-key": "k"}, "k%65y=stolen", "ambiguous"),
+        ({"x-key": "k"}, "%6Bey", "k"),
+        ({}, "%4Bey=k", None),
         ({}, "key=a%2Bb%20c+d%3D", "a+b c d="),
         ({}, "key=a=b", "a=b"),
         ({}, "key=%zz", "%zz"),
         ({}, "key=%ff", "\ufffd"),
-        ({}, "key=k%2Ck2", "ambiguous"),
+        ({}, "key=k%2Ck2", "k,k2"),
+        ({}, "key=k,k2", "k,k2"),
         ({}, "a=1&key=k&b=2", "k"),
         ({}, "&&key=k&", "k"),
-        ({}, "a;key=k", None),
+        # Some readers part parameters by semicolons, too
+        ({}, "a;key=k", "ambiguous"),
+        ({}, "a=1;k%65y=k&b", "ambiguous"),
+        ({"x-key": "k"}, "a=1;key=k", "ambiguous"),
+        ({}, "key;a=1", "ambiguous"),
+        ({}, "key=k;a=1", "k;a=1"),
         # Cookies
+        ({"cookie": "a=1; k%65y=k"}, "", "k"),
+        ({"cookie": "key=k; %6Bey=k2"}, "", "ambiguous"),
+        ({"cookie": "key=k, a=1"}, "", "ambiguous"),
+        ({"cookie": "a=1, key=k"}, "", "ambiguous"),
+        ({"x-key": "k", "cookie": "a=1,key=k"}, "", "ambiguous"),
         ({"cookie": "a=1; key=k; b=2"}, "", "k"),
         ({"cookie": "a=1;key=k;b=2"}, "", "k"),
         ({"cookie": "key=a=b"}, "", "a=b"),
         ({"cookie": 'key="k"'}, "", "k"),
         ({"cookie": "key"}, "", None),
-        ({"cookie": "key =k"}, "", None),
+        ({"cookie": "key =k"}, "", "k"),
+        ({"cookie": "key= k"}, "", "k"),
         ([("cookie", "a=1"), ("cookie", "key=k")], "", "k"),
     ],
 )
 def test_finds_an_api_key(headers: Fields, query: str, expected: str | None) -> None:
     assert key_in(headers, query) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([("x-key", "a,b")], "a,b"),
+        ([("x-key", "a, b")], "a, b"),
+        ([("x-key", "a"), ("x-key", "b")], "ambiguous"),
+        ([("cookie", "key=a,b")], "a,b"),
+        ([("cookie", "a=1, key=k")], "ambiguous"),
+        ([("authorization", "Bearer a,b")], "a,b"),
+    ],
+)
+def test_a_key_may_hold_a_comma_where_fields_come_apart(
+    fields: list[tuple[str, str]], expected: str
+) -> None:
+    request = a_request(headers=Headers(fields, are_apart=True))
+    assert say(find_api_key(request, (AUTHORIZATION, *ALL))) == expected
+
+
+def test_a_token_holds_no_comma_in_any_case() -> None:
+    fields = [("authorization", "Bearer a, Bearer b")]
+    for headers in (Headers(fields), Headers(fields, are_apart=True)):
+        assert say(find_bearer(a_request(headers=headers), (AUTHORIZATION,))) == "ambiguous"
+
+
+@pytest.mark.parametrize("place", [HEADER, COOKIE])
+def test_a_credential_of_more_characters_than_any_has_is_not_known(place: Place) -> None:
+    def send(length: int) -> ApiRequest:
+        value = "k" * length
+        return a_request(
+            headers={"x-key": value} if place is HEADER else {"cookie": f"key={value}"}
+        )
+
+    for find in (find_api_key, find_bearer):
+        assert isinstance(find(send(16_000), (place,)), Credential)
+    for find in (find_api_key, find_bearer):
+        if place is HEADER:
+            assert find(send(16_385), (place,)) is INVALID
+        else:
+            with pytest.raises(MalformedRequest, match="cookies"):
+                find(send(16_385), (place,))
+
+
+def test_a_key_of_an_unknown_place_has_the_same_bound() -> None:
+    assert find_api_key(a_request(api_key=Secret("k" * 16_385)), ALL) is INVALID
 
 
 @pytest.mark.parametrize(
