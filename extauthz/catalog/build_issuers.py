@@ -72,7 +72,7 @@ def _build_issuer(
             "has neither keys nor introspection; add jwks_url, discovery: true, jwks_file, "
             "pem_file, hmac_secret_file or introspection",
         )
-    if keys is not None and not document.audiences and not document.allow_any_audience:
+    if not document.audiences and not document.allow_any_audience:
         faults.add(
             file,
             path,
@@ -102,6 +102,7 @@ def _build_issuer(
         refresh_us=document.keys_refresh,
         cooldown_us=document.keys_cooldown,
         subscriptions_from_token=document.subscriptions_from_token,
+        allow_bound_tokens=document.allow_bound_tokens,
     )
 
 
@@ -223,4 +224,5 @@ def _build_introspection(
         timeout_us=document.timeout,
         ttl_us=document.ttl,
         inactive_ttl_us=document.inactive_ttl,
+        require_token_type=document.require_token_type,
     )

@@ -230,6 +230,8 @@ class IntrospectionDocument(StrictModel):
     """Longest time that "active" is believed; 1m when left out."""
     inactive_ttl: Duration = 10_000_000
     """Longest time that "inactive" is believed; 10s when left out."""
+    require_token_type: bool = False
+    """Refuse answers without token_type: with some providers only that tells refresh tokens."""
 
 
 def _check_leeway(leeway_us: int) -> int:
@@ -247,6 +249,8 @@ class IssuerDocument(StrictModel):
     """One of them must be in the tokens' aud claim."""
     allow_any_audience: bool = False
     """Take tokens that were made for anybody. Not recommended."""
+    allow_bound_tokens: bool = False
+    """Take tokens that are bound to a key or certificate (cnf) without proof. Not recommended."""
     algorithms: tuple[AlgorithmName, ...] | None = Field(default=None, min_length=1)
     """The only signature algorithms taken; RS256, or HS256 with hmac_secret_file."""
     jwks_url: Name | None = None

@@ -26,7 +26,8 @@ def say_finding(step: Step, found: object) -> str:
     """One line for what the pipeline noted."""
     match found:
         case Denial():
-            return f"{found.reason.value}: {found.detail}"
+            text = f"{found.reason.value}: {found.detail}"
+            return f"{text} ({found.found})" if found.found else text
         case DenyRule():
             return f"the deny rule {found.name!r} fits"
         case Match():

@@ -1,10 +1,10 @@
 """Asks issuers about opaque tokens (RFC 7662).
 
-Only two answers are believed: ``"active": true`` and ``"active": false``, each with status 200.
-Everything else is "could not decide", and is not kept. A positive answer is kept until the
-token expires, or the endpoint's `ttl_us` if that is sooner. Whether its claims hold now
-(``exp``, ``nbf``, ``iss``, ``aud``) is for the asker to judge, each time:
-`extauthz.policy.tokens.check_introspected`.
+What an answer means is `extauthz.clients.introspection_answers`'s: active, a denial, or "could not
+decide", which is not kept. A positive answer is kept until the token expires, or the endpoint's
+`ttl_us` if that is sooner; a denial for `inactive_ttl_us`. Whether the claims hold now (``exp``,
+``nbf``, ``iss``, ``aud``) is for the asker to judge, each time:
+`extauthz.policy.claim_checks.check_introspected`.
 
 Calls for one token are shared, and whoever gives up does not stop the call for the others.
 No token is kept: answers stand under its SHA-256.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,15 +24,18 @@ from urllib.parse import quote_plus
 
 import httpx
 
-from extauthz.clients.bodies import IDENTITY_ENCODING, read_body
+from extauthz.clients.bodies import IDENTITY_ENCODING, UnusableBody, read_body
+from extauthz.clients.introspection_answers import TokenRefused, read_answer
 from extauthz.clients.waiting import is_done_by
 from extauthz.errors import IntrospectionError
 from extauthz.model.catalog import IntrospectionEndpoint, Issuer
 from extauthz.model.identity import Secret
+from extauthz.policy.claim_checks import drop_absent
 from extauthz.policy.claims import read_numeric_date_us
-from extauthz.policy.strict_json import read_json_object
-from extauthz.policy.tokens import MAX_TOKEN_BYTES
+from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.ports import NO_DEADLINE, Clock, Deadline
+
+_LOG: Final = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 1 << 16
 
@@ -71,15 +75,14 @@ class IntrospectionClient:
         self._calls: dict[tuple[bytes, _Asked], asyncio.Task[_Answer]] = {}
         self._running: set[asyncio.Task[_Answer]] = set()
         self._running_for: Counter[str] = Counter()
+        self._proven: set[_Asked] = set()
+        """Who has answered as RFC 7662 says."""
+        self._refusals = RepeatedWarnings(_LOG, "a token is denied, as its issuer refused it")
 
     async def introspect(
         self, issuer: Issuer, token: Secret, *, deadline: Deadline = NO_DEADLINE
     ) -> Mapping[str, Any] | None:
-        """The answer's members for an active token; None when its issuer calls it inactive.
-
-        Text that cannot be a token (RFC 6749 A.12: visible ASCII, here of at most
-        MAX_TOKEN_BYTES) is called inactive without asking: a stranger must not be able to turn
-        a denial into an outage.
+        """The answer's members for an active token; None when its issuer does not call it active.
 
         Raises:
             IntrospectionError: nobody answered by the deadline, or not in a usable way.
@@ -90,9 +93,6 @@ class IntrospectionClient:
                 f"issuer {issuer.issuer} has no introspection endpoint; configure one",
                 transient=False,
             )
-        text = token.reveal()
-        if not 0 < len(text) <= MAX_TOKEN_BYTES or not (text.isascii() and text.isprintable()):
-            return None
         digest, asked = token.digest(), (issuer.issuer, endpoint.url, endpoint.client_id)
         kept = self._find_answer(digest, asked)
         if kept is not None:
@@ -147,7 +147,7 @@ class IntrospectionClient:
             raise IntrospectionError(
                 f"{issuer} is being asked about {self._max_calls} tokens already"
             )
-        call = asyncio.create_task(self._ask(endpoint, token))
+        call = asyncio.create_task(self._ask(asked, endpoint, token))
         self._calls[digest, asked] = call
         self._running.add(call)
         self._running_for[issuer] += 1
@@ -174,11 +174,11 @@ class IntrospectionClient:
         while len(self._answers) > self._max_entries:
             self._answers.popitem(last=False)
 
-    async def _ask(self, endpoint: IntrospectionEndpoint, token: Secret) -> _Answer:
+    async def _ask(self, asked: _Asked, endpoint: IntrospectionEndpoint, token: Secret) -> _Answer:
         timeout_s = endpoint.timeout_us / 1_000_000
         try:
             async with asyncio.timeout(timeout_s):
-                claims = read_json_object(await self._post(endpoint, token, timeout_s))
+                status, body = await self._post(endpoint, token, timeout_s)
         except TimeoutError:
             failure = f"no answer within {timeout_s:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
@@ -186,26 +186,38 @@ class IntrospectionClient:
         except ValueError as error:
             failure = f"the answer is {error}"
         else:
-            return self._judge(claims, endpoint)
+            return self._judge(status, body, asked, endpoint)
         # Out of the handlers, and by its kind only: a library's error carries the request along,
         # and with it the token.
         raise IntrospectionError(failure)
 
-    def _judge(self, claims: Mapping[str, Any], endpoint: IntrospectionEndpoint) -> _Answer:
+    def _judge(
+        self, status: int, body: bytes, asked: _Asked, endpoint: IntrospectionEndpoint
+    ) -> _Answer:
         now_us = self._clock.now_us()
-        match claims.get("active"):
-            case False:
-                return _Answer(None, now_us + endpoint.inactive_ttl_us)
-            case True:
-                return _Answer(
-                    MappingProxyType(dict(claims)), _believed_until(claims, endpoint, now_us)
+        denied = _Answer(None, now_us + endpoint.inactive_ttl_us)
+        try:
+            claims = read_answer(status, body, endpoint)
+        except TokenRefused as refusal:
+            if asked not in self._proven:
+                # A stranger's token, or a parameter that this provider does not take.
+                self._refusals.warn(
+                    IntrospectionError(
+                        f"{asked[0]} answered {refusal}, and has not said of any token yet "
+                        "whether it is active; if it never does, check introspection"
+                    )
                 )
-            case _:
-                raise IntrospectionError('the answer does not say "active": true or false')
+            return denied
+        self._proven.add(asked)
+        if not claims["active"]:
+            return denied
+        claims = drop_absent(claims)
+        return _Answer(MappingProxyType(claims), _believed_until(claims, endpoint, now_us))
 
     async def _post(
         self, endpoint: IntrospectionEndpoint, token: Secret, timeout_s: float
-    ) -> bytes:
+    ) -> tuple[int, bytes]:
+        """The answer's status and body."""
         form = {"token": token.reveal(), "token_type_hint": "access_token"}
         headers = {"accept": "application/json", **IDENTITY_ENCODING}
         if endpoint.credentials_in_body:
@@ -222,15 +234,13 @@ class IntrospectionClient:
             follow_redirects=False,
             timeout=timeout_s,
         ) as response:
-            match response.status_code:
-                case httpx.codes.OK:
-                    return await read_body(response, max_bytes=MAX_BODY_BYTES)
-                case httpx.codes.UNAUTHORIZED | httpx.codes.FORBIDDEN:
-                    raise IntrospectionError(
-                        "it refused our client id and secret; check them", transient=False
-                    )
-                case status:
-                    raise IntrospectionError(f"status {status} and not 200")
+            status = response.status_code
+            try:
+                return status, await read_body(response, max_bytes=MAX_BODY_BYTES)
+            except UnusableBody:
+                if status == httpx.codes.OK:
+                    raise
+                return status, b""  # the status says enough
 
 
 def _write_basic(endpoint: IntrospectionEndpoint) -> str:

@@ -167,6 +167,7 @@ class IntrospectionEndpoint:
         timeout_us: for one call; the caller's deadline may be nearer.
         ttl_us: longest time that a positive answer is believed.
         inactive_ttl_us: longest time that a definite "inactive" is believed.
+        require_token_type: an answer without ``token_type`` is of no access token.
     """
 
     url: str
@@ -176,6 +177,7 @@ class IntrospectionEndpoint:
     timeout_us: int = 1_000_000
     ttl_us: int = 60_000_000
     inactive_ttl_us: int = 10_000_000
+    require_token_type: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +212,8 @@ class Issuer:
         cooldown_us: shortest time between two fetches, whatever ``kid`` a token names.
         subscriptions_from_token: take subscriptions from the ``subscribedAPIs`` claim
             (WSO2's self-contained tokens).
+        allow_bound_tokens: take tokens that are bound to a key or certificate (``cnf``) from
+            whoever holds them.
     """
 
     issuer: str
@@ -223,6 +227,7 @@ class Issuer:
     refresh_us: int = 300_000_000
     cooldown_us: int = 30_000_000
     subscriptions_from_token: bool = False
+    allow_bound_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

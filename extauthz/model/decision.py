@@ -62,6 +62,8 @@ class Denial:
 
     Attributes:
         detail: one sentence for the client; holds nothing that the client must not know.
+        found: one clause for the operator, and never for the client: what was found, and what
+            was looked for. Quotes what a stranger sent; holds no secret.
         allowed_methods: METHOD_NOT_ALLOWED only.
         scopes: INSUFFICIENT_SCOPE only; what the resource asks for.
         level: RATE_LIMITED only; the first limit that had no room.
@@ -70,6 +72,7 @@ class Denial:
 
     reason: Reason
     detail: str = ""
+    found: str = ""
     allowed_methods: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
     level: LimitLevel | None = None

@@ -30,7 +30,6 @@ from extauthz.policy.credentials import (
 from extauthz.policy.failed_attempts import FailedAttempts
 from extauthz.policy.recently_used import RecentlyUsed
 from extauthz.policy.revocations import Revocations
-from extauthz.policy.tokens import looks_like_jwt
 from extauthz.policy.xfcc import read_xfcc
 from extauthz.ports import Clock, Deadline, KeySource, TokenIntrospector
 
@@ -266,8 +265,8 @@ class Authenticator:
         if known is not None:
             return known
         refused = await self._failed_attempts.check(client_address, deadline)
-        # Nobody guesses a signature: behind a shared address a good token still gets through.
-        if refused is not None and not looks_like_jwt(credential.secret.reveal()):
+        # Behind a shared address a good token that is checked here still gets through.
+        if refused is not None and self._tokens.is_guessable(credential.secret, security, catalog):
             return refused
         outcome = await self._tokens.verify(credential.secret, security, catalog, deadline)
         if isinstance(outcome, Denial) and outcome.reason in _GUESSES:

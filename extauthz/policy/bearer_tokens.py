@@ -1,7 +1,7 @@
 """Says whom a bearer token speaks for, and remembers it for a while.
 
 A JWT is verified with its issuer's keys; any other token is shown to the issuer that answers
-for opaque ones. Only these two may wait. A token that was good is believed until it ends, as
+for opaque ones, unless it cannot be a token of that issuer. Only these two may wait. A token that was good is believed until it ends, as
 long as the same issuer's rules hold. Which application it stands for is looked up anew in
 every new catalog, and whether it was revoked is asked each time.
 """
@@ -14,6 +14,12 @@ from typing import Final
 from extauthz.model.catalog import Catalog, ClientRegistration, Issuer
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Identity, Secret, SecurityScheme
+from extauthz.policy.claim_checks import (
+    VerifiedClaims,
+    check_introspected,
+    list_some,
+    show_text,
+)
 from extauthz.policy.claims import TokenIdentity, read_identity_claims
 from extauthz.policy.credentials import INVALID, REVOKED
 from extauthz.policy.recently_used import RecentlyUsed
@@ -21,9 +27,9 @@ from extauthz.policy.revocations import Revocations
 from extauthz.policy.tokens import (
     BAD_SIGNATURE,
     UnverifiedToken,
-    VerifiedClaims,
-    check_introspected,
+    has_bearer_form,
     looks_like_jwt,
+    may_be_explained,
     read_token,
     token_digest,
     verify_token,
@@ -31,7 +37,7 @@ from extauthz.policy.tokens import (
 from extauthz.ports import Clock, Deadline, KeySource, TokenIntrospector
 
 _INACTIVE: Final = Denial(
-    reason=Reason.TOKEN_INACTIVE, detail="The token's issuer says that it is not active."
+    reason=Reason.TOKEN_INACTIVE, detail="The token's issuer does not call it active."
 )
 
 
@@ -140,16 +146,35 @@ class BearerTokens:
         deadline: Deadline,
     ) -> _Verified | Denial:
         text = secret.reveal()
-        if SecurityScheme.JWT in security and looks_like_jwt(text):
-            token = read_token(text)
-            if isinstance(token, Denial):
-                return token
-            issuer = catalog.issuers.get(token.issuer)
-            if issuer is not None and issuer.keys is not None:
+        token = read_token(text) if looks_like_jwt(text) else None
+        if isinstance(token, Denial):
+            return token
+        if token is not None and SecurityScheme.JWT in security:
+            issuer = _find_signer(token, catalog)
+            if issuer is not None:
                 return await self._verify_jwt(token, text, issuer, catalog, deadline)
-        if SecurityScheme.OPAQUE in security and catalog.opaque_issuer is not None:
-            return await self._introspect(secret, catalog.opaque_issuer, catalog, deadline)
-        return INVALID
+        issuer = catalog.opaque_issuer if SecurityScheme.OPAQUE in security else None
+        if issuer is not None and (token is None or may_be_explained(token, issuer)):
+            # Nothing else goes out: what is no token at all may upset who is asked.
+            if has_bearer_form(text):
+                return await self._introspect(secret, issuer, catalog, deadline)
+            return INVALID
+        return INVALID if token is None else _unknown_issuer(token, catalog)
+
+    def is_guessable(
+        self, secret: Secret, security: tuple[SecurityScheme, ...], catalog: Catalog
+    ) -> bool:
+        """Whether a token is one that somebody has to be asked about.
+
+        Nobody guesses a signature: a token with one is checked here.
+        """
+        text = secret.reveal()
+        if SecurityScheme.JWT not in security or not looks_like_jwt(text):
+            return True
+        token = read_token(text)
+        if isinstance(token, Denial):
+            return False
+        return SecurityScheme.OPAQUE in security and _find_signer(token, catalog) is None
 
     async def _verify_jwt(
         self,
@@ -166,6 +191,10 @@ class BearerTokens:
             newer = await self._keys.find_newer_keys(issuer, token.key_id, keys, deadline=deadline)
             if newer:
                 claims = verify_token(token, issuer, newer, self._clock.now_us())
+        if claims is BAD_SIGNATURE:
+            named = "no kid" if token.key_id is None else f"the kid {show_text(token.key_id)}"
+            found = f"it has {named}, and {len(keys)} of the issuer's keys were tried"
+            return replace(BAD_SIGNATURE, found=found)
         if isinstance(claims, Denial):
             return claims
         digest = token_digest(text)
@@ -203,6 +232,24 @@ class BearerTokens:
         identity = _resolve(token, issuer, catalog, scheme)
         generation = self._generation_of(catalog)
         return _Verified(issuer, token, identity, generation, until_us, digest)
+
+
+def _find_signer(token: UnverifiedToken, catalog: Catalog) -> Issuer | None:
+    """The issuer whose keys tell whether a JWT is genuine."""
+    issuer = catalog.issuers.get(token.issuer)
+    return None if issuer is None or issuer.keys is None else issuer
+
+
+def _unknown_issuer(token: UnverifiedToken, catalog: Catalog) -> Denial:
+    if token.issuer in catalog.issuers:
+        found = (
+            "the catalog has no keys of its issuer, which is only asked about signed tokens, "
+            "where the resource takes opaque ones"
+        )
+    else:
+        iss = show_text(token.issuer) if token.issuer else "missing"
+        found = f"its iss is {iss}, and the catalog's issuers are {list_some(catalog.issuers)}"
+    return replace(INVALID, found=found)
 
 
 def _resolve(

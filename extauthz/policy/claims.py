@@ -76,7 +76,7 @@ def read_identity_claims(claims: Mapping[str, Any], issuer: Issuer) -> TokenIden
 
     A name is looked up as it stands first, then as a path through nested objects:
     ``realm_access.roles``. RFC 7662's ``username`` stands in when no claim names the user.
-    A claim of a wrong type is a denial, also when it is null.
+    A claim of a wrong type is a denial; one that is null is not there.
     """
     names = issuer.claims
     try:
@@ -94,7 +94,7 @@ def read_identity_claims(claims: Mapping[str, Any], issuer: Issuer) -> TokenIden
                 if issuer.subscriptions_from_token
                 else None
             ),
-            application_name=_read_text(application.get("name", "")),
+            application_name=_read_text(application.get("name") or ""),
             application_owner=_read_text(application.get("owner") or ""),
             application_tier=_read_text(application.get("tier") or ""),
             expires_at_us=read_numeric_date_us(claims.get("exp")),
@@ -107,19 +107,15 @@ def read_identity_claims(claims: Mapping[str, Any], issuer: Issuer) -> TokenIden
         )
 
 
-_ABSENT: Final = object()
-
-
 def _find_claim(claims: Mapping[str, Any], names: Sequence[str]) -> Any:
     for name in names:
-        if name in claims:
-            return claims[name]
-        if "." in name:
-            found: Any = claims
+        found: Any = claims.get(name)
+        if found is None and "." in name:
+            found = claims
             for step in name.split("."):
-                found = found.get(step, _ABSENT) if isinstance(found, Mapping) else _ABSENT
-            if found is not _ABSENT:
-                return found
+                found = found.get(step) if isinstance(found, Mapping) else None
+        if found is not None:
+            return found
     return ""
 
 

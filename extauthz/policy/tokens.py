@@ -1,10 +1,10 @@
 """Decides whether a token is genuine and good now.
 
-The order is fixed: size, form, algorithm, signature, then ``exp``, ``nbf``, ``iat``, ``iss``
-and ``aud``, one function each. The clock is an argument. What a token says is believed only
+The order is fixed: size, form, algorithm, signature, then the claims
+(`extauthz.policy.claim_checks`). The clock is an argument. What a token says is believed only
 after `verify_token`; before that only ``alg``, ``kid`` and ``iss`` are looked at, to choose
 the key. Keys that a token brings along (``jwk``, ``jku``, ``x5u``, ``x5c``) are ignored.
-No text makes anything in here raise. Sources: RFC 7515, RFC 7519, RFC 8725, RFC 7662.
+No text makes anything in here raise. Sources: RFC 7515, RFC 7519, RFC 8725, RFC 6750.
 """
 
 from __future__ import annotations
@@ -13,13 +13,20 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NewType
+from typing import Any, Final
 
 from extauthz.model.catalog import Issuer
 from extauthz.model.decision import Denial, Reason
-from extauthz.policy.claims import read_numeric_date_us
+from extauthz.policy.claim_checks import (
+    OTHER_KINDS,
+    VerifiedClaims,
+    check_claims,
+    drop_absent,
+    list_some,
+    show_text,
+)
 from extauthz.policy.strict_json import read_json_object
 from extauthz.policy.verification_keys import HMAC_ALGORITHMS, is_signed
 from extauthz.ports import VerificationKey
@@ -30,7 +37,8 @@ _COMPACT: Final = re.compile(
     r"(?P<signed>(?P<header>[\w-]+={0,2})\.(?P<payload>[\w-]+={0,2}))\.(?P<signature>[\w-]*={0,2})",
     re.ASCII,
 )
-_S: Final = 1_000_000
+_BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_MEDIA_TYPE: Final = re.compile(r"(?:application/)?([a-z0-9!#$&^_.+-]+)[ \t]*(?:;.*)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,17 +58,18 @@ class UnverifiedToken:
     signature: bytes = field(repr=False)
 
 
-VerifiedClaims = NewType("VerifiedClaims", dict[str, Any])
-"""Claims that may be believed."""
-
-
-def _invalid(detail: str) -> Denial:
-    return Denial(reason=Reason.INVALID_CREDENTIALS, detail=detail)
+def _invalid(detail: str, found: str = "") -> Denial:
+    return Denial(reason=Reason.INVALID_CREDENTIALS, detail=detail, found=found)
 
 
 _MALFORMED: Final = _invalid("The token is not a well-formed JWT.")
 BAD_SIGNATURE: Final = _invalid("The token's signature cannot be verified.")
 """None of the keys made it. Newer ones may."""
+
+
+def has_bearer_form(text: str) -> bool:
+    """Whether text can be a bearer token at all (b64token, RFC 6750 2.1), of a bounded size."""
+    return len(text) <= MAX_TOKEN_BYTES and _BEARER.fullmatch(text) is not None
 
 
 def looks_like_jwt(text: str) -> bool:
@@ -95,7 +104,8 @@ def read_token(text: str) -> UnverifiedToken | Denial:
     if raw_header is None or raw_payload is None or signature is None:
         return _MALFORMED
     try:
-        header, claims = read_json_object(raw_header), read_json_object(raw_payload)
+        header = read_json_object(raw_header)
+        claims = drop_absent(read_json_object(raw_payload))
     except ValueError:
         return _MALFORMED
     algorithm, key_id, issuer = header.get("alg"), header.get("kid"), claims.get("iss")
@@ -104,7 +114,10 @@ def read_token(text: str) -> UnverifiedToken | Denial:
     if "crit" in header or header.get("b64", True) is not True:
         return _invalid("The token uses a header extension that is not supported.")
     if _is_of_another_kind(header.get("typ")):
-        return _invalid("The token is not an access token.")
+        return _invalid(
+            "The token is not an access token.",
+            f"its typ is {show_text(header['typ'])}, and only JWT and at+jwt are taken",
+        )
     return UnverifiedToken(
         algorithm=algorithm,
         key_id=key_id,
@@ -129,11 +142,31 @@ def _decode_base64url(text: str) -> bytes | None:
 
 
 def _is_of_another_kind(typ: Any) -> bool:
-    """Whether ``typ`` names another kind of JWT, like a logout token (RFC 8725 3.11)."""
+    """Whether ``typ`` names another kind of JWT, like a logout token (RFC 8725 3.11).
+
+    It is a media type: in any case, with or without ``application/``, and may have parameters.
+    """
     if not isinstance(typ, str):
         return typ is not None
-    kind = typ.lower().removeprefix("application/")
-    return kind.endswith("+jwt") and kind != "at+jwt"
+    if not typ.strip():
+        return False
+    named = _MEDIA_TYPE.fullmatch(typ.strip().lower())
+    if named is None or named[1] in OTHER_KINDS:
+        return True
+    return "+" in named[1] and named[1] != "at+jwt"
+
+
+def may_be_explained(token: UnverifiedToken, issuer: Issuer) -> bool:
+    """Whether a JWT may be shown to an issuer, to be told what it means.
+
+    Never another issuer's: who is shown it could use it there. What nobody signed needs no
+    asking.
+    """
+    return (
+        token.claims.get("iss", issuer.issuer) == issuer.issuer
+        and token.algorithm.lower() != "none"
+        and token.signature != b""
+    )
 
 
 def verify_token(
@@ -145,99 +178,15 @@ def verify_token(
         # Never by the allow-list alone: a public key must not become a shared secret.
         allowed = allowed and issuer.keys is not None and issuer.keys.hmac_secret is not None
     if not allowed:
-        return _invalid("The token's algorithm is not accepted.")
+        return _invalid(
+            "The token's algorithm is not accepted.",
+            f"its alg is {show_text(token.algorithm)}, and the issuer's are "
+            f"{list_some(issuer.algorithms)}",
+        )
     if not any(
         is_signed(token.signed, token.signature, key=key, algorithm=token.algorithm) for key in keys
     ):
         return BAD_SIGNATURE
     if "exp" not in token.claims:
-        return _invalid("The token has no expiry.")
-    return _check_claims(token.claims, issuer, now_us, _CHECKS)
-
-
-def check_introspected(
-    claims: Mapping[str, Any], issuer: Issuer, now_us: int
-) -> VerifiedClaims | Denial:
-    """The claims of an introspection answer that says "active", if they hold now (RFC 7662).
-
-    ``exp`` and ``iss`` are optional in an answer. ``aud`` is not, once audiences are configured:
-    a token for somebody else would pass otherwise.
-    """
-    return _check_claims(claims, issuer, now_us, _CHECKS if "iss" in claims else _CHECKS_BUT_ISSUER)
-
-
-_Check = Callable[[Mapping[str, Any], Issuer, int], Denial | None]
-
-
-def _check_claims(
-    claims: Mapping[str, Any], issuer: Issuer, now_us: int, checks: tuple[_Check, ...]
-) -> VerifiedClaims | Denial:
-    for check in checks:
-        denial = check(claims, issuer, now_us)
-        if denial is not None:
-            return denial
-    return VerifiedClaims(dict(claims))
-
-
-def _judge_expiry(claims: Mapping[str, Any], issuer: Issuer, now_us: int) -> Denial | None:
-    if "exp" not in claims:
-        return None
-    expires_at_us = read_numeric_date_us(claims["exp"])
-    if expires_at_us is None:
-        return _invalid("The token's expiry is not a number.")
-    # RFC 7519 4.1.4: not accepted on or after this time.
-    if now_us >= expires_at_us + issuer.leeway_s * _S:
-        return Denial(reason=Reason.TOKEN_EXPIRED, detail="The token has expired.")
-    return None
-
-
-def _judge_not_before(claims: Mapping[str, Any], issuer: Issuer, now_us: int) -> Denial | None:
-    if "nbf" not in claims:
-        return None
-    starts_at_us = read_numeric_date_us(claims["nbf"])
-    if starts_at_us is None:
-        return _invalid("The token's start time is not a number.")
-    if now_us + issuer.leeway_s * _S < starts_at_us:
-        return Denial(reason=Reason.TOKEN_INACTIVE, detail="The token is not valid yet.")
-    return None
-
-
-def _judge_issued_at(claims: Mapping[str, Any], issuer: Issuer, now_us: int) -> Denial | None:
-    if "iat" not in claims:
-        return None
-    issued_at_us = read_numeric_date_us(claims["iat"])
-    if issued_at_us is None:
-        return _invalid("The token's issue time is not a number.")
-    if now_us + issuer.leeway_s * _S < issued_at_us:
-        return _invalid("The token was issued in the future.")
-    return None
-
-
-def _judge_issuer(claims: Mapping[str, Any], issuer: Issuer, _now_us: int) -> Denial | None:
-    if claims.get("iss") == issuer.issuer:
-        return None
-    return _invalid("The token's issuer is not accepted.")
-
-
-def _judge_audience(claims: Mapping[str, Any], issuer: Issuer, _now_us: int) -> Denial | None:
-    if not issuer.audiences:
-        return None
-    audience = claims.get("aud")
-    named = [audience] if isinstance(audience, str) else audience
-    if (
-        isinstance(named, list)
-        and all(isinstance(one, str) for one in named)
-        and not issuer.audiences.isdisjoint(named)
-    ):
-        return None
-    return _invalid("The token is not meant for this service.")
-
-
-_CHECKS: Final[tuple[_Check, ...]] = (
-    _judge_expiry,
-    _judge_not_before,
-    _judge_issued_at,
-    _judge_issuer,
-    _judge_audience,
-)
-_CHECKS_BUT_ISSUER: Final = tuple(check for check in _CHECKS if check is not _judge_issuer)
+        return _invalid("The token has no expiry.", "it has no exp")
+    return check_claims(token.claims, issuer, now_us)

@@ -227,7 +227,8 @@ def test_reads_every_key_of_an_issuer(everything: Catalog) -> None:
     )  # fmt: skip
     assert (issuer.leeway_s, issuer.ttl_us) == (2, 60 * S)
     assert (issuer.refresh_us, issuer.cooldown_us) == (3_600 * S, 10 * S)
-    assert issuer.subscriptions_from_token
+    assert issuer.subscriptions_from_token and issuer.allow_bound_tokens
+    assert endpoint.require_token_type
 
 
 def test_reads_every_place_of_keys(everything: Catalog) -> None:

@@ -90,6 +90,7 @@ class Introspection:
 
     Attributes:
         claims: of active tokens, by token; all others are inactive.
+        errors: status and body of other answers, by token.
         held: answers to these tokens are kept back until `release`.
         arrived: is released once for each question about a held token.
     """
@@ -97,6 +98,7 @@ class Introspection:
     def __init__(self) -> None:
         self.url = ""
         self.claims: dict[str, Mapping[str, Any]] = {}
+        self.errors: dict[str, tuple[int, bytes]] = {}
         self.held: set[str] = set()
         self.arrived = threading.Semaphore(0)
         self._may_answer = threading.Event()
@@ -135,8 +137,11 @@ def run_introspection() -> Iterator[Introspection]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             form = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
-            body = json.dumps(introspection.answer(form["token"][0])).encode()
-            self.send_response(200)
+            token = form["token"][0]
+            status, body = introspection.errors.get(token, (200, b""))
+            if not body:
+                body = json.dumps(introspection.answer(token)).encode()
+            self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))
             self.end_headers()

@@ -31,6 +31,7 @@ BY_HOST: Final = "/by-host/1.0.0/x"
 GUARDED: Final = "admin.example.com"
 """Where `BY_HOST` takes a key. At all other hosts it takes none."""
 OPTIONAL: Final = "/optional/1.0.0/open"
+UNSIGNED: Final = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJub2JvZHkifQ."
 
 EXTRA: Final[Mapping[str, Any]] = {
     "apis": [
@@ -137,8 +138,16 @@ def _token(*, scheme: str = "Bearer", **how: Any) -> Callable[[World], Headers]:
     return lambda world: (("authorization", f"{scheme} {world.sign(**how)}"),)
 
 
-def _opaque(world: World) -> Headers:
-    return (("authorization", f"Bearer {world.make_opaque()}"),)
+def _bearer(token: str) -> Headers:
+    return (("authorization", f"Bearer {token}"),)
+
+
+def _opaque(**members: Any) -> Callable[[World], Headers]:
+    return lambda world: _bearer(world.make_opaque(**members))
+
+
+def _refused(status: int, body: str) -> Callable[[World], Headers]:
+    return lambda world: _bearer(world.make_refused(status, body))
 
 
 def _from_reasons() -> list[Scenario]:
@@ -187,7 +196,12 @@ _EVERYBODY: Final = (
     _allowed("a key", headers=_key()),
     _allowed("a token", headers=_token()),
     _allowed("a token, its scheme in lower case", headers=_token(scheme="bearer")),
-    _allowed("an opaque token", headers=_opaque),
+    _allowed("an opaque token", headers=_opaque()),
+    _allowed(
+        "an opaque token of type bearer, and members that are null",
+        headers=_opaque(token_type="bearer", exp=None, sub=None, cnf=None),
+    ),
+    _allowed("a token with members that are null", headers=_token(nbf=None, scope=None)),
     _allowed("a key from its network", headers=_key("pinned"), client=PERMITTED_CLIENT),
     _allowed("a key from its site", headers=_key("referred", referer="https://shop.example/cart")),
     _allowed("a token where only tokens are taken", path=TOKENS, headers=_token()),
@@ -272,8 +286,32 @@ _REFUSED: Final = (
             headers=_key()),
     _denied("an unknown key in the query", Reason.INVALID_CREDENTIALS, path=f"{KEYS}?apikey=x"),
     _denied("no scope at all", Reason.INSUFFICIENT_SCOPE, path=SCOPED, headers=_token()),
-    _denied("a token of another issuer that is asked about", Reason.TOKEN_INACTIVE,
+    _denied("a token of another issuer, which nobody is asked about", Reason.INVALID_CREDENTIALS,
             headers=_token(iss="https://foreign.example/")),
+    _denied("a JWT that nobody signed", Reason.INVALID_CREDENTIALS,
+            headers=lambda _: _bearer(UNSIGNED)),
+    _denied("JWTs that nobody signed, one after the other", Reason.RATE_LIMITED, calls=6,
+            headers=lambda _: _bearer(UNSIGNED)),
+    _denied("text that no token has", Reason.INVALID_CREDENTIALS, headers=lambda _: _bearer("a|b")),
+    _denied("a token that its issuer refuses with 400", Reason.TOKEN_INACTIVE,
+            headers=_refused(400, '{"error": "invalid_request"}')),
+    _denied("a token that its issuer refuses with 401", Reason.TOKEN_INACTIVE,
+            headers=_refused(401, '{"error": "unsupported_token_type"}')),
+    _denied("a token that its issuer calls too long", Reason.TOKEN_INACTIVE,
+            headers=_refused(413, "<html>")),
+    _denied("refused tokens, one after the other", Reason.RATE_LIMITED, calls=6,
+            headers=_refused(400, "no")),
+    _denied("a refresh token that is active", Reason.INVALID_CREDENTIALS,
+            headers=_opaque(token_type="Refresh")),
+    _denied("an ID token that is active", Reason.INVALID_CREDENTIALS,
+            headers=_opaque(token_type="ID")),
+    _denied("an ID token that is signed", Reason.INVALID_CREDENTIALS, headers=_token(typ="ID")),
+    _denied("a token bound to a key", Reason.INVALID_CREDENTIALS,
+            headers=_token(cnf={"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})),
+    _denied("an opaque token bound to a certificate", Reason.INVALID_CREDENTIALS,
+            headers=_opaque(cnf={"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"})),
+    _denied("a logout token by its media type", Reason.INVALID_CREDENTIALS,
+            headers=_token(header={"typ": "Logout+JWT; charset=utf-8"})),
     _denied("a denied address with a token", Reason.BLOCKED, headers=_token(),
             client=DENIED_CLIENT),
     _denied("a denied address where everybody may come", Reason.BLOCKED, client=DENIED_CLIENT,
@@ -349,5 +387,8 @@ REWRITTEN: Final[Mapping[str, str]] = {
 
 UNDECIDED: Final[Mapping[str, Callable[[World], Headers]]] = {
     "keys that cannot be fetched": _token(iss=AWAY),
+    "an issuer that does not know us": _refused(401, '{"error": "invalid_client"}'),
+    "an issuer with a fault": _refused(500, "no"),
+    "an issuer that says nothing": _refused(200, "{}"),
 }
 """Requests that could not be decided."""

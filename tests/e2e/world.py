@@ -172,15 +172,22 @@ class World:
         )
         return self.keep_secret(token)
 
-    def make_opaque(self, *, active: bool = True) -> str:
-        """An opaque token of the application mobile."""
+    def make_opaque(self, *, active: bool = True, **members: Any) -> str:
+        """An opaque token of the application mobile, with these members in the answer about it."""
         token = self._make_secret("opaque")
         if active:
             self.introspection.claims[token] = {
                 "aud": AUDIENCE,
                 "client_id": "mobile-client",
                 "sub": "dave",
+                **members,
             }
+        return token
+
+    def make_refused(self, status: int, body: str) -> str:
+        """An opaque token to which the introspection endpoint has this to say."""
+        token = self._make_secret("opaque")
+        self.introspection.errors[token] = (status, body.encode())
         return token
 
     def keep_secret(self, token: str) -> str:

@@ -22,8 +22,8 @@ from tests.builders import (
     a_request,
     sha256,
 )
-from tests.deciding import TWO_FAILURES, Deciding
-from tests.keys import START_S, a_jwt, rsa_key
+from tests.deciding import OPAQUE_ENDPOINT, TWO_FAILURES, Deciding
+from tests.keys import START_S, a_jwt, an_issuer, rsa_key
 from tests.policy.identifying import (
     JWT,
     KEY,
@@ -395,6 +395,14 @@ async def test_a_good_signature_is_no_guess(guess: ApiRequest) -> None:
         await identify(deciding, guess)
     assert await who(deciding, bearer(a_jwt())) == "jwt:mobile"
     assert await who(deciding, guess) == "rate_limited"
+
+
+async def test_a_guess_in_a_jwts_form_does_not_make_its_issuer_be_asked_for_ever() -> None:
+    issuer = an_issuer(keys=None, introspection=OPAQUE_ENDPOINT)
+    deciding = Deciding(a_catalog_for(issuers=(issuer,)), failure_limit=TWO_FAILURES)
+    outcomes = [await who(deciding, bearer(a_jwt(jti=str(number)))) for number in range(4)]
+    assert outcomes == ["token_inactive"] * 2 + ["rate_limited"] * 2
+    assert deciding.introspector.asked == 2
 
 
 @pytest.mark.parametrize("guess", GUESSES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from extauthz.model.catalog import (
     ClientRegistration,
     RevokedToken,
 )
+from extauthz.model.decision import Denial
 from extauthz.model.identity import KeyType, SecurityScheme
 from extauthz.policy.tokens import token_digest
 from extauthz.policy.verification_keys import read_jwks
@@ -22,7 +24,7 @@ from tests.builders import (
     S,
 )
 from tests.deciding import OPAQUE_ENDPOINT, Deciding
-from tests.keys import ISSUER, START_S, a_jwk, a_jwks, a_jwt, an_issuer, rsa_key
+from tests.keys import ISSUER, START_S, a_jwk, a_jwks, a_jwt, an_issuer, base64url, rsa_key
 from tests.policy.identifying import (
     JWT,
     MOBILE,
@@ -294,8 +296,21 @@ async def test_an_opaque_token_is_asked_for_once_until_its_time_is_over() -> Non
         ((OPAQUE,), "opaque", 1),
         ((OPAQUE,), a_jwt(), 1),
         ((JWT, OPAQUE), a_jwt(), 0),
-        ((JWT, OPAQUE), a_jwt(iss="https://other/"), 1),
         ((JWT, OPAQUE), a_jwt(aud="other"), 0),
+        ((OPAQUE,), a_jwt(key=rsa_key("unknown")), 1),
+        ((OPAQUE,), a_jwt(iss=...), 1),
+        ((OPAQUE,), ".".join([base64url(b'{"alg":"dir"}')] * 5), 1),
+        # Whoever is shown another issuer's token could use it there.
+        ((JWT, OPAQUE), a_jwt(iss="https://other/"), 0),
+        ((OPAQUE,), a_jwt(iss="https://other/"), 0),
+        ((OPAQUE,), a_jwt(iss=["https://idp.example/"]), 0),
+        # Nobody signed these.
+        ((JWT, OPAQUE), "eyJhbGciOiJub25lIn0.eyJpc3MiOiJub2JvZHkifQ.", 0),
+        ((OPAQUE,), f"{base64url({'alg': 'nOnE'})}.{base64url({'iss': ISSUER})}.AAAA", 0),
+        ((OPAQUE,), a_jwt().rpartition(".")[0] + ".", 0),
+        # These are no access tokens.
+        ((OPAQUE,), a_jwt(header={"typ": "Logout+JWT; a=b"}), 0),
+        ((OPAQUE,), f"{base64url({'alg': 'RS256'})}.AAAA.AAAA", 0),
     ],
 )
 async def test_only_what_is_opaque_is_shown_to_the_issuer(
@@ -304,6 +319,61 @@ async def test_only_what_is_opaque_is_shown_to_the_issuer(
     deciding = Deciding(a_catalog_for(*security))
     await identify(deciding, bearer(token))
     assert deciding.introspector.asked == asked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "x" * 16385,
+            "a b",
+            "a|b",
+            "a:b",
+            "é",
+            "\ud800",
+            "\x00",
+            "\x7f",
+            "=",
+            "a=b",
+            "a%20",
+            "<a>",
+        ),
+    ],
+)
+async def test_text_that_cannot_be_a_token_is_shown_to_nobody(text: str) -> None:
+    deciding = knowing(Deciding(a_catalog_for(OPAQUE)), text)
+    assert await who(deciding, bearer(text)) == "invalid_credentials"
+    assert deciding.introspector.asked == 0
+
+
+@pytest.mark.parametrize("text", ["x" * 16384, "a", "-._~+/", "a==", "../../etc/passwd", "a.b.c"])
+async def test_text_of_a_token_is_asked_about(text: str) -> None:
+    assert (
+        await who(knowing(Deciding(a_catalog_for(OPAQUE)), text), bearer(text)) == "opaque:mobile"
+    )
+
+
+@pytest.mark.parametrize(
+    ("security", "token", "found"),
+    [
+        (JWT, a_jwt(iss="https://other/"), f"iss is 'https://other/', .* '{ISSUER}'"),
+        (JWT, a_jwt(iss=...), f"iss is missing, .* '{ISSUER}'"),
+        (JWT, a_jwt(aud="shop"), "aud is 'shop', .* 'httpbin'"),
+        (JWT, a_jwt(algorithm="PS256"), "alg is 'PS256', .* 'RS256'"),
+        (JWT, a_jwt(key=rsa_key("other")), "the kid 'k1', and 1 of"),
+        (JWT, a_jwt(kid="k2"), "the kid 'k2', and 0 of"),
+        (JWT, a_jwt(header={"typ": "logout+jwt"}), "typ is 'logout[+]jwt'"),
+        (OPAQUE, a_jwt(iss="https://other/"), f"iss is 'https://other/', .* '{ISSUER}'"),
+        (OPAQUE, a_jwt().rpartition(".")[0] + ".", "only asked about signed tokens"),
+    ],
+)
+async def test_a_denial_tells_operators_both_sides_and_clients_none(
+    security: SecurityScheme, token: str, found: str
+) -> None:
+    denial = await identify(Deciding(a_catalog_for(security)), bearer(token))
+    assert isinstance(denial, Denial)
+    assert re.search(found, denial.found)
+    assert not re.search(found, denial.detail)
 
 
 async def test_without_an_endpoint_an_opaque_token_is_not_known() -> None:

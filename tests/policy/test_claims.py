@@ -125,16 +125,20 @@ def test_reads_scopes_from_a_nested_claim() -> None:
     assert read({"realm_access": {"roles": ["r1"]}}, names).scopes == {"r1"}
 
 
+def test_a_claim_that_is_null_is_not_there() -> None:
+    names = ClaimNames(consumer_key=("azp", "client_id"), scopes=("a.b", "scp"), user=("sub",))
+    claims = {"azp": None, "client_id": "c", "sub": None, "a": {"b": None}, "scp": "s"}
+    found = read(claims, names)
+    assert (found.consumer_key, found.user, found.scopes) == ("c", "", frozenset({"s"}))
+
+
 @pytest.mark.parametrize(
     "claims",
     [
-        {"client_id": None},
         {"client_id": 12},
         {"azp": ["a"]},
         {"sub": 12},
-        {"sub": None},
         {"scope": 12},
-        {"scope": None},
         {"scope": {"a": True}},
         {"scope": ["this", "is", "a", "test", 123]},
         {"scope": [["a"]]},
@@ -143,7 +147,6 @@ def test_reads_scopes_from_a_nested_claim() -> None:
         {"keytype": 1},
         {"application": {"name": 12}},
         {"application": {"name": "app", "tier": 1}},
-        {"subscribedAPIs": None},
         {"subscribedAPIs": {}},
         {"subscribedAPIs": "HttpbinAPI"},
         {"subscribedAPIs": ["HttpbinAPI"]},

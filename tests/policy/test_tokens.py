@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +11,10 @@ from hypothesis import strategies as st
 from extauthz.model.catalog import Issuer, KeyLocation
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Secret
+from extauthz.policy.claim_checks import VerifiedClaims
 from extauthz.policy.tokens import (
     MAX_TOKEN_BYTES,
     UnverifiedToken,
-    VerifiedClaims,
-    check_introspected,
     looks_like_jwt,
     read_token,
     token_digest,
@@ -184,6 +182,14 @@ def test_never_uses_a_key_that_the_token_brings_along(where: str) -> None:
         {"b64": 1},
         {"typ": "logout+jwt"},
         {"typ": "application/dpop+jwt"},
+        {"typ": "LOGOUT+JWT"},
+        {"typ": " logout+jwt "},
+        {"typ": "logout+jwt; charset=utf-8"},
+        {"typ": "Application/Logout+JWT ;a=b"},
+        {"typ": "logout+jwt\u200b"},
+        {"typ": "text/plain"},
+        {"typ": "Refresh"},
+        {"typ": "ID"},
         {"typ": 1},
         {"kid": 1},
         {"kid": ["k1"]},
@@ -198,8 +204,14 @@ def test_refuses_a_genuine_token_with_a_header_that_it_cannot_honour(
     assert reason_of(verify(a_jwt(header=header))) is INVALID
 
 
-@pytest.mark.parametrize("typ", ["JWT", "jwt", "at+jwt", "application/at+jwt", "Bearer", "JOSE"])
-def test_takes_the_types_that_access_tokens_have(typ: str) -> None:
+@pytest.mark.parametrize(
+    "typ",
+    [
+        *("JWT", "jwt", "at+jwt", "application/at+jwt", "Bearer", "JOSE"),
+        *(" at+jwt ", "AT+JWT", "Application/AT+JWT; charset=UTF-8", "at+jwt;a", "", None),
+    ],
+)
+def test_takes_the_types_that_access_tokens_have(typ: str | None) -> None:
     assert isinstance(verify(a_jwt(header={"typ": typ})), dict)
 
 
@@ -235,9 +247,10 @@ NAN, INF = float("nan"), float("inf")
         ({"nbf": START_S + 6}, INACTIVE),
         ({"nbf": 10**400}, INACTIVE),
         ({"nbf": "0"}, INVALID),
-        ({"nbf": None}, INVALID),
+        ({"nbf": None}, None),
         ({"nbf": False}, INVALID),
         ({"iat": ...}, None),
+        ({"iat": None}, None),
         ({"iat": START_S + 5}, None),
         ({"iat": START_S + 6}, INVALID),
         ({"iat": "now"}, INVALID),
@@ -440,24 +453,6 @@ def test_every_way_to_write_a_signature_has_the_same_digest() -> None:
     assert token_digest(text) == token_digest(text + "==") == token_digest(other)
     assert token_digest(text) != token_digest(a_jwt(jti="token-2"))
     assert token_digest("opaque.with.dots") != token_digest("opaque.with.other")
-
-
-def test_an_introspection_answer_is_judged_by_what_it_says() -> None:
-    issuer, open_issuer = an_issuer(), an_issuer(audiences=frozenset())
-    answer: Mapping[str, Any] = {"active": True, "client_id": "abc123", "aud": ["httpbin"]}
-    assert check_introspected(answer, issuer, START_US) == answer
-    assert check_introspected({"active": True}, open_issuer, START_US) == {"active": True}
-    changes: list[tuple[dict[str, Any], Reason]] = [
-        ({"aud": "other"}, INVALID),
-        ({"iss": "https://other.example/"}, INVALID),
-        ({"iss": None}, INVALID),
-        ({"exp": START_S - 10}, EXPIRED),
-        ({"exp": "soon"}, INVALID),
-        ({"nbf": START_S + 10}, INACTIVE),
-    ]
-    for changed, expected in changes:
-        assert reason_of(check_introspected({**answer, **changed}, issuer, START_US)) is expected
-    assert reason_of(check_introspected({"active": True}, issuer, START_US)) is INVALID
 
 
 def test_leaves_out_keys_that_may_not_verify_signatures() -> None:
