@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from extauthz.ports import Deadline
 from extauthz.serving.asgi_open import OpenCalls
+from extauthz.serving.door import SLOW
 from extauthz.serving.grpc_wire import FrameReader, find_only_message, write_frame, write_status
 from extauthz.serving.methods import RpcCode, RpcFailure
 
@@ -34,7 +35,7 @@ _START: Final = {
 _OK: Final = write_status(RpcCode.OK)
 _END_OK: Final = {"type": "http.response.trailers", "headers": _OK}
 _LATE: Final = RpcFailure(RpcCode.DEADLINE_EXCEEDED, "the deadline passed")
-_SLOW: Final = RpcFailure(RpcCode.DEADLINE_EXCEEDED, "the message took too long to arrive")
+_SLOW: Final = RpcFailure(RpcCode.DEADLINE_EXCEEDED, SLOW)
 
 
 class CallerGone(Exception):
@@ -185,7 +186,8 @@ class Exchange:
         await asyncio.sleep(0)
         body = {"type": "http.response.body", "body": write_frame(message), "more_body": False}
         try:
-            await self._send(_START)
+            if not self._started:
+                await self._send(_START)
             await self._send(body)
             await self._send(_END_OK)
         except OSError as exc:  # by the ASGI specification: the connection is closed
@@ -222,6 +224,15 @@ class Exchange:
                 await self._write(b"", more=False)
         except (OSError, CallerGone):
             return
+
+    async def open_answer(self) -> None:
+        """Has the server send the head of the answer now, before the answer is known.
+
+        Raises:
+            CallerGone: nobody reads any more.
+        """
+        await self._start()
+        await self._write(b"", more=True)  # a server keeps the head back until there is some body
 
     async def _start(self) -> None:
         self._started = True

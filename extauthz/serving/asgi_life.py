@@ -1,10 +1,11 @@
 """The life of doors inside a server that loads them as an ASGI application.
 
 The server is a process of its own, steered through `extauthz.serving.control`. What the doors are
-opened with is ``{"parameters": ..., "doors": [...], "folder": ...}``: what the function that opens
-them is given, the names of those that are to be served, and a folder that goes with this process
-when whoever started it has died. ``drain`` and ``cancel`` are known words, and `ROUTE` and
-`REFUSED` known questions; others are for the doors' owner.
+opened with is ``{"parameters": ..., "doors": {...}, "folder": ...}``: what the function that opens
+them is given, the names of those that are to be served with the paths of their client streams (see
+`DoorListener.client_streams`), and a folder that goes with this process when whoever started it
+has died. ``drain`` and ``cancel`` are known words, and `ROUTE` and `REFUSED` known questions;
+others are for the doors' owner.
 
 Python's standard error is a file of its own (`STDERR_FD`), so that what the server itself writes
 there can be told from it.
@@ -18,7 +19,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,7 @@ from extauthz.serving.control import Questions, Steered, Words
 from extauthz.serving.door import Door
 from extauthz.serving.grpc_asgi import Receive, Scope, Send
 from extauthz.serving.limits import HostLimits
+from extauthz.serving.methods import ClientStreamMethod
 
 STDERR_FD: Final = "EXTAUTHZ_STDERR_FD"
 END: Final = "end"
@@ -79,7 +81,10 @@ async def _live(open_doors: OpenDoors, scope: Scope, receive: Receive, send: Sen
         first = await steered.read_first()
         folder = first["folder"]
         async with open_doors(first["parameters"]) as opened_doors:
-            served = {name: opened_doors.doors[name] for name in first["doors"]}
+            served = {
+                name: _check_streams(opened_doors.doors[name], streams)
+                for name, streams in first["doors"].items()
+            }
             calls = scope["state"]["calls"] = AsgiDoors(served, opened_doors.limits)
             obeying = asyncio.create_task(_obey(steered, calls, opened_doors, ending))
             opened = True
@@ -100,6 +105,19 @@ async def _live(open_doors: OpenDoors, scope: Scope, receive: Receive, send: Sen
             shutil.rmtree(folder, ignore_errors=True)
         steered.close()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+def _check_streams(door: Door, expected: Collection[str]) -> Door:
+    """The door, whose client streams the server lets pass as they come.
+
+    Raises:
+        ValueError: it has others; the server would wait for their end.
+    """
+    streams = {it.path for it in door.table if isinstance(it, ClientStreamMethod)}
+    if streams != set(expected):
+        told, there = sorted(expected), sorted(streams)
+        raise ValueError(f"the listener names the client streams {told}, its door has {there}")
+    return door
 
 
 async def _obey(

@@ -42,6 +42,7 @@ from extauthz.serving.tls import TlsFiles
 
 MALFORMED = "the message could not be decoded"
 LATE = "the deadline passed before the call was handled"
+SLOW = "the message took too long to arrive"
 FAILED = "the call could not be handled"
 
 _log = logging.getLogger(__name__)
@@ -49,11 +50,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoorListener:
-    """Where the door of this name is opened, and the certificates that are shown there."""
+    """Where the door of this name is opened, and the certificates that are shown there.
+
+    Attributes:
+        client_streams: paths of its methods whose request is a stream. A host that waits for
+            whole requests lets these pass as they come.
+    """
 
     door: str
     addresses: tuple[ListenAddress, ...]
     tls: TlsFiles | None = None
+    client_streams: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.addresses:

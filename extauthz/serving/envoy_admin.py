@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from extauthz.serving.envoy_bootstrap import STAT_PREFIX
+from extauthz.serving.envoy_http import STAT_PREFIX
 
 _ACTIVE: Final = f"http.{STAT_PREFIX}.downstream_rq_active"
 _REFUSED: Final = f"http.{STAT_PREFIX}.adaptive_concurrency.gradient_controller.rq_blocked"

@@ -9,7 +9,9 @@ Which door a call came to is told by the address that it came to: Envoy writes i
 (`ADDRESS_HEADER`), and drops whatever a caller wrote there. TLS material comes in files that Envoy watches (`write_secrets`), so that what it
 shows has been checked before. The admin interface is a socket in a private folder.
 
-Sources: Envoy's v3 API reference, by the names of the fields; pyvoy's `get_envoy_config`.
+How calls are taken on it is `extauthz.serving.envoy_http`'s to say.
+
+Source: Envoy's v3 API reference, by the names of the fields.
 """
 
 from __future__ import annotations
@@ -19,26 +21,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pyvoy import PyvoyServer
-
-from extauthz.serving.asgi_doors import ADDRESS_HEADER
 from extauthz.serving.door import DoorListener
-from extauthz.serving.health import HEALTH_SERVICE
+from extauthz.serving.envoy_http import write_http_filter, write_seconds
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import ListenAddress
 from extauthz.serving.tls import TlsFiles, TlsMaterial
 
-STAT_PREFIX: Final = "grpc"
 SHARED: Final = "shared"
 """Name of the listener behind which the application is."""
 
 _TYPE: Final = "type.googleapis.com/"
 _TLS: Final = "envoy.extensions.transport_sockets.tls.v3."
-_BOUND: Final = "envoy.filters.http.adaptive_concurrency"
-_QUICK: Final = "0.025s"
 _CERTIFICATE: Final = "certificate"
 _CLIENT_CA: Final = "client_ca"
-_MIB: Final = 1024 * 1024
 _TURN_BYTES: Final = 32 * 1024
 _NO_BOUND: Final = 2**32 - 1
 
@@ -61,11 +56,23 @@ def write_bootstrap(
         for listener in listeners
         for address in list_shared_addresses(listener, shared_tls, folder)
     ]
+    http_filter = write_http_filter(
+        app,
+        limits,
+        client_streams=[path for listener in listeners for path in listener.client_streams],
+        names_address=len(listeners) > 1,
+    )
     chain = {
-        "filters": [_write_http_filter(app, limits, names_address=len(listeners) > 1)],
+        "filters": [http_filter],
         **_write_chain_tls(shared_tls, listeners, folder, limits),
     }
     shared = _write_listener(SHARED, addresses, chain, limits)
+    if shared_tls is None:
+        # Whoever connects and says nothing is let go of; with TLS, its handshake sees to that.
+        shared |= {
+            "listener_filters": [_write_first_bytes()],
+            "listener_filters_timeout": write_seconds(limits.handshake_timeout_s),
+        }
     # What is read of a connection before the others, and Python's answers, have their turn. With
     # more, a flood is read for so long that few calls are decided.
     shared["per_connection_buffer_limit_bytes"] = _TURN_BYTES
@@ -171,89 +178,12 @@ def _write_address(address: ListenAddress, limits: HostLimits) -> dict[str, Any]
     return {"socket_address": {"address": address.host, "port_value": address.port}}
 
 
-def _write_http_filter(app: str, limits: HostLimits, *, names_address: bool) -> dict[str, Any]:
-    config = PyvoyServer(app, lifespan=True, loop="uvloop").get_envoy_config()
-    (chain,) = config["static_resources"]["listeners"][0]["filter_chains"]
-    http_filter: dict[str, Any] = chain["filters"][-1]
-    http_filter["typed_config"] |= {
-        "codec_type": "HTTP2",
-        "stat_prefix": STAT_PREFIX,
-        "server_header_transformation": "PASS_THROUGH",
-        "request_headers_timeout": _seconds(limits.handshake_timeout_s),
-        "stream_idle_timeout": "0s",  # access logs and health watches are silent for hours
-        "common_http_protocol_options": {
-            "max_connection_duration": _seconds(limits.max_connection_age_s),
-        },
-        "http2_protocol_options": {
-            "max_concurrent_streams": limits.max_concurrent_streams,
-            "initial_stream_window_size": _MIB,
-            "initial_connection_window_size": 4 * _MIB,
-            "connection_keepalive": {
-                "interval": _seconds(limits.keepalive_time_s),
-                "timeout": _seconds(limits.keepalive_timeout_s),
-            },
-        },
-    }
-    http_filter["typed_config"]["http_filters"].insert(0, _write_in_flight_bound(limits))
-    (virtual_host,) = http_filter["typed_config"]["route_config"]["virtual_hosts"]
-    virtual_host["routes"] = [_write_unbounded_route()]
-    # What was read and not yet taken. A stream's window is smaller, so that its caller waits
-    # before Envoy would have to refuse it.
-    virtual_host["request_body_buffer_limit"] = limits.max_receive_bytes + _MIB
-    if names_address:
-        http_filter["typed_config"]["early_header_mutation_extensions"] = [_write_address_header()]
-    return http_filter
-
-
-def _write_in_flight_bound(limits: HostLimits) -> dict[str, Any]:
-    """Refuses calls before Python spends time on them.
-
-    The bound lies between `HostLimits.busy_in_flight` and `max_in_flight`, by how long the
-    calls of the last tenth of a second took: the more than `_QUICK`, the lower it is.
-    """
+def _write_first_bytes() -> dict[str, Any]:
+    """Waits until a connection has said how it speaks."""
     return {
-        "name": _BOUND,
+        "name": "envoy.filters.listener.http_inspector",
         "typed_config": {
-            "@type": f"{_TYPE}envoy.extensions.filters.http.adaptive_concurrency.v3."
-            "AdaptiveConcurrency",
-            "gradient_controller_config": {
-                "concurrency_limit_params": {
-                    "max_concurrency_limit": limits.max_in_flight,
-                    "concurrency_update_interval": "0.1s",
-                },
-                "min_rtt_calc_params": {
-                    # Not measured, as Envoy would refuse all but a few calls meanwhile.
-                    "fixed_value": _QUICK,
-                    "min_concurrency": limits.busy_in_flight,
-                },
-            },
-            "concurrency_limit_exceeded_status": {"code": "ServiceUnavailable"},
-        },
-    }
-
-
-def _write_unbounded_route() -> dict[str, Any]:
-    """Health is asked for most when there is too much to do, and its watches last for hours.
-
-    Other methods that stream for long would need a route like this, too.
-    """
-    return {
-        "match": {"prefix": f"/{HEALTH_SERVICE}/"},
-        "non_forwarding_action": {},
-        "typed_per_filter_config": {
-            _BOUND: {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
-        },
-    }
-
-
-def _write_address_header() -> dict[str, Any]:
-    header = {"key": ADDRESS_HEADER, "value": "%DOWNSTREAM_LOCAL_ADDRESS%"}
-    return {
-        "name": "envoy.http.early_header_mutation.header_mutation",
-        "typed_config": {
-            "@type": f"{_TYPE}envoy.extensions.http.early_header_mutation.header_mutation.v3."
-            "HeaderMutation",
-            "mutations": [{"remove": ADDRESS_HEADER}, {"append": {"header": header}}],
+            "@type": f"{_TYPE}envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
         },
     }
 
@@ -285,7 +215,7 @@ def _write_chain_tls(
                 "common_tls_context": common,
             },
         },
-        "transport_socket_connect_timeout": _seconds(limits.handshake_timeout_s),
+        "transport_socket_connect_timeout": write_seconds(limits.handshake_timeout_s),
     }
 
 
@@ -336,7 +266,3 @@ def write_secrets(name: str, tls: TlsMaterial) -> dict[str, dict[str, Any]]:
 
 def _inline(pem: bytes) -> dict[str, str]:
     return {"inline_bytes": base64.b64encode(pem).decode()}
-
-
-def _seconds(duration_s: float) -> str:
-    return f"{duration_s:.3f}s"

@@ -159,7 +159,7 @@ class EnvoyHost(SteeredProcess):
             control.leave_to_started()
             os.close(stderr)
             self._envoy_log.leave_to_envoy()
-        doors = [listener.door for listener in listeners]
+        doors = {listener.door: listener.client_streams for listener in listeners}
         try:
             await control.open(
                 {"parameters": self._parameters, "doors": doors, "folder": str(folder)}

@@ -3,8 +3,11 @@
 The application carries bytes, metadata and cancellation, as every host does; what becomes of a
 call is the door's business. Of the server it wants the extension ``http.response.trailers``.
 
-- A call is refused before its message was read when that is already certain. The refusal is
-  then "trailers-only": status and headers in one.
+- A call counts once its message is there: the door, and nothing here, bounds how many do. Before
+  that it has `HostLimits.message_timeout_s`.
+- A refusal before the first answer is "trailers-only": status and headers in one. The answer of a
+  client stream begins with the call, so that a server which waits for requests sees that this one
+  is taken as it comes.
 - ASGI has no deadlines, so they are kept here: when one passes, the handler is cancelled.
 - While a handler is busy for longer than `LOOK_S`, the server is asked whether its caller is
   still there. By the ASGI specification `receive` then waits until it is not; pyvoy answers at
@@ -43,13 +46,6 @@ Event: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 
-SPARE_CALLS: Final = 100
-"""Calls that may be open beyond those that the door takes: watches of health, for one.
-
-Few, as whoever waits for its turn here waits as long as behind the door: of a line that is longer
-than callers are patient, nobody gets an answer in time.
-"""
-
 _STOPPING: Final = RpcFailure(RpcCode.UNAVAILABLE, "the service is stopping")
 _log = logging.getLogger(__name__)
 
@@ -62,8 +58,7 @@ class GrpcApp:
         self._door = door
         self._methods = {method.path.encode(): method for method in door.table}
         self._max_receive_bytes = limits.max_receive_bytes
-        self._arrive_within_s = limits.handshake_timeout_s
-        self._max_calls = door.load.calls.limit + SPARE_CALLS
+        self._arrive_within_s = limits.message_timeout_s
         self._open: OpenCalls[Exchange] = OpenCalls()
         self._stopping = False
 
@@ -114,16 +109,13 @@ class GrpcApp:
         method = self._methods.get(scope["raw_path"])
         if method is None:
             raise RpcFailure(RpcCode.UNIMPLEMENTED, "there is no such method")
-        load = self._door.load
-        if len(self._open) - load.open_streams > self._max_calls and not method.exempt:
-            load.calls.refused += 1
-            raise RpcFailure(RpcCode.UNAVAILABLE, "too many calls in flight")
         call = _read_call(scope, headers)
         match method:
             case UnaryMethod():
                 message = await exchange.read_only_message(call.deadline, self._arrive_within_s)
                 await exchange.answer(await self._door.answer_unary(method, message, call))
             case ClientStreamMethod():
+                await exchange.open_answer()
                 async with aclosing(exchange.read_messages(call.deadline)) as messages:
                     answer = await self._door.answer_client_stream(method, messages, call)
                 await exchange.answer(answer)

@@ -1,8 +1,7 @@
 """Serves doors with grpcio's asyncio server, each door with a server of its own, on asyncio's own event loop or uvloop's.
 
 Bytes go in and out as they are; there are no generated servicers. A handshake asks for no names:
-each call of a listener with `client_uri_sans` is held against them. grpcio cancels a handler's
-task when its caller goes away or its deadline passes, and then sends nothing of ours.
+each call of a listener with `client_uri_sans` is held against them (`extauthz.serving.grpcio_calls`).
 """
 
 from __future__ import annotations
@@ -11,22 +10,18 @@ import asyncio
 import logging
 import os
 from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeAlias, assert_never
 
 import grpc
 
 from extauthz.errors import ExtauthzError
 from extauthz.serving.door import Door, DoorListener, check_listeners
+from extauthz.serving.grpcio_calls import BoundedMethods, MethodHandlers
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import (
     ListenAddress,
@@ -34,20 +29,8 @@ from extauthz.serving.listen import (
     remove_sockets,
     remove_stale_socket,
 )
-from extauthz.serving.methods import (
-    Call,
-    ClientStreamMethod,
-    Metadata,
-    Method,
-    RpcCode,
-    RpcFailure,
-    ServerStreamMethod,
-    UnaryMethod,
-    find_deadline,
-)
 from extauthz.serving.tls import TlsMaterial, TlsReloader
 
-_Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 _log = logging.getLogger(__name__)
 _MS = 1000
 _STRANGER = "the client certificate has no URI SAN that is let in here"
@@ -117,11 +100,16 @@ class GrpcioHost:
     def _make_server(self, listener: DoorListener) -> grpc.aio.Server:
         door = self._doors[listener.door]
         uris = frozenset(listener.tls.client_uri_sans if listener.tls else ())
-        server = grpc.aio.server(handlers=[_Handlers(door, uris)], options=_options(self._limits))
+        handlers = MethodHandlers(door, uris, self._limits.message_timeout_s)
+        server = grpc.aio.server(
+            handlers=[BoundedMethods(handlers)], options=_options(self._limits)
+        )
         for method in door.table:
             if method.exempt:  # registered, it waits in a line of its own
                 _, service, name = method.path.split("/")
-                server.add_registered_method_handlers(service, {name: _handler(door, method, uris)})
+                server.add_registered_method_handlers(
+                    service, {name: handlers.find_handler(method)}
+                )
         return server
 
     def _bind(
@@ -143,107 +131,6 @@ class GrpcioHost:
                 "free, and may this user take it?"
             ) from exc
         return address if address.path else replace(address, port=port)
-
-
-class _Handlers(grpc.GenericRpcHandler):
-    """The door's methods as grpcio wants them, but for those that are exempt from its bounds.
-
-    Args:
-        uris: callers' certificates have one of them; empty: all callers pass.
-    """
-
-    def __init__(self, door: Door, uris: frozenset[str]) -> None:
-        self._by_path = {
-            method.path: _handler(door, method, uris) for method in door.table if not method.exempt
-        }
-
-    def service(
-        self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        return self._by_path.get(handler_call_details.method)
-
-
-def _handler(door: Door, method: Method, uris: frozenset[str]) -> grpc.RpcMethodHandler[Any, Any]:
-    match method:
-        case UnaryMethod():
-            return grpc.unary_unary_rpc_method_handler(_serve_unary(door, method, uris))
-        case ClientStreamMethod():
-            return grpc.stream_unary_rpc_method_handler(_serve_client_stream(door, method, uris))
-        case ServerStreamMethod():
-            return grpc.unary_stream_rpc_method_handler(_serve_server_stream(door, method, uris))
-        case _:
-            assert_never(method)
-
-
-def _serve_unary(
-    door: Door, method: UnaryMethod[Any, Any], uris: frozenset[str]
-) -> Callable[[bytes, _Context], Awaitable[bytes]]:
-    async def serve(message: bytes, context: _Context) -> bytes:
-        try:
-            return await door.answer_unary(method, message, _read_call(context, uris))
-        except RpcFailure as failure:
-            await context.abort(_STATUS[failure.code], failure.message)
-
-    return serve
-
-
-def _serve_client_stream(
-    door: Door, method: ClientStreamMethod[Any, Any], uris: frozenset[str]
-) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[bytes]]:
-    async def serve(messages: AsyncIterator[bytes], context: _Context) -> bytes:
-        try:
-            return await door.answer_client_stream(method, messages, _read_call(context, uris))
-        except RpcFailure as failure:
-            await context.abort(_STATUS[failure.code], failure.message)
-
-    return serve
-
-
-def _serve_server_stream(
-    door: Door, method: ServerStreamMethod[Any, Any], uris: frozenset[str]
-) -> Callable[[bytes, _Context], Awaitable[None]]:
-    async def serve(message: bytes, context: _Context) -> None:
-        try:
-            answers = door.answer_server_stream(method, message, _read_call(context, uris))
-            async with aclosing(answers):
-                async for answer in answers:
-                    await context.write(answer)
-        except RpcFailure as failure:
-            await context.abort(_STATUS[failure.code], failure.message)
-
-    return serve
-
-
-def _read_call(context: _Context, uris: frozenset[str]) -> Call:
-    """The call of a caller that is let in.
-
-    Raises:
-        RpcFailure: UNAUTHENTICATED, where its certificate has none of the URIs.
-    """
-    if uris and uris.isdisjoint(_list_peer_uris(context)):
-        raise RpcFailure(RpcCode.UNAUTHENTICATED, _STRANGER)
-    return Call(deadline=find_deadline(context.time_remaining()), caller=_Caller(context))
-
-
-def _list_peer_uris(context: _Context) -> list[str]:
-    """The URI SANs of the client certificate; none without mTLS."""
-    uris: Iterable[bytes] = context.auth_context().get("peer_uri", ())
-    return [uri.decode("utf-8", "replace") for uri in uris]
-
-
-class _Caller:
-    """See `Caller`: who called, as grpcio tells it."""
-
-    __slots__ = ("_context",)
-
-    def __init__(self, context: _Context) -> None:
-        self._context = context
-
-    def read_metadata(self) -> Metadata:
-        return tuple(self._context.invocation_metadata() or ())
-
-    def read_peer(self) -> str:
-        return self._context.peer()
 
 
 def _credentials(reloader: TlsReloader) -> grpc.ServerCredentials:

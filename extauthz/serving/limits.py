@@ -27,6 +27,8 @@ class HostLimits:
         min_ping_interval_s: callers that ping more often than this are sent away. The Envoy
             host bounds floods of pings in its own way.
         handshake_timeout_s: a connection must have finished TLS and HTTP/2 set-up by then.
+        message_timeout_s: the message of a call that has one must be there by then. Until it is,
+            the call takes no place among those in flight.
         reuse_port: lets several processes listen on one TCP port.
         unix_mode: permissions of a unix socket's file.
     """
@@ -41,6 +43,7 @@ class HostLimits:
     keepalive_timeout_s: float = 20
     min_ping_interval_s: float = 10
     handshake_timeout_s: float = 20
+    message_timeout_s: float = 5
     reuse_port: bool = False
     unix_mode: int = 0o660
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import TypeAlias
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import grpc
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from extauthz.serving.door import DoorListener, Host
 from extauthz.serving.envoy_host import EnvoyHost
 from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import ListenAddress, read_listen_address
 from extauthz.serving.proto.health_pb2 import (
     HealthCheckRequest,
@@ -31,11 +33,13 @@ SHORT_DEADLINE_S = 1
 """Passes within a test, and is long enough for a busy machine to begin the call before."""
 
 Bounds: TypeAlias = Mapping[str, int]
+Limits: TypeAlias = Mapping[str, Any]
+NO_LIMITS: Limits = MappingProxyType({})
 QUICK_RECONNECTS = tuple(
     (f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")
 )
 
-MakeHost: TypeAlias = Callable[[Bounds, tuple[DoorListener, ...]], Host]
+MakeHost: TypeAlias = Callable[..., Host]
 Serve: TypeAlias = Callable[..., Awaitable[Host]]
 Connect: TypeAlias = Callable[..., "Caller"]
 
@@ -43,12 +47,21 @@ Code = grpc.StatusCode
 Status = HealthCheckResponse.ServingStatus
 
 
-def make_grpcio_host(bounds: Bounds, listeners: tuple[DoorListener, ...]) -> Host:
-    return GrpcioHost(make_doors(**bounds), listeners)
+def make_grpcio_host(
+    bounds: Bounds, listeners: tuple[DoorListener, ...], limits: Limits = NO_LIMITS
+) -> Host:
+    return GrpcioHost(make_doors(**bounds), listeners, limits=HostLimits(**limits))
 
 
-def make_envoy_host(bounds: Bounds, listeners: tuple[DoorListener, ...]) -> Host:
-    return EnvoyHost("tests.contracts.rpc_app:app", listeners, parameters={"bounds": bounds})
+def make_envoy_host(
+    bounds: Bounds, listeners: tuple[DoorListener, ...], limits: Limits = NO_LIMITS
+) -> Host:
+    return EnvoyHost(
+        "tests.contracts.rpc_app:app",
+        listeners,
+        parameters={"bounds": bounds, "limits": dict(limits)},
+        limits=HostLimits(**limits),
+    )
 
 
 class Caller:
@@ -139,10 +152,11 @@ async def serve(make_host: MakeHost) -> AsyncIterator[Serve]:
         listen: Iterable[ListenAddress] = (LOOPBACK,),
         tls: TlsFiles | None = None,
         other: DoorListener | None = None,
+        limits: Limits = NO_LIMITS,
         **bounds: int,
     ) -> Host:
         listeners = listen_on(*listen, tls=tls)
-        host = make_host(bounds, listeners if other is None else (*listeners, other))
+        host = make_host(bounds, listeners if other is None else (*listeners, other), limits)
         await host.start()
         hosts.append(host)
         return host

@@ -58,7 +58,23 @@ def make_doors(**bounds: int) -> dict[str, Door]:
 
 def listen_on(*addresses: ListenAddress, tls: TlsFiles | None = None) -> tuple[DoorListener]:
     """The listeners of a host that serves `a_door` alone."""
-    return (DoorListener(door=DOOR, addresses=addresses, tls=tls),)
+    return (_listen(DOOR, SERVICE, addresses, tls),)
+
+
+def listen_for_other(*addresses: ListenAddress, tls: TlsFiles | None = None) -> DoorListener:
+    """The listener of the other door."""
+    return _listen(OTHER_DOOR, OTHER_SERVICE, addresses, tls)
+
+
+def _listen(
+    door: str, service: str, addresses: tuple[ListenAddress, ...], tls: TlsFiles | None
+) -> DoorListener:
+    return DoorListener(
+        door=door,
+        addresses=addresses,
+        tls=tls,
+        client_streams=(f"/{service}/Join", f"/{service}/JoinLate"),
+    )
 
 
 class ContractService:
@@ -148,6 +164,7 @@ class ContractService:
 
     async def join(self, texts: AsyncIterator[str], _: Call) -> str:
         heard: list[str] = []
+        self._events["join begun"].set()
         try:
             async for text in texts:
                 heard.append(text)

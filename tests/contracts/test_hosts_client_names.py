@@ -8,11 +8,10 @@ import grpc
 import pytest
 from cryptography import x509
 
-from extauthz.serving.door import DoorListener
 from extauthz.serving.tls import TlsFiles
 from tests.certificates import LOCAL, Authority, MutualFiles, a_uri
 from tests.contracts.rpc_caller import LOOPBACK, Caller, Code, Connect, Serve, Status, failure_of
-from tests.contracts.rpc_service import OTHER_DOOR, OTHER_SERVICE, SERVICE
+from tests.contracts.rpc_service import OTHER_SERVICE, SERVICE, listen_for_other
 
 ISTIO = "spiffe://cluster.local/ns/istio-system/sa/istio-mixer-service-account"
 OTHER = "spiffe://cluster.local/ns/istio-system/sa/other"
@@ -89,9 +88,7 @@ async def test_a_door_with_the_same_files_asks_for_names_of_its_own(
     *, is_first: bool, files: MutualFiles, serve: Serve, connect: Connect
 ) -> None:
     ours, others = files.let_in(*([ISTIO] if is_first else [])), files.let_in(OTHER)
-    host = await serve(
-        tls=ours, other=DoorListener(door=OTHER_DOOR, addresses=(LOOPBACK,), tls=others)
-    )
+    host = await serve(tls=ours, other=listen_for_other(LOOPBACK, tls=others))
     main, other = host.addresses
     path = f"/{OTHER_SERVICE}/Echo"
     assert await connect(other, files.show(a_uri(OTHER))).ask(path, "a") == "a"

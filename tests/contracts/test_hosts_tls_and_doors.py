@@ -11,7 +11,6 @@ import pytest
 import trustme
 
 from extauthz.errors import ConfigError
-from extauthz.serving.door import DoorListener
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
 from extauthz.serving.tls import TlsFiles
 from tests.certificates import renew_file
@@ -27,10 +26,9 @@ from tests.contracts.rpc_caller import (
     next_status,
 )
 from tests.contracts.rpc_service import (
-    DOOR,
-    OTHER_DOOR,
     OTHER_SERVICE,
     SERVICE,
+    listen_for_other,
     listen_on,
 )
 
@@ -156,11 +154,6 @@ def other_path(name: str) -> str:
     return f"/{OTHER_SERVICE}/{name}"
 
 
-def on(*addresses: ListenAddress, tls: TlsFiles | None = None) -> DoorListener:
-    """The listener of the other door."""
-    return DoorListener(door=OTHER_DOOR, addresses=addresses, tls=tls)
-
-
 @pytest.fixture(params=["ports", "unix sockets", "a port and a socket"])
 def two_addresses(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ListenAddress, ...]:
     first, second = (ListenAddress(path=str(tmp_path / name)) for name in ("first", "second"))
@@ -176,7 +169,7 @@ async def test_each_door_answers_on_its_own_address_alone(
     two_addresses: tuple[ListenAddress, ...], serve: Serve, connect: Connect
 ) -> None:
     first, second = two_addresses
-    host = await serve(listen=(first,), other=on(second))
+    host = await serve(listen=(first,), other=listen_for_other(second))
     caller, other = (
         connect(replace(address, host="127.0.0.1") if address.port else address)
         for address in host.addresses
@@ -191,7 +184,7 @@ async def test_each_door_answers_on_its_own_address_alone(
 
 
 async def test_a_caller_cannot_choose_another_door(serve: Serve, connect: Connect) -> None:
-    host = await serve(other=on(LOOPBACK))
+    host = await serve(other=listen_for_other(LOOPBACK))
     caller, other = map(connect, host.addresses)
     for name in ("extauthz-local-address", "x-forwarded-host", "host"):
         metadata = ((name, str(host.addresses[1])), (name, str(host.addresses[1])))
@@ -202,7 +195,7 @@ async def test_a_caller_cannot_choose_another_door(serve: Serve, connect: Connec
 
 
 async def test_doors_share_one_bound_on_their_load(serve: Serve, connect: Connect) -> None:
-    host = await serve(other=on(LOOPBACK), max_in_flight=1)
+    host = await serve(other=listen_for_other(LOOPBACK), max_in_flight=1)
     caller, other = map(connect, host.addresses)
     waiting = caller.start("Wait", "a")
     await caller.ask("Await", "entered a")
@@ -213,7 +206,7 @@ async def test_doors_share_one_bound_on_their_load(serve: Serve, connect: Connec
 
 
 async def test_a_stop_lets_the_calls_of_every_door_finish(serve: Serve, connect: Connect) -> None:
-    host = await serve(other=on(LOOPBACK))
+    host = await serve(other=listen_for_other(LOOPBACK))
     caller, other = map(connect, host.addresses)
     watches = [caller.watch_health(), other.watch_health()]
     for watch in watches:
@@ -243,7 +236,7 @@ async def test_a_stop_lets_the_calls_of_every_door_finish(serve: Serve, connect:
 async def test_a_stop_cancels_what_outlives_the_grace_on_every_door(
     serve: Serve, connect: Connect
 ) -> None:
-    host = await serve(other=on(LOOPBACK))
+    host = await serve(other=listen_for_other(LOOPBACK))
     caller, other = map(connect, host.addresses)
     waiting = [caller.start("Wait", "a"), other.start(other_path("Wait"), "a")]
     await caller.ask("Await", "entered a")
@@ -258,7 +251,7 @@ async def test_no_door_is_opened_when_one_cannot_be(
 ) -> None:
     taken = await serve()
     path = tmp_path / "s"
-    listeners = (*listen_on(ListenAddress(path=str(path))), on(taken.addresses[0]))
+    listeners = (*listen_on(ListenAddress(path=str(path))), listen_for_other(taken.addresses[0]))
     host = make_host({}, listeners)
     with pytest.raises(ListenError, match=str(taken.addresses[0].port)):
         await host.start()
@@ -280,7 +273,7 @@ async def test_each_door_shows_its_own_certificate(
     other = Files(tmp_path / "other") if "other" in with_tls else None
     host = await serve(
         tls=first.tls if first else None,
-        other=on(LOOPBACK, tls=other.tls if other else None),
+        other=listen_for_other(LOOPBACK, tls=other.tls if other else None),
     )
     trusted = first.trust(of=first.client_authority) if first else None
     trusted_other = other.trust() if other else None
@@ -305,7 +298,7 @@ async def test_a_renewed_certificate_is_shown_by_its_own_door(
     (tmp_path / "first").mkdir()
     (tmp_path / "other").mkdir()
     first, other = Files(tmp_path / "first"), Files(tmp_path / "other")
-    host = await serve(tls=first.tls, other=on(LOOPBACK, tls=other.tls))
+    host = await serve(tls=first.tls, other=listen_for_other(LOOPBACK, tls=other.tls))
     unchanged = first.trust()
     open_before = connect(host.addresses[1], other.trust())
     assert await open_before.ask(other_path("Echo"), "a") == "a"
@@ -322,4 +315,4 @@ def test_needs_addresses_and_doors_of_its_own(make_host: MakeHost) -> None:
     with pytest.raises(ValueError, match="at least one address"):
         make_host({}, listen_on())
     with pytest.raises(ValueError, match="two listeners of one door"):
-        make_host({}, (*listen_on(LOOPBACK), DoorListener(door=DOOR, addresses=(LOOPBACK,))))
+        make_host({}, (*listen_on(LOOPBACK), *listen_on(LOOPBACK)))

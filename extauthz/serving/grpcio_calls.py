@@ -1,0 +1,196 @@
+"""What grpcio calls for each method of a door: its calls, as the door wants them.
+
+grpcio cancels a handler's task when its caller goes away or its deadline passes, and then sends
+nothing of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from typing import Any, TypeAlias, assert_never
+
+import grpc
+
+from extauthz.serving.door import SLOW, Door
+from extauthz.serving.methods import (
+    Call,
+    ClientStreamMethod,
+    Metadata,
+    Method,
+    RpcCode,
+    RpcFailure,
+    ServerStreamMethod,
+    UnaryMethod,
+    find_deadline,
+)
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+_STRANGER = "the client certificate has no URI SAN that is let in here"
+_STATUS = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class MethodHandlers:
+    """What grpcio calls for each method of a door.
+
+    Every method is a stream of requests to grpcio: of a call that has one message, it would wait
+    for it without end.
+
+    Args:
+        uris: callers' certificates have one of them; empty: all callers pass.
+        within_s: by then the message of a call that has one must be there.
+    """
+
+    def __init__(self, door: Door, uris: frozenset[str], within_s: float) -> None:
+        self.door = door
+        self._uris = uris
+        self._arrivals = _Arrivals(within_s)
+
+    def find_handler(self, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+        """The handler of one of the door's methods."""
+        match method:
+            case UnaryMethod():
+                return grpc.stream_unary_rpc_method_handler(self._serve_unary(method))
+            case ClientStreamMethod():
+                return grpc.stream_unary_rpc_method_handler(self._serve_client_stream(method))
+            case ServerStreamMethod():
+                return grpc.stream_stream_rpc_method_handler(self._serve_server_stream(method))
+            case _:
+                assert_never(method)
+
+    def _serve_unary(
+        self, method: UnaryMethod[Any, Any]
+    ) -> Callable[[object, _Context], Awaitable[bytes]]:
+        async def serve(_: object, context: _Context) -> bytes:
+            try:
+                call = self._read_call(context)
+                message = await self._arrivals.read_message(context)
+                return await self.door.answer_unary(method, message, call)
+            except RpcFailure as failure:
+                await context.abort(_STATUS[failure.code], failure.message)
+
+        return serve
+
+    def _serve_client_stream(
+        self, method: ClientStreamMethod[Any, Any]
+    ) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[bytes]]:
+        async def serve(messages: AsyncIterator[bytes], context: _Context) -> bytes:
+            try:
+                call = self._read_call(context)
+                return await self.door.answer_client_stream(method, messages, call)
+            except RpcFailure as failure:
+                await context.abort(_STATUS[failure.code], failure.message)
+
+        return serve
+
+    def _serve_server_stream(
+        self, method: ServerStreamMethod[Any, Any]
+    ) -> Callable[[object, _Context], Awaitable[None]]:
+        async def serve(_: object, context: _Context) -> None:
+            try:
+                call = self._read_call(context)
+                message = await self._arrivals.read_message(context)
+                answers = self.door.answer_server_stream(method, message, call)
+                async with aclosing(answers):
+                    async for answer in answers:
+                        await context.write(answer)
+            except RpcFailure as failure:
+                await context.abort(_STATUS[failure.code], failure.message)
+
+        return serve
+
+    def _read_call(self, context: _Context) -> Call:
+        """What a handler may know of its call, once its caller is let in.
+
+        Raises:
+            RpcFailure: UNAUTHENTICATED, where its certificate has none of the URIs.
+        """
+        if self._uris and self._uris.isdisjoint(_list_peer_uris(context)):
+            raise RpcFailure(RpcCode.UNAUTHENTICATED, _STRANGER)
+        return Call(deadline=find_deadline(context.time_remaining()), caller=_Caller(context))
+
+
+class BoundedMethods(grpc.GenericRpcHandler):
+    """The door's methods as grpcio wants them, but for those that are exempt from its bounds."""
+
+    def __init__(self, handlers: MethodHandlers) -> None:
+        self._by_path = {
+            method.path: handlers.find_handler(method)
+            for method in handlers.door.table
+            if not method.exempt
+        }
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        return self._by_path.get(handler_call_details.method)
+
+
+class _Arrivals:
+    """Calls whose message is not there yet. One timer is for all of them: one for each would
+    cost a call more than the rest of its wait.
+    """
+
+    def __init__(self, within_s: float) -> None:
+        self._within_s = within_s
+        self._since_s: dict[asyncio.Task[Any], float] = {}
+        """By the loop's time, the oldest first."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def read_message(self, context: _Context) -> bytes:
+        """The message of a call that has one.
+
+        Raises:
+            RpcFailure: DEADLINE_EXCEEDED or INTERNAL, as it did not come.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        self._since_s[task] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._within_s, self._end_overdue, loop)
+        try:
+            message: object = await context.read()
+        except asyncio.CancelledError:
+            if task in self._since_s:  # by grpcio: the caller has gone
+                raise
+            task.uncancel()
+            raise RpcFailure(RpcCode.DEADLINE_EXCEEDED, SLOW) from None
+        finally:
+            self._since_s.pop(task, None)
+        if not isinstance(message, bytes):  # the end of the requests
+            raise RpcFailure(RpcCode.INTERNAL, "no message in a call that takes one")
+        return message
+
+    def _end_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        while self._since_s:
+            task, since_s = next(iter(self._since_s.items()))
+            due_s = since_s + self._within_s
+            if due_s > loop.time():
+                self._timer = loop.call_at(due_s, self._end_overdue, loop)
+                return
+            del self._since_s[task]
+            task.cancel()
+
+
+def _list_peer_uris(context: _Context) -> list[str]:
+    """The URI SANs of the client certificate; none without mTLS."""
+    uris: Iterable[bytes] = context.auth_context().get("peer_uri", ())
+    return [uri.decode("utf-8", "replace") for uri in uris]
+
+
+class _Caller:
+    """See `Caller`: who called, as grpcio tells it."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: _Context) -> None:
+        self._context = context
+
+    def read_metadata(self) -> Metadata:
+        return tuple(self._context.invocation_metadata() or ())
+
+    def read_peer(self) -> str:
+        return self._context.peer()
