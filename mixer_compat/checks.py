@@ -42,7 +42,7 @@ from mixer_compat.values import read_text
 
 _log = logging.getLogger(__name__)
 
-_LIKE_AN_ADDRESS: Final = re.compile(r"\s*(?:\[|(?:\d{1,3}\.){3}\d|[0-9A-Fa-f]*:[0-9A-Fa-f]*:)")
+_LIKE_AN_ADDRESS: Final = re.compile(r"\[|(?:\d{1,3}\.){3}\d|[0-9A-Fa-f]{0,64}:[0-9A-Fa-f]{0,64}:")
 _NO_REWRITE: Final = Denial(
     reason=Reason.MALFORMED_REQUEST,
     detail="The path is not in its normal form; send it without dot segments, doubled slashes "
@@ -174,7 +174,7 @@ class Checks:
             return False
         if read_address(value)[0]:
             return rules.find_for_client(value, "", "") is not None
-        if _LIKE_AN_ADDRESS.match(value):
+        if _LIKE_AN_ADDRESS.match(value.lstrip()):
             # With a port, or several in one: it would fit no rule's network.
             raise MalformedRequest("the listentry value is no IP address; give it source.ip alone")
         return rules.find_for_caller("", "", "", value, value) is not None

@@ -30,16 +30,17 @@ from extauthz.policy.scopes import SCOPE_EXTENSION
 from mixer_compat.params import HandlerParams
 from mixer_compat.proto.apikey_pb2 import InstanceMsg as ApiKeyInstance
 from mixer_compat.proto.authorization_pb2 import InstanceMsg as AuthorizationInstance
-from mixer_compat.values import Values, find_text, read_text, strip_quotes
+from mixer_compat.values import Values, check_count, find_text, read_text, strip_quotes
 
 DOOR: Final = "mixer"
 """See `ApiRequest.door`."""
 
 _VARIABLE: Final = re.compile(r"\{[^{}/]*\}|\*\*?")
-_OPERATION: Final = re.compile(r"([A-Za-z]+) +(.+)")
 _ANY: Final = "~-~"
 """Stands for what a variable holds. A path of a client's may look like a template: it must not
 become the name of a resource."""
+_MAX_VARIABLES: Final = 128
+"""As many as a path may have segments."""
 _BEARER: Final = "bearer"
 
 
@@ -49,6 +50,7 @@ def read_authorization(instance: AuthorizationInstance, params: HandlerParams) -
     A property may stand with the subject or with the action. The action's own method and path
     stand in for properties that are empty. Raises as `read_properties` does.
     """
+    check_count(instance.action.properties, instance.subject.properties)
     values = dict(instance.action.properties)
     for name, value in instance.subject.properties.items():
         # What is empty is absent: it must not hide what the action says.
@@ -65,13 +67,13 @@ def read_apikey(instance: ApiKeyInstance) -> ApiRequest:
     Raises:
         MalformedRequest: the operation is anything else.
     """
-    operation = _OPERATION.fullmatch(strip_quotes(instance.api_operation))
-    if operation is None:
+    method, _, target = strip_quotes(instance.api_operation).partition(" ")
+    target = target.lstrip(" ")
+    if not (method.isascii() and method.isalpha()) or not target:
         raise MalformedRequest(
             "api_operation is no method and path; write the instance's api_operation as "
             'request.method + " " + request.path'
         )
-    method, target = operation.groups()
     path, query = _split_target(target)
     return ApiRequest(
         method=method.upper(),
@@ -92,8 +94,10 @@ def read_properties(
     method, path: stand in for what the properties lack.
 
     Raises:
-        MalformedRequest: there is no method or no path, or the client's address is none.
+        MalformedRequest: there is no method or no path, or the client's address is none; or there
+            are too many properties.
     """
+    check_count(values)
     names = params.names
     method = find_text(values, names.method) or method
     target = find_text(values, names.path) or path
@@ -200,7 +204,13 @@ def _put_in_front(context: str, path: str) -> str:
 
 
 def _fill_template(template: str) -> str:
-    """A path that a path template fits: each variable and wildcard is a segment of its own."""
+    """A path that a path template fits: each variable and wildcard is a segment of its own.
+
+    Raises:
+        MalformedRequest: it has more of them than any path has.
+    """
+    if template.count("{") + template.count("*") > _MAX_VARIABLES:
+        raise MalformedRequest(f"the operation has more than {_MAX_VARIABLES} variables")
     return _VARIABLE.sub(_ANY, template)
 
 

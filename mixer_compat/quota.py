@@ -43,7 +43,7 @@ from mixer_compat.params import HandlerParams, ParamsError
 from mixer_compat.proto.model_pb2 import QuotaResult
 from mixer_compat.proto.quota_pb2 import HandleQuotaRequest, InstanceMsg
 from mixer_compat.results import write_status
-from mixer_compat.values import Values, put_duration, read_text
+from mixer_compat.values import Values, check_count, put_duration, read_text
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +101,7 @@ class Quotas:
         try:
             params = self._door.params.read(asked.adapter_config)
             shadow = params.shadow
+            check_count(asked.instance.dimensions)
             ask = QuotaAsk(
                 amount=min(amount, MAX_AMOUNT),
                 best_effort=best_effort,

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from extauthz.errors import MalformedRequest
 from mixer_compat.proto.policy_pb2 import Value
 
 Values: TypeAlias = Mapping[str, Value]
@@ -22,6 +23,20 @@ _S: Final = 1_000_000
 _NS_PER_US: Final = 1000
 _LAST_S: Final = 253_402_300_799
 """The end of the year 9999, the last that a Timestamp may name."""
+
+
+MAX_VALUES: Final = 256
+"""Of one instance. Manifests name them one by one, so nobody has so many."""
+
+
+def check_count(*values: Values) -> None:
+    """Refuses what would take long to read.
+
+    Raises:
+        MalformedRequest: there are more than `MAX_VALUES`.
+    """
+    if sum(map(len, values)) > MAX_VALUES:
+        raise MalformedRequest(f"the instance has more than {MAX_VALUES} properties")
 
 
 def read_text(value: Value) -> str:

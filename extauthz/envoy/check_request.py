@@ -27,7 +27,7 @@ from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, HeaderValue, Metada
 from extauthz.envoy.proto.ext_authz_pb2 import Peer as WirePeer
 from extauthz.errors import MalformedRequest
 from extauthz.model.authority import find_host, read_host
-from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer
+from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer, read_field_value
 
 PARTIAL_BODY_HEADER: Final = "x-envoy-auth-partial-body"
 _PSEUDO_HEADERS: Final = (":method", ":path", ":scheme", ":protocol")
@@ -60,7 +60,7 @@ def read_check_request(data: bytes) -> ApiRequest:
     path, _, query = path.partition("?")
     raw = http.header_map.headers
     headers, authorities = (
-        _read_header_map(raw) if raw else _read_headers(dict(http.headers), are_apart=False)
+        _read_header_map(raw) if raw else _read_headers({**http.headers}, are_apart=False)
     )
     return ApiRequest(
         method=method,
@@ -105,34 +105,28 @@ def _find_host(host: str, authorities: tuple[str, ...], headers: Headers) -> str
     return find_host((*authorities, *fields))
 
 
-def _read_headers(fields: dict[str, str], *, are_apart: bool) -> tuple[Headers, tuple[str, ...]]:
+def _read_headers(
+    fields: dict[str, str | bytes], *, are_apart: bool
+) -> tuple[Headers, tuple[str, ...]]:
     """Header fields, and the values of ``:authority``."""
     authority = fields.pop(":authority", None)
     for name in _PSEUDO_HEADERS:
         fields.pop(name, None)
-    return Headers.of_dict(fields, are_apart=are_apart), () if authority is None else (authority,)
+    authorities = () if authority is None else (read_field_value(authority),)
+    return Headers.of_dict(fields, are_apart=are_apart), authorities
 
 
 def _read_header_map(entries: Collection[HeaderValue]) -> tuple[Headers, tuple[str, ...]]:
-    try:
-        fields = {entry.key: entry.raw_value.decode() or entry.value for entry in entries}
-    except UnicodeDecodeError:
-        fields = {}
+    fields: dict[str, str | bytes] = {
+        entry.key: entry.raw_value or entry.value for entry in entries
+    }
     if len(fields) == len(entries):
         return _read_headers(fields, are_apart=True)
-    pairs = [(entry.key, _read_text(entry.raw_value) or entry.value) for entry in entries]
+    pairs = [(entry.key, read_field_value(entry.raw_value) or entry.value) for entry in entries]
     return (
         Headers((pair for pair in pairs if pair[0][:1] != ":"), are_apart=True),
         tuple(value for name, value in pairs if name == ":authority"),
     )
-
-
-def _read_text(value: bytes) -> str:
-    """UTF-8, or else Latin-1, in which every byte means something (RFC 9110 5.5, obs-text)."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
 
 
 def _find_peer(data: bytes) -> Peer:

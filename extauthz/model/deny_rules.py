@@ -10,6 +10,8 @@ from typing import Final
 Network = IPv4Network | IPv6Network
 
 _UNPARSABLE: Final = (0, 0)
+_LONGEST_ADDRESS: Final = 128
+"""In characters, with a zone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,8 @@ class DenyRules:
 
 def read_address(address: str) -> tuple[int, int]:
     """An address as (4 or 6, number); an IPv4-mapped IPv6 address is IPv4. (0, 0) if it is none."""
+    if len(address) > _LONGEST_ADDRESS:
+        return _UNPARSABLE  # to say what is wrong with it takes Python time
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

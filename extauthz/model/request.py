@@ -20,6 +20,16 @@ def _nothing() -> Mapping[str, Any]:
 _NONE_REPEATED: Final[dict[str, tuple[str, ...]]] = {}
 
 
+def read_field_value(value: str | bytes) -> str:
+    """UTF-8, or else Latin-1, in which every byte means something (RFC 9110 5.5, obs-text)."""
+    if isinstance(value, str):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 class Headers:
     """Immutable header fields; names are lower-case, repeated fields are kept apart.
 
@@ -48,17 +58,21 @@ class Headers:
                 repeated.setdefault(name, [first[name]]).append(value)
             else:
                 first[name] = value
-        self._first = first
+        self._first: dict[str, str | bytes] = dict(first)
         self._repeated = {name: tuple(values) for name, values in repeated.items()}
         self.are_apart = are_apart
         self.has_underscores = "_" in "".join(first)
 
     @classmethod
-    def of_dict(cls, fields: dict[str, str], *, are_apart: bool = False) -> Headers:
-        """As the constructor, but may take the dict over: it must not change any more."""
+    def of_dict(cls, fields: dict[str, str | bytes], *, are_apart: bool = False) -> Headers:
+        """As the constructor, but may take the dict over: it must not change any more.
+
+        Bytes are decoded when somebody asks for them.
+        """
         names = "".join(fields)
         if not names.islower():
-            return cls(fields, are_apart=are_apart)
+            texts = {name: read_field_value(value) for name, value in fields.items()}
+            return cls(texts, are_apart=are_apart)
         # A proxy's names are lower-case; to see that once is quicker than to lower each.
         made = cls.__new__(cls)
         made._first, made._repeated = fields, _NONE_REPEATED  # noqa: SLF001  (its own)
@@ -68,13 +82,16 @@ class Headers:
 
     def get(self, name: str) -> str | None:
         """The first value of a field, or None."""
-        return self._first.get(name)
+        value = self._first.get(name)
+        if value.__class__ is bytes:
+            value = self._first[name] = read_field_value(value)
+        return value  # type: ignore[return-value]
 
     def get_all(self, name: str) -> tuple[str, ...]:
         """Every value of a field, in the order of arrival; empty when there is none."""
         if name in self._repeated:
             return self._repeated[name]
-        value = self._first.get(name)
+        value = self.get(name)
         return () if value is None else (value,)
 
     def __contains__(self, name: object) -> bool:

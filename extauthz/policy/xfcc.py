@@ -2,7 +2,8 @@
 
 Source: Envoy's HTTP header documentation. Elements are separated by commas and hold ``Key=value``
 pairs separated by semicolons; a value may stand in double quotes with ``\\"`` for a quote.
-The last element is of the nearest client, and the only one that our own proxy wrote.
+The last element is of the nearest client, and the only one that our own proxy wrote. How much is
+read is bounded; of what exceeds it nothing is believed.
 """
 
 from __future__ import annotations
@@ -11,23 +12,31 @@ import re
 from typing import Final
 
 MAX_XFCC_BYTES: Final = 16_384
+MAX_PAIRS: Final = 64
+"""Of all elements; one has about six, and one more for each further name of its certificate."""
+MAX_ESCAPED: Final = 64
 _NAMES: Final = ("uri", "dns", "subject")
-_PAIR: Final = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^,;"]*)\s*([,;]|$)')
+_PAIR: Final = re.compile(
+    r'\s{0,8}([A-Za-z]{1,16})=("[^"\\]*(?:\\.[^"\\]*)*"|[^,;"]*)\s{0,8}([,;]|$)'
+)
 
 
 def read_xfcc(value: str) -> tuple[str, ...] | None:
     """Names of the nearest client certificate: URI SANs, DNS SANs, subject; in that order.
 
-    None when the text is not of the form; empty when it names nothing.
+    None when the text is not of the form, or longer than what is read; empty when it names nothing.
 
     >>> read_xfcc('By=spiffe://a;Hash=00;Subject="CN=c,O=o";URI=spiffe://b')
     ('spiffe://b', 'CN=c,O=o')
     """
-    if len(value) > MAX_XFCC_BYTES:
+    if len(value) > MAX_XFCC_BYTES or value.count("\\") > MAX_ESCAPED:
         return None
     names: dict[str, list[str]] = {}
-    at = 0
+    at = pairs = 0
     while at < len(value):
+        pairs += 1
+        if pairs > MAX_PAIRS:
+            return None
         pair = _PAIR.match(value, at)
         if pair is None:
             return None

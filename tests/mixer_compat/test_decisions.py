@@ -141,6 +141,12 @@ TABLE: dict[str, tuple[str, dict[str, object], Catalog | None, Any]] = {
         "malformed_request", {"path": f"/httpbin/1.0.0/ip?{'&' * 58_000}"}, None, None,
     ),
     "a key of more than is read": ("invalid_credentials", {"api_key": "k" * 58_000}, None, None),
+    "more properties than are read": (
+        "malformed_request", {f"p{number}": "v" for number in range(257)}, None, None,
+    ),
+    "an operation of more variables than are read": (
+        "malformed_request", {"path": "", "operation": "/{a}" * 129}, None, None,
+    ),
     "a query parameter as a property": (
         "allowed",
         {**NO_KEY, "q": API_KEY},

@@ -6,6 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from google.protobuf.message import Message
 
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.errors import CounterStoreError
@@ -274,6 +275,14 @@ async def test_a_tiers_grants_are_partial_and_repeatable_too() -> None:
         assert (entry.granted_amount, entry.status.code) == (3, 0)
     entry = await asking.quota({}, 1, dedup_id="E", params=TIERED)
     assert (entry.granted_amount, entry.status.code) == (0, 8)
+
+
+@pytest.mark.parametrize("params", [None, TIERED])
+async def test_more_dimensions_than_are_read_are_granted_nothing(params: Message | None) -> None:
+    many = {f"d{number}": "v" for number in range(257)}
+    entry = await Asking().quota({**GOOD, **many}, 1, dedup_id="d", params=params)
+    assert entry.granted_amount == 0
+    assert "malformed_request" in entry.status.message
 
 
 async def test_dimensions_are_not_confused() -> None:

@@ -46,6 +46,14 @@ def test_takes_a_lower_case_dict_over_as_it_is() -> None:
     assert (headers.get("accept"), headers.get_all("host")) == ("a", ("b",))
 
 
+def test_bytes_are_text_when_somebody_asks() -> None:
+    headers = Headers.of_dict({"a": "ö".encode(), "b": b"\xf6", "c": b"", "d": "d"}, are_apart=True)
+    assert [headers.get(name) for name in "abcde"] == ["ö", "ö", "", "d", None]
+    assert headers.get_all("a") == ("ö",) and headers.are_apart
+    mixed = Headers.of_dict({"A": b"a", "b": b"\xf6"}, are_apart=True)
+    assert (mixed.get("a"), mixed.get("b"), mixed.are_apart) == ("a", "ö", True)
+
+
 def test_headers_show_names_and_never_values() -> None:
     headers = Headers([("Authorization", "Bearer secret"), ("authorization", "secret-two")])
     assert repr(headers) == "Headers(authorization)"

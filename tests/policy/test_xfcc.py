@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.policy.xfcc import MAX_XFCC_BYTES, read_xfcc
+from extauthz.policy.xfcc import MAX_ESCAPED, MAX_PAIRS, MAX_XFCC_BYTES, read_xfcc
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,11 @@ def test_too_long_is_not_read() -> None:
 def test_nothing_raises(value: str) -> None:
     names = read_xfcc(value)
     assert names is None or all(names)
+
+
+def test_believes_nothing_of_what_exceeds_its_bounds() -> None:
+    last = "URI=spiffe://b"
+    assert read_xfcc("Hash=00," * (MAX_PAIRS - 1) + last) == ("spiffe://b",)
+    assert read_xfcc("Hash=00," * MAX_PAIRS + last) is None
+    assert read_xfcc('Subject="' + r"\"" * MAX_ESCAPED + '";' + last) is not None
+    assert read_xfcc('Subject="' + r"\"" * (MAX_ESCAPED + 1) + '";' + last) is None
