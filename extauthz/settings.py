@@ -183,6 +183,9 @@ class CredentialSettings(StrictModel):
     """Read x-forwarded-client-cert. Only where the proxy in front sets that header itself."""
     trusted_hops: int = Field(default=0, ge=0, le=32)
     """Our own proxies in front of the Envoy that asks: how far to go left in X-Forwarded-For."""
+    use_remote_address: bool | None = None
+    """Whether that Envoy adds its peer to X-Forwarded-For, as its own use_remote_address says. Left
+    out: told by the last entry, which says nothing of a peer on loopback."""
     failed_attempts: FailedAttemptsSettings = FailedAttemptsSettings()
     """How many invalid credentials one client address may send: guessing costs the guesser."""
     cache_size: int = Field(default=50_000, ge=0)
@@ -273,6 +276,10 @@ class Settings(StrictModel):
     def with_workers(self, workers: int) -> Settings:
         """The same settings, served by so many workers."""
         return _change(self, server=_change(self.server, workers=workers))
+
+    def with_trusted_hops(self, hops: int) -> Settings:
+        """The same settings, with so many proxies of our own in front."""
+        return _change(self, credentials=_change(self.credentials, trusted_hops=hops))
 
     def for_worker(self) -> Settings:
         """What one of the workers goes by: it counts as one of all, and is watched elsewhere."""

@@ -96,6 +96,7 @@ async def open_core(
                 rules=PipelineRules(
                     unnormalised=unnormalised,
                     trusted_hops=settings.credentials.trusted_hops,
+                    use_remote_address=settings.credentials.use_remote_address,
                     places=rules.places,
                     on_outage=settings.counters.on_outage,
                 ),

@@ -111,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
             certificate_file=None if arguments.cert is None else str(arguments.cert),
             key_file=None if arguments.key is None else str(arguments.key),
         )
+    credentials = None if settings is None else settings.credentials
     parameters = EnvoyParameters(
         upstreams=(Upstream(address=arguments.upstream, speaks_http2=arguments.http2),),
         extauthz=arguments.extauthz or _find_listener(settings),
@@ -119,6 +120,8 @@ def run(arguments: argparse.Namespace) -> int:
         timeout_ms=arguments.timeout_ms,
         max_body_bytes=arguments.max_body_bytes,
         admin_port=arguments.admin_port,
+        trusted_hops=0 if credentials is None else credentials.trusted_hops,
+        use_remote_address=credentials is None or credentials.use_remote_address is not False,
     )
     render = render_filter if arguments.filter else render_bootstrap
     try:

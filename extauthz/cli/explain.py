@@ -57,7 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="'NAME: VALUE'",
         help="a request header; may be repeated",
     )
-    parser.add_argument("--client", default="127.0.0.1", help="the client's address")
+    parser.add_argument(
+        "--client",
+        default="127.0.0.1",
+        help="the client's address; with X-Forwarded-For, the address that Envoy sees",
+    )
     parser.add_argument("--principal", default="", help="name in the client's certificate")
     parser.add_argument(
         "--context",
@@ -84,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"extauthz: {_printable(str(error))}", file=sys.stderr)
         return 2
     settings = read_settings(arguments.config)
+    if "x-forwarded-for" not in request.headers:
+        settings = settings.with_trusted_hops(0)
     explanation = asyncio.run(_explain(request, settings))
     if arguments.json:
         # ASCII alone: JSON takes control characters above 0x7f as they are.

@@ -108,6 +108,8 @@ class EnvoyParameters:
             answered with 413, unless `partial_body`: then it is cut.
         metadata_namespaces: of dynamic metadata to send along.
         trusted_hops: proxies in front of this Envoy whose X-Forwarded-For entries count.
+        use_remote_address: Envoy adds its peer to X-Forwarded-For, and drops what clients say in
+            x-envoy-* headers. False where a proxy in front of it does both. extauthz is told.
         access_logs: report every finished request to extauthz (ALS v3).
     """
 
@@ -132,6 +134,7 @@ class EnvoyParameters:
     escaped_slashes: EscapedSlashes = EscapedSlashes.REJECT_REQUEST
     underscore_headers: UnderscoreHeaders = UnderscoreHeaders.REJECT_REQUEST
     trusted_hops: int = 0
+    use_remote_address: bool = True
     access_logs: bool = False
 
 

@@ -143,6 +143,7 @@ def _read_peer(data: bytes) -> Peer:
         certificate=unquote(peer.certificate),
         service=peer.service,
         labels=MappingProxyType(dict(peer.labels)),
+        is_local=peer.address.WhichOneof("address") in {"pipe", "envoy_internal_address"},
     )
 
 

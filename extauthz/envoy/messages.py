@@ -89,6 +89,7 @@ from extauthz.envoy.bootstrap import (
     is_ip_address,
     read_address,
 )
+from extauthz.policy.client_address import REMOTE_ADDRESS_EXTENSION
 
 FILTER_NAME: Final = "envoy.filters.http.ext_authz"
 _CONNECT_TIMEOUT: Final = timedelta(seconds=1)
@@ -196,7 +197,7 @@ def _make_listener(parameters: EnvoyParameters) -> Listener:
     manager = HttpConnectionManager(
         stat_prefix="ingress",
         # Client addresses count, and client-sent x-envoy-* headers do not, as at any edge.
-        use_remote_address=True,
+        use_remote_address=parameters.use_remote_address,
         xff_num_trusted_hops=parameters.trusted_hops,
         # Hosts are told apart by routes and by extauthz: as each other, whatever the spelling.
         strip_trailing_host_dot=True,
@@ -246,9 +247,13 @@ def _make_routes(parameters: EnvoyParameters) -> RouteConfiguration:
             route.typed_per_filter_config = {FILTER_NAME: AnyMessage.pack(per_route)}
         for host in upstream.hosts:
             routes.setdefault(host, []).append(route)
+    told = {REMOTE_ADDRESS_EXTENSION: "true" if parameters.use_remote_address else "false"}
+    of_all = ExtAuthzPerRoute(check_settings=CheckSettings(context_extensions=told))
     return RouteConfiguration(
         name="ingress",
         ignore_port_in_host_matching=True,
+        # Those of a route come on top.
+        typed_per_filter_config={FILTER_NAME: AnyMessage.pack(of_all)},
         virtual_hosts=[
             VirtualHost(name=host, domains=[host], routes=found) for host, found in routes.items()
         ],

@@ -1,9 +1,14 @@
-"""Rules that refuse a caller before anything is counted."""
+"""Rules that refuse a caller before anything is counted.
+
+A rule about addresses refuses a caller whose address is not known wherever it might fit: nobody
+leaves a rule by making his address unknown.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
@@ -12,6 +17,8 @@ Network = IPv4Network | IPv6Network
 _UNPARSABLE: Final = (0, 0)
 _LONGEST_ADDRESS: Final = 128
 """In characters, with a zone."""
+_UNKNOWN: Final = 0
+"""The family of an address that is not known, or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +68,15 @@ class DenyRules:
         """The first rule that refuses a client on an API, whoever it says it is."""
         family, number = read_address(address)
         for (rule_family, prefix), networks in self._networks.items():
+            if family == _UNKNOWN:
+                return next(iter(networks.values()))
             if rule_family == family:
                 shift = (32 if family == 4 else 128) - prefix
                 rule = networks.get(number >> shift << shift)
                 if rule is not None:
                     return rule
         for rule in self._of_client:
-            if _fits(rule, family, number, api, version, "", "") is not rule.invert:
+            if _refuses(rule, family, number, api, version, "", ""):
                 return rule
         return None
 
@@ -79,7 +88,7 @@ class DenyRules:
             return None
         family, number = read_address(address)
         for rule in self._of_caller:
-            if _fits(rule, family, number, api, version, application, user) is not rule.invert:
+            if _refuses(rule, family, number, api, version, application, user):
                 return rule
         return None
 
@@ -88,6 +97,11 @@ def read_address(address: str) -> tuple[int, int]:
     """An address as (4 or 6, number); an IPv4-mapped IPv6 address is IPv4. (0, 0) if it is none."""
     if len(address) > _LONGEST_ADDRESS:
         return _UNPARSABLE  # to say what is wrong with it takes Python time
+    return _read_address(address)
+
+
+@lru_cache(maxsize=4096)
+def _read_address(address: str) -> tuple[int, int]:
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:
@@ -102,7 +116,7 @@ def _is_plain_network(rule: DenyRule) -> bool:
     return rule.network is not None and not rule.invert and others == (None,) * 4
 
 
-def _fits(
+def _refuses(
     rule: DenyRule,
     family: int,
     number: int,
@@ -111,13 +125,17 @@ def _fits(
     application: str,
     user: str,
 ) -> bool:
-    return (
-        (rule.network is None or contains(rule.network, family, number))
-        and rule.api in (None, api)
+    fits = (
+        rule.api in (None, api)
         and rule.version in (None, version)
         and rule.application in (None, application)
         and rule.user in (None, user)
     )
+    if rule.network is not None and fits:
+        if family == _UNKNOWN:
+            return True  # it may lie in the network, and it may not
+        fits = contains(rule.network, family, number)
+    return fits is not rule.invert
 
 
 def contains(network: Network, family: int, number: int) -> bool:

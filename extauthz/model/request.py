@@ -113,7 +113,8 @@ class Peer:
     """One end of the connection, as the proxy saw it.
 
     Attributes:
-        address: IP address without port; empty for a Unix socket or when unknown.
+        address: IP address without port; empty when there is none, or when it is unknown.
+        is_local: it has none, as it came through a Unix socket or from inside the proxy.
         principal: the certificate's URI SAN, else DNS SAN, else subject; empty without TLS.
         certificate: PEM text; empty unless the proxy sends it.
         service: the name the proxy gives the peer (canonical service or service cluster).
@@ -125,6 +126,7 @@ class Peer:
     certificate: str = field(default="", repr=False)
     service: str = ""
     labels: Mapping[str, str] = field(default_factory=_nothing)
+    is_local: bool = False
 
 
 NO_PEER: Final = Peer()

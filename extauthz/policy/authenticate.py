@@ -47,6 +47,10 @@ _NOT_PERMITTED: Final = Denial(
     reason=Reason.CREDENTIAL_NOT_PERMITTED,
     detail="The credential may not be used from this address or referer.",
 )
+NETWORK_NOT_KNOWN: Final = Denial(
+    reason=Reason.CREDENTIAL_NOT_PERMITTED,
+    detail="The credential is bound to networks, and the client's address is not known.",
+)
 _GUESSES: Final = frozenset({Reason.INVALID_CREDENTIALS, Reason.TOKEN_INACTIVE})
 """What a guess ends as. An issuer calls an opaque token inactive that it never gave out."""
 
@@ -216,6 +220,8 @@ class Authenticator:
             return REVOKED
         if key.expires_at_us is not None and key.expires_at_us <= self._clock.now_us():
             return _EXPIRED
+        if key.networks and not client_address:
+            return NETWORK_NOT_KNOWN
         if not _is_permitted(key, request, client_address):
             return _NOT_PERMITTED
         if known is not None and known[0] is key:

@@ -22,6 +22,11 @@ def find_fitting_groups(
     )
 
 
+def ask_address(conditions: Iterable[Condition]) -> bool:
+    """Whether one of the conditions is about the client's address."""
+    return any(isinstance(condition, AddressCondition) for condition in conditions)
+
+
 def fits_all(
     conditions: Iterable[Condition], request: ApiRequest, identity: Identity, client_address: str
 ) -> bool:

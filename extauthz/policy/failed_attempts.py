@@ -1,8 +1,9 @@
 """Makes guessing cost the guesser: invalid credentials are limited for each client address.
 
-An address that has tried too many is refused without a look at what it sends. Credentials
-that were good a moment ago are not affected, nor are JWTs with a good signature, so one bad
-neighbour behind a shared address does not lock all the others out.
+An address that has tried too many is refused without a look at what it sends. Clients whose
+address is not known count as one. Credentials that were good a moment ago are not affected, nor
+are JWTs with a good signature, so one bad neighbour behind a shared address does not lock all the
+others out.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class FailedAttempts:
 
     async def _take(self, client_address: str, cost: int, deadline: Deadline) -> Denial | None:
         limit = self._limit
-        if limit is None or not client_address:
+        if limit is None:
             return None
         charge = Charge(
             _key(client_address), Algorithm.FIXED_WINDOW, limit.requests, limit.window_us, cost

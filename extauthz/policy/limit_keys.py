@@ -129,6 +129,11 @@ class KeyTemplate:
         """Kind (header, claim or query) and name of each value that it asks for by name."""
         return tuple((kind, name) for kind, dot, name in self._variables if dot)
 
+    @property
+    def asks_address(self) -> bool:
+        """Whether it asks for the client's address."""
+        return any(kind == "clientIp" for kind, _, _ in self._variables)
+
     def find_subject(
         self, route: Route, identity: Identity, request: ApiRequest, client_address: str
     ) -> str | None:

@@ -20,12 +20,18 @@ from typing import Final
 from extauthz.errors import BackendError, MalformedRequest
 from extauthz.model.catalog import Catalog, Subscription
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
+from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import ANONYMOUS, Identity, Place
 from extauthz.model.limits import Charge, LimitStatus, OutageMode, Taking
 from extauthz.model.request import ApiRequest
 from extauthz.model.routes import Route
-from extauthz.policy.authenticate import Authenticator
-from extauthz.policy.client_address import read_client_address
+from extauthz.policy.authenticate import NETWORK_NOT_KNOWN, Authenticator
+from extauthz.policy.client_address import (
+    ADDRESS_NOT_KNOWN,
+    ClientAddressUnknown,
+    read_client_address,
+    say_why_unknown,
+)
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.match import UnnormalisedPath, check_route
 from extauthz.policy.peek import judge_peek
@@ -66,11 +72,14 @@ class PipelineRules:
 
     Attributes:
         trusted_hops: proxies of our own in front of the Envoy that asks.
+        use_remote_address: whether that Envoy adds its peer to X-Forwarded-For; None leaves it to
+            what arrives.
         on_outage: for tiers that do not say what their limits do in an outage.
     """
 
     unnormalised: UnnormalisedPath = UnnormalisedPath.REFUSE
     trusted_hops: int = 0
+    use_remote_address: bool | None = None
     places: CredentialPlaces = CredentialPlaces()
     on_outage: OutageMode = OutageMode.LOCAL
 
@@ -128,6 +137,7 @@ class Pipeline:
         self._planner: tuple[Catalog, RateLimitPlanner] | None = None
         self._undecided = RepeatedWarnings(_log, "could not decide")
         self._not_given_back = RepeatedWarnings(_log, "the charge of a refused request stays")
+        self._unknown = RepeatedWarnings(_log, "a request is refused, as its address is not known")
         self._ids = count(1)
         self._id_prefix = secrets.token_hex(6)
 
@@ -209,6 +219,8 @@ class Pipeline:
             denial = UNAVAILABLE
         if denial is None and _has_passed(deadline):
             denial = UNAVAILABLE
+        if denial is ADDRESS_NOT_KNOWN or denial is NETWORK_NOT_KNOWN:
+            self._warn_of_unknown_address(request)
         decision = self._conclude(denial, progress)
         if not observed:
             return decision
@@ -241,12 +253,16 @@ class Pipeline:
         progress.rewritten_path = match.rewritten_path
         api = route.api
 
-        client_address = read_client_address(request, self._rules.trusted_hops)
+        rules = self._rules
+        client_address = read_client_address(
+            request, rules.trusted_hops, use_remote_address=rules.use_remote_address
+        )
         if not catalog.deny_rules.is_empty:
             rule = catalog.deny_rules.find_for_client(client_address, api.name, api.version)
-            note(Step.DENY_RULES, rule)
-            if rule is not None:
-                return BLOCKED
+            denial = _judge_rule(rule, client_address, progress.asked)
+            note(Step.DENY_RULES, rule if denial is BLOCKED else denial)
+            if denial is not None:
+                return denial
 
         identity = await self._authenticator.identify(
             request,
@@ -267,9 +283,10 @@ class Pipeline:
             rule = catalog.deny_rules.find_for_caller(
                 client_address, api.name, api.version, application, identity.user
             )
-            note(Step.DENY_RULES, rule)
-            if rule is not None:
-                return BLOCKED
+            denial = _judge_rule(rule, client_address, progress.asked)
+            note(Step.DENY_RULES, rule if denial is BLOCKED else denial)
+            if denial is not None:
+                return denial
 
         subscribed = check_subscription(catalog, api, identity)
         note(Step.SUBSCRIPTION, subscribed)
@@ -303,6 +320,11 @@ class Pipeline:
             )
             await take_used_bytes(self._counters, usage, deadline)
             return None
+        if not client_address and planner.asks_address(
+            route, identity, subscribed.subscription, subscribed.tier
+        ):
+            note(Step.RATE_LIMITS, ADDRESS_NOT_KNOWN)
+            return ADDRESS_NOT_KNOWN
         planned = planner.plan_charges(
             route,
             identity,
@@ -359,6 +381,13 @@ class Pipeline:
         except BackendError as error:
             self._not_given_back.warn(error)
 
+    def _warn_of_unknown_address(self, request: ApiRequest) -> None:
+        rules = self._rules
+        why = say_why_unknown(
+            request, rules.trusted_hops, use_remote_address=rules.use_remote_address
+        )
+        self._unknown.warn(ClientAddressUnknown(why))
+
     def _find_planner(self, catalog: Catalog) -> RateLimitPlanner:
         if self._planner is None or self._planner[0] is not catalog:
             self._planner = (catalog, RateLimitPlanner(catalog, on_outage=self._rules.on_outage))
@@ -389,6 +418,18 @@ class Pipeline:
             rewritten_path=progress.rewritten_path,
             shadow=progress.shadow,
         )
+
+
+def _judge_rule(
+    rule: DenyRule | None, client_address: str, asked: QuotaAsk | UsedBytes | None
+) -> Denial | None:
+    """What a rule that fits means; where the address is not known, it only may fit."""
+    if rule is None:
+        return None
+    if rule.network is None or client_address:
+        return BLOCKED
+    # Of a request that was answered, the bytes are charged all the same.
+    return None if isinstance(asked, UsedBytes) else ADDRESS_NOT_KNOWN
 
 
 def _has_passed(deadline: Deadline) -> bool:

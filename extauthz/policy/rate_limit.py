@@ -40,7 +40,7 @@ from extauthz.model.limits import (
 )
 from extauthz.model.request import ApiRequest
 from extauthz.model.routes import Route
-from extauthz.policy.conditions import find_fitting_groups, fits_all
+from extauthz.policy.conditions import ask_address, find_fitting_groups, fits_all
 from extauthz.policy.limit_keys import KeyTemplate, write_client, write_parts
 from extauthz.policy.request_cost import read_cost
 from extauthz.policy.tier_limits import PlannedLimit, TierPlanner, take_instead
@@ -51,6 +51,7 @@ MAX_USAGE_BYTES: Final = 10**12
 """The most that one report charges: whatever a report says, counters stay exact in doubles."""
 
 _ALWAYS: Final = (0, 1 << 62)
+_BY_ADDRESS: Final = "client"
 
 # Here, as a look into an enum takes 40 ns more than one into a module.
 _NONE: Final = SecurityScheme.NONE
@@ -152,6 +153,42 @@ class RateLimitPlanner:
                 cost = route.resource.cost
             limits += self._plan_for_request(route, identity, request, client_address, now_us, cost)
         return limits
+
+    def asks_address(
+        self,
+        route: Route,
+        identity: Identity,
+        subscription: Subscription | None,
+        subscription_tier: Tier | None,
+    ) -> bool:
+        """Whether any limit of a request may go by the client's address.
+
+        Where it may and the address is not known, the request would not be counted as it should.
+        The arguments are those of `plan_charges`.
+        """
+        if subscription is not None:
+            subscription_tier = subscription.tier
+        application = identity.application
+        if identity.scheme is _NONE and self._client_tier is not None:
+            return True
+        is_nameless = application is None and subscription_tier is not None
+        if is_nameless and _find_nameless_consumer(identity, "")[0] == _BY_ADDRESS:
+            return True
+        tiers = [route.api.tier or route.resource.tier, subscription_tier]
+        if application is not None:
+            tiers.append(application.tier)
+        for custom, template in self._custom:
+            if custom.apis and route.api.name not in custom.apis:
+                continue
+            if template.asks_address or ask_address(custom.when):
+                return True
+            tiers.append(custom.tier)
+        return any(
+            ask_address(group.when)
+            for tier in tiers
+            if tier is not None
+            for group in tier.conditions
+        )
 
     def plan_usage_charges(
         self,
@@ -316,7 +353,7 @@ def _find_nameless_consumer(identity: Identity, client_address: str) -> tuple[st
         return ("key", identity.issuer, identity.consumer_key)
     if identity.user:
         return ("user", identity.issuer, identity.user)
-    return ("client", write_client(client_address))
+    return (_BY_ADDRESS, write_client(client_address))
 
 
 def judge(

@@ -43,6 +43,20 @@ def test_prints_a_bootstrap(run: Run) -> None:
     assert "0.050s" in done.out
 
 
+def test_the_bootstrap_counts_proxies_as_the_settings_do(run: Run, tmp_path: Path) -> None:
+    settings = tmp_path / "extauthz.yaml"
+    settings.write_text(
+        "catalog: {files: [c.yaml]}\ncredentials: {trusted_hops: 2, use_remote_address: false}\n"
+    )
+    tree = yaml.safe_load(run("envoy-config", "--config", str(settings)).out)
+    (listener,) = tree["static_resources"]["listeners"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    assert (manager["use_remote_address"], manager["xff_num_trusted_hops"]) == (False, 2)
+    (told,) = manager["route_config"]["typed_per_filter_config"].values()
+    extensions = told["check_settings"]["context_extensions"]
+    assert extensions == {"extauthz.use_remote_address": "false"}
+
+
 def test_prints_only_the_filter_and_its_cluster(run: Run) -> None:
     tree = yaml.safe_load(run("envoy-config", "--filter").out)
     assert list(tree) == ["http_filters", "clusters"]

@@ -184,7 +184,7 @@ def _denied(title: str, reason: Reason, **fields: Any) -> Scenario:
 
 
 def _at_host(host: str, outcome: Reason) -> Scenario:
-    return _denied(f"the host {host!r}", outcome, method="GET", path=BY_HOST, host=host)
+    return _denied(f"the host {host[:50]!r}", outcome, method="GET", path=BY_HOST, host=host)
 
 
 def _malformed(title: str, path: str, **fields: Any) -> Scenario:

@@ -34,9 +34,8 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
 """What the settings of each service add to what all have."""
 
 _BASE: Final[dict[str, Any]] = {
-    # Tests choose their client address in X-Forwarded-For, to be limited by themselves only. Two
-    # hops: of a peer on loopback Envoy appends the machine's own address, not the peer's.
-    "credentials": {"trusted_hops": 2, "failed_attempts": {"requests": 5, "per": "1h"}},
+    # Tests choose their client address in X-Forwarded-For, to be limited by themselves only.
+    "credentials": {"trusted_hops": 1, "failed_attempts": {"requests": 5, "per": "1h"}},
     # All that could ever be logged is: the logs are searched for secrets.
     "log": {"level": "debug"},
 }

@@ -25,7 +25,7 @@ from tests.e2e.both_doors_table import (
 )
 from tests.e2e.running import Deployment, next_client
 from tests.e2e.test_reasons import OPEN
-from tests.e2e.world import World
+from tests.e2e.world import LIMITS, World
 
 pytestmark = pytest.mark.e2e
 
@@ -113,6 +113,33 @@ def test_what_no_limit_holds_may_be_kept_and_nothing_else(
 
 # Less than the whole request
 
+
+@pytest.mark.parametrize("client", ["", "0.0.0.0", "::"])
+def test_an_address_that_nobody_told_leaves_no_deny_rule(
+    services: dict[str, BothDoors], world: World, client: str
+) -> None:
+    """The world has one for addresses, and so nobody passes without."""
+    for headers in ((), (("x-api-key", world.keys["mobile"]),)):
+        asked = Asked(path="/world/1.0.0/public", headers=headers, client=client)
+        envoy, mixer = services[STANDARD].ask_envoy(asked), services[STANDARD].ask_mixer(asked)
+        assert (envoy.reason, envoy.status) == ("malformed_request", 400)
+        assert "address is not known" in envoy.body
+        assert mixer.told == envoy.told
+
+
+@pytest.fixture(scope="module")
+def asking_no_address(
+    deployment: Deployment, world: World, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BothDoors]:
+    """A service on the world without what asks for addresses, which apikey instances lack."""
+    limits = {**LIMITS, "deny": [{"application": "rogue"}]}
+    file = tmp_path_factory.mktemp("limits") / "limits.yaml"
+    file.write_text(yaml.safe_dump(limits))
+    files = [world.catalog / f"{name}.yaml" for name in ("apis", "consumers", "issuers")]
+    with run_both_doors(deployment, "no-address", *files, file) as doors:
+        yield doors
+
+
 ROUTE: Final = ("World", "/open")
 BY_KEY: Final[Mapping[str, tuple[str, str, str]]] = {
     "mobile": (*ROUTE, ALLOWED),
@@ -127,19 +154,25 @@ BY_KEY: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("application", BY_KEY)
 def test_an_apikey_instance_is_answered_as_its_request(
-    services: dict[str, BothDoors], world: World, service: str, application: str
+    asking_no_address: BothDoors, world: World, application: str
 ) -> None:
     api, path, reason = BY_KEY[application]
-    doors, key = services[service], world.keys[application]
+    doors, key = asking_no_address, world.keys[application]
     target = f"/{api.lower()}/1.0.0{path}"
     asked = Asked(path=target, headers=(("x-api-key", key),), client=next_client())
     envoy = doors.ask_envoy(asked)
     mixer = doors.ask_mixer_for_key(f"POST {target}", key, api)
     assert envoy.reason == reason
     assert mixer.told == envoy.told
+
+
+def test_an_apikey_instance_tells_no_address_that_a_deny_rule_could_judge(
+    services: dict[str, BothDoors], world: World
+) -> None:
+    answer = services[STANDARD].ask_mixer_for_key(f"POST {OPEN}", world.keys["mobile"], "World")
+    assert (answer.reason, answer.status) == ("malformed_request", 400)
 
 
 # Where the doors differ

@@ -142,7 +142,7 @@ class World:
         self._write("apis.yaml", {"apis": _APIS})
         self._write("consumers.yaml", self._write_consumers())
         self._write("issuers.yaml", _write_issuers(introspection.url, dead_port))
-        self._write("limits.yaml", _LIMITS)
+        self._write("limits.yaml", LIMITS)
 
     def sign(
         self,
@@ -252,7 +252,7 @@ def _write_issuers(introspection_url: str, dead_port: int) -> dict[str, Any]:
     }
 
 
-_LIMITS: Final = {
+LIMITS: Final = {
     "tiers": {
         "Gold": {"limits": [{"requests": 1_000_000, "per": "1h"}]},
         "One": {"limits": [{"requests": 1, "per": "1h"}]},

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
+    EnvoyInternalAddress,
     HeaderMap,
     HeaderValue,
     Metadata,
@@ -308,18 +309,24 @@ def test_says_whether_the_body_was_cut(*, fields: list[tuple[str, bytes]], parti
 
 
 @pytest.mark.parametrize(
-    ("address", "ip"),
+    ("address", "ip", "is_local"),
     [
-        (an_address("2001:db8::1"), "2001:db8::1"),
-        (Address(pipe=Pipe(path="/run/a.sock")), ""),
-        (Address(), ""),
-        (None, ""),
+        (an_address("2001:db8::1"), "2001:db8::1", False),
+        (Address(pipe=Pipe(path="/run/a.sock")), "", True),
+        (
+            Address(envoy_internal_address=EnvoyInternalAddress(server_listener_name="main")),
+            "",
+            True,
+        ),
+        (Address(), "", False),
+        (None, "", False),
     ],
-    ids=["ipv6", "unix socket", "empty", "none"],
+    ids=["ipv6", "unix socket", "inside envoy", "empty", "none"],
 )
-def test_reads_the_peers_address(address: Address | None, ip: str) -> None:
+def test_reads_the_peers_address(*, address: Address | None, ip: str, is_local: bool) -> None:
     request = read_check_request(a_check_from(AttributeContextPeer(address=address, service="s")))
     assert (request.source.address, request.source.service) == (ip, "s")
+    assert request.source.is_local is is_local
 
 
 def test_reads_a_peer_whose_certificate_is_large() -> None:

@@ -46,7 +46,7 @@ async def test_reads_what_envoy_sends(tmp_path: Path) -> None:
     assert request.headers.get_all("x-api-key") == ("one", "two")
     assert request.headers.get("x-name") == "Jörg"
     assert not [name for name in request.headers if name.startswith(":")]
-    assert request.context == context
+    assert request.context == {**context, "extauthz.use_remote_address": "true"}
     assert request.source.address == "127.0.0.1"
     assert request.destination.address == "127.0.0.1"
     assert request.body == b"01234567"

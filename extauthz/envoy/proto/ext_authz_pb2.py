@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$extauthz/envoy/proto/ext_authz.proto\x12\x18\x65xtauthz.wire.envoy.auth\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"N\n\x0c\x43heckRequest\x12>\n\nattributes\x18\x01 \x01(\x0b\x32*.extauthz.wire.envoy.auth.AttributeContext\"\xf1\x07\n\x10\x41ttributeContext\x12\x0e\n\x06source\x18\x01 \x01(\x0c\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\x0c\x12\x43\n\x07request\x18\x04 \x01(\x0b\x32\x32.extauthz.wire.envoy.auth.AttributeContext.Request\x12]\n\x12\x63ontext_extensions\x18\n \x03(\x0b\x32\x41.extauthz.wire.envoy.auth.AttributeContext.ContextExtensionsEntry\x12<\n\x10metadata_context\x18\x0b \x01(\x0b\x32\".extauthz.wire.envoy.auth.Metadata\x12J\n\x0btls_session\x18\x0c \x01(\x0b\x32\x35.extauthz.wire.envoy.auth.AttributeContext.TlsSession\x12\x42\n\x16route_metadata_context\x18\r \x01(\x0b\x32\".extauthz.wire.envoy.auth.Metadata\x1ay\n\x07Request\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x44\n\x04http\x18\x02 \x01(\x0b\x32\x36.extauthz.wire.envoy.auth.AttributeContext.HttpRequest\x1a\xf5\x02\n\x0bHttpRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12T\n\x07headers\x18\x03 \x03(\x0b\x32\x43.extauthz.wire.envoy.auth.AttributeContext.HttpRequest.HeadersEntry\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0e\n\x06scheme\x18\x06 \x01(\t\x12\r\n\x05query\x18\x07 \x01(\t\x12\x10\n\x08\x66ragment\x18\x08 \x01(\t\x12\x0c\n\x04size\x18\t \x01(\x03\x12\x10\n\x08protocol\x18\n \x01(\t\x12\x0c\n\x04\x62ody\x18\x0b \x01(\t\x12\x10\n\x08raw_body\x18\x0c \x01(\x0c\x12\x37\n\nheader_map\x18\r \x01(\x0b\x32#.extauthz.wire.envoy.auth.HeaderMap\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x19\n\nTlsSession\x12\x0b\n\x03sni\x18\x01 \x01(\t\x1a\x38\n\x16\x43ontextExtensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xde\x01\n\x04Peer\x12\x32\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32!.extauthz.wire.envoy.auth.Address\x12\x0f\n\x07service\x18\x02 \x01(\t\x12:\n\x06labels\x18\x03 \x03(\x0b\x32*.extauthz.wire.envoy.auth.Peer.LabelsEntry\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x05 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe3\x01\n\x07\x41\x64\x64ress\x12I\n\x0esocket_address\x18\x01 \x01(\x0b\x32/.extauthz.wire.envoy.auth.Address.SocketAddressH\x00\x12\x36\n\x04pipe\x18\x02 \x01(\x0b\x32&.extauthz.wire.envoy.auth.Address.PipeH\x00\x1a\x34\n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nport_value\x18\x03 \x01(\r\x1a\x14\n\x04Pipe\x12\x0c\n\x04path\x18\x01 \x01(\tB\t\n\x07\x61\x64\x64ress\"\xab\x01\n\x08Metadata\x12O\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32\x36.extauthz.wire.envoy.auth.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\"C\n\tHeaderMap\x12\x36\n\x07headers\x18\x01 \x03(\x0b\x32%.extauthz.wire.envoy.auth.HeaderValue\"<\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\traw_value\x18\x03 \x01(\x0c\"\xcc\x02\n\x11HeaderValueOption\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32%.extauthz.wire.envoy.auth.HeaderValue\x12*\n\x06\x61ppend\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12U\n\rappend_action\x18\x03 \x01(\x0e\x32>.extauthz.wire.envoy.auth.HeaderValueOption.HeaderAppendAction\"}\n\x12HeaderAppendAction\x12\x1b\n\x17\x41PPEND_IF_EXISTS_OR_ADD\x10\x00\x12\x11\n\rADD_IF_ABSENT\x10\x01\x12\x1e\n\x1aOVERWRITE_IF_EXISTS_OR_ADD\x10\x02\x12\x17\n\x13OVERWRITE_IF_EXISTS\x10\x03\",\n\x0eQueryParameter\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\"\x96\x01\n\x12\x44\x65niedHttpResponse\x12\x34\n\x06status\x18\x01 \x01(\x0b\x32$.extauthz.wire.envoy.auth.HttpStatus\x12<\n\x07headers\x18\x02 \x03(\x0b\x32+.extauthz.wire.envoy.auth.HeaderValueOption\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\"\xa6\x02\n\x0eOkHttpResponse\x12<\n\x07headers\x18\x02 \x03(\x0b\x32+.extauthz.wire.envoy.auth.HeaderValueOption\x12\x19\n\x11headers_to_remove\x18\x05 \x03(\t\x12L\n\x17response_headers_to_add\x18\x06 \x03(\x0b\x32+.extauthz.wire.envoy.auth.HeaderValueOption\x12I\n\x17query_parameters_to_set\x18\x07 \x03(\x0b\x32(.extauthz.wire.envoy.auth.QueryParameter\x12\"\n\x1aquery_parameters_to_remove\x18\x08 \x03(\t\"\xbe\x02\n\rCheckResponse\x12\x30\n\x06status\x18\x01 \x01(\x0b\x32 .extauthz.wire.envoy.auth.Status\x12G\n\x0f\x64\x65nied_response\x18\x02 \x01(\x0b\x32,.extauthz.wire.envoy.auth.DeniedHttpResponseH\x00\x12?\n\x0bok_response\x18\x03 \x01(\x0b\x32(.extauthz.wire.envoy.auth.OkHttpResponseH\x00\x12\x46\n\x0e\x65rror_response\x18\x05 \x01(\x0b\x32,.extauthz.wire.envoy.auth.DeniedHttpResponseH\x00\x12\x18\n\x10\x64ynamic_metadata\x18\x04 \x01(\x0c\x42\x0f\n\rhttp_responseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$extauthz/envoy/proto/ext_authz.proto\x12\x18\x65xtauthz.wire.envoy.auth\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"N\n\x0c\x43heckRequest\x12>\n\nattributes\x18\x01 \x01(\x0b\x32*.extauthz.wire.envoy.auth.AttributeContext\"\xf1\x07\n\x10\x41ttributeContext\x12\x0e\n\x06source\x18\x01 \x01(\x0c\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\x0c\x12\x43\n\x07request\x18\x04 \x01(\x0b\x32\x32.extauthz.wire.envoy.auth.AttributeContext.Request\x12]\n\x12\x63ontext_extensions\x18\n \x03(\x0b\x32\x41.extauthz.wire.envoy.auth.AttributeContext.ContextExtensionsEntry\x12<\n\x10metadata_context\x18\x0b \x01(\x0b\x32\".extauthz.wire.envoy.auth.Metadata\x12J\n\x0btls_session\x18\x0c \x01(\x0b\x32\x35.extauthz.wire.envoy.auth.AttributeContext.TlsSession\x12\x42\n\x16route_metadata_context\x18\r \x01(\x0b\x32\".extauthz.wire.envoy.auth.Metadata\x1ay\n\x07Request\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x44\n\x04http\x18\x02 \x01(\x0b\x32\x36.extauthz.wire.envoy.auth.AttributeContext.HttpRequest\x1a\xf5\x02\n\x0bHttpRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12T\n\x07headers\x18\x03 \x03(\x0b\x32\x43.extauthz.wire.envoy.auth.AttributeContext.HttpRequest.HeadersEntry\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0e\n\x06scheme\x18\x06 \x01(\t\x12\r\n\x05query\x18\x07 \x01(\t\x12\x10\n\x08\x66ragment\x18\x08 \x01(\t\x12\x0c\n\x04size\x18\t \x01(\x03\x12\x10\n\x08protocol\x18\n \x01(\t\x12\x0c\n\x04\x62ody\x18\x0b \x01(\t\x12\x10\n\x08raw_body\x18\x0c \x01(\x0c\x12\x37\n\nheader_map\x18\r \x01(\x0b\x32#.extauthz.wire.envoy.auth.HeaderMap\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x19\n\nTlsSession\x12\x0b\n\x03sni\x18\x01 \x01(\t\x1a\x38\n\x16\x43ontextExtensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xde\x01\n\x04Peer\x12\x32\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32!.extauthz.wire.envoy.auth.Address\x12\x0f\n\x07service\x18\x02 \x01(\t\x12:\n\x06labels\x18\x03 \x03(\x0b\x32*.extauthz.wire.envoy.auth.Peer.LabelsEntry\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x05 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd5\x02\n\x07\x41\x64\x64ress\x12I\n\x0esocket_address\x18\x01 \x01(\x0b\x32/.extauthz.wire.envoy.auth.Address.SocketAddressH\x00\x12\x36\n\x04pipe\x18\x02 \x01(\x0b\x32&.extauthz.wire.envoy.auth.Address.PipeH\x00\x12X\n\x16\x65nvoy_internal_address\x18\x03 \x01(\x0b\x32\x36.extauthz.wire.envoy.auth.Address.EnvoyInternalAddressH\x00\x1a\x34\n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nport_value\x18\x03 \x01(\r\x1a\x14\n\x04Pipe\x12\x0c\n\x04path\x18\x01 \x01(\t\x1a\x16\n\x14\x45nvoyInternalAddressB\t\n\x07\x61\x64\x64ress\"\xab\x01\n\x08Metadata\x12O\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32\x36.extauthz.wire.envoy.auth.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\"C\n\tHeaderMap\x12\x36\n\x07headers\x18\x01 \x03(\x0b\x32%.extauthz.wire.envoy.auth.HeaderValue\"<\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\traw_value\x18\x03 \x01(\x0c\"\xcc\x02\n\x11HeaderValueOption\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32%.extauthz.wire.envoy.auth.HeaderValue\x12*\n\x06\x61ppend\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12U\n\rappend_action\x18\x03 \x01(\x0e\x32>.extauthz.wire.envoy.auth.HeaderValueOption.HeaderAppendAction\"}\n\x12HeaderAppendAction\x12\x1b\n\x17\x41PPEND_IF_EXISTS_OR_ADD\x10\x00\x12\x11\n\rADD_IF_ABSENT\x10\x01\x12\x1e\n\x1aOVERWRITE_IF_EXISTS_OR_ADD\x10\x02\x12\x17\n\x13OVERWRITE_IF_EXISTS\x10\x03\",\n\x0eQueryParameter\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\"\x96\x01\n\x12\x44\x65niedHttpResponse\x12\x34\n\x06status\x18\x01 \x01(\x0b\x32$.extauthz.wire.envoy.auth.HttpStatus\x12<\n\x07headers\x18\x02 \x03(\x0b\x32+.extauthz.wire.envoy.auth.HeaderValueOption\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\"\xa6\x02\n\x0eOkHttpResponse\x12<\n\x07headers\x18\x02 \x03(\x0b\x32+.extauthz.wire.envoy.auth.HeaderValueOption\x12\x19\n\x11headers_to_remove\x18\x05 \x03(\t\x12L\n\x17response_headers_to_add\x18\x06 \x03(\x0b\x32+.extauthz.wire.envoy.auth.HeaderValueOption\x12I\n\x17query_parameters_to_set\x18\x07 \x03(\x0b\x32(.extauthz.wire.envoy.auth.QueryParameter\x12\"\n\x1aquery_parameters_to_remove\x18\x08 \x03(\t\"\xbe\x02\n\rCheckResponse\x12\x30\n\x06status\x18\x01 \x01(\x0b\x32 .extauthz.wire.envoy.auth.Status\x12G\n\x0f\x64\x65nied_response\x18\x02 \x01(\x0b\x32,.extauthz.wire.envoy.auth.DeniedHttpResponseH\x00\x12?\n\x0bok_response\x18\x03 \x01(\x0b\x32(.extauthz.wire.envoy.auth.OkHttpResponseH\x00\x12\x46\n\x0e\x65rror_response\x18\x05 \x01(\x0b\x32,.extauthz.wire.envoy.auth.DeniedHttpResponseH\x00\x12\x18\n\x10\x64ynamic_metadata\x18\x04 \x01(\x0c\x42\x0f\n\rhttp_responseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,33 +61,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PEER_LABELSENTRY']._serialized_start=1431
   _globals['_PEER_LABELSENTRY']._serialized_end=1476
   _globals['_ADDRESS']._serialized_start=1479
-  _globals['_ADDRESS']._serialized_end=1706
-  _globals['_ADDRESS_SOCKETADDRESS']._serialized_start=1621
-  _globals['_ADDRESS_SOCKETADDRESS']._serialized_end=1673
-  _globals['_ADDRESS_PIPE']._serialized_start=1675
-  _globals['_ADDRESS_PIPE']._serialized_end=1695
-  _globals['_METADATA']._serialized_start=1709
-  _globals['_METADATA']._serialized_end=1880
-  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_start=1802
-  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_end=1880
-  _globals['_HEADERMAP']._serialized_start=1882
-  _globals['_HEADERMAP']._serialized_end=1949
-  _globals['_HEADERVALUE']._serialized_start=1951
-  _globals['_HEADERVALUE']._serialized_end=2011
-  _globals['_HEADERVALUEOPTION']._serialized_start=2014
-  _globals['_HEADERVALUEOPTION']._serialized_end=2346
-  _globals['_HEADERVALUEOPTION_HEADERAPPENDACTION']._serialized_start=2221
-  _globals['_HEADERVALUEOPTION_HEADERAPPENDACTION']._serialized_end=2346
-  _globals['_QUERYPARAMETER']._serialized_start=2348
-  _globals['_QUERYPARAMETER']._serialized_end=2392
-  _globals['_STATUS']._serialized_start=2394
-  _globals['_STATUS']._serialized_end=2433
-  _globals['_HTTPSTATUS']._serialized_start=2435
-  _globals['_HTTPSTATUS']._serialized_end=2461
-  _globals['_DENIEDHTTPRESPONSE']._serialized_start=2464
-  _globals['_DENIEDHTTPRESPONSE']._serialized_end=2614
-  _globals['_OKHTTPRESPONSE']._serialized_start=2617
-  _globals['_OKHTTPRESPONSE']._serialized_end=2911
-  _globals['_CHECKRESPONSE']._serialized_start=2914
-  _globals['_CHECKRESPONSE']._serialized_end=3232
+  _globals['_ADDRESS']._serialized_end=1820
+  _globals['_ADDRESS_SOCKETADDRESS']._serialized_start=1711
+  _globals['_ADDRESS_SOCKETADDRESS']._serialized_end=1763
+  _globals['_ADDRESS_PIPE']._serialized_start=1765
+  _globals['_ADDRESS_PIPE']._serialized_end=1785
+  _globals['_ADDRESS_ENVOYINTERNALADDRESS']._serialized_start=1787
+  _globals['_ADDRESS_ENVOYINTERNALADDRESS']._serialized_end=1809
+  _globals['_METADATA']._serialized_start=1823
+  _globals['_METADATA']._serialized_end=1994
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_start=1916
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_end=1994
+  _globals['_HEADERMAP']._serialized_start=1996
+  _globals['_HEADERMAP']._serialized_end=2063
+  _globals['_HEADERVALUE']._serialized_start=2065
+  _globals['_HEADERVALUE']._serialized_end=2125
+  _globals['_HEADERVALUEOPTION']._serialized_start=2128
+  _globals['_HEADERVALUEOPTION']._serialized_end=2460
+  _globals['_HEADERVALUEOPTION_HEADERAPPENDACTION']._serialized_start=2335
+  _globals['_HEADERVALUEOPTION_HEADERAPPENDACTION']._serialized_end=2460
+  _globals['_QUERYPARAMETER']._serialized_start=2462
+  _globals['_QUERYPARAMETER']._serialized_end=2506
+  _globals['_STATUS']._serialized_start=2508
+  _globals['_STATUS']._serialized_end=2547
+  _globals['_HTTPSTATUS']._serialized_start=2549
+  _globals['_HTTPSTATUS']._serialized_end=2575
+  _globals['_DENIEDHTTPRESPONSE']._serialized_start=2578
+  _globals['_DENIEDHTTPRESPONSE']._serialized_end=2728
+  _globals['_OKHTTPRESPONSE']._serialized_start=2731
+  _globals['_OKHTTPRESPONSE']._serialized_end=3025
+  _globals['_CHECKRESPONSE']._serialized_start=3028
+  _globals['_CHECKRESPONSE']._serialized_end=3346
 # @@protoc_insertion_point(module_scope)

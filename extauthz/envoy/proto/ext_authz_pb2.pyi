@@ -114,7 +114,7 @@ class Peer(_message.Message):
     def __init__(self, address: _Optional[_Union[Address, _Mapping]] = ..., service: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., principal: _Optional[str] = ..., certificate: _Optional[str] = ...) -> None: ...
 
 class Address(_message.Message):
-    __slots__ = ("socket_address", "pipe")
+    __slots__ = ("socket_address", "pipe", "envoy_internal_address")
     class SocketAddress(_message.Message):
         __slots__ = ("address", "port_value")
         ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -127,11 +127,16 @@ class Address(_message.Message):
         PATH_FIELD_NUMBER: _ClassVar[int]
         path: str
         def __init__(self, path: _Optional[str] = ...) -> None: ...
+    class EnvoyInternalAddress(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
     SOCKET_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PIPE_FIELD_NUMBER: _ClassVar[int]
+    ENVOY_INTERNAL_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     socket_address: Address.SocketAddress
     pipe: Address.Pipe
-    def __init__(self, socket_address: _Optional[_Union[Address.SocketAddress, _Mapping]] = ..., pipe: _Optional[_Union[Address.Pipe, _Mapping]] = ...) -> None: ...
+    envoy_internal_address: Address.EnvoyInternalAddress
+    def __init__(self, socket_address: _Optional[_Union[Address.SocketAddress, _Mapping]] = ..., pipe: _Optional[_Union[Address.Pipe, _Mapping]] = ..., envoy_internal_address: _Optional[_Union[Address.EnvoyInternalAddress, _Mapping]] = ...) -> None: ...
 
 class Metadata(_message.Message):
     __slots__ = ("filter_metadata",)
