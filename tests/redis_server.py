@@ -67,7 +67,7 @@ class RedisServer:
         self._ports = ("--port", "0", "--tls-port") if is_encrypted else ("--port",)
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self) -> RedisServer:
+    def start(self, sign: str = "Ready to accept connections") -> RedisServer:
         settings = {"dir": str(self.folder), "unixsocket": str(self.socket)}
         return self._start(
             [
@@ -78,7 +78,7 @@ class RedisServer:
                 *[word for name, value in settings.items() for word in (f"--{name}", value)],
                 *self._options,
             ],
-            "Ready to accept connections",
+            sign,
         )
 
     def start_sentinel(self, primary_port: int, quorum: int) -> RedisServer:

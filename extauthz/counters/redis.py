@@ -129,12 +129,7 @@ class RedisCounterStore:
             slot = groups[0][0] if groups is not None else 0
             taking = await self._ask(charges, Asked.TAKE, until_s, slot=slot, dedup_id=dedup_id)
         else:
-            try:
-                taking = await self._take_by_slot(charges, groups, until_s, dedup_id)
-            except CounterStoreError as error:
-                # It speaks of one slot, and another may have been charged.
-                error.charged_nothing = False
-                raise
+            taking = await self._take_by_slot(charges, groups, until_s, dedup_id)
         if refusals is not None and not taking.charged:
             refusals.note(charges, taking, asked_us)
         return taking
@@ -173,7 +168,6 @@ class RedisCounterStore:
         if self._behind:
             await asyncio.wait(self._behind)
         await self._lane.close()
-        await self._connector.close()
 
     def _find_end(self, deadline: Deadline) -> float:
         """When to give up, by the event loop's clock."""
@@ -225,21 +219,28 @@ class RedisCounterStore:
                 takings.append(taking)
                 if not taking.charged:
                     break
-        except BaseException:
+        except BaseException as error:
             # Nobody waits for an answer any more, and the error stays the one to tell.
             self._give_back_behind(parts, takings, dedup_id)
+            if takings and isinstance(error, CounterStoreError):
+                # It speaks of one slot, and another was charged.
+                error.charged_nothing = False
             raise
         if not takings[-1].charged:
             refused = len(takings) - 1
-            await _all(
-                self._give_back_part(part, taking, slot, until_s, dedup_id)
-                for (slot, part), taking in zip(parts[:refused], takings, strict=False)
-            )
-            looks = await _all(
-                self._ask(part, Asked.LOOK, until_s, slot=slot)
-                for number, (slot, part) in enumerate(parts)
-                if number != refused
-            )
+            try:
+                await _all(
+                    self._give_back_part(part, taking, slot, until_s, dedup_id)
+                    for (slot, part), taking in zip(parts[:refused], takings, strict=False)
+                )
+                looks = await _all(
+                    self._ask(part, Asked.LOOK, until_s, slot=slot)
+                    for number, (slot, part) in enumerate(parts)
+                    if number != refused
+                )
+            except CounterStoreError as error:
+                error.charged_nothing = False
+                raise
             takings = [*looks[:refused], takings[refused], *looks[refused:]]
             return _join(charges, groups, takings, charged=False)
         return _join(charges, groups, takings, charged=True)

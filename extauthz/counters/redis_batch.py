@@ -25,39 +25,25 @@ from typing import Final, TypeAlias
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    AuthorizationError,
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import RedisError
 
+from extauthz.counters.redis_refusals import (
+    CLUSTER,
+    Redirect,
+    RedisRefusal,
+    find_meaning,
+    find_redirect,
+)
 from extauthz.counters.redis_script import Order, Script, settle
 from extauthz.errors import CounterStoreError
 
 Connect: TypeAlias = Callable[[], Awaitable[AbstractConnection]]
 """Gives a connection on which Redis has greeted; raises RedisError, OSError or TimeoutError."""
 
-Redirect: TypeAlias = Callable[[Sequence[Order], AskError], None]
-"""Sends orders on to the node that an ASK names, or a MOVED, which is a kind of AskError here."""
+SendOn: TypeAlias = Callable[[Sequence[Order], Redirect], None]
+"""Sends orders on to the node that an ASK or a MOVED names."""
 
 _LONGEST_TEXT: Final = 200
-_REFUSED_BEFORE: Final = (
-    AskError,
-    ClusterDownError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TryAgainError,
-)
-"""What Redis says before a script runs, or at its first write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +89,7 @@ class Lane:
         bounds: LaneBounds,
         monotonic_us: Callable[[], int],
         now_us: Callable[[], int] | None = None,
-        redirect: Redirect | None = None,
+        redirect: SendOn | None = None,
         lost: Callable[[], object] | None = None,
     ) -> None:
         self.name = name
@@ -243,6 +229,8 @@ class Lane:
             if self._lost is not None:
                 self._lost()
         except BaseException:
+            # Whatever comes on this connection later must not be taken for another answer.
+            connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001  (without waiting)
             for order in orders:
                 order.fail(_unanswered(self.name, "was given up", None))
             raise
@@ -278,28 +266,42 @@ class Lane:
             await connection.send_packed_command(b"".join(parts), check_health=False)
             for orders in groups:
                 if orders[0].asking:
-                    await _read(connection)
-                replies.append(await _read(connection))
+                    await read_reply(connection)
+                replies.append(await read_reply(connection))
         unknown: list[list[Order]] = []
-        lost: RedisError | None = None
+        is_elsewhere = False
         for orders, reply in zip(groups, replies, strict=True):
-            if not isinstance(reply, ResponseError):
-                settle(orders, reply)
-            elif isinstance(reply, NoScriptError) and command == "EVALSHA":
+            if not isinstance(reply, RedisRefusal):
+                is_elsewhere = not settle(orders, reply) or is_elsewhere
+                continue
+            if reply.code == "NOSCRIPT" and command == "EVALSHA":
                 unknown.append(orders)
-            elif isinstance(reply, AskError) and self._redirect is not None:
-                self._redirect(orders, reply)
-            else:
-                for order in orders:
-                    order.fail(_refused(self.name, reply))
-                if isinstance(reply, ReadOnlyError | MasterDownError):
-                    lost = reply
-        if lost is not None:
-            # A replica now, so the primary is found again when connecting.
+                continue
+            redirect = find_redirect(reply)
+            if redirect is not None and self._redirect is not None:
+                self._redirect(orders, redirect)
+                continue
+            for order in orders:
+                order.fail(self._refused(reply))
+            is_elsewhere = is_elsewhere or find_meaning(reply).is_elsewhere
+        if is_elsewhere:
             await connection.disconnect(nowait=True)
             if self._lost is not None:
                 self._lost()
         return unknown
+
+    def _refused(self, refusal: RedisRefusal) -> CounterStoreError:
+        meaning = find_meaning(refusal)
+        if refusal.code == "MOVED" and self._redirect is None:
+            meaning = CLUSTER
+        error = CounterStoreError(
+            f"Redis at {self.name} refused to count: {_describe(refusal)}"
+            + (f" ({meaning.advice})" if meaning.advice else ""),
+            transient=meaning.is_transient,
+            charged_nothing=meaning.charged_nothing,
+        )
+        error.__cause__ = refusal
+        return error
 
     def _fail_waiting(self, message: str, cause: Exception | None = None) -> None:
         waiting = list(self._waiting)
@@ -334,12 +336,12 @@ async def _is_usable(connection: AbstractConnection) -> bool:
         return False
 
 
-async def _read(connection: AbstractConnection) -> object:
-    """A reply, or the error that the server answered with; other errors are raised."""
+async def read_reply(connection: AbstractConnection) -> object:
+    """A reply, or the error that the server replied with; other errors are raised."""
     try:
         return await connection.read_response()
-    except ResponseError as exc:
-        return exc
+    except RedisRefusal as refusal:
+        return refusal
 
 
 async def disconnect(connection: AbstractConnection, *, wait: bool = False) -> None:
@@ -351,7 +353,7 @@ async def disconnect(connection: AbstractConnection, *, wait: bool = False) -> N
 
 
 def _is_transient(cause: Exception | None) -> bool:
-    return not isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError)
+    return not isinstance(cause, RedisRefusal) or find_meaning(cause).is_transient
 
 
 def _describe(error: BaseException) -> str:
@@ -364,16 +366,6 @@ def _describe(error: BaseException) -> str:
 def _unanswered(name: str, what: str, cause: Exception | None) -> CounterStoreError:
     error = CounterStoreError(
         f"the call to Redis at {name} {what}; it is not known whether anything was charged"
-    )
-    error.__cause__ = cause
-    return error
-
-
-def _refused(name: str, cause: ResponseError) -> CounterStoreError:
-    error = CounterStoreError(
-        f"Redis at {name} refused to count: {_describe(cause)}",
-        transient=_is_transient(cause),
-        charged_nothing=isinstance(cause, _REFUSED_BEFORE),
     )
     error.__cause__ = cause
     return error

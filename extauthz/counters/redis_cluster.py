@@ -17,16 +17,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AskError, MovedError, RedisError
+from redis.exceptions import RedisError
 
 from extauthz.counters.redis_batch import Lane, LaneBounds, disconnect
 from extauthz.counters.redis_connect import Connector, Server
 from extauthz.counters.redis_loss import LossWatch
+from extauthz.counters.redis_refusals import SLOTS, Redirect
 from extauthz.counters.redis_script import Order, Script, find_hash_tag
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Charge
 
-SLOTS: Final = 16_384
 _MOST_REDIRECTS: Final = 4
 _REREAD_US: Final = 200_000
 """Between two readings of the map, when nodes are lost or send orders on again and again."""
@@ -147,17 +147,17 @@ class ClusterLanes:
                 self._bounds,
                 self._monotonic_us,
                 self._now_us,
-                redirect=lambda orders, error: self._redirect(server, orders, error),
+                redirect=lambda orders, redirect: self._redirect(server, orders, redirect),
                 lost=self._read_map,
             )
         return lane
 
-    def _redirect(self, by: Server, orders: Sequence[Order], error: AskError) -> None:
+    def _redirect(self, by: Server, orders: Sequence[Order], redirect: Redirect) -> None:
         # A node that does not know its own name leaves the host out.
-        server = (error.host or by[0], error.port)
-        is_moved = isinstance(error, MovedError)
+        server = (redirect.host or by[0], redirect.port)
+        is_moved = redirect.is_moved
         if is_moved:
-            self._server_of[error.slot_id] = server
+            self._server_of[redirect.slot] = server
             self._read_map()
         for order in orders:
             order.redirects += 1
@@ -198,7 +198,7 @@ class ClusterLanes:
                 async with asyncio.timeout(self._bounds.connect_timeout_s):
                     rows = await self._ask_for_slots(server)
                 server_of = _read_slots(rows, server)
-            except (RedisError, OSError, ValueError, TypeError, IndexError):
+            except (RedisError, OSError, ValueError, TypeError):
                 continue
             self._server_of = server_of
             self._close_lanes_without_slots()
@@ -234,12 +234,20 @@ def find_tag(server_of: Sequence[Server | None], server: Server) -> str | None:
 
 
 def _read_slots(rows: Any, asked: Server) -> list[Server | None]:
-    """CLUSTER SLOTS: rows of first slot, last slot, [host, port, …] of the primary, replicas."""
+    """CLUSTER SLOTS: rows of first slot, last slot, [host, port, …] of the primary, replicas.
+
+    Raises:
+        ValueError, TypeError: it is no map, or one in which a slot has two primaries.
+    """
     server_of: list[Server | None] = [None] * SLOTS
+    said = 0
     for first, last, (host, port, *_), *_replicas in rows:
         name = host.decode() if isinstance(host, bytes) else ""
         server = (asked[0] if name in ("", "?") else name, int(port))
-        server_of[int(first) : int(last) + 1] = [server] * (int(last) - int(first) + 1)
-    if len(server_of) != SLOTS or all(server is None for server in server_of):
+        said += last - first + 1
+        if not 0 <= first <= last < SLOTS or said > SLOTS or not 0 < server[1] < 65536:
+            raise ValueError
+        server_of[first : last + 1] = [server] * (last - first + 1)
+    if not said:
         raise ValueError
     return server_of

@@ -11,19 +11,19 @@ belongs in a file: it is read anew for each connection, so it can change while t
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from redis.asyncio import Connection, Sentinel, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError
 
+from extauthz.counters.redis_reply import BoundedParser
 from extauthz.model.identity import Secret
 
 
@@ -40,6 +40,12 @@ _FORMS: Final = (
     "write redis://host:6379, rediss://host:6379, unix:///path, "
     "redis+sentinel://host,host2/?service=name or redis+cluster://host,host2"
 )
+
+_SPEAKING: Final[dict[str, Any]] = {
+    "protocol": 2,
+    "parser_class": BoundedParser,
+    "driver_info": None,
+}
 
 Server = tuple[str, int]
 """Host and port."""
@@ -233,17 +239,13 @@ class Connector:
         self._credentials = _credentials(
             settings.username or address.username, address.password, settings.password_file
         )
-        self._sentinel: Sentinel | None = None
+        self._sentinels: list[Server] = []
         if address.deployment is Deployment.SENTINEL:
-            sentinel_options = {
-                **_credentials(settings.sentinel_username, None, settings.sentinel_password_file),
-                "socket_timeout": settings.connect_timeout_s / 2,
-                "socket_connect_timeout": settings.connect_timeout_s / 2,
-                "retry": Retry(NoBackoff(), 0),
-                "ssl": address.is_encrypted,
-                **self._tls,
-            }
-            self._sentinel = Sentinel(list(address.servers), sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
+            self._sentinels = list(address.servers)
+        self._credentials_of_sentinels = _credentials(
+            settings.sentinel_username, None, settings.sentinel_password_file
+        )
+        self._sentinel_timeout_s = settings.connect_timeout_s / 2
 
     async def connect(self) -> AbstractConnection:
         """A greeted connection to the one Redis, or to the primary that Sentinels name.
@@ -253,35 +255,61 @@ class Connector:
         """
         address = self._address
         if address.path:
-            return await _greeted(
-                UnixDomainSocketConnection(path=address.path, **self._common(address.db))
-            )
-        if self._sentinel is None:
+            options = {"db": address.db, **self._timeouts, **self._credentials, **_SPEAKING}
+            return await _greeted(UnixDomainSocketConnection(path=address.path, **options))
+        if not self._sentinels:
             return await self.connect_to(address.servers[0])
-        host, port = await self._sentinel.discover_master(address.service)
-        return await self.connect_to((str(host), int(port)))
+        return await self.connect_to(await self._find_primary())
 
     async def connect_to(self, server: Server) -> AbstractConnection:
         """A greeted connection to this server. Raises as `connect` does."""
+        return await self._connect_to(server, {"db": self._address.db, **self._credentials})
+
+    async def _connect_to(self, server: Server, options: dict[str, Any]) -> AbstractConnection:
         host, port = server
-        options = {"host": host, "port": port, **self._common(self._address.db)}
+        options = {"host": host, "port": port, **self._timeouts, **options, **_SPEAKING}
         if self._address.is_encrypted:
             return await _greeted(SSLConnection(**options, **self._tls))
         return await _greeted(Connection(**options))
 
-    def _common(self, db: int) -> dict[str, Any]:
-        return {
-            "db": db,
-            "protocol": 3,
-            "driver_info": None,
-            **self._timeouts,
-            **self._credentials,
-        }
+    async def _find_primary(self) -> Server:
+        """The primary that a Sentinel names; that Sentinel is asked first from now on."""
+        failures = []
+        for number, sentinel in enumerate(self._sentinels):
+            try:
+                async with asyncio.timeout(self._sentinel_timeout_s):
+                    primary = await self._ask_sentinel(sentinel)
+            except (RedisError, OSError, ValueError) as exc:
+                failures.append(f"{_write_server(sentinel)}: {str(exc) or 'no answer in time'}")
+                continue
+            self._sentinels.insert(0, self._sentinels.pop(number))
+            return primary
+        raise RedisError(
+            f"no Sentinel names a primary of {self._address.service} ({'; '.join(failures)})"
+        )
 
-    async def close(self) -> None:
-        """Closes the connections to Sentinels; the others belong to who made them."""
-        if self._sentinel is not None:
-            await self._sentinel.aclose()
+    async def _ask_sentinel(self, sentinel: Server) -> Server:
+        connection = await self._connect_to(sentinel, self._credentials_of_sentinels)
+        try:
+            ask = ("SENTINEL", "MASTER", self._address.service)
+            await connection.send_command(*ask, check_health=False)
+            return _read_primary(await connection.read_response())
+        finally:
+            await connection.disconnect(nowait=True)
+
+
+def _read_primary(reply: object) -> Server:
+    """SENTINEL MASTER: names of fields, each with its value behind it."""
+    if not isinstance(reply, list) or not all(isinstance(word, bytes) for word in reply):
+        raise ValueError("the answer names no primary")
+    fields = dict(zip(reply[::2], reply[1::2], strict=False))
+    flags = fields.get(b"flags", b"").split(b",")
+    if b"master" not in flags or b"s_down" in flags or b"o_down" in flags:
+        raise ValueError("the primary is down")
+    host, digits = fields.get(b"ip", b"").decode(), fields.get(b"port", b"").decode()
+    if not host or not digits.isdigit() or not 0 < int(digits) < 65536:
+        raise ValueError("the answer names no primary")
+    return host, int(digits)
 
 
 async def _greeted(connection: AbstractConnection) -> AbstractConnection:

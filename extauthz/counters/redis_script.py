@@ -4,8 +4,9 @@ An order is one decision's charges, with the future of whoever waits for it. A c
 once for all orders of a call that hold the same object, which is what a planner that remembers
 its plans gives.
 
-Nothing here touches a connection, and nothing of an answer is trusted: one that is too short,
-too long or of the wrong type fails every order of its call.
+Nothing here touches a connection, and nothing of an answer is trusted. One that is too short, too
+long or of the wrong type fails every order of its call. One that says what cannot be (more left
+than the limit, a reset after the window's end, charged and yet over) fails the order it is for.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ _CHARGED: Final = 1
 _OUTSIDE: Final = 2
 _UNREADABLE: Final = 3
 
+_BEYOND_DOUBLES: Final = 1 << 53
+_SET_BACK_US: Final = 60_000_000
+"""As in the script: counters stand so far ahead of a clock that was set back."""
+
 
 class Asked(IntEnum):
     """What an order wants. The numbers are those of the script."""
@@ -40,6 +45,9 @@ class Asked(IntEnum):
     LOOK = 1
     """As TAKE, and charge nothing."""
     GIVE_BACK = 2
+
+
+_TAKE: Final = Asked.TAKE
 
 
 class Order:
@@ -178,8 +186,11 @@ class Script:
         return (len(keys), *keys, now, self._remembered_us, *specs, *tail)
 
 
-def settle(orders: Sequence[Order], reply: object) -> None:
-    """Gives every order its part of the script's reply, or its failure."""
+def settle(orders: Sequence[Order], reply: object) -> bool:
+    """Gives every order its part of the script's reply, or its failure.
+
+    False when the reply cannot be read: then it is not known either what comes after it.
+    """
     try:
         answers = _read_reply(orders, reply)
     except (TypeError, ValueError, IndexError):
@@ -190,12 +201,13 @@ def settle(orders: Sequence[Order], reply: object) -> None:
                     "it is not known whether anything was charged"
                 )
             )
-        return
+        return False
     for order, answer in zip(orders, answers, strict=True):
         if isinstance(answer, CounterStoreError):
             order.fail(answer)
         elif not order.answer.done():
             order.answer.set_result(answer)
+    return True
 
 
 def _read_reply(orders: Sequence[Order], reply: object) -> list[Taking | CounterStoreError]:
@@ -210,7 +222,9 @@ def _read_reply(orders: Sequence[Order], reply: object) -> list[Taking | Counter
             answers.append(_outside(order, at_us))
         elif status == _UNREADABLE:
             answers.append(
-                CounterStoreError("a key of this limit holds no counter", transient=False)
+                CounterStoreError(
+                    "a key of this limit holds no counter", transient=False, charged_nothing=True
+                )
             )
         elif status not in (_REFUSED, _CHARGED):
             raise ValueError
@@ -218,27 +232,61 @@ def _read_reply(orders: Sequence[Order], reply: object) -> list[Taking | Counter
             answers.append(Taking(status == _CHARGED, (), at_us))
         else:
             end = at + 3 * len(order.charges)
-            numbers = reply[at:end]
-            if len(numbers) != end - at or min(numbers) < 0:
-                raise ValueError
-            readings = tuple(
-                [
-                    Reading(numbers[i + 2] > 0, numbers[i], numbers[i + 1], numbers[i + 2])
-                    for i in range(0, end - at, 3)
-                ]
-            )
+            answers.append(_read_taking(order, at_us, reply[at:end], charged=status == _CHARGED))
             at = end
-            answers.append(Taking(status == _CHARGED, readings, at_us))
     if at != len(reply):
         raise ValueError
     return answers
+
+
+def _read_taking(
+    order: Order, at_us: int, numbers: list[int], *, charged: bool
+) -> Taking | CounterStoreError:
+    """The readings of an order, when all of them can be true."""
+    if len(numbers) != 3 * len(order.charges):
+        raise ValueError
+    readings = []
+    passes, is_sound = True, 0 <= at_us < _BEYOND_DOUBLES
+    at = 0
+    for charge in order.charges:
+        remaining, reset_us, retry_us = numbers[at], numbers[at + 1], numbers[at + 2]
+        at += 3
+        exceeded = retry_us > 0
+        # What is remembered may be from a time at which the limit was another.
+        if not order.remembered_as:
+            cost = charge.cost
+            if charged and not exceeded and order.asked is _TAKE:
+                is_sound = is_sound and remaining <= charge.limit - cost
+            else:
+                is_sound = is_sound and remaining <= charge.limit
+                # A limit that is not enforced is charged past its end.
+                is_sound = is_sound and (charged or exceeded is (cost > remaining))
+            if exceeded and charge.enforced:
+                passes = False
+        longest_us = 2 * charge.window_us + _SET_BACK_US
+        if charge.algorithm is _CALENDAR and charge.bounds:
+            longest_us = charge.bounds[-1] - charge.bounds[0]
+        if (
+            not 0 <= remaining < _BEYOND_DOUBLES
+            or not 0 <= reset_us <= longest_us
+            or not 0 <= retry_us <= longest_us
+        ):
+            is_sound = False
+        readings.append(Reading(exceeded, remaining, reset_us, retry_us))
+    if not is_sound or (charged is not passes and not order.remembered_as):
+        return CounterStoreError(
+            "Redis's answer for a limit cannot be true; it is not known whether anything was "
+            "charged; is the same version of extauthz counting everywhere?"
+        )
+    return Taking(charged, tuple(readings), at_us)
 
 
 def _outside(order: Order, at_us: int) -> CounterStoreError:
     bounds = [charge.bounds for charge in order.charges if charge.algorithm is _CALENDAR]
     return CounterStoreError(
         f"Redis's time {at_us} µs is in none of the calendar windows {bounds}; "
-        "compare the clocks of Redis and of this host"
+        "compare the clocks of Redis and of this host",
+        charged_nothing=True,
     )
 
 

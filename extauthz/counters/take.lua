@@ -42,6 +42,9 @@ local match, format, gmatch = string.match, string.format, string.gmatch
 local pack, unpack_at, bytes = struct.pack, struct.unpack, string.sub
 local tonumber, call = tonumber, redis.call
 
+-- How far (µs) a clock may be set back, beyond a window, before counters are moved along with it.
+local SET_BACK = 60000000
+
 -- Of a sliding window's log, and of an entry in it.
 local QUANTA, HEAD, PAIR, HEAD_BYTES, PAIR_BYTES = 32, '<I7I7I7', '<I7I7', 21, 14
 
@@ -63,6 +66,7 @@ local key, kind, enforced, limit, window, cost, bounds, hold = {}, {}, {}, {}, {
 
 local edge_of, count_of, extra_of, older_of, kind_of, edge_before = {}, {}, {}, {}, {}, {}
 local answer_of, expires_of, answer_changed, unreadable = {}, {}, {}, {}
+local far_ahead = {} -- numbers of charges whose counters end later than they could
 
 local values = call('MGET', unpack(KEYS))
 local arg = 3
@@ -101,6 +105,9 @@ for i = 1, #KEYS do
       elseif #value >= HEAD_BYTES and (#value - HEAD_BYTES) % PAIR_BYTES == 0 then
         count_of[name], edge_of[name], extra_of[name] = unpack_at(HEAD, value)
         older_of[name] = bytes(value, HEAD_BYTES + 1)
+        if edge_of[name] > now + window[i] + SET_BACK then
+          far_ahead[#far_ahead + 1] = i
+        end
       else
         unreadable[name] = true
       end
@@ -110,6 +117,10 @@ for i = 1, #KEYS do
         edge = tonumber(edge)
         edge_of[name], count_of[name], edge_before[name] = edge, tonumber(count), edge
         extra_of[name] = tonumber(extra) or 0
+        local latest = what == CALENDAR and bounds[i][#bounds[i]] or now + window[i] + SET_BACK
+        if edge > latest then
+          far_ahead[#far_ahead + 1] = i
+        end
       else
         unreadable[name] = true
       end
@@ -284,6 +295,23 @@ local function keep(name, what, w, edge, count, extra, older)
     expires_of[name] = count > 0 and edge + 1 or edge
   else
     expires_of[name] = what == SLIDING and edge + w or edge
+  end
+end
+
+-- The clock was set back by a lot, or was wrong when this was counted: all of it counts as taken
+-- just now. That is written down at once, also by who is refused, so it is over in a window.
+for j = 1, #far_ahead do
+  local i = far_ahead[j]
+  local name, what, w = key[i], kind[i], window[i]
+  if what == SLIDING then
+    keep(name, what, w, now, count_of[name], count_of[name], '')
+  elseif what == BURST then
+    keep(name, what, w, now + w, 0, extra_of[name])
+  else
+    local edge = find_edge(i, now)
+    if edge then
+      keep(name, what, w, edge, count_of[name], 0)
+    end
   end
 end
 

@@ -333,11 +333,11 @@ async def test_an_answer_is_read_order_by_order() -> None:
         Order([a_charge()], loop.create_future(), Asked.GIVE_BACK),
         Order([a_charge(), a_charge("other")], loop.create_future()),
     ]
-    settle(orders, [*GOOD, 1, 99, 0, 99, 4, 50, 0, 0, 40, 7])
+    settle(orders, [*GOOD, 1, 99, 0, 99, 3, 50, 0, 0, 40, 7])
     assert [await order.answer for order in orders] == [
         Taking(charged=True, readings=(Reading(False, 2, 60, 0),), at_us=99),
         Taking(charged=True, readings=(), at_us=99),
         Taking(
-            charged=False, readings=(Reading(False, 4, 50, 0), Reading(True, 0, 40, 7)), at_us=99
+            charged=False, readings=(Reading(False, 3, 50, 0), Reading(True, 0, 40, 7)), at_us=99
         ),
     ]

@@ -12,7 +12,8 @@ import pytest
 
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.counters.redis import RedisCounterStore
-from extauthz.counters.redis_cluster import SLOTS, find_tag, split_by_slot
+from extauthz.counters.redis_cluster import find_tag, split_by_slot
+from extauthz.counters.redis_refusals import SLOTS
 from extauthz.errors import CounterStoreError
 from extauthz.model.catalog import Application
 from extauthz.model.identity import Identity, SecurityScheme

@@ -295,10 +295,8 @@ async def test_a_replica_is_not_counted_in(
 
 async def test_an_answer_that_breaks_off_decides_nothing() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"HELLO\r\n$1\r\n3\r\n")
-        writer.write(b"%1\r\n$5\r\nproto\r\n:3\r\n")
         await reader.readuntil(b"MGET")
-        writer.write(b"+OK\r\n*1\r\n$1\r\nm\r\n")
+        writer.write(b"+OK\r\n*2\r\n$1\r\nm\r\n$-1\r\n")
         await reader.readuntil(b"EVALSHA")
         writer.write(b"*5\r\n:1\r\n:99\r\n:2")
         await writer.drain()
