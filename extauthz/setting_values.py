@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from ipaddress import IPv6Address
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, SecretStr
 
 from extauthz.errors import ConfigError
 from extauthz.model.field_names import FIELD_NAME, MAX_NAME
 from extauthz.serving.listen import read_listen_address
 
+_HOST: Final = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _UNPRINTABLE: Final = re.compile("[\x00-\x20\x7f-\x9f&=]")
 
 _FRAMING: Final = frozenset(
@@ -56,6 +60,24 @@ def _check_parameter_name(name: str) -> str:
     return name
 
 
+def _check_proxy_url(url: SecretStr) -> SecretStr:
+    with suppress(ValueError):
+        parts = urlsplit(url.get_secret_value())
+        is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and is_bare:
+            return url
+    raise ValueError("must be an http or https URL of a host, like http://proxy.example:3128")
+
+
+def _check_direct_host(host: str) -> str:
+    if ":" in host:
+        with suppress(ValueError):
+            return str(IPv6Address(host.strip("[]")))
+    elif _HOST.fullmatch(host):
+        return host.lower()
+    raise ValueError("must be a host's name or address alone, like idp.example or .svc.local")
+
+
 def _check_cookie_name(name: str) -> str:
     if not FIELD_NAME.fullmatch(name):
         raise ValueError("must be the name of a cookie: ASCII letters, digits and hyphens")
@@ -68,3 +90,5 @@ OwnHeaderName = Annotated[HeaderName, AfterValidator(_check_own_header)]
 """A header that only this service sets."""
 ParameterName = Annotated[str, AfterValidator(_check_parameter_name)]
 CookieName = Annotated[str, AfterValidator(_check_cookie_name)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(_check_proxy_url)]
+DirectHost = Annotated[str, AfterValidator(_check_direct_host)]

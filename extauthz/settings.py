@@ -21,7 +21,14 @@ from extauthz.document import Duration, Fault, PositiveDuration, StrictModel, wr
 from extauthz.listen_settings import ListenSettings, MixerSettings, TlsSettings
 from extauthz.model.limits import OutageMode
 from extauthz.policy.match import UnnormalisedPath
-from extauthz.setting_values import CookieName, HeaderName, OwnHeaderName, ParameterName
+from extauthz.setting_values import (
+    CookieName,
+    DirectHost,
+    HeaderName,
+    OwnHeaderName,
+    ParameterName,
+    ProxyUrl,
+)
 
 _Model = TypeVar("_Model", bound=StrictModel)
 Host: TypeAlias = Literal["grpcio", "envoy"]
@@ -192,6 +199,16 @@ class CredentialSettings(StrictModel):
     """Verified tokens that are remembered."""
 
 
+class HttpSettings(StrictModel):
+    """How issuers of tokens are asked, for keys and introspection."""
+
+    proxy: ProxyUrl | None = None
+    """URL of an HTTP proxy, like http://proxy.example:3128. One named in the environment is not
+    used."""
+    no_proxy: tuple[DirectHost, ...] = ("localhost", "127.0.0.1", "::1")
+    """Hosts that are asked directly, with all hosts below them."""
+
+
 class PathSettings(StrictModel):
     """What is done with paths."""
 
@@ -262,6 +279,8 @@ class Settings(StrictModel):
     """Where requests are counted."""
     credentials: CredentialSettings = CredentialSettings()
     """How credentials are found and kept."""
+    http: HttpSettings = HttpSettings()
+    """How issuers of tokens are asked, for keys and introspection."""
     paths: PathSettings = PathSettings()
     """What is done with paths."""
     responses: ResponseSettings = ResponseSettings()
@@ -344,7 +363,10 @@ def _say_default(part: dict[str, Any]) -> None:
             part["default"] = write_duration(duration_us)
         case [*items]:
             part["default"] = [
-                {key: value for key, value in item.items() if value is not None} for item in items
+                {key: value for key, value in item.items() if value is not None}
+                if isinstance(item, dict)
+                else item
+                for item in items
             ]
         case dict() | None:
             part.pop("default", None)

@@ -35,6 +35,7 @@ server:
   grace: 250ms
 catalog: {files: [apis.yaml, consumers/]}
 counters: {store: memory, max_keys: 1000}
+http: {proxy: "http://us:hunter2@proxy.example:3128", no_proxy: [.svc.local, "[::1]"]}
 credentials:
   bearer: [{header: Authorization}, {cookie: session}]
   api_key: [{header: X-Api-Key}, {query: key}]
@@ -80,6 +81,10 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (server.max_connection_age, server.drain_delay) == (300_000_000, 3_000_000)
     assert server.grace == 250_000
     assert settings.counters.max_keys == 1000
+    http = settings.http
+    assert http.proxy is not None
+    assert http.proxy.get_secret_value() == "http://us:hunter2@proxy.example:3128"
+    assert http.no_proxy == (".svc.local", "::1") and "hunter2" not in repr(settings)
     credentials = settings.credentials
     assert [place.header or place.cookie for place in credentials.bearer] == [
         "authorization",
@@ -172,6 +177,22 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "parameter name": (
         MINIMAL + "credentials: {bearer: [{query: a&b}]}",
         ["extauthz.yaml:2: credentials.bearer[0].query: must be the name of a query parameter"],
+    ),
+    "a proxy without a scheme": (
+        MINIMAL + "http: {proxy: proxy.example:3128}",
+        ["extauthz.yaml:2: http.proxy: must be an http or https URL of a host"],
+    ),
+    "a proxy of another kind": (
+        MINIMAL + "http: {proxy: socks5://proxy.example}",
+        ["extauthz.yaml:2: http.proxy: must be an http or https URL of a host"],
+    ),
+    "a network without proxy": (
+        MINIMAL + "http: {no_proxy: [10.0.0.0/8]}",
+        ["extauthz.yaml:2: http.no_proxy[0]: must be a host's name or address alone"],
+    ),
+    "a port without proxy": (
+        MINIMAL + 'http: {no_proxy: ["idp.example:443"]}',
+        ["extauthz.yaml:2: http.no_proxy[0]: must be a host's name or address alone"],
     ),
     "short token": (
         MINIMAL + "responses: {backend_jwt: {private_key_file: k, ttl: 1s}}",

@@ -7,13 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-import httpx
-
 from extauthz import collector
 from extauthz.app.counting import Counting, open_counting
 from extauthz.catalog.file import FileCatalogSource
 from extauthz.catalog.refresh import CatalogRefresher
 from extauthz.clients.introspection import IntrospectionClient
+from extauthz.clients.issuer_http import IssuerHttp, warn_of_unused_proxy
 from extauthz.clients.jwks import JwksKeySource
 from extauthz.clock import SteadyClock, SystemClock
 from extauthz.config import read_secret_file
@@ -30,7 +29,6 @@ from extauthz.ports import Clock, DecisionObserver
 from extauthz.settings import PlaceSettings, Settings
 
 MAX_FAILED_ADDRESSES: Final = 100_000
-_HTTP_LIMITS: Final = httpx.Limits(max_connections=50, max_keepalive_connections=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +62,12 @@ async def open_core(
     source = FileCatalogSource(settings.catalog.files, has_pepper=rules.pepper is not None)
     refresher = CatalogRefresher(source, clock)
     revocations = Revocations(clock)
-    # Identity providers are asked directly: a proxy named in the environment is not ours.
-    async with httpx.AsyncClient(limits=_HTTP_LIMITS, trust_env=False) as http:
+    proxy = settings.http.proxy
+    if proxy is None:
+        warn_of_unused_proxy()
+    async with IssuerHttp(
+        proxy="" if proxy is None else proxy.get_secret_value(), no_proxy=settings.http.no_proxy
+    ) as http:
         keys = JwksKeySource(http, clock)
         introspector = IntrospectionClient(http, clock)
         counting = open_counting(settings.counters)

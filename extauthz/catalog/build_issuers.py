@@ -11,7 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from extauthz.catalog.document import IntrospectionDocument, IssuerDocument
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificates
+
+from extauthz.catalog.document import IntrospectionDocument, IssuerDocument, IssuerTlsDocument
 from extauthz.catalog.faults import CatalogFile, Faults
 from extauthz.document_lines import NodePath
 from extauthz.document_messages import show_name
@@ -102,6 +105,9 @@ def _build_issuer(
         refresh_us=document.keys_refresh,
         cooldown_us=document.keys_cooldown,
         subscriptions_from_token=document.subscriptions_from_token,
+        ca=""
+        if document.tls is None
+        else _read_ca(file, (*path, "tls", "ca"), document.tls, faults),
         allow_bound_tokens=document.allow_bound_tokens,
     )
 
@@ -205,6 +211,22 @@ def check_url(file: CatalogFile, path: NodePath, url: str, faults: Faults) -> No
         faults.add(file, path, "needs an http or https URL, like https://idp.example/jwks")
     elif has_user:
         faults.add(file, path, "a URL must not hold a user or password; remove them")
+
+
+def _read_ca(file: CatalogFile, path: NodePath, document: IssuerTlsDocument, faults: Faults) -> str:
+    """The certificates as PEM, one after the other; empty, with a fault, when they are bad."""
+    source = faults.read_reference(file, path, document.ca)
+    if source is None:
+        return ""
+    if "PRIVATE KEY-----" in source.text:
+        faults.add(file, path, f"{source.file} holds a private key; name the certificate only")
+        return ""
+    try:
+        found = load_pem_x509_certificates(source.text.encode())
+    except ValueError:
+        faults.add(file, path, f"{source.file} holds no certificate in PEM that can be read")
+        return ""
+    return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)
 
 
 def _build_introspection(

@@ -234,6 +234,13 @@ class IntrospectionDocument(StrictModel):
     """Refuse answers without token_type: with some providers only that tells refresh tokens."""
 
 
+class IssuerTlsDocument(StrictModel):
+    """Certificates of https connections to an issuer. Its name is always checked."""
+
+    ca: FileName
+    """PEM file: who may sign its certificate, instead of the system's authorities."""
+
+
 def _check_leeway(leeway_us: int) -> int:
     if leeway_us > MAX_LEEWAY_US:
         raise ValueError("must be 5m at most: an expired token is good for that long")
@@ -267,6 +274,8 @@ class IssuerDocument(StrictModel):
     """Which claims say what."""
     introspection: IntrospectionDocument | None = None
     """Where its opaque tokens are asked for."""
+    tls: IssuerTlsDocument | None = None
+    """Certificates, for keys and introspection; the system's authorities when left out."""
     leeway: Annotated[Duration, AfterValidator(_check_leeway)] = 5_000_000
     """Clock skew that is allowed; 5s when left out, 5m at most."""
     token_ttl: Duration = 300_000_000

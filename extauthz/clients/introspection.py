@@ -26,6 +26,7 @@ import httpx
 
 from extauthz.clients.bodies import IDENTITY_ENCODING, UnusableBody, read_body
 from extauthz.clients.introspection_answers import TokenRefused, read_answer
+from extauthz.clients.issuer_http import IssuerHttp, say_failure
 from extauthz.clients.waiting import is_done_by
 from extauthz.errors import IntrospectionError
 from extauthz.model.catalog import IntrospectionEndpoint, Issuer
@@ -61,7 +62,7 @@ class IntrospectionClient:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        http: IssuerHttp,
         clock: Clock,
         *,
         max_entries: int = 10_000,
@@ -99,7 +100,7 @@ class IntrospectionClient:
             return kept.claims
         call = self._calls.get((digest, asked))
         if call is None:
-            call = self._start_call(digest, asked, endpoint, token)
+            call = self._start_call(digest, asked, issuer, token)
         if not await is_done_by(call, deadline):
             raise IntrospectionError(f"{issuer.issuer} did not answer by the deadline")
         if call.cancelled():
@@ -120,7 +121,7 @@ class IntrospectionClient:
             del self._calls[key]
 
     async def close(self) -> None:
-        """Stops calls that are under way. The HTTP client stays open: it is its owner's."""
+        """Stops calls that are under way. HTTP clients stay open: they are their owner's."""
         running = tuple(self._running)
         for call in running:
             call.cancel()
@@ -140,21 +141,21 @@ class IntrospectionClient:
         return answer
 
     def _start_call(
-        self, digest: bytes, asked: _Asked, endpoint: IntrospectionEndpoint, token: Secret
+        self, digest: bytes, asked: _Asked, issuer: Issuer, token: Secret
     ) -> asyncio.Task[_Answer]:
-        issuer = asked[0]
-        if self._running_for[issuer] >= self._max_calls:
+        name = issuer.issuer
+        if self._running_for[name] >= self._max_calls:
             raise IntrospectionError(
-                f"{issuer} is being asked about {self._max_calls} tokens already"
+                f"{name} is being asked about {self._max_calls} tokens already"
             )
-        call = asyncio.create_task(self._ask(asked, endpoint, token))
+        call = asyncio.create_task(self._ask(asked, issuer, token))
         self._calls[digest, asked] = call
         self._running.add(call)
-        self._running_for[issuer] += 1
+        self._running_for[name] += 1
 
         def end(ended: asyncio.Task[_Answer]) -> None:
             self._running.discard(ended)
-            self._running_for[issuer] -= 1
+            self._running_for[name] -= 1
             # Forgotten meanwhile (or asked anew): the answer may be older than a revocation.
             is_current = self._calls.get((digest, asked)) is ended
             if is_current:
@@ -174,20 +175,22 @@ class IntrospectionClient:
         while len(self._answers) > self._max_entries:
             self._answers.popitem(last=False)
 
-    async def _ask(self, asked: _Asked, endpoint: IntrospectionEndpoint, token: Secret) -> _Answer:
+    async def _ask(self, asked: _Asked, issuer: Issuer, token: Secret) -> _Answer:
+        endpoint = issuer.introspection
+        assert endpoint is not None
         timeout_s = endpoint.timeout_us / 1_000_000
         try:
             async with asyncio.timeout(timeout_s):
-                status, body = await self._post(endpoint, token, timeout_s)
+                status, body = await self._post(issuer, endpoint, token, timeout_s)
         except TimeoutError:
             failure = f"no answer within {timeout_s:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
-            failure = type(error).__name__
+            failure = say_failure(error, issuer)
         except ValueError as error:
             failure = f"the answer is {error}"
         else:
             return self._judge(status, body, asked, endpoint)
-        # Out of the handlers, and by its kind only: a library's error carries the request along,
+        # Out of the handlers, and in words of our own: a library's error carries the request along,
         # and with it the token.
         raise IntrospectionError(failure)
 
@@ -215,7 +218,7 @@ class IntrospectionClient:
         return _Answer(MappingProxyType(claims), _believed_until(claims, endpoint, now_us))
 
     async def _post(
-        self, endpoint: IntrospectionEndpoint, token: Secret, timeout_s: float
+        self, issuer: Issuer, endpoint: IntrospectionEndpoint, token: Secret, timeout_s: float
     ) -> tuple[int, bytes]:
         """The answer's status and body."""
         form = {"token": token.reveal(), "token_type_hint": "access_token"}
@@ -225,7 +228,7 @@ class IntrospectionClient:
             form["client_secret"] = endpoint.client_secret.reveal()
         else:
             headers["authorization"] = _write_basic(endpoint)
-        async with self._http.stream(
+        async with self._http.find_client(issuer, endpoint.url).stream(
             "POST",
             # httpx logs the URL of each request. A user in it has no meaning next to ours.
             httpx.URL(endpoint.url).copy_with(userinfo=b""),

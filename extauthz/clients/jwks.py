@@ -20,6 +20,7 @@ from typing import Final
 import httpx
 
 from extauthz.clients.bodies import IDENTITY_ENCODING, read_body
+from extauthz.clients.issuer_http import IssuerHttp, say_failure
 from extauthz.clients.waiting import is_done_by
 from extauthz.errors import KeySourceError
 from extauthz.model.catalog import Issuer, KeyLocation
@@ -57,7 +58,7 @@ class JwksKeySource:
     """A `KeySource` over JWK Sets, OpenID discovery, PEM text and shared secrets."""
 
     def __init__(
-        self, http: httpx.AsyncClient, clock: Clock, *, timeout_s: float = FETCH_TIMEOUT_S
+        self, http: IssuerHttp, clock: Clock, *, timeout_s: float = FETCH_TIMEOUT_S
     ) -> None:
         self._http = http
         self._clock = clock
@@ -127,7 +128,7 @@ class JwksKeySource:
         self._states = {key: state for key, state in self._states.items() if key in kept}
 
     async def close(self) -> None:
-        """Stops fetches that are under way. The HTTP client stays open: it is its owner's."""
+        """Stops fetches that are under way. HTTP clients stay open: they are their owner's."""
         self._is_closed = True
         fetches = tuple(self._fetches)
         for fetch in fetches:
@@ -169,12 +170,11 @@ class JwksKeySource:
     async def _fetch(self, state: _IssuerKeys, issuer: Issuer, location: KeyLocation) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
-                known = read_jwks(await self._get(await self._find_url(issuer, location)))
+                known = read_jwks(await self._get(issuer, await self._find_url(issuer, location)))
         except TimeoutError:
             failure = f"no answer within {self._timeout_s:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
-            # Only the kind: a library's text may quote a URL with a password in it.
-            failure = type(error).__name__
+            failure = say_failure(error, issuer)
         except ValueError as error:
             failure = f"the answer is {error}"
         else:
@@ -198,7 +198,7 @@ class JwksKeySource:
         if location.discovery_url is None:
             assert location.jwks_url is not None
             return location.jwks_url
-        metadata = read_json_object(await self._get(location.discovery_url))
+        metadata = read_json_object(await self._get(issuer, location.discovery_url))
         if metadata.get("issuer") != issuer.issuer:
             # OpenID Connect Discovery 4.3: or one provider could speak for another.
             raise ValueError("a discovery document of another issuer")
@@ -210,9 +210,9 @@ class JwksKeySource:
             raise ValueError("a discovery document with a jwks_uri that is not https")
         return url
 
-    async def _get(self, url: str) -> bytes:
+    async def _get(self, issuer: Issuer, url: str) -> bytes:
         asked = httpx.URL(url)
-        async with self._http.stream(
+        async with self._http.find_client(issuer, url).stream(
             "GET",
             # httpx logs the URL of each request: a password in it goes another way.
             asked.copy_with(userinfo=b""),

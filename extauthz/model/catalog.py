@@ -212,6 +212,8 @@ class Issuer:
         cooldown_us: shortest time between two fetches, whatever ``kid`` a token names.
         subscriptions_from_token: take subscriptions from the ``subscribedAPIs`` claim
             (WSO2's self-contained tokens).
+        ca: PEM of the authorities that may sign its servers' certificates, for keys and
+            introspection; empty for the system's.
         allow_bound_tokens: take tokens that are bound to a key or certificate (``cnf``) from
             whoever holds them.
     """
@@ -228,6 +230,7 @@ class Issuer:
     cooldown_us: int = 30_000_000
     subscriptions_from_token: bool = False
     allow_bound_tokens: bool = False
+    ca: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

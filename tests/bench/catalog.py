@@ -30,12 +30,11 @@ from statistics import median, quantiles
 from time import perf_counter, perf_counter_ns, process_time, process_time_ns
 from typing import Final
 
-import httpx
-
 from extauthz import collector
 from extauthz.catalog.file import FileCatalogSource
 from extauthz.catalog.refresh import CatalogRefresher
 from extauthz.clients.introspection import IntrospectionClient
+from extauthz.clients.issuer_http import IssuerHttp
 from extauthz.clients.jwks import JwksKeySource
 from extauthz.clock import SystemClock
 from extauthz.counters.memory import MemoryCounterStore
@@ -200,7 +199,7 @@ async def watching(service: AuthorizationService, requests: list[bytes]) -> Asyn
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def make_service(catalog: Callable[[], Catalog], http: httpx.AsyncClient) -> AuthorizationService:
+def make_service(catalog: Callable[[], Catalog], http: IssuerHttp) -> AuthorizationService:
     """All that decides, by the catalog of the moment."""
     clock = SystemClock()
     pipeline = Pipeline(
@@ -249,7 +248,7 @@ async def measure_kind(kind: str, size: Size, idle_s: float) -> dict[str, float]
         await refresher.start()
         figures["loaded in, s"] = perf_counter() - began
         figures["memory with the catalog, MiB"] = _read_memory_mib("VmRSS")
-        async with httpx.AsyncClient() as http:
+        async with IssuerHttp() as http:
             service = make_service(lambda: refresher.catalog, http)
             few = await FileCatalogSource([few_folder]).load()
             figures |= await _compare(service, size, make_service(lambda: few, http))

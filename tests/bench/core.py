@@ -15,11 +15,11 @@ from statistics import median
 from time import perf_counter_ns, process_time_ns
 from typing import Any, Final
 
-import httpx
 import jwt as pyjwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from extauthz.clients.introspection import IntrospectionClient
+from extauthz.clients.issuer_http import IssuerHttp
 from extauthz.clients.jwks import JwksKeySource
 from extauthz.clock import SystemClock
 from extauthz.counters.memory import MemoryCounterStore
@@ -166,7 +166,7 @@ class Bench:
     """A whole decision path over a catalog, with nothing replaced."""
 
     def __init__(
-        self, catalog: Catalog, http: httpx.AsyncClient, counters: CounterStore | None = None
+        self, catalog: Catalog, http: IssuerHttp, counters: CounterStore | None = None
     ) -> None:
         clock = SystemClock()
         self.catalog = catalog
@@ -200,7 +200,7 @@ async def _measure() -> list[Row]:
     bearer = ("authorization", f"Bearer {token}")
     key = ("x-api-key", API_KEY)
     call = Call()
-    async with httpx.AsyncClient() as http:
+    async with IssuerHttp() as http:
         few = Bench(make_catalog(10, private_key), http)
         many = Bench(make_catalog(10_000, private_key), http)
         spent = Bench(make_catalog(10, private_key, requests=1), http)

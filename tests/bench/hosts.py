@@ -25,9 +25,9 @@ from statistics import median
 from typing import Any, Final, TypeAlias
 
 import grpc
-import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from extauthz.clients.issuer_http import IssuerHttp
 from extauthz.counters.redis import RedisCounterStore
 from extauthz.counters.redis_connect import RedisSettings, read_redis_url
 from extauthz.envoy.check_response import write_allow
@@ -202,7 +202,7 @@ async def _ask_allowed(address: str) -> int:
 async def open_doors(handler: str) -> AsyncIterator[OpenedDoors]:
     """A door with the handler."""
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(httpx.AsyncClient())
+        http = await stack.enter_async_context(IssuerHttp())
         counters = None
         if handler.startswith("redis:"):
             counters = RedisCounterStore(RedisSettings(address=read_redis_url(handler)))

@@ -15,9 +15,9 @@ from statistics import median
 from time import process_time_ns
 from typing import Final
 
-import httpx
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from extauthz.clients.issuer_http import IssuerHttp
 from extauthz.clock import SystemClock
 from extauthz.envoy.proto.ext_authz_pb2 import CheckResponse
 from extauthz.model.catalog import Catalog
@@ -60,7 +60,7 @@ async def _measure() -> list[Row]:
         ]
     first_us: defaultdict[str, list[float]] = defaultdict(list)
     again_us: defaultdict[str, list[float]] = defaultdict(list)
-    async with httpx.AsyncClient() as http:
+    async with IssuerHttp() as http:
         for repeat in range(REPEATS + 1):
             for algorithm, catalog in catalogs.items():
                 bench = Bench(catalog, http)

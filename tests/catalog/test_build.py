@@ -229,6 +229,7 @@ def test_reads_every_key_of_an_issuer(everything: Catalog) -> None:
     assert (issuer.refresh_us, issuer.cooldown_us) == (3_600 * S, 10 * S)
     assert issuer.subscriptions_from_token and issuer.allow_bound_tokens
     assert endpoint.require_token_type
+    assert issuer.ca.startswith("-----BEGIN CERTIFICATE-----\n")
 
 
 def test_reads_every_place_of_keys(everything: Catalog) -> None:

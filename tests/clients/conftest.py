@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
+from extauthz.clients.issuer_http import IssuerHttp
 from tests.builders import FakeClock
 from tests.clients.loopback import LoopbackServer
 
@@ -21,6 +21,6 @@ async def server() -> AsyncIterator[LoopbackServer]:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+async def http() -> AsyncIterator[IssuerHttp]:
+    async with IssuerHttp() as client:
         yield client

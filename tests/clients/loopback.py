@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -30,9 +31,13 @@ def json_answer(value: Any, **fields: Any) -> Answer:
 
 
 class LoopbackServer:
-    """Answers by path; 404 for others. `hold` keeps answers back until `release`."""
+    """Answers by path; 404 for others. `hold` keeps answers back until `release`.
 
-    def __init__(self) -> None:
+    tls: by which it speaks https; None for http.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.answers: dict[str, Answer] = {}
         self.asked: list[Asked] = []
         self.arrived = asyncio.Semaphore(0)
@@ -41,10 +46,12 @@ class LoopbackServer:
         self._connections: set[asyncio.Task[Any]] = set()
         self._server: asyncio.Server | None = None
         self.url = ""
+        self.port = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self.url = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(
