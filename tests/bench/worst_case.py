@@ -25,11 +25,11 @@ from itertools import count
 from time import process_time_ns
 from typing import Final
 
-import httpx
 from google.protobuf.message import Message
 
 from extauthz.answers.denial import DenialStyle, Profile
 from extauthz.clients.introspection import IntrospectionClient
+from extauthz.clients.issuer_http import IssuerHttp
 from extauthz.clients.jwks import JwksKeySource
 from extauthz.clock import SystemClock
 from extauthz.counters.memory import MemoryCounterStore
@@ -299,9 +299,7 @@ class LastDecision:
 class Service:
     """Both doors over one pipeline, with nothing replaced."""
 
-    def __init__(
-        self, catalog: Catalog, http: httpx.AsyncClient, *, is_curious: bool = False
-    ) -> None:
+    def __init__(self, catalog: Catalog, http: IssuerHttp, *, is_curious: bool = False) -> None:
         clock = SystemClock()
         places = CredentialPlaces()
         if is_curious:
@@ -518,7 +516,7 @@ def list_other_calls(service: Service) -> list[tuple[str, str, Ask]]:
 async def _measure() -> list[Row]:
     private_key = rsa_key("worst")
     rows: list[Row] = []
-    async with httpx.AsyncClient() as http:
+    async with IssuerHttp() as http:
         for name, is_curious in (("usual", False), ("curious", True)):
             catalog = make_catalog(private_key, is_curious=is_curious)
             service = Service(catalog, http, is_curious=is_curious)
