@@ -1,7 +1,8 @@
 """The admin listener: ``/healthz``, ``/readyz`` and ``/metrics``, for probes and operators.
 
 Plain HTTP without authentication, so it listens on loopback unless told otherwise. It shows
-sums and states: no request, no credential, no customer.
+sums and states: no request, no credential, no customer. What else may be sent there is
+`extauthz.serving.admin_http`'s to bear.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
+from extauthz.serving.admin_http import AdminServer
 from extauthz.serving.listen import ListenAddress, ListenError
 from extauthz.serving.readiness import ReadyCheck, ReadyState, judge_readiness
 
@@ -36,21 +38,14 @@ class AdminListener:
         self._address = address
         self._checks = checks
         self._metrics = metrics
-        app = web.Application()
-        app.add_routes(
-            [
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._serve_metrics),
-            ]
-        )
-        # Nothing that a probe sends is worth a log line.
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner: web.ServerRunner | None = None
 
     @property
     def port(self) -> int:
-        """The TCP port that it really has; 0 for a Unix socket."""
-        return 0 if self._address.path else int(self._runner.addresses[0][1])
+        """The TCP port that it really has; 0 for a Unix socket, and before the start."""
+        if self._address.path or self._runner is None:
+            return 0
+        return int(self._runner.addresses[0][1])
 
     async def start(self) -> None:
         """Opens the listener.
@@ -58,29 +53,36 @@ class AdminListener:
         Raises:
             ListenError: the address cannot be listened on.
         """
-        await self._runner.setup()
+        paths = {
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/metrics": self._serve_metrics,
+        }
+        self._runner = runner = web.ServerRunner(AdminServer(paths))
+        await runner.setup()
         address = self._address
         site: web.BaseSite
         if address.path:
-            site = web.UnixSite(self._runner, address.path)
+            site = web.UnixSite(runner, address.path)
         else:
-            site = web.TCPSite(self._runner, address.host, address.port)
+            site = web.TCPSite(runner, address.host, address.port)
         try:
             await site.start()
         except OSError as exc:
-            await self._runner.cleanup()
+            await runner.cleanup()
             raise ListenError(
                 f"{address}: cannot be listened on ({exc.strerror}); choose another listen.admin"
             ) from exc
 
     async def stop(self) -> None:
         """Closes the listener and its connections."""
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
 
-    async def _healthz(self, _: web.Request) -> web.Response:
+    async def _healthz(self) -> web.Response:
         return web.Response(text="alive\n", headers=_NO_STORE)
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    async def _readyz(self) -> web.Response:
         checks = await self._checks()
         state = judge_readiness(checks)
         body = {
@@ -96,6 +98,6 @@ class AdminListener:
             headers=_NO_STORE,
         )
 
-    async def _serve_metrics(self, _: web.Request) -> web.Response:
+    async def _serve_metrics(self) -> web.Response:
         text, content_type = await self._metrics()
         return web.Response(body=text, headers={"content-type": content_type, **_NO_STORE})
