@@ -129,31 +129,3 @@ def _marks_of_json(text: str) -> Iterator[_Mark]:
                 yield _Kind.SCALAR, json.loads(word, strict=False), line
             case _:
                 yield _Kind.SCALAR, word, line
-
-
-def read_path(text: str, tree: object) -> NodePath:
-    """The path that a text like ``paths./pets.get`` names in a tree, as far as it leads.
-
-    Keys may hold dots: the longest key that fits is taken.
-    """
-    path: list[str | int] = []
-    while text:
-        if isinstance(tree, dict):
-            text = text.removeprefix(".")
-            fitting = [
-                key
-                for key in tree
-                if isinstance(key, str) and (text == key or text.startswith((f"{key}.", f"{key}[")))
-            ]
-            if not fitting:
-                break
-            key = max(fitting, key=len)
-            path.append(key)
-            tree, text = tree[key], text[len(key) :]
-        else:
-            position = re.match(r"\[(\d{1,9})\]", text)
-            if position is None or not isinstance(tree, list) or int(position[1]) >= len(tree):
-                break
-            path.append(int(position[1]))
-            tree, text = tree[int(position[1])], text[position.end() :]
-    return tuple(path)

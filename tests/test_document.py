@@ -22,7 +22,7 @@ from extauthz.document import (
     read_mapping,
     write_duration,
 )
-from extauthz.document_lines import find_lines, read_path, write_path
+from extauthz.document_lines import find_lines, write_path
 from extauthz.document_values import SourceText
 from extauthz.errors import ConfigError
 
@@ -202,14 +202,6 @@ def _paths(tree: Any, above: tuple[str | int, ...] = ()) -> Any:
     for key, value in enumerate(tree) if isinstance(tree, list) else items:
         yield (*above, key)
         yield from _paths(value, (*above, key))
-
-
-def test_reads_a_path_that_people_wrote() -> None:
-    tree = {"paths": {"/a.b": {"get": [{"x": 1}]}, "/a": {}}}
-    assert read_path("paths./a.b.get[0].x", tree) == ("paths", "/a.b", "get", 0, "x")
-    assert read_path("paths./a.b.put", tree) == ("paths", "/a.b")
-    assert read_path("paths./a.b.get[7]", tree) == ("paths", "/a.b", "get")
-    assert read_path("", tree) == ()
 
 
 class Inner(StrictModel):

@@ -22,9 +22,11 @@ from extauthz.catalog.build_conditions import build_cost
 from extauthz.catalog.build_limits import find_tier
 from extauthz.catalog.document import ApiDocument, PlaceDocument
 from extauthz.catalog.faults import CatalogFile, Faults
-from extauthz.catalog.openapi import OpenApiResources, read_openapi
-from extauthz.document import Fault, locate, read_mapping
-from extauthz.document_lines import NodePath, read_path
+from extauthz.catalog.openapi.document import OpenApiDocument
+from extauthz.catalog.openapi.operations import CatalogWord
+from extauthz.catalog.openapi.read import OpenApiResources, read_openapi
+from extauthz.document import read_mapping
+from extauthz.document_lines import NodePath
 from extauthz.document_messages import show_name
 from extauthz.errors import ConfigError
 from extauthz.model.authority import read_host
@@ -32,13 +34,19 @@ from extauthz.model.catalog import Api, Resource
 from extauthz.model.field_names import FIELD_NAME
 from extauthz.model.identity import Place, PlaceKind, SecurityScheme
 from extauthz.model.limits import Tier
-from extauthz.model.routes import ANY_METHOD, ResourceTree, TemplateError, split_template
+from extauthz.model.routes import (
+    ANY_METHOD,
+    ResourceTree,
+    TemplateError,
+    split_template,
+    write_shape,
+)
 
 _LOG = logging.getLogger(__name__)
 
 DEFAULT_SECURITY: Final = (SecurityScheme.JWT, SecurityScheme.API_KEY)
 VERSION_PLACEHOLDER: Final = "{version}"
-_NO_DOCUMENT: Final = OpenApiResources(resources=(), problems=())
+_NO_DOCUMENT: Final = OpenApiResources()
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~!$&'()+,=:@-]+")
 
 
@@ -161,13 +169,26 @@ class _ApiBuilder:
             for problem in exc.problems:
                 self._faults.add_problem(problem)
             return _NO_DOCUMENT
-        described = read_openapi(tree)
-        for problem in locate(
-            source,
-            (Fault(path=read_path(place, tree), message=say) for place, say in described.problems),
-        ):
+        document = OpenApiDocument(
+            source, tree, folder=self._file.folder, read=self._faults.read_text
+        )
+        described = read_openapi(document, self._say_of_catalog())
+        for problem in document.list_problems():
             self._faults.add_problem(problem)
+        for warning in document.list_warnings():
+            _LOG.warning("%s", warning)
         return described
+
+    def _say_of_catalog(self) -> CatalogWord:
+        """What the catalog says itself, and no document need say well."""
+        resources: set[tuple[str, tuple[str, ...]]] = set()
+        for entry in self._written.resources:
+            try:
+                shape = write_shape(split_template(entry.path))
+            except TemplateError:
+                continue  # told of with the resources
+            resources.update((method.upper(), shape) for method in entry.methods)
+        return CatalogWord(security=self._written.security, resources=resources)
 
     def _read_hosts(self) -> tuple[str, ...]:
         hosts: dict[str, None] = {}
@@ -254,7 +275,7 @@ class _ApiBuilder:
             )
         for operation in described.resources:
             # `read_openapi` leaves out what cannot be split.
-            shape = _write_shape(split_template(operation.path))
+            shape = write_shape(split_template(operation.path))
             methods = tuple(it for it in operation.methods if (it, shape) not in taken)
             if not methods:
                 continue
@@ -284,7 +305,7 @@ class _ApiBuilder:
     ) -> None:
         """Checks a template, and that nothing else matches the same requests."""
         try:
-            shape = _write_shape(split_template(template))
+            shape = write_shape(split_template(template))
         except TemplateError as exc:
             self._fault(str(exc), *at, "path")
             return
@@ -358,12 +379,3 @@ def _read_host(written: str) -> str | None:
     if host is None or name == written:
         return host
     return None if host.startswith("[") else f"*.{host}"
-
-
-def _write_shape(segments: Sequence[str]) -> tuple[str, ...]:
-    """What a template matches, without the names in it."""
-    *head, last = segments or ("",)
-    named_out = ["{}" if it == "*" else re.sub(r"\{[^}]*\}", "{}", it) for it in (*head, last)]
-    if last in ("*", "**"):
-        named_out[-1] = "**"
-    return tuple(named_out)

@@ -57,13 +57,16 @@ class Faults:
 
     def read_reference(self, file: CatalogFile, path: NodePath, name: str) -> SourceText | None:
         """The text of a file that a node names; None, and a fault, when it cannot be had."""
-        place = file.folder / name
         try:
-            return decode_source(str(place), self._read(place))
+            return self.read_text(file.folder / name)
         except ConfigError as exc:
             for problem in exc.problems:
                 self.add(file, path, f"{problem.file} {problem.message}")
             return None
+
+    def read_text(self, path: Path) -> SourceText:
+        """The text of a file. Raises ConfigError when it cannot be had."""
+        return decode_source(str(path), self._read(path))
 
     def raise_if_any(self) -> None:
         """Raises ConfigError when something is wrong."""

@@ -5,7 +5,8 @@ A file that is named is read as a catalog. Of a folder, and the folders in it, e
 
 - hidden files and folders (a leading dot: editors' and Kubernetes' own);
 - a file whose top level has ``openapi``, ``swagger`` or ``keys``: an OpenAPI document or a
-  JWK Set that lies beside the catalog which refers to it.
+  JWK Set that lies beside the catalog which refers to it;
+- a file that is no catalog, and that an OpenAPI document of the catalog refers to.
 
 Everything else in a folder must be a catalog, so a misspelled one cannot go unnoticed.
 """
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -65,19 +67,41 @@ class CatalogReader:
         """
         problems: list[Problem] = []
         files: list[CatalogFile] = []
+        others: dict[str, ConfigError] = {}
+        """What is no catalog, by absolute name: an OpenAPI document may refer to it."""
+        is_hopeless = False
         for path, is_named in list_files(self._paths, problems):
             try:
                 file = _read_catalog(path, self._read(path), is_named=is_named)
             except ConfigError as exc:
-                problems.extend(exc.problems)
+                others[os.path.abspath(path)] = exc  # noqa: PTH100  # links stay, dots go
+                is_hopeless = is_hopeless or is_named
             else:
                 files += [] if file is None else [file]
-        if not files and not problems:
-            names = ", ".join(map(str, self._paths)) or "no path"
-            problems.append(Problem(message=f"no catalog in {names}; write one, like catalog.yaml"))
-        if problems:
-            raise ConfigError(problems)
-        return build_parts(files, read=self._read, has_pepper=self._has_pepper)
+        if not files and not problems and not others:
+            problems += self._say_that_nothing_is_there()
+        if problems or is_hopeless or not files:
+            raise ConfigError([*problems, *_gather(others.values())])
+        try:
+            parts = build_parts(
+                files, read=partial(self._read_for, others), has_pepper=self._has_pepper
+            )
+        except ConfigError as exc:
+            raise ConfigError([*_gather(others.values()), *exc.problems]) from None
+        if others:
+            raise ConfigError(_gather(others.values()))
+        return parts
+
+    def _say_that_nothing_is_there(self) -> Iterator[Problem]:
+        if not self._paths:
+            yield Problem(message="no catalog is named; write one, like catalog.yaml")
+        for path in self._paths:
+            yield Problem(file=str(path), message="holds no catalog; write one, like catalog.yaml")
+
+    def _read_for(self, others: dict[str, ConfigError], path: Path) -> bytes:
+        """As `_read`, of a file that a file of the catalog refers to."""
+        others.pop(os.path.abspath(path), None)  # noqa: PTH100  # as above
+        return self._read(path)
 
     @property
     def revision(self) -> str:
@@ -94,6 +118,11 @@ class CatalogReader:
         self._digest.update(f"{len(content)}:".encode())
         self._digest.update(content)
         return content
+
+
+def _gather(errors: Iterable[ConfigError]) -> Iterator[Problem]:
+    for error in errors:
+        yield from error.problems
 
 
 def _read_catalog(path: Path, content: bytes, *, is_named: bool) -> CatalogFile | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -158,6 +158,17 @@ def split_template(template: str) -> list[str]:
             raise TemplateError(f"* must be a whole segment, not part of {segment!r}")
         _check_braces(template, segment, names)
     return sent
+
+
+def write_shape(segments: Sequence[str]) -> tuple[str, ...]:
+    """What a template matches, without the names in it: equal for templates that fit the same.
+
+    segments: as `split_template` gives them.
+    """
+    shape = ["{}" if segment == "*" else _NAME.sub("{}", segment) for segment in segments or ("",)]
+    if segments and segments[-1] in ("*", "**"):
+        shape[-1] = "**"
+    return tuple(shape)
 
 
 def _read_escape(escape: re.Match[str]) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from extauthz.catalog.file import SETTLE_S, FileCatalogSource
 from extauthz.errors import ConfigError
+from extauthz.model.identity import SecurityScheme
 
 API = "apis: [{name: %s, version: v1, context: /%s, resources: [{methods: [GET], path: /}]}]\n"
 
@@ -53,6 +54,25 @@ async def test_a_misspelled_file_in_a_folder_is_a_problem(tmp_path: Path) -> Non
         await load_names(tmp_path)
 
 
+async def test_a_file_that_an_openapi_document_refers_to_need_be_no_catalog(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("apis: [{name: A, version: v1, openapi: specs/pets.yaml}]\n")
+    (tmp_path / "specs" / "ops").mkdir(parents=True)
+    (tmp_path / "specs" / "pets.yaml").write_text(
+        "openapi: 3.0.3\npaths:\n  /a: {get: {$ref: ops/../ops/get.yaml}}\n"
+    )
+    (tmp_path / "specs" / "ops" / "get.yaml").write_text("{security: [], responses: {}}\n")
+    source = FileCatalogSource([tmp_path])
+    (api,) = (await source.load()).apis.values()
+    assert api.resources[0].security == (SecurityScheme.NONE,)
+    # It is watched as the catalog is.
+    (tmp_path / "specs" / "ops" / "get.yaml").write_text("{responses: {}}\n")
+    (api,) = (await source.load()).apis.values()
+    assert SecurityScheme.NONE not in api.resources[0].security
+    (tmp_path / "specs" / "ops" / "put.yaml").write_text("{responses: {}}\n")
+    with pytest.raises(ConfigError, match=r"put\.yaml:1: responses: unknown key"):
+        await source.load()
+
+
 async def test_names_every_problem_of_every_file(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("apis: {}\n")
     (tmp_path / "b.yaml").write_text("tiers: []\n")
@@ -64,7 +84,7 @@ async def test_names_every_problem_of_every_file(tmp_path: Path) -> None:
 
 
 async def test_a_folder_without_catalogs_is_a_problem(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no catalog in"):
+    with pytest.raises(ConfigError, match="holds no catalog"):
         await load_names(tmp_path)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
+
+import yaml
 
 from extauthz.model.decision import Reason
 from tests.e2e.both_doors import ALLOWED, HOST, Asked
@@ -32,6 +35,7 @@ GUARDED: Final = "admin.example.com"
 """Where `BY_HOST` takes a key. At all other hosts it takes none."""
 OPTIONAL: Final = "/optional/1.0.0/open"
 UNSIGNED: Final = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJub2JvZHkifQ."
+DESCRIBED: Final = "/described/1.0.0"
 
 EXTRA: Final[Mapping[str, Any]] = {
     "apis": [
@@ -73,6 +77,12 @@ EXTRA: Final[Mapping[str, Any]] = {
             "security": ["jwt", "api_key", "none"],
             "resources": [{"methods": ["POST"], "path": "/open", "scopes": ["read"]}],
         },
+        {
+            "name": "Described",
+            "version": "1.0.0",
+            "context": "/described",
+            "openapi": "described.yaml",
+        },
     ],
     "applications": [
         {
@@ -86,9 +96,44 @@ EXTRA: Final[Mapping[str, Any]] = {
     "subscriptions": [
         {"application": "device", "api": "Mutual", "version": "1.0.0"},
         {"application": "mobile", "api": "Optional", "version": "1.0.0"},
+        {"application": "mobile", "api": "Described", "version": "1.0.0"},
     ],
 }
 """What the catalog has beside the world: certificates, and APIs of some hosts."""
+
+DOCUMENTS: Final[Mapping[str, str]] = {
+    "described.yaml": """\
+openapi: 3.0.3
+info: {title: Described, version: 1.0.0}
+components:
+  securitySchemes:
+    token: {type: oauth2, flows: {}}
+    key: {type: apiKey, in: header, name: x-api-key}
+    basic: {type: http, scheme: basic}
+security: [{key: []}]
+paths:
+  /by-file: {post: {$ref: ops/create.yaml}}
+  /by-pointer: {post: {$ref: "#/x-ops/create"}}
+  /optional: {post: {security: [{key: []}, {}]}}
+  /basic: {post: {security: [{basic: []}, {token: []}]}}
+  /points/{lat},{lon}: {post: {}}
+  /points/{name}: {post: {security: []}}
+x-ops:
+  create: {security: [{token: [write]}], responses: {}}
+""",
+    "ops/create.yaml": "{security: [{token: [write]}], responses: {}}\n",
+}
+"""What the extra catalog refers to."""
+
+
+def write_extra(folder: Path) -> Path:
+    """The file of the extra catalog, beside what it refers to."""
+    file = folder / "extra.yaml"
+    file.write_text(yaml.safe_dump(dict(EXTRA), sort_keys=False))
+    for name, text in DOCUMENTS.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +263,21 @@ _EVERYBODY: Final = (
     _allowed("nobody where a credential is optional", path=OPTIONAL),
     _allowed("a key where it is optional", path=OPTIONAL, headers=_key()),
     _allowed("a token where it is optional", path=OPTIONAL, headers=_token(scope="read")),
+    _allowed(
+        "the scope of a document's file", path=f"{DESCRIBED}/by-file", headers=_token(scope="write")
+    ),
+    _allowed(
+        "the scope of a document's reference",
+        path=f"{DESCRIBED}/by-pointer",
+        headers=_token(scope="write"),
+    ),
+    _allowed("nobody where a document lets everybody in", path=f"{DESCRIBED}/optional"),
+    _allowed(
+        "a key where a document makes it optional", path=f"{DESCRIBED}/optional", headers=_key()
+    ),
+    _allowed("a token beside what cannot be checked", path=f"{DESCRIBED}/basic", headers=_token()),
+    _allowed("a key for two names", path=f"{DESCRIBED}/points/1,2", headers=_key()),
+    _allowed("nobody for one name", path=f"{DESCRIBED}/points/1"),
     _allowed("both scopes", path=SCOPED, headers=_token(scope="write read more")),
     _allowed("scopes as a list", path=SCOPED, headers=_token(scope=["read", "write"])),
     _allowed("a key, which no scopes bound", path=SCOPED, headers=_key()),
@@ -254,6 +314,17 @@ _REFUSED: Final = (
             path=f"{OPTIONAL}?apikey=x", headers=_key()),
     _denied("Basic credentials where a token is optional", Reason.MISSING_CREDENTIALS,
             path=OPTIONAL, headers=_sent(authorization="Basic dXNlcjpwYXNz")),
+    _denied("a key for a document's file", Reason.MISSING_CREDENTIALS,
+            path=f"{DESCRIBED}/by-file", headers=_key()),
+    _denied("no scope of a document's file", Reason.INSUFFICIENT_SCOPE,
+            path=f"{DESCRIBED}/by-file", headers=_token(scope="read")),
+    _denied("no scope of a document's reference", Reason.INSUFFICIENT_SCOPE,
+            path=f"{DESCRIBED}/by-pointer", headers=_token(scope="read")),
+    _denied("a bad key where a document makes it optional", Reason.INVALID_CREDENTIALS,
+            path=f"{DESCRIBED}/optional", headers=_sent(x_api_key="made-up")),
+    _denied("Basic credentials, which cannot be checked", Reason.MISSING_CREDENTIALS,
+            path=f"{DESCRIBED}/basic", headers=_sent(authorization="Basic dXNlcjpwYXNz")),
+    _denied("nobody for two names", Reason.MISSING_CREDENTIALS, path=f"{DESCRIBED}/points/1,2"),
     _denied("no certificate", Reason.MISSING_CREDENTIALS, path=MUTUAL),
     _denied("an unknown certificate", Reason.INVALID_CREDENTIALS, path=MUTUAL,
             principal="spiffe://mesh.example/ns/field/sa/unknown"),

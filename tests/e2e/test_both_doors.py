@@ -15,13 +15,13 @@ import yaml
 from extauthz.model.decision import Reason
 from tests.e2e.both_doors import ALLOWED, Answer, Asked, BothDoors, run_both_doors
 from tests.e2e.both_doors_table import (
-    EXTRA,
     REWRITTEN,
     SCENARIOS,
     STANDARD,
     UNDECIDED,
     WSO2,
     Scenario,
+    write_extra,
 )
 from tests.e2e.running import Deployment, next_client
 from tests.e2e.test_reasons import OPEN
@@ -41,9 +41,7 @@ SERVICES: Final[Mapping[str, Mapping[str, Any]]] = {
 @pytest.fixture(scope="module")
 def extra(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the catalog has beside the world."""
-    file = tmp_path_factory.mktemp("extra") / "extra.yaml"
-    file.write_text(yaml.safe_dump(dict(EXTRA), sort_keys=False))
-    return file
+    return write_extra(tmp_path_factory.mktemp("extra"))
 
 
 @pytest.fixture(scope="module")

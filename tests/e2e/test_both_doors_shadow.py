@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml
 
 from tests.e2e.both_doors import ALLOWED, IN_QUOTA, Answer, Asked, BothDoors, run_both_doors
-from tests.e2e.both_doors_table import EXTRA, SCENARIOS, SCOPED
+from tests.e2e.both_doors_table import SCENARIOS, SCOPED, write_extra
 from tests.e2e.running import Deployment, next_client
 from tests.e2e.test_reasons import OPEN
 from tests.e2e.test_start import run
@@ -73,8 +72,7 @@ def recorded(
     request: pytest.FixtureRequest,
 ) -> Recorded:
     folder = tmp_path_factory.mktemp("shadow")
-    extra = folder / "extra.yaml"
-    extra.write_text(yaml.safe_dump(dict(EXTRA), sort_keys=False))
+    extra = write_extra(folder)
     told = Recorded(str(request.param), folder)
     settings: Mapping[str, Any] = {
         "server": {"shadow": told.shadow},

@@ -1,0 +1,1 @@
+"""What an OpenAPI document says about access, as a catalog can hold it."""

@@ -1,0 +1,298 @@
+"""Reads the operations of an OpenAPI document: who may call each, and what limits it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from extauthz.catalog.openapi.document import MergedNode, Node, OpenApiDocument
+from extauthz.catalog.openapi.grammar import EXTENSIONS, METHODS, OPERATION, PATH_ITEM
+from extauthz.catalog.openapi.security import PUBLIC, SecurityNeed, SecurityReader
+from extauthz.catalog.openapi.servers import ServerPlace, read_servers
+from extauthz.catalog.openapi.wso2 import (
+    Unsayable,
+    read_application_security,
+    read_is_disabled,
+    read_is_open,
+    read_scopes,
+    read_tier,
+)
+from extauthz.document_messages import show_name
+from extauthz.model.identity import Place, SecurityScheme
+from extauthz.model.routes import TemplateError, split_template, write_shape
+
+MAX_OPERATIONS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogWord:
+    """What the catalog itself says of an API that a document describes.
+
+    Attributes:
+        security: schemes of the API; None when it names none.
+        resources: method and shape of the templates that it has a resource for.
+    """
+
+    security: tuple[SecurityScheme, ...] | None = None
+    resources: Collection[tuple[str, tuple[str, ...]]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenApiResource:
+    """One operation of a document.
+
+    Attributes:
+        scopes: any of them is enough unless `all_scopes`; empty asks for none.
+        security: None when the operation takes what its API takes.
+        tier: name of the tier that limits the operation; None for no limit.
+    """
+
+    methods: tuple[str, ...]
+    path: str
+    scopes: tuple[str, ...] = ()
+    all_scopes: bool = False
+    security: tuple[SecurityScheme, ...] | None = None
+    tier: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedOperation:
+    """An operation, and where it stands in the document and on servers of its own."""
+
+    resource: OpenApiResource
+    shape: tuple[str, ...]
+    node: Node
+    servers: tuple[ServerPlace, ...] | None
+
+
+class OperationReader:
+    """Reads the operations of one document.
+
+    Args:
+        declared: its security schemes, by name; None when there are none.
+
+    Attributes:
+        default_schemes: what operations take that say nothing themselves.
+    """
+
+    def __init__(
+        self,
+        document: OpenApiDocument,
+        version: int,
+        declared: Node | None,
+        of_catalog: CatalogWord,
+    ) -> None:
+        self._document, self._version, self._of_catalog = document, version, of_catalog
+        root = document.root
+        application = self._read_application_security(root)
+        self._security = SecurityReader(
+            document,
+            declared,
+            of_catalog=of_catalog.security,
+            is_wso2=any(str(key).startswith("x-wso2-") for key in root.value),
+            application=application,
+        )
+        self._default_need = self._security.read_requirement(root)
+        self._is_public = read_is_disabled(document, root) or False
+        self._own_default = application
+        if application is None and self._default_need is not None:
+            self._own_default = self._default_need.schemes
+        self.default_schemes = PUBLIC if self._is_public else self._own_default
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Of all API key schemes that were asked for so far."""
+        return tuple(self._security.places)
+
+    # Paths
+
+    def read_paths(self) -> Iterator[PlacedOperation]:
+        document = self._document
+        paths = document.read_mapping(document.root, "paths")
+        seen: dict[tuple[str, tuple[str, ...]], PlacedOperation] = {}
+        decided = 0
+        for key, item in paths.items() if paths is not None else ():
+            if key.startswith("x-"):
+                document.check_extension(key, item)
+                continue
+            template = re.split("[?#]", key, maxsplit=1)[0]
+            if template != key:
+                document.warn(
+                    item, "what follows ? or # in a path is not matched: the path alone decides"
+                )
+            try:
+                shape = write_shape(split_template(template))
+            except TemplateError as error:
+                document.report(item, str(error))
+                continue
+            fields = self._read_path_item(item)
+            for method in [] if fields is None else fields.names():
+                if method not in METHODS or fields is None:
+                    continue
+                at = (method.upper(), shape)
+                if at in self._of_catalog.resources:
+                    decided += 1
+                    continue
+                operation = self._read_operation(template, shape, method, fields)
+                if operation is None or not self._is_new(operation, at, seen):
+                    continue
+                yield operation
+                if len(seen) > MAX_OPERATIONS:
+                    message = f"more than {MAX_OPERATIONS} operations; split the document"
+                    document.report(document.root.below("paths"), message)
+                    return
+        if not seen and not decided and not document.problem_count:
+            document.report(
+                document.root.below("paths"),
+                "no operation is described: nothing could be called",
+            )
+
+    def _is_new(
+        self,
+        operation: PlacedOperation,
+        at: tuple[str, tuple[str, ...]],
+        seen: dict[tuple[str, tuple[str, ...]], PlacedOperation],
+    ) -> bool:
+        """Whether no operation before matches the same requests; a problem when it differs."""
+        other = seen.setdefault(at, operation)
+        if other is operation:
+            return True
+        same = replace(other.resource, path=operation.resource.path) == operation.resource
+        if not same or other.servers != operation.servers:
+            self._document.report(
+                operation.node,
+                f"{at[0]} {show_name(operation.resource.path)} matches the same requests as "
+                f"{show_name(other.resource.path)} before it, which asks for something else; "
+                "remove one, or write a resource for both into the catalog",
+            )
+        return False
+
+    def _read_path_item(self, written: Node) -> MergedNode | None:
+        """The fields of a path item, together with those that its reference leads to."""
+        fields = self._document.merge(written)
+        if fields is None:
+            return None
+        known = PATH_ITEM[self._version]
+        for name in fields.names():
+            field = fields.below(name)
+            if name.startswith("x-"):
+                self._document.check_extension(name, field)
+            elif name not in known:
+                self._document.report(
+                    field,
+                    f"{name!r} is no method; methods are {', '.join(METHODS)}, in lower case",
+                )
+        return fields
+
+    # Operations
+
+    def _read_operation(
+        self, template: str, shape: tuple[str, ...], method: str, item: MergedNode
+    ) -> PlacedOperation | None:
+        document = self._document
+        node = document.resolve(item.below(method))
+        if node is None:
+            return None
+        if not isinstance(node.value, Mapping):
+            document.report(node, "an operation is a mapping")
+            return None
+        before = document.problem_count
+        self._document.check_keys(node, OPERATION[self._version])
+        self._check_home(node, item)
+        tier = read_tier(document, node, item)
+        need: SecurityNeed | None = SecurityNeed(PUBLIC)
+        if not self._is_operation_public(node, item):
+            need = self._read_need(node)
+        servers = read_servers(document, node)
+        of_item = read_servers(document, item)
+        if servers is not None and of_item is not None and servers != of_item:
+            document.report(
+                node.below("servers"),
+                "the path item has other servers, and readers differ on which of the two count: "
+                "remove one",
+            )
+        if need is None or document.problem_count > before:
+            return None
+        schemes = need.schemes
+        if schemes is None and self._is_public:
+            # Security is switched off for the document and on again here.
+            schemes = self._own_default
+            if schemes in (None, PUBLIC):
+                document.report(node, "security is switched on, but none is described")
+                return None
+        resource = OpenApiResource(
+            methods=(method.upper(),),
+            path=template,
+            scopes=need.scopes,
+            all_scopes=need.all_scopes,
+            security=schemes,
+            tier=tier,
+        )
+        own = of_item if servers is None else servers
+        return PlacedOperation(resource=resource, shape=shape, node=node, servers=own)
+
+    def _check_home(self, operation: Node, item: MergedNode) -> None:
+        """Reports an operation of another document, where that one says other things of access."""
+        home, root = operation.file, self._document.root
+        if home is root.file or not isinstance(home.tree, Mapping):
+            return
+        top = Node(home, (), home.tree)
+        if not (top.has("openapi") or top.has("swagger")):
+            return
+        doubtful = [*EXTENSIONS, "basePath", "securityDefinitions", "components"]
+        doubtful += [] if operation.has("security") else ["security"]
+        doubtful += [] if operation.has("servers") or item.has("servers") else ["servers"]
+        for key in doubtful:
+            theirs, ours = top.below(key), root.below(key)
+            if key == "components":
+                theirs, ours = theirs.below("securitySchemes"), ours.below("securitySchemes")
+            if theirs.value is not None and theirs.value != ours.value:
+                self._document.report(
+                    operation,
+                    f"belongs to another document, whose {theirs.path[-1]} differ from this "
+                    "one's, and which of them count is not defined; bundle both into one",
+                )
+                return
+
+    def _is_operation_public(self, operation: Node, item: MergedNode) -> bool:
+        if read_is_open(self._document, operation):
+            return True
+        is_disabled = read_is_disabled(self._document, operation, item)
+        return self._is_public if is_disabled is None else is_disabled
+
+    def _read_need(self, operation: Node) -> SecurityNeed | None:
+        """What an operation asks for; None, and a problem, when that cannot be expressed."""
+        problems = self._document.problem_count
+        need = self._default_need
+        if operation.has("security"):
+            need = self._security.read_requirement(operation)
+        elif need is not None:
+            need = SecurityNeed(None, need.scopes, need.all_scopes)
+        own = self._read_application_security(operation)
+        if need is None or self._document.problem_count > problems:
+            return None
+        schemes = need.schemes if own is None else own
+        scopes = read_scopes(self._document, operation, need.scopes)
+        if scopes is None:
+            return None
+        default = self._of_catalog.security or self._own_default
+        if scopes and (default if schemes is None else schemes) == PUBLIC:
+            self._document.report(
+                operation, "scopes are asked for, but no security: remove one of them"
+            )
+            return None
+        return SecurityNeed(schemes, scopes, need.all_scopes)
+
+    def _read_application_security(self, node: Node) -> tuple[SecurityScheme, ...] | None:
+        """What the extensions of API Manager say; the catalog's word where that is unsayable."""
+        found = read_application_security(self._document, node)
+        if not isinstance(found, Unsayable):
+            return found
+        of_catalog = self._of_catalog.security
+        if of_catalog is None or SecurityScheme.NONE in of_catalog:
+            self._document.report(found.node, found.why)
+            return None
+        self._document.warn(found.node, f"{found.why}: the catalog's security stands in its place")
+        return of_catalog

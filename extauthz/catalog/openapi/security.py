@@ -1,0 +1,255 @@
+"""Reads what an OpenAPI document asks of callers: its security requirements and schemes.
+
+A catalog knows any-of schemes, an optional credential, and any-of or all-of scopes. Of several
+alternatives those that cannot be checked (HTTP Basic, two credentials together, roles of API keys)
+are left out with a warning: that is stricter than the document, never weaker. Where nothing else
+is left, the catalog's own word on the API counts, and without one it is a problem. So are mixed
+sets of scopes, and whatever is not written as OpenAPI wants it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from extauthz.catalog.openapi.document import Node, OpenApiDocument
+from extauthz.catalog.openapi.grammar import SCHEME
+from extauthz.document_messages import show_name
+from extauthz.model.identity import Place, PlaceKind, SecurityScheme
+
+PUBLIC: Final = (SecurityScheme.NONE,)
+BEARER: Final = (SecurityScheme.JWT, SecurityScheme.OPAQUE)
+API_KEY: Final = (SecurityScheme.API_KEY,)
+MTLS: Final = (SecurityScheme.MTLS,)
+
+_WSO2_SCHEME: Final = "default"
+"""What API Manager calls the one OAuth2 scheme of a document that it writes."""
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
+_SAY_IT: Final = "say in the catalog what is taken: security of the API, or a resource"
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityNeed:
+    """What a security requirement comes to. `schemes` None: nothing is said about them."""
+
+    schemes: tuple[SecurityScheme, ...] | None = None
+    scopes: tuple[str, ...] = ()
+    all_scopes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Scheme:
+    schemes: tuple[SecurityScheme, ...]
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Alternative:
+    """One requirement of a list. `unsayable`: why it cannot be checked; None when it can."""
+
+    node: Node
+    schemes: tuple[SecurityScheme, ...] = ()
+    scopes: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
+    unsayable: str | None = None
+
+
+class SecurityReader:
+    """Reads requirements of one document.
+
+    Args:
+        declared: the schemes, by name; None when there are none.
+        of_catalog: the schemes that the catalog names for the API; None when it names none.
+        is_wso2: whether WSO2 API Manager wrote the document.
+
+    Attributes:
+        application: what stands for the WSO2 scheme, when an extension says so.
+        places: of all API key schemes that were asked for so far.
+    """
+
+    def __init__(
+        self,
+        document: OpenApiDocument,
+        declared: Node | None,
+        *,
+        of_catalog: tuple[SecurityScheme, ...] | None = None,
+        is_wso2: bool = False,
+        application: tuple[SecurityScheme, ...] | None = None,
+    ) -> None:
+        self._document = document
+        self._declared = declared
+        self._is_wso2 = is_wso2
+        self._can_fall_back = of_catalog is not None and SecurityScheme.NONE not in of_catalog
+        self.application = application
+        self.places: dict[Place, None] = {}
+
+    def read_requirement(self, parent: Node) -> SecurityNeed | None:
+        """A ``security`` field: schemes and scopes; None (and a problem) if not expressible."""
+        if not parent.has("security"):
+            return SecurityNeed()
+        node = self._document.resolve(parent.below("security"))
+        if node is None:
+            return None
+        if not isinstance(node.value, list):
+            self._document.report(node, "security is a list of requirements; [] asks for nothing")
+            return None
+        before = self._document.problem_count
+        alternatives = [
+            self._read_alternative(node.below(position)) for position in range(len(node.value))
+        ]
+        if self._document.problem_count > before:
+            return None
+        asking = [one for one in alternatives if one is not None]
+        if not asking:
+            return SecurityNeed(PUBLIC)
+        return self._any_of(asking, node, is_optional=len(asking) < len(alternatives))
+
+    def _any_of(
+        self, alternatives: list[_Alternative], node: Node, *, is_optional: bool
+    ) -> SecurityNeed | None:
+        """One need from several alternatives: all scopes of one, or one scope of each."""
+        kept = [one for one in alternatives if one.unsayable is None]
+        if not kept:
+            return self._fall_back(alternatives)
+        for one in alternatives:
+            if one.unsayable is not None:
+                self._document.warn(
+                    one.node, f"{one.unsayable}: it is left out, and who uses it is denied"
+                )
+        schemes = tuple(dict.fromkeys(scheme for one in kept for scheme in one.schemes))
+        if is_optional:
+            schemes += PUBLIC
+        scopes = [one.scopes for one in kept if SecurityScheme.JWT in one.schemes]
+        need: SecurityNeed | None = None
+        if len(set(map(frozenset, scopes))) <= 1:
+            asked = scopes[0] if scopes else ()
+            # API Manager takes any one of the scopes that its exports list, against the letter
+            # of OpenAPI: an API that moves here asks for no more than it did.
+            from_wso2 = self._is_wso2 and all(set(one.node.value) == {_WSO2_SCHEME} for one in kept)
+            need = SecurityNeed(schemes, asked, all_scopes=len(asked) > 1 and not from_wso2)
+        elif all(len(each) == 1 for each in scopes):
+            need = SecurityNeed(schemes, tuple(each[0] for each in scopes))
+        if need is None:
+            self._document.report(
+                node,
+                "these alternatives ask for different sets of scopes, which cannot be expressed: "
+                "ask for all scopes in one alternative, or for one scope in each, or write a "
+                "resource for the operation into the catalog",
+            )
+            return None
+        for one in kept:
+            self.places.update(dict.fromkeys(one.places))
+        return need
+
+    def _fall_back(self, alternatives: list[_Alternative]) -> SecurityNeed | None:
+        """What counts where nothing that stands here can be checked: the catalog's word."""
+        may = self._can_fall_back and not any(one.scopes for one in alternatives)
+        for one in alternatives:
+            if may:
+                self._document.warn(
+                    one.node, f"{one.unsayable}: the catalog's security stands in its place"
+                )
+            else:
+                self._document.report(one.node, f"{one.unsayable}; {_SAY_IT}")
+        return SecurityNeed() if may else None
+
+    def _read_alternative(self, written: Node) -> _Alternative | None:
+        """One alternative; None for the empty one, which asks for nothing (or with a problem)."""
+        node = self._document.resolve(written)
+        if node is None:
+            return None
+        if not isinstance(node.value, Mapping):
+            self._document.report(node, "a requirement is a mapping from scheme names to scopes")
+            return None
+        if not node.value:
+            return None
+        found: list[_Scheme] = []
+        scopes: dict[str, None] = {}
+        unsayable: str | None = None
+        for name, asked in node.items():
+            scheme = self._read_scheme(name, asked)
+            value = asked.value
+            if not isinstance(value, list) or not all(map(is_scope, value)):
+                self._document.report(asked, "a list of scopes stands here; [] for none")
+            elif isinstance(scheme, str):
+                unsayable = scheme
+                scopes.update(dict.fromkeys(value))
+            elif scheme is not None:
+                found.append(scheme)
+                if value and SecurityScheme.JWT not in scheme.schemes:
+                    unsayable = "roles of API keys and certificates cannot be checked"
+                scopes.update(dict.fromkeys(value))
+        kinds = {one.schemes for one in found}
+        if unsayable is None and len(found) > 1 and kinds != {BEARER}:
+            unsayable = (
+                f"{' and '.join(map(str, node.value))} together cannot be asked for, as a request "
+                "is known by one credential"
+            )
+        if unsayable is not None:
+            return _Alternative(node, scopes=tuple(scopes), unsayable=unsayable)
+        if not found:
+            return None
+        places = tuple(one.place for one in found if one.place is not None)
+        return _Alternative(node, found[0].schemes, tuple(scopes), places)
+
+    def _read_scheme(self, name: str, at: Node) -> _Scheme | str | None:
+        """A scheme; why it cannot be checked; or None, and a problem."""
+        if name == _WSO2_SCHEME and self.application is not None:
+            return _Scheme(self.application)
+        if self._declared is None or not self._declared.has(name):
+            if name == _WSO2_SCHEME and self._is_wso2:
+                return _Scheme(BEARER)
+            self._document.report(at, f"security scheme {show_name(name)} is not declared")
+            return None
+        node = self._document.resolve(self._declared.below(name))
+        if node is None:
+            return None
+        declared_at = f"security scheme {show_name(name)}"
+        if not isinstance(node.value, Mapping):
+            self._document.report(node, f"{declared_at} is not a mapping")
+            return None
+        before = self._document.problem_count
+        self._document.check_keys(node, SCHEME)
+        if self._document.problem_count > before:
+            return None
+        kind, word = node.value.get("type"), str(node.value.get("scheme", "")).lower()
+        match kind:
+            case "oauth2" | "openIdConnect":
+                return _Scheme(BEARER)
+            case "http" if word == "bearer":
+                return _Scheme(BEARER)
+            case "mutualTLS":
+                return _Scheme(MTLS)
+            case "apiKey":
+                return self._read_api_key(node, declared_at)
+            case "http" if word:
+                return f"{declared_at}: http {word} cannot be checked"
+            case "basic":
+                return f"{declared_at}: basic cannot be checked"
+        self._document.report(
+            node,
+            f"{declared_at} has no type that is known: write oauth2, openIdConnect, http (with a "
+            "scheme), apiKey or mutualTLS",
+        )
+        return None
+
+    def _read_api_key(self, scheme: Node, declared_at: str) -> _Scheme | None:
+        name, kind = scheme.below("name"), scheme.value.get("in")
+        if kind not in ("header", "query", "cookie"):
+            self._document.report(scheme, f"{declared_at}: in is header, query or cookie")
+        elif not isinstance(name.value, str) or not name.value:
+            self._document.report(scheme, f"{declared_at}: name says which {kind} holds the key")
+        else:
+            found: Any = name.value
+            if kind == "header":
+                found = self._document.read_header_name(name)
+            if found is not None:
+                return _Scheme(API_KEY, Place(PlaceKind(kind), found))
+        return None
+
+
+def is_scope(value: Any) -> bool:
+    """Whether it is a scope as a token may have one (RFC 6749 section 3.3)."""
+    return isinstance(value, str) and _SCOPE.fullmatch(value) is not None

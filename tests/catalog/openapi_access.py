@@ -1,0 +1,897 @@
+"""Places in the grammar of OpenAPI, what documents say there, and what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+CATALOG = "apis:\n  - name: A\n    version: v1\n    context: /a\n    openapi: api.yaml\n"
+OPENAPI_3 = """\
+openapi: 3.1.0
+info: {title: A, version: v1}
+security: [{k: []}]
+components:
+  securitySchemes:
+    k: {type: apiKey, in: header, name: x-api-key}
+    t: {type: oauth2, flows: {}}
+    m: {type: mutualTLS}
+    basic: {type: http, scheme: basic}
+"""
+SWAGGER_2 = """\
+swagger: "2.0"
+info: {title: A, version: v1}
+security: [{k: []}]
+securityDefinitions:
+  k: {type: apiKey, in: header, name: x-api-key}
+  t: {type: oauth2, flow: implicit, authorizationUrl: "https://idp.example/", scopes: {}}
+  basic: {type: basic}
+"""
+MARK = "  # here"
+KEY = "api_key"
+TOKEN = "jwt,opaque"
+BY_KEY = f"GET /a: {KEY}"
+BY_SCOPE = f"GET /a: {TOKEN} [write]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A place, what stands there, and what becomes of it.
+
+    Attributes:
+        text: what follows the head of a document that asks for a key.
+        access: what the catalog asks for then, resource by resource.
+        refused: what is said of the line that is marked.
+        warned: what is said in the log.
+        files: others, by name.
+        because: why it changes nothing.
+    """
+
+    place: str
+    text: str
+    access: str = ""
+    refused: str = ""
+    warned: str = ""
+    because: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    head: str = OPENAPI_3
+    catalog: str = CATALOG
+
+
+def paths(text: str, *more: str) -> str:
+    """Paths, and what stands beside them."""
+    lines = "".join(f"  {line}\n" for line in text.splitlines())
+    return f"paths:\n{lines}" + "".join(f"{line}\n" for line in more)
+
+
+def operation(text: str, *more: str) -> str:
+    """GET /a with these fields, and what stands beside the paths."""
+    return paths("/a:\n  get:\n" + "".join(f"    {line}\n" for line in text.splitlines()), *more)
+
+
+CREATE = "{security: [{t: [write]}]}"
+OTHER = {"ops/create.yaml": f"{CREATE}\n"}
+A_DOCUMENT = (
+    "openapi: 3.1.0\nsecurity: [{t: []}]\npaths:\n  /a:\n    get: {responses: {}}\n"
+    "  /b: {get: {security: [{k: []}]}}\n"
+)
+
+REFERENCES = (
+    Row(
+        place="operation",
+        text=paths("/a: {get: {$ref: '#/x-ops/create'}}", f"x-ops: {{create: {CREATE}}}"),
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="operation, other file",
+        text=paths("/a: {get: {$ref: ops/create.yaml}}"),
+        files=OTHER,
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="operation, other file with a dot and an empty fragment",
+        text=paths("/a: {get: {$ref: './ops/create.yaml#'}}"),
+        files=OTHER,
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="operation, other file with a pointer",
+        text=paths("/a: {get: {$ref: 'ops.yaml#/all/create'}}"),
+        files={"ops.yaml": f"all: {{create: {CREATE}}}\n"},
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="operation, JSON file",
+        text=paths("/a: {get: {$ref: create.json}}"),
+        files={"create.json": '{"security": [{"t": ["write"]}]}'},
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="operation, escapes in the pointer",
+        text=paths(
+            "/a: {get: {$ref: '#/x-ops/a~1b~0c%20d%7Ee'}}", f"x-ops: {{a/b~c d~e: {CREATE}}}"
+        ),
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="operation, ~01 is ~1",
+        text=paths("/a: {get: {$ref: '#/x-ops/~01'}}", f"x-ops: {{~1: {CREATE}}}"),
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="operation, escapes in the file's name",
+        text=paths("/a: {get: {$ref: 'my%20ops.yaml'}}"),
+        files={"my ops.yaml": CREATE},
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="operation, item of a list",
+        text=paths("/a: {get: {$ref: '#/x-ops/1'}}", f"x-ops: [{{}}, {CREATE}]"),
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="operation, a chain through files",
+        text=paths("/a: {get: {$ref: one.yaml}}"),
+        files={
+            "one.yaml": "$ref: sub/two.yaml#/x\n",
+            "sub/two.yaml": "x: {$ref: ../three.yaml}\n",
+            "three.yaml": "$ref: 'api.yaml#/x-ops/create'\n",
+        },
+        access=BY_SCOPE,
+        head=OPENAPI_3 + f"x-ops: {{create: {CREATE}}}\n",
+    ),
+    Row(
+        place="operation, by alias",
+        text=paths(f"/a: {{get: &x {CREATE}}}\n/b: {{get: *x}}"),
+        access=f"{BY_SCOPE}\nGET /b: {TOKEN} [write]",
+    ),
+    Row(
+        place="operation, by merge key",
+        text=paths("/a:\n  get:\n    <<: *x  # here"),
+        head=OPENAPI_3 + f"x-ops: &x {CREATE}\n",
+        refused="merge keys (<<) are not taken",
+    ),
+    Row(
+        place="operation, a circle",
+        text=paths("/a:\n  get: {$ref: '#/paths/~1a/get'}  # here"),
+        refused="in a circle",
+    ),
+    Row(
+        place="operation, a circle through a file",
+        text=paths("/a:\n  get: {$ref: one.yaml}  # here"),
+        files={"one.yaml": "$ref: 'api.yaml#/paths/~1a/get'\n"},
+        refused="in a circle",
+    ),
+    Row(
+        place="operation, leads nowhere",
+        text=paths("/a:\n  get: {$ref: '#/x-ops/gone'}  # here"),
+        refused="leads nowhere in this document",
+    ),
+    Row(
+        place="operation, through another reference",
+        text=paths(
+            "/a:\n  get: {$ref: '#/x-ops/other/create'}  # here",
+            f"x-ops: {{all: {{create: {CREATE}}}, other: {{$ref: '#/x-ops/all'}}}}",
+        ),
+        refused="leads nowhere",
+    ),
+    Row(
+        place="operation, by an anchor",
+        text=paths("/a:\n  get: {$ref: '#create'}  # here"),
+        refused="stands a path, like #/a/b",
+    ),
+    Row(
+        place="operation, no text",
+        text=paths("/a:\n  get: {$ref: [x]}  # here"),
+        refused="a reference is text",
+    ),
+    Row(
+        place="operation, a file that is not there",
+        text=paths("/a:\n  get: {$ref: gone.yaml}  # here"),
+        refused="gone.yaml does not exist",
+    ),
+    Row(
+        place="operation, a file that is broken",
+        text=paths("/a: {get: {$ref: ops.yaml}}"),
+        files={"ops.yaml": "a: 1\na: 2  # here\n"},
+        refused="stands twice",
+    ),
+    Row(
+        place="operation, an empty file",
+        text=paths("/a:\n  get: {$ref: ops.yaml}  # here"),
+        files={"ops.yaml": ""},
+        refused="leads nowhere in that file",
+    ),
+    Row(
+        place="operation, a file of a list",
+        text=paths("/a: {get: {$ref: ops.yaml}}"),
+        files={"ops.yaml": "- {}  # here\n"},
+        refused="an operation is a mapping",
+    ),
+    Row(
+        place="operation, over the network",
+        text=paths("/a:\n  get: {$ref: 'https://example.com/ops.yaml'}  # here"),
+        refused="is not fetched",
+    ),
+    Row(
+        place="operation, over the network without scheme",
+        text=paths("/a:\n  get: {$ref: '//example.com/ops.yaml'}  # here"),
+        refused="is not fetched",
+    ),
+    Row(
+        place="operation, by file URL",
+        text=paths("/a:\n  get: {$ref: 'file:ops.yaml'}  # here"),
+        files={"ops.yaml": CREATE},
+        refused="is not fetched",
+    ),
+    Row(
+        place="operation, out of the folder",
+        text=paths("/a:\n  get: {$ref: ../ops.yaml}  # here"),
+        refused="leads out of the folder",
+    ),
+    Row(
+        place="operation, out of the folder by escapes",
+        text=paths("/a:\n  get: {$ref: 'x/%2e%2e/%2E%2E/ops.yaml'}  # here"),
+        refused="leads out of the folder",
+    ),
+    Row(
+        place="operation, an absolute name",
+        text=paths("/a:\n  get: {$ref: /etc/hostname}  # here"),
+        refused="leads out of the folder",
+    ),
+    Row(
+        place="operation, beside its access",
+        text=paths(
+            "/a:\n  get:\n    $ref: '#/x-ops/create'\n    security: []  # here",
+            f"x-ops: {{create: {CREATE}}}",
+        ),
+        refused="readers differ on 'security' beside a $ref",
+    ),
+    Row(
+        place="operation, beside an extension about access",
+        text=paths(
+            "/a:\n  get:\n    $ref: '#/x-ops/create'\n    x-auth-type: None  # here",
+            f"x-ops: {{create: {CREATE}}}",
+        ),
+        refused="readers differ on 'x-auth-type' beside a $ref",
+    ),
+    Row(
+        place="operation, beside words",
+        access=BY_SCOPE,
+        because="words and ids say nothing of access",
+        text=paths(
+            "/a: {get: {$ref: '#/x-ops/create', summary: s, operationId: o, tags: []}}",
+            f"x-ops: {{create: {CREATE}}}",
+        ),
+    ),
+    Row(
+        place="operation of another document with other access",
+        text=paths("/a: {get: {$ref: 'other.yaml#/paths/~1a/get'}}"),
+        files={
+            "other.yaml": A_DOCUMENT.replace("get: {responses: {}}", "get: {responses: {}}  # here")
+        },
+        refused="belongs to another document, whose security differ",
+    ),
+    Row(
+        place="operation of another document that says its access itself",
+        text=paths("/a: {get: {$ref: 'other.yaml#/paths/~1b/get'}}"),
+        files={"other.yaml": A_DOCUMENT},
+        access=BY_KEY,
+    ),
+    Row(
+        place="operation of another document with other schemes",
+        text=paths("/a: {get: {$ref: 'other.yaml#/paths/~1b/get'}}"),
+        files={
+            "other.yaml": "swagger: '2.0'\nsecurityDefinitions: {k: {type: basic}}\npaths:\n"
+            "  /b:\n    get: {security: [{k: []}]}  # here\n"
+        },
+        refused="whose securityDefinitions differ",
+    ),
+    Row(
+        place="path item",
+        text=paths("/a: {$ref: '#/components/pathItems/a'}"),
+        head=OPENAPI_3 + f"  pathItems: {{a: {{get: {CREATE}}}}}\n",
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="path item, other file",
+        text=paths("/a: {$ref: items.yaml#/a}"),
+        files={"items.yaml": f"a: {{get: {CREATE}}}\n"},
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="path item, with others beside it",
+        text=paths("/a: {$ref: '#/x-a', post: {security: [{t: [write]}]}}", "x-a: {get: {}}"),
+        access=f"POST /a: {TOKEN} [write]\n{BY_KEY}",
+    ),
+    Row(
+        place="path item, with the same method beside it",
+        text=paths("/a:\n  $ref: '#/x-a'\n  get: {security: []}  # here", "x-a: {get: {}}"),
+        refused="'get' stands here and in what the $ref beside it leads to",
+    ),
+    Row(
+        place="path item, with an extension on both sides",
+        text=paths(
+            "/a:\n  $ref: '#/x-a'\n  x-wso2-disable-security: true  # here",
+            "x-a: {x-wso2-disable-security: false, get: {}}",
+        ),
+        refused="readers differ on which counts",
+    ),
+    Row(
+        place="path item, a circle",
+        text=paths("/a:\n  $ref: '#/paths/~1a'  # here"),
+        refused="in a circle",
+    ),
+    Row(
+        place="paths",
+        text="paths: {$ref: paths.yaml}\n",
+        files={"paths.yaml": f"/a: {{get: {CREATE}}}\n"},
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="components",
+        text=operation("security: [{u: []}]", "components: {$ref: components.yaml}"),
+        head="openapi: 3.0.0\n",
+        files={"components.yaml": "securitySchemes: {u: {type: mutualTLS}}\n"},
+        access="GET /a: mtls",
+    ),
+    Row(
+        place="securitySchemes",
+        text=operation(
+            "security: [{u: []}]", "components: {securitySchemes: {$ref: schemes.yaml}}"
+        ),
+        head="openapi: 3.0.0\n",
+        files={"schemes.yaml": "u: {type: mutualTLS}\n"},
+        access="GET /a: mtls",
+    ),
+    Row(
+        place="security scheme",
+        text=operation("security: [{u: []}]"),
+        head=OPENAPI_3 + "    u: {$ref: '#/components/securitySchemes/m'}\n",
+        access="GET /a: mtls",
+    ),
+    Row(
+        place="security scheme, other file",
+        text=operation("security: [{u: []}]"),
+        head=OPENAPI_3 + "    u: {$ref: schemes.yaml#/u}\n",
+        files={"schemes.yaml": "u: {type: mutualTLS}\n"},
+        access="GET /a: mtls",
+    ),
+    Row(
+        place="security scheme, beside its type",
+        text=operation("security: [{u: []}]"),
+        head=OPENAPI_3
+        + "    u:\n      $ref: '#/components/securitySchemes/m'\n      type: oauth2  # here\n",
+        refused="readers differ on 'type' beside a $ref",
+    ),
+    Row(
+        place="security",
+        text=operation("security: {$ref: '#/x-security'}", "x-security: [{t: [write]}]"),
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="requirement",
+        text=operation("security: [{$ref: '#/x-need'}]", "x-need: {t: [write]}"),
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="scopes",
+        text=operation("security:\n  - t: {$ref: '#/x-scopes'}  # here", "x-scopes: [write]"),
+        refused="a list of scopes stands here",
+    ),
+    Row(
+        place="parameter",
+        text=operation("parameters: [{$ref: gone.yaml}]"),
+        access=BY_KEY,
+        because="parameters are the upstream's to check",
+    ),
+    Row(
+        place="request body, response",
+        access=BY_KEY,
+        because="bodies are the upstream's to check",
+        text=operation("requestBody: {$ref: gone.yaml}\nresponses: {'200': {$ref: gone.yaml}}"),
+    ),
+    Row(
+        place="schema",
+        text=operation("{}", "x-any: {$ref: gone.yaml}"),
+        access=BY_KEY,
+        because="what is not about access is not followed",
+    ),
+)
+
+KEYS = (
+    Row(
+        place="operation: a misspelled security",
+        text=operation("securty: [{t: []}]  # here"),
+        refused="unknown key 'securty' in a place where access is said; did you mean 'security'?",
+    ),
+    Row(
+        place="operation: security in upper case",
+        text=operation("Security: []  # here"),
+        refused="did you mean 'security'?",
+    ),
+    Row(
+        place="operation: scopes of its own",
+        text=operation("scopes: [write]  # here"),
+        refused="unknown key 'scopes'",
+    ),
+    Row(
+        place="operation: schemes of its own",
+        text=operation("securitySchemes: {}  # here"),
+        refused="unknown key 'securitySchemes'",
+    ),
+    Row(
+        place="operation: words",
+        text=operation("note: x"),
+        access=BY_KEY,
+        warned="unknown key 'note' is passed over",
+        because="it does not read like access",
+    ),
+    Row(
+        place="operation: an extension about access",
+        text=operation("x-required-scopes: [write]"),
+        access=BY_KEY,
+        warned="extension 'x-required-scopes' is not read",
+    ),
+    Row(
+        place="operation: another extension",
+        text=operation("x-order: 1"),
+        access=BY_KEY,
+        because="it does not read like access",
+    ),
+    Row(
+        place="operation: the key twice",
+        text=operation("security: [{t: []}]\nsecurity: []  # here"),
+        refused="stands twice",
+    ),
+    Row(
+        place="path item: security",
+        text=paths("/a:\n  get: {}\n  security: [{t: []}]  # here"),
+        refused="'security' is no method",
+    ),
+    Row(
+        place="path item: a method in upper case",
+        text=paths("/a:\n  GET: {}  # here"),
+        refused="'GET' is no method",
+    ),
+    Row(
+        place="path item: query of 3.2",
+        text=paths("/a:\n  query: {}  # here"),
+        refused="is no method",
+    ),
+    Row(
+        place="path item: additionalOperations of 3.2",
+        text=paths("/a:\n  additionalOperations: {COPY: {}}  # here"),
+        refused="is no method",
+    ),
+    Row(
+        place="path item: an extension about access",
+        text=paths("/a: {x-public: true, get: {}}"),
+        access=BY_KEY,
+        warned="extension 'x-public' is not read",
+    ),
+    Row(place="paths: no path", text=paths("a: {get: {}}  # here"), refused="starts with a slash"),
+    Row(
+        place="paths: a path twice",
+        text=paths("/a: {get: {}}\n/a: {post: {}}  # here"),
+        refused="stands twice",
+    ),
+    Row(
+        place="paths: an extension",
+        text=paths("/a: {get: {}}\nx-b: {get: {security: []}}"),
+        access=BY_KEY,
+        because="an extension is no path",
+    ),
+    Row(
+        place="document: a misspelled security",
+        text=operation("{}", "secutity: [{t: []}]  # here"),
+        refused="did you mean 'security'?",
+    ),
+    Row(
+        place="document: schemes outside of components",
+        text=operation("{}", "securitySchemes: {k: {type: http}}  # here"),
+        refused="unknown key 'securitySchemes'",
+    ),
+    Row(
+        place="document: Swagger's schemes in OpenAPI 3",
+        text=operation("{}", "securityDefinitions: {k: {type: basic}}  # here"),
+        refused="unknown key 'securityDefinitions'",
+    ),
+    Row(
+        place="document: security in upper case",
+        text=operation("{}", "Security: []  # here"),
+        refused="did you mean 'security'?",
+    ),
+    Row(
+        place="document: basePath in OpenAPI 3",
+        text=operation("{}", "basePath: /v1"),
+        access=BY_KEY,
+        warned="unknown key 'basePath' is passed over",
+    ),
+    Row(
+        place="components: misspelled schemes",
+        text=operation("{}"),
+        head=OPENAPI_3 + "  SecuritySchemes: {}  # here\n",
+        refused="did you mean 'securitySchemes'?",
+    ),
+    Row(
+        place="security scheme: a misspelled key",
+        text=operation("security: [{u: []}]"),
+        head=OPENAPI_3
+        + "    u:\n      type: oauth2\n      scops: [a]\n      scopees: [a]  # here\n",
+        refused="did you mean 'scopes'?",
+    ),
+    Row(
+        place="webhooks",
+        access=BY_KEY,
+        because="they are requests of the API, not to it",
+        text=operation("{}", "webhooks: {new: {post: {security: []}}}"),
+    ),
+    Row(
+        place="callbacks",
+        access=BY_KEY,
+        because="they are requests of the API, not to it",
+        text=operation("callbacks: {done: {'{$url}': {post: {security: []}}}}"),
+    ),
+    Row(
+        place="path items that no path refers to",
+        text=operation("{}"),
+        access=BY_KEY,
+        head=OPENAPI_3 + "  pathItems: {b: {get: {security: []}}}\n",
+        because="they have no path",
+    ),
+    Row(
+        place="version 3.2",
+        text=operation("{}"),
+        head="openapi: 3.2.0  # here\n",
+        refused="only OpenAPI 3.0 and 3.1 are read",
+    ),
+)
+
+REQUIREMENTS = (
+    Row(place="none stated", text=operation("{}"), access=BY_KEY),
+    Row(place="an empty list", text=operation("security: []"), access="GET /a: none"),
+    Row(place="an empty requirement", text=operation("security: [{}]"), access="GET /a: none"),
+    Row(
+        place="null",
+        text=operation("security:  # here"),
+        refused="security is a list of requirements",
+    ),
+    Row(
+        place="a mapping", text=operation("security: {k: []}  # here"), refused="security is a list"
+    ),
+    Row(
+        place="an empty mapping",
+        text=operation("security: {}  # here"),
+        refused="security is a list",
+    ),
+    Row(
+        place="a word", text=operation("security: [k]  # here"), refused="mapping from scheme names"
+    ),
+    Row(
+        place="null in the list",
+        text=operation("security: [null]  # here"),
+        refused="mapping from scheme names",
+    ),
+    Row(place="optional", text=operation("security: [{k: []}, {}]"), access="GET /a: api_key,none"),
+    Row(
+        place="optional for the document",
+        text=operation("{}"),
+        access="GET /a: api_key,none",
+        head=OPENAPI_3.replace("security: [{k: []}]", "security: [{}, {k: []}]"),
+    ),
+    Row(
+        place="an unknown scheme",
+        text=operation("security: [{ghost: []}]  # here"),
+        refused="'ghost' is not declared",
+    ),
+    Row(
+        place="an unknown scheme beside a good one",
+        text=operation("security: [{k: []}, {ghost: []}]  # here"),
+        refused="'ghost' is not declared",
+    ),
+    Row(
+        place="HTTP Basic",
+        text=operation("security: [{basic: []}]  # here"),
+        refused="http basic cannot be checked; say in the catalog",
+    ),
+    Row(
+        place="HTTP Basic beside a token",
+        text=operation("security: [{basic: []}, {t: [write]}]"),
+        access=BY_SCOPE,
+        warned="it is left out, and who uses it is denied",
+    ),
+    Row(
+        place="HTTP Basic or nothing",
+        text=operation("security: [{basic: []}, {}]  # here"),
+        refused="http basic cannot be checked",
+    ),
+    Row(
+        place="two credentials",
+        text=operation("security: [{k: [], t: [write]}]  # here"),
+        refused="k and t together cannot be asked for",
+    ),
+    Row(
+        place="two credentials beside one",
+        text=operation("security: [{k: [], t: []}, {t: [write]}]"),
+        access=BY_SCOPE,
+        warned="k and t together",
+    ),
+    Row(place="roles of keys", text=operation("security: [{k: [admin]}]  # here"), refused="roles"),
+    Row(
+        place="all scopes",
+        text=operation("security: [{t: [read, write]}]"),
+        access=f"GET /a: {TOKEN} [read and write]",
+    ),
+    Row(
+        place="any scope",
+        text=operation("security: [{t: [read]}, {t: [write]}]"),
+        access=f"GET /a: {TOKEN} [read or write]",
+    ),
+    Row(
+        place="different sets of scopes",
+        text=operation("security: [{t: [read, write]}, {t: [admin]}]  # here"),
+        refused="different sets of scopes",
+    ),
+    Row(
+        place="a bearer token with scopes",
+        text=operation("security: [{u: [write]}]"),
+        access=BY_SCOPE,
+        head=OPENAPI_3 + "    u: {type: http, scheme: BEARER}\n",
+    ),
+    Row(
+        place="OpenID Connect with scopes",
+        text=operation("security: [{u: [write]}]"),
+        access=BY_SCOPE,
+        head=OPENAPI_3 + "    u: {type: openIdConnect, openIdConnectUrl: x}\n",
+    ),
+    Row(place="mutual TLS", text=operation("security: [{m: []}]"), access="GET /a: mtls"),
+    Row(
+        place="a scheme of no known type",
+        text=operation("security: [{u: []}]"),
+        head=OPENAPI_3 + "    u: {type: magic}  # here\n",
+        refused="no type that is known",
+    ),
+)
+
+_RESOURCE = "    resources: [{methods: [GET], path: '/{x}', security: [mtls]}]\n"
+TEMPLATES = (
+    Row(
+        place="one template twice, different access",
+        text=paths("/{a}: {get: {security: []}}\n/{b}:\n  get: {}  # here"),
+        refused="GET '/{b}' matches the same requests as '/{a}' before it",
+    ),
+    Row(
+        place="one template twice, different scopes",
+        text=paths(
+            "/{a}: {get: {security: [{t: [a]}]}}\n/{b}:\n  get: {security: [{t: [b]}]}  # here"
+        ),
+        refused="asks for something else",
+    ),
+    Row(
+        place="one template twice, different tiers",
+        text=paths("/{a}: {get: {}}\n/{b}:\n  get: {x-throttling-tier: Gold}  # here"),
+        refused="asks for something else",
+    ),
+    Row(
+        place="one template twice, the same access",
+        text=paths("/{a}: {get: {}}\n/{b}: {get: {}}"),
+        access="GET /{a}: api_key",
+        because="either says the same",
+    ),
+    Row(
+        place="one template twice, other methods",
+        text=paths("/{a}: {get: {}}\n/{b}: {post: {security: []}}"),
+        access="GET /{a}: api_key\nPOST /{b}: none",
+    ),
+    Row(
+        place="one template twice, deeper",
+        text=paths("/x/{a}.{f}/y: {get: {}}\n/x/{b}.{g}/y:\n  get: {security: []}  # here"),
+        refused="matches the same requests",
+    ),
+    Row(
+        place="one template twice, by an escape",
+        text=paths("/a~: {get: {}}\n/a%7e:\n  get: {security: []}  # here"),
+        refused="matches the same requests",
+    ),
+    Row(
+        place="one template twice, by a query",
+        text=paths("/a: {get: {}}\n/a?x=1:\n  get: {security: []}  # here"),
+        refused="matches the same requests",
+    ),
+    Row(
+        place="a query in a path",
+        text=paths("/a?x=1: {get: {}}"),
+        access=BY_KEY,
+        warned="the path alone decides",
+    ),
+    Row(
+        place="one template twice, and in the catalog",
+        text=paths("/{a}: {get: {security: []}}\n/{b}: {get: {}}"),
+        access="GET /{x}: mtls",
+        catalog=CATALOG + _RESOURCE,
+    ),
+    Row(
+        place="what cannot be checked, and in the catalog",
+        text=paths("/{a}: {get: {security: [{basic: []}]}, post: {}}"),
+        access="GET /{x}: mtls\nPOST /{a}: api_key",
+        catalog=CATALOG + _RESOURCE,
+    ),
+    Row(
+        place="a reference into nothing, and in the catalog",
+        text=paths("/{a}: {get: {$ref: gone.yaml}}"),
+        access="GET /{x}: mtls",
+        catalog=CATALOG + _RESOURCE,
+    ),
+    Row(
+        place="what cannot be checked, and security in the catalog",
+        text=operation("security: [{basic: []}]"),
+        access="GET /a: mtls",
+        catalog=CATALOG + "    security: [mtls]\n",
+        warned="the catalog's security stands in its place",
+    ),
+    Row(
+        place="what cannot be checked in the document, and security in the catalog",
+        text=operation("{}"),
+        head=OPENAPI_3.replace("security: [{k: []}]", "security: [{basic: []}]"),
+        access="GET /a: mtls",
+        catalog=CATALOG + "    security: [mtls]\n",
+    ),
+    Row(
+        place="what cannot be checked, and a public API in the catalog",
+        text=operation("security: [{basic: []}]  # here"),
+        catalog=CATALOG + "    security: [none]\n",
+        refused="http basic cannot be checked",
+    ),
+    Row(
+        place="what cannot be checked, with scopes, and security in the catalog",
+        text=operation("security: [{k: [], t: [write]}]  # here"),
+        refused="together",
+        catalog=CATALOG + "    security: [jwt]\n",
+    ),
+    Row(
+        place="several names in one segment",
+        text=paths("/{lat},{lon}: {get: {security: [{t: [write]}]}}"),
+        access=f"GET /{{lat}},{{lon}}: {TOKEN} [write]",
+    ),
+)
+
+_AT_API = "servers: [{url: 'https://api.example.com/v1'}]"
+SERVERS = (
+    Row(
+        place="operation: the document's, written otherwise",
+        access=BY_KEY,
+        text=operation(
+            "servers: [{url: 'https://API.example.com/{v}/', variables: {v: {default: v1}}}]",
+            _AT_API,
+        ),
+    ),
+    Row(
+        place="operation: the document's among others",
+        access=BY_KEY,
+        text=operation(
+            "servers: [{url: 'https://x.example'}, {url: 'https://api.example.com/v1'}]", _AT_API
+        ),
+    ),
+    Row(
+        place="operation: another base path",
+        text=paths("/a:\n  get:  # here\n    servers: [{url: /v2}]", _AT_API),
+        refused="put it at base path /v2",
+    ),
+    Row(
+        place="path item: another base path",
+        text=paths("/a:\n  servers: [{url: /v2}]\n  get: {}  # here", _AT_API),
+        refused="put it at base path /v2",
+    ),
+    Row(
+        place="operation: another base path, and in the catalog",
+        text=paths("/{a}: {get: {servers: [{url: /v2}]}}", _AT_API),
+        access="GET /{x}: mtls",
+        catalog=CATALOG + _RESOURCE,
+    ),
+    Row(
+        place="operation: another host, which nothing else is at",
+        access=BY_KEY,
+        text=operation("servers: [{url: 'https://up.example.com/v1'}]", _AT_API),
+        warned="put it at host up.example.com",
+    ),
+    Row(
+        place="operation: another host, where another operation may be meant",
+        text=paths(
+            "/status:\n  servers: [{url: 'https://s.example/v1'}]\n  get: {security: []}  # here\n"
+            "/{page}: {get: {}}",
+            _AT_API,
+        ),
+        refused="the same request may be meant for GET /{page}",
+    ),
+    Row(
+        place="path items: each states the same",
+        access="GET /a: api_key\nGET /b: api_key",
+        text=paths("/a: {servers: [{url: /v2}], get: {}}\n/b: {servers: [{url: /v2}], get: {}}"),
+    ),
+    Row(
+        place="path items: different ones, and none in the document",
+        text=paths(
+            "/a: {servers: [{url: 'https://a.example'}], get: {}}\n"
+            "/b: {servers: [{url: 'https://a.example'}], get: {}}\n"
+            "/{c}:\n  servers: [{url: 'https://c.example'}]\n  get: {security: []}  # here"
+        ),
+        refused="may be meant for GET /a",
+    ),
+    Row(
+        place="path item and operation differ",
+        text=paths("/a:\n  servers: [{url: /v1}]\n  get:\n    servers: [{url: /v2}]  # here"),
+        refused="readers differ on which of the two count",
+    ),
+    Row(
+        place="an empty list",
+        text=paths("/a:\n  get: {servers: []}  # here", _AT_API),
+        refused="an empty list of servers",
+    ),
+    Row(
+        place="by reference",
+        text=paths("/a:\n  get: {servers: {$ref: '#/x-s'}}  # here", _AT_API, "x-s: [{url: /v2}]"),
+        refused="put it at base path /v2",
+    ),
+    Row(
+        place="no list",
+        text=paths("/a:\n  get:\n    servers: {url: /v2}  # here", _AT_API),
+        refused="servers is a list",
+    ),
+    Row(
+        place="no URL",
+        text=paths("/a:\n  get:\n    servers: [{uri: /v2}]  # here", _AT_API),
+        refused="a server has a url",
+    ),
+)
+
+SWAGGER = (
+    Row(
+        place="operation",
+        text=paths("/a: {get: {$ref: '#/x-ops/create'}}", f"x-ops: {{create: {CREATE}}}"),
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="path item",
+        text=paths("/a: {$ref: items.yaml#/a}"),
+        files={"items.yaml": f"a: {{get: {CREATE}}}\n"},
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="HTTP Basic",
+        text=operation("security: [{basic: []}]  # here"),
+        refused="basic cannot be checked",
+    ),
+    Row(
+        place="HTTP Basic beside a token",
+        text=operation("security: [{basic: []}, {t: [write]}]"),
+        access=BY_SCOPE,
+    ),
+    Row(place="securityDefinitions", text=operation("security: [{t: [write]}]"), access=BY_SCOPE),
+    Row(
+        place="security scheme by reference",
+        text=operation("security: [{u: [write]}]"),
+        head=SWAGGER_2 + "  u: {$ref: '#/securityDefinitions/t'}\n",
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="a misspelled securityDefinitions",
+        text=operation("{}", "securityDefinition: {}  # here"),
+        refused="did you mean 'securityDefinitions'?",
+    ),
+    Row(
+        place="components of OpenAPI 3",
+        access=BY_KEY,
+        warned="unknown key 'components'",
+        text=operation("{}", "components: {securitySchemes: {k: {type: http, scheme: basic}}}"),
+    ),
+    Row(
+        place="servers of OpenAPI 3",
+        text=operation("servers: [{url: /v2}]  # here"),
+        refused="unknown key 'servers'",
+    ),
+    Row(
+        place="schemes, host",
+        text=operation("schemes: [https]", "host: api.example.com"),
+        access=BY_KEY,
+        because="hosts are the catalog's to name, and TLS the proxy's to ask for",
+    ),
+)
