@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from extauthz.model.catalog import Api, Catalog
+from extauthz.model.catalog import Api, Catalog, Issuer
 from extauthz.model.decision import Deny, Reason
 from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
 from extauthz.model.request import ApiRequest
@@ -19,6 +19,10 @@ from extauthz.policy.subscription import find_tier_in_token
 
 _MOST_LISTED: Final = 10
 _MUST_QUOTE: Final = frozenset(":{}[],&*#?|-<>=!%@\\\"' ")
+
+_CLIENT_CLAIMS: Final = ("cid", "appid", "client", "sub")
+"""Claims that name the client with some issuers: Okta, Entra ID (v1), and those that write it as
+the subject of a client's own token."""
 
 _FIXED: Final = {
     Reason.INVALID_CREDENTIALS: (
@@ -72,7 +76,7 @@ def list_advice(
         case Reason.API_BLOCKED:
             lines += _hidden_api(request, catalog)
         case Reason.SUBSCRIPTION_NOT_FOUND:
-            lines += _subscribe(deny)
+            lines += _subscribe(deny, catalog)
         case Reason.SUBSCRIPTION_BLOCKED | Reason.SUBSCRIPTION_INACTIVE:
             lines += _unblock(deny, catalog)
         case Reason.INSUFFICIENT_SCOPE:
@@ -139,7 +143,7 @@ def _resources(request: ApiRequest, catalog: Catalog) -> list[str]:
     )
 
 
-def _subscribe(deny: Deny) -> list[str]:
+def _subscribe(deny: Deny, catalog: Catalog) -> list[str]:
     assert deny.route is not None
     api, identity = deny.route.api, deny.identity
     tier = find_tier_in_token(identity.subscribed or {}, api)
@@ -153,9 +157,26 @@ def _subscribe(deny: Deny) -> list[str]:
         lines += ["No application has the consumer key. Add it to one:", "  applications:"]
         lines.append(f"    - name: {name}")
         lines.append(f"      consumer_keys: [{_consumer_key(identity)}]")
+    elif identity.issuer in catalog.issuers:
+        lines += _name_client(identity, catalog.issuers[identity.issuer])
     lines += ["To subscribe, add to the catalog:", "  subscriptions:"]
     application, api_name, version = map(_quote, (name, api.name, api.version))
     lines.append(f"    - {{application: {application}, api: {api_name}, version: {version}}}")
+    return lines
+
+
+def _name_client(identity: Identity, issuer: Issuer) -> list[str]:
+    """How to say which claim names the client, where one may."""
+    other = next((name for name in _CLIENT_CLAIMS if name in identity.claims), None)
+    if other is None:
+        return ["The token names no client; its issuer has to put one in."]
+    names = ", ".join(map(_quote, (*issuer.claims.consumer_key, other)))
+    lines = [
+        f"The token names no client, unless {other} does. If so, say it at its issuer:",
+        f"  claims: {{consumer_key: [{names}]}}",
+    ]
+    if other == "sub":
+        lines.append("That is safe only where no user's sub can be a client's id.")
     return lines
 
 

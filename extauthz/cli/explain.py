@@ -156,15 +156,16 @@ def _read_pair(text: str, separator: str, what: str, form: str) -> tuple[str, st
 
 async def _explain(request: ApiRequest, settings: Settings) -> _Explanation:
     findings: list[Finding] = []
-
-    def note(step: Step, found: object) -> None:
-        passed = not isinstance(found, Denial | DenyRule)
-        # Deny rules are asked twice, before and after it is known who calls.
-        if not (passed and any(finding.step is step for finding in findings)):
-            findings.append(Finding(step, passed, say_finding(step, found)))
-
     with _collected_log() as log:
         async with open_core(settings) as core:
+
+            def note(step: Step, found: object) -> None:
+                passed = not isinstance(found, Denial | DenyRule)
+                # Deny rules are asked twice, before and after it is known who calls.
+                if not (passed and any(finding.step is step for finding in findings)):
+                    text = say_finding(step, found, core.refresher.catalog)
+                    findings.append(Finding(step, passed, text))
+
             decision = await core.pipeline.decide(request, charge=False, note=note)
             if isinstance(decision, Deny) and decision.reason is Reason.UNAVAILABLE:
                 reached = {Step.DENY_RULES, *(finding.step for finding in findings)}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import LimitStatus
+from extauthz.policy.claim_checks import say_no_client
 from extauthz.policy.match import Match
 from extauthz.policy.pipeline import Step
 from extauthz.policy.subscription import Subscribed
@@ -22,8 +24,8 @@ class Finding:
     text: str
 
 
-def say_finding(step: Step, found: object) -> str:
-    """One line for what the pipeline noted."""
+def say_finding(step: Step, found: object, catalog: Catalog) -> str:
+    """One line for what the pipeline noted, deciding by this catalog."""
     match found:
         case Denial():
             text = f"{found.reason.value}: {found.detail}"
@@ -38,7 +40,7 @@ def say_finding(step: Step, found: object) -> str:
                 text += f"; the upstream gets {found.rewritten_path}"
             return text
         case Identity():
-            return _say_identity(found)
+            return _say_identity(found, catalog)
         case Subscribed():
             if found.subscription is None and found.tier is None:
                 return "none is needed"
@@ -54,7 +56,7 @@ def say_finding(step: Step, found: object) -> str:
             raise TypeError(f"no words for {type(found).__name__}")
 
 
-def _say_identity(identity: Identity) -> str:
+def _say_identity(identity: Identity, catalog: Catalog) -> str:
     if identity.scheme is SecurityScheme.NONE:
         return "no credential is needed"
     parts = [f"by {identity.scheme.value}"]
@@ -62,6 +64,8 @@ def _say_identity(identity: Identity) -> str:
         parts.append(f"application {identity.application.name}")
     elif identity.consumer_key:
         parts.append(f"consumer key {identity.consumer_key}, which no application has")
+    elif identity.issuer in catalog.issuers:
+        parts.append(say_no_client(identity.claims, catalog.issuers[identity.issuer]))
     if identity.user:
         parts.append(f"user {identity.user}")
     if identity.key_type is not None:

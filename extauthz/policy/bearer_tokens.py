@@ -8,6 +8,7 @@ every new catalog, and whether it was revoked is asked each time.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,6 +19,7 @@ from extauthz.policy.claim_checks import (
     VerifiedClaims,
     check_introspected,
     list_some,
+    say_no_client,
     show_text,
 )
 from extauthz.policy.claims import TokenIdentity, read_identity_claims
@@ -35,6 +37,8 @@ from extauthz.policy.tokens import (
     verify_token,
 )
 from extauthz.ports import Clock, Deadline, KeySource, TokenIntrospector
+
+_LOG: Final = logging.getLogger(__name__)
 
 _INACTIVE: Final = Denial(
     reason=Reason.TOKEN_INACTIVE, detail="The token's issuer does not call it active."
@@ -77,6 +81,8 @@ class BearerTokens:
         self._verified: RecentlyUsed[_Verified] = RecentlyUsed(cache_size)
         self._catalog: Catalog | None = None
         self._generation = 0
+        self._without_client: set[str] = set()
+        """Issuers of whom it was said, under this catalog, that a token names no client."""
 
     def find_identity(
         self, secret: Secret, security: tuple[SecurityScheme, ...], catalog: Catalog
@@ -136,6 +142,7 @@ class BearerTokens:
         if catalog is not self._catalog:
             self._catalog = catalog
             self._generation += 1
+            self._without_client.clear()
         return self._generation
 
     async def _verify(
@@ -231,6 +238,14 @@ class BearerTokens:
             until_us = min(until_us, token.expires_at_us + issuer.leeway_s * 1_000_000)
         identity = _resolve(token, issuer, catalog, scheme)
         generation = self._generation_of(catalog)
+        if not token.consumer_key and issuer.issuer not in self._without_client:
+            self._without_client.add(issuer.issuer)
+            _LOG.info(
+                "a good token of %s belongs to no application: %s; where another claim names the "
+                "client, name that in claims.consumer_key of the issuer",
+                issuer.issuer,
+                say_no_client(claims, issuer),
+            )
         return _Verified(issuer, token, identity, generation, until_us, digest)
 
 

@@ -18,6 +18,7 @@ from extauthz.policy.claims import read_numeric_date_us
 
 _S: Final = 1_000_000
 _MOST_SHOWN: Final = 5
+_MOST_CLAIMS_SHOWN: Final = 20
 _LONGEST_SHOWN: Final = 100
 
 _ACCESS_TOKEN_TYPES: Final = frozenset(("bearer", "dpop", "access_token"))
@@ -72,10 +73,20 @@ def show_text(value: Any) -> str:
     return repr(value if len(value) <= _LONGEST_SHOWN else value[:_LONGEST_SHOWN] + "…")
 
 
-def list_some(names: Iterable[Any]) -> str:
+def list_some(names: Iterable[Any], most: int = _MOST_SHOWN) -> str:
     """The first few of them, however many there are."""
-    some = [show_text(name) for name in islice(names, _MOST_SHOWN + 1)]
-    return ", ".join(some[:_MOST_SHOWN]) + (", …" if len(some) > _MOST_SHOWN else "")
+    some = [show_text(name) for name in islice(names, most + 1)]
+    return ", ".join(some[:most]) + (", …" if len(some) > most else "")
+
+
+def say_no_client(claims: Mapping[str, Any], issuer: Issuer) -> str:
+    """Why verified claims name no client: which were looked for, and which are there.
+
+    Names alone: values may be private.
+    """
+    looked_for = list_some(issuer.claims.consumer_key)
+    there = list_some(sorted(claims), _MOST_CLAIMS_SHOWN)
+    return f"no claim names its client: looked for {looked_for}, and it has {there}"
 
 
 _Check = Callable[[Mapping[str, Any], Issuer, int], Denial | None]

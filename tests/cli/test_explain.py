@@ -129,6 +129,14 @@ DENIED: dict[str, tuple[list[str], str, list[str]]] = {
             "    - {application: mobile, api: Pets, version: v1}",
         ],
     ),
+    "a token that names no client": (
+        ["--url", IP, "-H", f"authorization: Bearer {a_fresh_jwt(azp=..., sub='shop')}"],
+        "subscription_not_found",
+        [
+            "The token names no client, unless sub does. If so, say it at its issuer:",
+            "  claims: {consumer_key: [azp, client_id, consumerKey, sub]}",
+        ],
+    ),
     "unknown consumer key": (
         ["--url", IP, "-H", f"authorization: Bearer {a_fresh_jwt(azp='other: key')}"],
         "subscription_not_found",
@@ -352,6 +360,44 @@ def test_shows_no_secret_of_an_allowed_request(
 def test_an_error_about_a_header_does_not_show_it(run: Run) -> None:
     done = run("explain", "--url", "/", "-H", "x-a: b", "-H", "x-api-key=sesame-key")
     assert done.err == "extauthz: --header number 2 is not of the form 'name: value'\n"
+
+
+BOTH_SIDES: dict[str, tuple[str, str]] = {
+    "issuer": (
+        a_fresh_jwt(iss="https://other.example/"),
+        f"its iss is 'https://other.example/', and the catalog's issuers are '{ISSUER}'",
+    ),
+    "audience": (
+        a_fresh_jwt(aud=["shop", "cart"]),
+        "its aud is 'shop', 'cart', and the issuer's audiences are 'httpbin'",
+    ),
+    "no audience": (
+        a_fresh_jwt(aud=...),
+        "it has no aud, and the issuer's audiences are 'httpbin'",
+    ),
+    "algorithm": (a_jwt(algorithm="PS256"), "its alg is 'PS256', and the issuer's are 'RS256'"),
+    "key": (
+        a_jwt(key=rsa_key("other")),
+        "it has the kid 'k1', and 1 of the issuer's keys were tried",
+    ),
+    "time": (a_jwt(), "its exp is 2023-11-14T22:18:20Z, and it is 20"),
+    "no client": (
+        a_fresh_jwt(azp=..., sub="private-name"),
+        "no claim names its client: looked for 'azp', 'client_id', 'consumerKey', and it has 'aud', "
+        "'exp', 'iat', 'iss', 'jti', 'scope', 'sub'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BOTH_SIDES)
+def test_shows_both_sides_of_what_did_not_fit(case: str, run: Run) -> None:
+    token, found = BOTH_SIDES[case]
+    done = run("explain", "--json", "--url", IP, "-H", f"authorization: Bearer {token}")
+    explained = json.loads(done.out)
+    (step,) = [one for one in explained["steps"] if one["step"] == "authenticate"]
+    assert found in step["found"]
+    # The client is told none of it.
+    assert found not in json.dumps(explained["client"])
 
 
 # Hostile input

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import re
 from dataclasses import replace
 from typing import Any
@@ -374,6 +375,23 @@ async def test_a_denial_tells_operators_both_sides_and_clients_none(
     assert isinstance(denial, Denial)
     assert re.search(found, denial.found)
     assert not re.search(found, denial.detail)
+
+
+async def test_a_good_token_that_names_no_client_is_told_of_once_by_names_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    deciding = Deciding(a_catalog_for(JWT))
+    tokens = [a_jwt(azp=..., sub="private-name", jti=f"t{number}") for number in range(3)]
+    with caplog.at_level(logging.INFO):
+        for token in tokens:
+            assert await who(deciding, bearer(token)) == "jwt:nobody"
+        await identify(deciding, bearer(a_jwt(key=rsa_key("stranger"), azp=...)))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "looked for 'azp', 'client_id', 'consumerKey', and it has 'aud', 'exp'," in said
+    assert "private-name" not in said
+    deciding.catalog = a_catalog_for(JWT)
+    await identify(deciding, bearer(a_jwt(azp=..., jti="t4")))
+    assert len(caplog.records) == 1 or "names its client" in caplog.records[-1].getMessage()
 
 
 async def test_without_an_endpoint_an_opaque_token_is_not_known() -> None:
