@@ -129,7 +129,7 @@ class CounterSettings(StrictModel):
     leases: LeaseSettings | None = None
     """For hot counters; left out: every decision asks Redis."""
     max_keys: int = Field(default=1_000_000, ge=1)
-    """Counters that are kept in memory at once."""
+    """Counters that are kept in memory at once; half at most by address, header or query."""
 
     @model_validator(mode="after")
     def _check_url(self) -> CounterSettings:

@@ -71,7 +71,7 @@ async def open_core(
         keys = JwksKeySource(http, clock)
         introspector = IntrospectionClient(http, clock)
         counting = open_counting(settings.counters)
-        failures = MemoryCounterStore(SteadyClock(), max_keys=MAX_FAILED_ADDRESSES)
+        failures = MemoryCounterStore(clock, max_keys=MAX_FAILED_ADDRESSES, steady=SteadyClock())
 
         def take_over(catalog: Catalog) -> None:
             revocations.replace("catalog", catalog.revoked)

@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Final
 
-from extauthz.clock import SteadyClock
+from extauthz.clock import SteadyClock, SystemClock
 from extauthz.config import read_secret_file
 from extauthz.counters.fallback import FallbackCounterStore
 from extauthz.counters.leases import LeaseRules, LeasingCounterStore
@@ -33,9 +33,14 @@ LOOK_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Counting:
-    """A counter store, and how it stands. The others are None when each process counts alone."""
+    """A counter store, and how it stands. The others are None when each process counts alone.
+
+    Attributes:
+        memory: `store` itself when each process counts alone, else what counts in an outage.
+    """
 
     store: CounterStore
+    memory: MemoryCounterStore
     shared: FallbackCounterStore | None = None
     redis: RedisCounterStore | None = None
 
@@ -56,14 +61,24 @@ class Counting:
 
     def check(self) -> ReadyCheck:
         """For readiness. A replica without its counter store is degraded, and still decides."""
+        occupancy = self.memory.occupancy
+        room = {
+            "in_memory": sum(occupancy.held.values()),
+            "full_for": ", ".join(occupancy.full) or None,
+        }
         if self.shared is None:
-            return ReadyCheck(name="counters", state=ReadyState.READY, facts={"store": "memory"})
+            return ReadyCheck(
+                name="counters",
+                state=ReadyState.DEGRADED if occupancy.full else ReadyState.READY,
+                facts={"store": "memory", **room},
+            )
         state = self.shared.state
         return ReadyCheck(
             name="counters",
-            state=ReadyState.DEGRADED if state.degraded else ReadyState.READY,
+            state=ReadyState.DEGRADED if state.degraded or occupancy.full else ReadyState.READY,
             facts={
                 "store": "redis",
+                **room,
                 "circuit": state.breaker.value,
                 "since": state.since_us // US_PER_S,
                 "last_error": state.last_error or None,
@@ -80,10 +95,10 @@ def open_counting(settings: CounterSettings) -> Counting:
         ConfigError: the Redis settings contradict each other, or a file cannot be used.
     """
     check_counting(settings)
-    clock = SteadyClock()
-    local = MemoryCounterStore(clock, max_keys=settings.max_keys)
+    clock = SystemClock()
+    local = MemoryCounterStore(clock, max_keys=settings.max_keys, steady=SteadyClock())
     if settings.url is None:
-        return Counting(local)
+        return Counting(local, local)
     rules_of_redis = read_redis_settings(settings)
     redis = RedisCounterStore(rules_of_redis)
     primary: CounterStore = redis
@@ -100,7 +115,7 @@ def open_counting(settings: CounterSettings) -> Counting:
             timeout_s=rules_of_redis.timeout_s, ids_remembered_us=rules_of_redis.dedup_ttl_us
         ),
     )
-    return Counting(shared, shared, redis)
+    return Counting(shared, local, shared, redis)
 
 
 async def probe_counting(counting: Counting) -> None:

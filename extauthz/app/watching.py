@@ -54,6 +54,13 @@ def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
         "1 while counts are shared as they should be.",
         lambda: int(core.counting.is_up),
     )
+    memory = core.counting.memory
+    metrics.gauge(names.COUNTERS_HELD, "Counters that are held in memory.", lambda: len(memory))
+    metrics.count(
+        names.COUNTERS_CROWDED,
+        "Limits of requests that had no counter of their own because memory was full.",
+        lambda: memory.occupancy.crowded,
+    )
     if shared is not None:
         metrics.count(
             names.COUNTERS_LOCAL,

@@ -111,7 +111,7 @@ class FallbackCounterStore:
             admitted_locally=self._here.admitted,
             owed_counters=len(self._owed),
             charged_back=self._recovery.paid,
-            given_up=self._recovery.given_up,
+            given_up=self._recovery.given_up + self._here.not_owed,
         )
 
     async def take(
@@ -140,7 +140,7 @@ class FallbackCounterStore:
         self, charges: Sequence[Charge], dedup_id: str, deadline: Deadline
     ) -> Taking:
         name = name_taking(dedup_id, charges)
-        answer = self._answers.find(name, self._clock.now_us())
+        answer = self._answers.find(name, self._moment_us())
         if answer is not None and isinstance(answer.at_us, LocalTime):
             return answer
         # The primary's own memory goes first: another replica may have given it back since.
@@ -151,10 +151,10 @@ class FallbackCounterStore:
                 taking = await self._take_there(charges, dedup_id, deadline)
             except CounterStoreError as error:
                 # A repetition of this one may have been answered while it waited.
-                answer = self._answers.find(name, self._clock.now_us())
+                answer = self._answers.find(name, self._moment_us())
                 # Of an earlier call with this id it is not known whether it was charged.
                 taking = answer or await self._take_instead(charges, deadline, error, owed=False)
-        self._answers.add(name, taking, self._clock.now_us())
+        self._answers.add(name, taking, self._moment_us())
         return taking
 
     async def _take_there(
@@ -215,7 +215,7 @@ class FallbackCounterStore:
             CounterStoreError: it was taken at the primary, and that is away.
         """
         if dedup_id is not None:
-            name, now_us = name_taking(dedup_id, charges), self._clock.now_us()
+            name, now_us = name_taking(dedup_id, charges), self._moment_us()
             answer = self._answers.find(name, now_us)
             self._answers.forget(name)
             if answer is None and self._undone.find(name, now_us) is not None:
@@ -270,6 +270,10 @@ class FallbackCounterStore:
             await self._primary.close()
         finally:
             await self._here.close()
+
+    def _moment_us(self) -> int:
+        """For what is remembered for a while, whatever becomes of the wall clock."""
+        return round(self._monotonic() * US_PER_S)
 
     def _note_failure(self, charges: Sequence[Charge], error: BaseException, asked_at: int) -> None:
         self._failures += 1

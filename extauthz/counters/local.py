@@ -44,6 +44,7 @@ class LocalTakings:
 
     Attributes:
         admitted: requests that were charged here.
+        not_owed: costs of those that could not be noted, and are never charged at the primary.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class LocalTakings:
         self._owed = owed
         self._clock = clock
         self.admitted = 0
+        self.not_owed = 0
 
     async def take(
         self,
@@ -85,8 +87,6 @@ class LocalTakings:
             ValueError: as for `CounterStore.take`.
         """
         counted = _check_modes(charges, unanswered)
-        if owed:
-            self._owed.make_room(counted, self._clock.now_us())
         taking = await self._store.take([self._share(charge) for charge in counted])
         at_us = LocalTime(taking.at_us)
         if taking.charged and counted:
@@ -94,8 +94,8 @@ class LocalTakings:
             if owed:
                 at_us = OwedTime(at_us)
                 for charge in counted:
-                    if charge.cost:
-                        self._owed.add(charge, at_us)
+                    if charge.cost and not self._owed.add(charge, at_us):
+                        self.not_owed += charge.cost
         readings = taking.readings
         if len(counted) < len(charges):
             of_counted = iter(readings)

@@ -3,12 +3,10 @@
 The arithmetic is `extauthz.counters.formulas`. What this store adds:
 
 - Nothing is awaited between looking and charging, so a taking is whole by itself.
-- Time never goes back: a reading of the clock before the latest one counts as the latest. A
-  clock that is set back can so only make a limit stricter.
-- A counter is dropped when it says nothing any more. There are never more than `max_keys`. When
-  all of them still count, a charge that would need one more raises CounterStoreError: throwing
-  out a live counter would let its consumer in twice. Counters that are there go on working, so
-  a flood of new keys does not reach the consumers that are being counted.
+- Durations are measured with a clock that is never set; only where windows begin and end is asked
+  of the wall clock (`timeline`). So a counter keeps the time that it has left when that is set.
+- A counter is dropped when it says nothing any more. There are never more than `max_keys`; what
+  becomes of a charge that finds no place is told in `memory_places`.
 - Answers to a `dedup_id` are kept for `dedup_ttl_us`, the oldest `max_dedup_ids` at most; a
   repetition after that is a new taking. The same id with other keys is another taking.
 """
@@ -17,6 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from heapq import heappop, heappush, heapreplace
 from typing import Final, TypeAlias
 
@@ -25,6 +24,7 @@ from extauthz.counters.formulas import (
     State,
     add_cost,
     add_to_log,
+    find_edge_us,
     read_log,
     read_state,
     reset_us,
@@ -32,42 +32,60 @@ from extauthz.counters.formulas import (
     take_back,
     wait_us,
 )
+from extauthz.counters.memory_places import SHARED, Occupancy, Places, find_kind
+from extauthz.counters.timeline import Timeline
 from extauthz.errors import CounterStoreError
-from extauthz.model.limits import Algorithm, Charge, Reading, Taking
+from extauthz.model.limits import Algorithm, Charge, OutageMode, Reading, Taking
 from extauthz.ports import NO_DEADLINE, Clock, Deadline
 
 _DedupKey: TypeAlias = tuple[str, ...]
 
 _FIXED: Final = Algorithm.FIXED_WINDOW
 _SLIDING: Final = Algorithm.SLIDING_WINDOW
+_CALENDAR: Final = Algorithm.CALENDAR
+_BURST: Final = Algorithm.BURST
+_ALLOW: Final = OutageMode.ALLOW
+_DENY: Final = OutageMode.DENY
+_LOCAL: Final = OutageMode.LOCAL
 _SWEPT_AT_ONCE: Final = 4
 """Counters looked at for each taking; more than one taking can add to what is due."""
+_SWEPT_WHEN_FULL: Final = 64
 
 
 class MemoryCounterStore:
-    """A `CounterStore` in memory."""
+    """A `CounterStore` in memory.
+
+    Args:
+        clock: the wall clock: where windows begin and end, and what `Taking.at_us` tells.
+        steady: measures durations, by default the same clock; one that is never set is better.
+    """
 
     def __init__(
         self,
         clock: Clock,
         max_keys: int = 1_000_000,
         *,
+        steady: Clock | None = None,
         dedup_ttl_us: int = 60_000_000,
         max_dedup_ids: int = 100_000,
     ) -> None:
-        self._clock = clock
-        self._max_keys = max_keys
+        self._time = Timeline(clock, steady or clock)
         self._dedup_ttl_us = dedup_ttl_us
         self._max_dedup_ids = max_dedup_ids
-        self._latest_us = 0
         self._states: dict[str, State] = {}
-        self._expiries: list[tuple[int, str]] = []
-        """A heap with one entry for each counter: a time at which it is worth a look."""
-        self._answers: OrderedDict[_DedupKey, Taking] = OrderedDict()
+        self._expiries: list[tuple[int, str, int]] = []
+        """A heap with one entry for each counter: a time at which it is worth a look, and its kind."""
+        self._places = Places(max_keys)
+        self._answers: OrderedDict[_DedupKey, tuple[int, Taking]] = OrderedDict()
 
     def __len__(self) -> int:
         """How many counters are held, those that are due to be dropped included."""
         return len(self._states)
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """How full it is."""
+        return self._places.tell(self._time.latest_us)
 
     async def take(
         self,
@@ -77,7 +95,7 @@ class MemoryCounterStore:
         deadline: Deadline = NO_DEADLINE,
     ) -> Taking:
         """See `CounterStore.take`. Never waits, so the deadline does not matter."""
-        now_us = self._now_us()
+        now_us = self._time.now_us()
         if self._expiries and self._expiries[0][0] <= now_us:
             self._sweep(now_us)
         if dedup_id is None:
@@ -86,13 +104,13 @@ class MemoryCounterStore:
         answer = self._find_answer(key, now_us)
         if answer is None:
             answer = self._take(charges, now_us)
-            self._answers[key] = answer
+            self._answers[key] = (now_us, answer)
             if len(self._answers) > self._max_dedup_ids:
                 self._answers.popitem(last=False)
         return answer
 
-    def _take(self, charges: Sequence[Charge], now_us: int) -> Taking:
-        states = self._states
+    def _take(self, charges: Sequence[Charge], now_us: int, *, have_places: bool = False) -> Taking:
+        states, ahead_us = self._states, self._time.ahead_us
         looks: dict[str, tuple[Charge, State, int]] = {}
         charged, missing = True, False
         for charge in charges:
@@ -101,9 +119,11 @@ class MemoryCounterStore:
                 raise ValueError(f"cost {cost} is negative; use give_back")
             stored = states.get(key)
             if charge.algorithm is _FIXED:
-                # The two commonest rules: `read_state` and `room_in` in place.
-                edge_us = now_us - now_us % charge.window_us + charge.window_us
-                if stored is None or stored[1] < edge_us:
+                # The two commonest rules: `read_state` and `room_in` in place. A window that was
+                # begun before the wall clock was set goes on to its own end.
+                if stored is None or stored[1] <= now_us:
+                    window_us = charge.window_us
+                    edge_us = now_us + window_us - (now_us + ahead_us) % window_us
                     state, room = (edge_us, edge_us, 0, 0, NONE_OLDER), charge.limit
                 else:
                     state, room = stored, charge.limit - stored[2]
@@ -112,18 +132,30 @@ class MemoryCounterStore:
                 state = read_log(stored, charge.window_us, now_us)
                 room = charge.limit - state[2]
                 room = max(room, 0)
+            elif charge.algorithm is _CALENDAR:
+                ahead_us = self._time.compare(now_us)
+                edge_us = find_edge_us(charge, now_us + ahead_us) - ahead_us
+                if stored is None or stored[1] <= now_us:
+                    state = (edge_us, edge_us, 0, 0, NONE_OLDER)
+                elif stored[1] > edge_us:
+                    # Begun before the wall clock was set: it ends with the clock's own window.
+                    state = (edge_us, edge_us, *stored[2:])
+                    states[key] = state
+                else:
+                    state = stored
+                room = max(0, charge.limit - state[2])
             else:
                 state = read_state(charge, stored, now_us)
                 room = room_in(charge, state, now_us)
-            if stored is None and cost:
+            if stored is None:
                 missing = True
             if cost > room and charge.enforced:
                 charged = False
             looks[key] = (charge, state, room)
         if len(looks) != len(charges):
             raise ValueError("a key stands twice among the charges")
-        if charged and missing and len(states) + len(charges) > self._max_keys:
-            self._make_room(charges, now_us)
+        if charged and missing and not have_places and self._places.is_crowded(len(charges)):
+            return self._take_where_there_is_room(charges, now_us)
         readings = []
         for charge, state, room in looks.values():
             cost = charge.cost
@@ -141,7 +173,7 @@ class MemoryCounterStore:
                 left_us = reset_us(charge, state, now_us)
                 wait = wait_us(charge, state, now_us) if exceeded else 0
             readings.append(Reading(exceeded, room, left_us, wait))
-        return Taking(charged, tuple(readings), now_us)
+        return Taking(charged, tuple(readings), now_us + ahead_us)
 
     def _charge(self, charge: Charge, state: State, now_us: int) -> State:
         if charge.algorithm is _FIXED:
@@ -150,10 +182,88 @@ class MemoryCounterStore:
             state = add_to_log(charge, state, now_us)
         else:
             state = add_cost(charge, state, now_us)
-        if charge.key not in self._states:
-            heappush(self._expiries, (state[0], charge.key))
-        self._states[charge.key] = state
+        key = charge.key
+        if key not in self._states:
+            kind = find_kind(key, charge)
+            self._places.held[kind] += 1
+            heappush(self._expiries, (state[0], key, kind))
+        self._states[key] = state
         return state
+
+    def _take_where_there_is_room(self, charges: Sequence[Charge], now_us: int) -> Taking:
+        """As `_take`, where not every charge may have a counter of its own."""
+        newcomers = [0, 0, 0, 0]
+        counted: dict[str, Charge] = {}
+        keys = []
+        for charge in charges:
+            place = self._find_place(charge, now_us, newcomers)
+            keys.append("" if place is None else place.key)
+            if place is None:
+                continue
+            other = counted.get(place.key)
+            if other is not None:
+                # Two limits of one request in one counter: it counts the larger cost.
+                place = replace(
+                    place,
+                    cost=max(place.cost, other.cost),
+                    limit=min(place.limit, other.limit),
+                    enforced=place.enforced or other.enforced,
+                )
+            counted[place.key] = place
+        taking = self._take(list(counted.values()), now_us, have_places=True)
+        readings = dict(zip(counted, taking.readings, strict=True))
+        return replace(
+            taking,
+            readings=tuple(
+                [
+                    readings[key] if key else Reading(False, charge.limit, 0, 0)
+                    for charge, key in zip(charges, keys, strict=True)
+                ]
+            ),
+        )
+
+    def _find_place(self, charge: Charge, now_us: int, newcomers: list[int]) -> Charge | None:
+        """The charge as it is counted; None when it is not.
+
+        Args:
+            newcomers: of each kind, those of this request that found a place before; is raised.
+
+        Raises:
+            CounterStoreError: there is no place, and the limit denies then.
+        """
+        kind, places = int(charge.is_open), self._places
+        own = self._states.get(charge.key)
+        if own is not None:
+            # One that says nothing may be dropped to make room for the others.
+            newcomers[kind] += own[0] <= now_us
+            return charge
+        shared = places.name_shared(charge)
+        state = self._states.get(shared)
+        may_share = charge.on_outage is _LOCAL or (
+            charge.on_outage is _DENY and not charge.enforced
+        )
+        if may_share and state is not None and state[0] > now_us:
+            places.crowded += 1
+            return replace(charge, key=shared)
+        if not charge.cost:
+            return charge
+        if self._make_room(kind, newcomers, now_us):
+            newcomers[kind] += 1
+            return charge
+        places.note_full(kind, now_us)
+        places.crowded += 1
+        if charge.on_outage is _ALLOW:
+            return None
+        if may_share and state is None:
+            may_share = self._make_room(kind + SHARED, newcomers, now_us)
+            newcomers[kind + SHARED] += may_share
+        if not may_share:
+            raise CounterStoreError(
+                f"all {places.max_keys} counters are in use; "
+                "raise the store's max_keys or count in Redis",
+                charged_nothing=True,
+            )
+        return replace(charge, key=shared)
 
     async def give_back(
         self,
@@ -163,7 +273,7 @@ class MemoryCounterStore:
         dedup_id: str | None = None,
     ) -> None:
         """See `CounterStore.give_back`."""
-        now_us = self._now_us()
+        now_us = self._time.now_us()
         if len({charge.key for charge in charges}) != len(charges):
             raise ValueError("a key stands twice among the charges")
         if dedup_id is not None:
@@ -175,30 +285,39 @@ class MemoryCounterStore:
             del self._answers[key]
         changed = {}
         for charge in charges:
-            stored = self._states.get(charge.key)
+            key_of_it = charge.key
+            stored = self._states.get(key_of_it)
+            if stored is None and charge.on_outage is not _ALLOW:
+                key_of_it = self._places.name_shared(charge)
+                stored = self._states.get(key_of_it)
             if stored is not None:
-                changed[charge.key] = take_back(charge, stored, at_us, now_us)
+                changed[key_of_it] = self._take_back(charge, stored, at_us, now_us)
         self._states.update(changed)
+
+    def _take_back(self, charge: Charge, stored: State, at_us: int | None, now_us: int) -> State:
+        ahead_us = self._time.ahead_us
+        if charge.algorithm is _SLIDING or charge.algorithm is _BURST:
+            return take_back(charge, stored, None if at_us is None else at_us - ahead_us, now_us)
+        # Where windows end is told by the wall clock.
+        expires_us, edge_us, count, extra, older = stored
+        of_wall = (expires_us + ahead_us, edge_us + ahead_us, count, extra, older)
+        count = take_back(charge, of_wall, at_us, now_us + ahead_us)[2]
+        return (expires_us, edge_us, count, extra, older)
 
     async def close(self) -> None:
         """Forgets everything."""
         self._states.clear()
         self._expiries.clear()
         self._answers.clear()
-
-    def _now_us(self) -> int:
-        now_us = self._clock.now_us()
-        if now_us < self._latest_us:
-            return self._latest_us
-        self._latest_us = now_us
-        return now_us
+        self._places.held = [0, 0, 0, 0]
 
     def _find_answer(self, key: _DedupKey, now_us: int) -> Taking | None:
         answers = self._answers
         oldest_us = now_us - self._dedup_ttl_us
-        while answers and next(iter(answers.values())).at_us <= oldest_us:
+        while answers and next(iter(answers.values()))[0] <= oldest_us:
             answers.popitem(last=False)
-        return answers.get(key)
+        found = answers.get(key)
+        return None if found is None else found[1]
 
     def _sweep(self, now_us: int) -> None:
         """Looks at a few counters that are due, so that none is kept for nothing for long."""
@@ -211,26 +330,24 @@ class MemoryCounterStore:
         expiries = self._expiries
         if not expiries or expiries[0][0] > now_us:
             return False
-        key = expiries[0][1]
+        _, key, kind = expiries[0]
         expires_us = self._states[key][0]
         if expires_us > now_us:
-            heapreplace(expiries, (expires_us, key))
+            heapreplace(expiries, (expires_us, key, kind))
         else:
             heappop(expiries)
             del self._states[key]
+            self._places.held[kind] -= 1
         return True
 
-    def _make_room(self, charges: Sequence[Charge], now_us: int) -> None:
-        """Drops expired counters until every charge has a place, or raises CounterStoreError."""
-        while True:
-            missing = sum(1 for c in charges if c.cost and c.key not in self._states)
-            if len(self._states) + missing <= self._max_keys:
-                return
+    def _make_room(self, kind: int, newcomers: Sequence[int], now_us: int) -> bool:
+        """Drops expired counters, a bounded number, until there is a place for one more."""
+        for _ in range(_SWEPT_WHEN_FULL):
+            if self._places.has_room(kind, newcomers):
+                return True
             if not self._drop_due(now_us):
-                raise CounterStoreError(
-                    f"all {self._max_keys} counters are in use; "
-                    "raise the store's max_keys or count in Redis"
-                )
+                return False
+        return self._places.has_room(kind, newcomers)
 
 
 def _dedup_key(dedup_id: str, charges: Sequence[Charge]) -> _DedupKey:

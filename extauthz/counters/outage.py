@@ -20,7 +20,7 @@ class FallbackRules:
         ids_remembered_us: how long the primary remembers a deduplication id; its answers are
             remembered here for the same time.
         max_ids: answers that are remembered here.
-        max_owed: counters that can be owed something; beyond, requests are unavailable.
+        max_owed: counters that can be owed something; what is beyond is given up.
         breaker: when the primary is not asked any more, and when again.
     """
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Final
@@ -32,10 +31,11 @@ from extauthz.counters.formulas import (
     take_back,
 )
 from extauthz.errors import CounterStoreError
-from extauthz.model.limits import Algorithm, Charge
+from extauthz.model.limits import US_PER_S, Algorithm, Charge
 
 _SWEPT_AT_ONCE: Final = 2
 _SWEPT_WHEN_FULL: Final = 16
+_SET_BACK_US: Final = 60 * US_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,8 @@ class OwedCharges:
     def __init__(self, max_counters: int) -> None:
         self._max_counters = max_counters
         self._entries: OrderedDict[str, _Owed] = OrderedDict()
+        self._open = 0
+        """Entries whose keys callers can make up."""
         self._prefix = f"owed-{secrets.token_hex(8)}-"
         self._ids = count(1)
 
@@ -90,32 +92,34 @@ class OwedCharges:
         """How many counters are owed something, those that time has settled included."""
         return len(self._entries)
 
-    def make_room(self, charges: Sequence[Charge], now_us: int) -> None:
-        """Makes sure that these charges can be added.
-
-        Raises:
-            CounterStoreError: there are too many; admitting more would lose count.
-        """
-        missing = sum(1 for c in charges if c.cost and c.key not in self._entries)
-        if len(self._entries) + missing <= self._max_counters:
-            return
-        self._sweep(_SWEPT_WHEN_FULL + missing, now_us)
-        if len(self._entries) + missing > self._max_counters:
-            raise CounterStoreError(
-                f"{self._max_counters} counters are to be charged when the counter store is "
-                "back, and no more can be noted; bring it back, or raise max_owed"
-            )
-
-    def add(self, charge: Charge, at_us: int) -> None:
-        """Owes a charge that was taken here at `at_us`."""
+    def add(self, charge: Charge, at_us: int) -> bool:
+        """Owes a charge that was taken here at `at_us`; False when no more can be noted."""
         entry = self._entries.get(charge.key)
-        if entry is None:
-            state = add_cost(charge, read_state(charge, None, at_us), at_us)
-            self._entries[charge.key] = _Owed(charge, state, at_us)
-            self._sweep(_SWEPT_AT_ONCE, at_us)
-            return
-        entry.charge = charge
-        entry.state = add_cost(charge, read_state(charge, entry.state, at_us), at_us)
+        if entry is not None and at_us >= entry.since_us - _SET_BACK_US:
+            entry.charge = charge
+            entry.state = add_cost(charge, read_state(charge, entry.state, at_us), at_us)
+            return True
+        if entry is None and not self._has_room(charge):
+            self._sweep(_SWEPT_WHEN_FULL, at_us)
+            if not self._has_room(charge):
+                return False
+        # What is owed since a time to come was noted before the clock was set right.
+        state = add_cost(charge, read_state(charge, None, at_us), at_us)
+        self._open += entry is None and charge.is_open
+        self._entries[charge.key] = _Owed(charge, state, at_us)
+        self._sweep(_SWEPT_AT_ONCE, at_us)
+        return True
+
+    def _has_room(self, charge: Charge) -> bool:
+        # As in memory: what callers can make up takes half of the places at most.
+        if charge.is_open and self._open >= max(1, self._max_counters // 2):
+            return False
+        return len(self._entries) < self._max_counters
+
+    def _pop(self) -> tuple[str, _Owed]:
+        key, entry = self._entries.popitem(last=False)
+        self._open -= entry.charge.is_open
+        return key, entry
 
     def forgive(self, charge: Charge, at_us: int, now_us: int) -> None:
         """Owes a charge no more that was taken at `at_us`; one that was drawn stays drawn."""
@@ -127,13 +131,16 @@ class OwedCharges:
         """Payments for the first so many counters; fewer when nothing is left to pay of some."""
         by_tag: dict[str, list[tuple[Charge, int]]] = {}
         for _ in range(min(counters, len(self._entries))):
-            key, entry = self._entries.popitem(last=False)
+            key, entry = self._pop()
             if entry.state[0] <= now_us:
                 continue
             charge = entry.charge
             # A clock that was set back must not leave the charge's calendar windows.
             at_us = max(now_us, entry.since_us)
-            state = read_state(charge, entry.state, at_us)
+            try:
+                state = read_state(charge, entry.state, at_us)
+            except CounterStoreError:
+                continue  # The clock was set since: none of those windows is now.
             cost = _read_cost(charge, state, at_us)
             if cost:
                 aligned = charge.algorithm in (Algorithm.FIXED_WINDOW, Algorithm.CALENDAR)
@@ -153,9 +160,10 @@ class OwedCharges:
     def _sweep(self, looks: int, now_us: int) -> None:
         """Looks at the entries that were looked at longest ago, and drops what time has settled."""
         for _ in range(min(looks, len(self._entries))):
-            key, entry = self._entries.popitem(last=False)
+            key, entry = self._pop()
             if entry.state[0] > now_us:
                 self._entries[key] = entry
+                self._open += entry.charge.is_open
 
 
 def _read_cost(charge: Charge, state: State, now_us: int) -> int:

@@ -75,6 +75,7 @@ _NAMED: Final[dict[str, Callable[[_Facts, str], str]]] = {
     "claim": lambda facts, name: find_claim(facts.identity, name),
     "query": lambda facts, name: find_query(facts.request, name),
 }
+_MADE_UP: Final = ("clientIp", "header", "query")
 _VARIABLE: Final = re.compile(
     r"\$(?:(?P<dollar>\$)|\{(?P<braced>[^{}]*)\}|(?P<bare>[A-Za-z]+(?:\.[A-Za-z0-9_-]+)?))"
 )
@@ -133,6 +134,11 @@ class KeyTemplate:
     def asks_address(self) -> bool:
         """Whether it asks for the client's address."""
         return any(kind == "clientIp" for kind, _, _ in self._variables)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a caller can make up what it is filled with, so that subjects have no end."""
+        return any(kind in _MADE_UP for kind, _, _ in self._variables)
 
     def find_subject(
         self, route: Route, identity: Identity, request: ApiRequest, client_address: str

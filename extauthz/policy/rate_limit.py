@@ -286,11 +286,18 @@ class RateLimitPlanner:
             (LimitLevel.SUBSCRIPTION, f"{tag}s{of_api}"),
             (LimitLevel.APPLICATION, f"{tag}a"),
         )
+        is_by_address = not isinstance(consumer, str) and consumer[0] == _BY_ADDRESS
         limits: list[PlannedLimit] = []
         for (level, subject), tier, fitting in zip(places, tiers, groups, strict=True):
             if tier is not None:
                 limits += self._tiers.plan(
-                    level, tier, subject, resource.cost, now_us, fitting=fitting
+                    level,
+                    tier,
+                    subject,
+                    resource.cost,
+                    now_us,
+                    fitting=fitting,
+                    is_open=is_by_address and level is not shared[0],
                 )
         since_us, until_us = _ALWAYS
         for planned in limits:
@@ -314,10 +321,21 @@ class RateLimitPlanner:
         """The limits that depend on more of the request than a plan's key holds."""
         limits: list[PlannedLimit] = []
 
-        def add(level: LimitLevel, tier: Tier, subject: str, name: str = "") -> None:
+        def add(
+            level: LimitLevel, tier: Tier, subject: str, name: str = "", *, is_open: bool
+        ) -> None:
             fitting = find_fitting_groups(tier.conditions, request, identity, client_address)
             limits.extend(
-                self._tiers.plan(level, tier, subject, cost, now_us, name=name, fitting=fitting)
+                self._tiers.plan(
+                    level,
+                    tier,
+                    subject,
+                    cost,
+                    now_us,
+                    name=name,
+                    fitting=fitting,
+                    is_open=is_open,
+                )
             )
 
         for custom, template in self._custom:
@@ -329,10 +347,10 @@ class RateLimitPlanner:
             if subject is not None:
                 # Two custom limits may count the same thing by the same rule.
                 subject = f"{{k{write_parts(custom.name)}{subject}}}"
-                add(LimitLevel.CUSTOM, custom.tier, subject, custom.name)
+                add(LimitLevel.CUSTOM, custom.tier, subject, custom.name, is_open=template.is_open)
         if identity.scheme is _NONE and self._client_tier is not None:
             subject = f"{{c{write_parts(write_client(client_address))}}}"
-            add(LimitLevel.CLIENT, self._client_tier, subject)
+            add(LimitLevel.CLIENT, self._client_tier, subject, is_open=True)
         return tuple(limits)
 
 

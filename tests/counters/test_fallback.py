@@ -180,28 +180,42 @@ async def test_a_new_window_has_its_share_anew() -> None:
 # Bounds
 
 
-async def test_when_the_local_store_is_full_new_counters_are_unavailable() -> None:
-    async with Outage(max_keys=5) as outage:
+async def test_when_the_local_store_is_full_newcomers_share_a_counter() -> None:
+    async with Outage(max_keys=7) as outage:
         await outage.begin()
-        # Three counters are in use already.
+        # Three counters are in use already, and two places are kept for shared ones.
         assert await outage.take(a_charge(key="{a}4"))
         assert await outage.take(a_charge(key="{a}5"))
-        with pytest.raises(CounterStoreError, match="max_keys"):
-            await outage.take(a_charge(key="{a}6"))
+        limit = a_charge().limit
+        newcomers = [a_charge(key=f"{{a}}{number}") for number in range(6, 6 + 3 * limit)]
+        assert sum([await outage.take(charge) for charge in newcomers]) == limit
         assert await outage.take(a_charge(key="{a}4"))
 
 
-async def test_when_too_much_is_owed_new_counters_are_unavailable() -> None:
+async def test_when_too_much_is_owed_what_is_beyond_is_given_up() -> None:
     async with Outage(rules=FallbackRules(max_owed=2)) as outage:
         await outage.begin()
         assert await outage.take(a_charge(key="{a}1"), a_charge(key="{a}2"))
-        with pytest.raises(CounterStoreError, match="max_owed"):
-            await outage.take(a_charge(key="{a}3"))
+        assert outage.store.state.given_up == 0
+        assert await outage.take(a_charge(key="{a}3"))
         assert await outage.take(a_charge(key="{a}1"))
         assert await outage.take(a_charge(key="{a}3", cost=0))
+        assert (outage.store.state.owed_counters, outage.store.state.given_up) == (2, 1)
         # What time has settled makes way.
         await outage.time.advance(60)
         assert await outage.take(a_charge(key="{a}3"))
+        assert outage.store.state.given_up == 1
+
+
+async def test_what_callers_make_up_takes_half_of_what_can_be_owed() -> None:
+    async with Outage(rules=FallbackRules(max_owed=6)) as outage:
+        await outage.begin()
+        for number in range(20):
+            await outage.take(replace(a_charge(key=f"{{c{number}}}"), is_open=True))
+        assert outage.store.state.owed_counters == 3
+        for number in range(3):
+            await outage.take(a_charge(key=f"{{a{number}}}"))
+        assert outage.store.state.owed_counters == 6
 
 
 async def test_what_is_owed_stays_bounded_over_many_windows() -> None:

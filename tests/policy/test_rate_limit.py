@@ -101,6 +101,42 @@ def test_limits_callers_without_a_credential_by_client_and_nobody_else() -> None
     assert plan(planner, identity=CALLER) == ()
 
 
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("$clientIp", True),
+        ("$header.x-tenant:$api", True),
+        ("${query.tenant}", True),
+        ("$api:$application", False),
+        ("$claim.tenant", False),
+        ("$user", False),
+        ("all", False),
+    ],
+)
+def test_tells_what_a_caller_can_make_up(key: str, *, expected: bool) -> None:
+    planner = a_planner(custom_limits=[custom(key)])
+    headers, path = {"x-tenant": "t"}, "/httpbin/1.0.0/ip?tenant=t"
+    identity = replace(CALLER, claims={"tenant": "t"}, user="alice", issuer="https://idp.example")
+    for cost in (None, 7):
+        (planned,) = plan(planner, identity=identity, headers=headers, path=path, cost=cost)
+        assert planned.charge.is_open is expected
+
+
+def test_a_consumer_of_whom_only_the_address_is_known_is_made_up_by_the_caller() -> None:
+    nameless = Identity(scheme=SecurityScheme.JWT, issuer="https://idp.example")
+    api = an_api(tier=a_tier("A", a_limit()))
+    for identity, expected in (
+        (nameless, [False, True]),
+        (replace(nameless, user="alice"), [False, False]),
+        (replace(nameless, consumer_key="key"), [False, False]),
+        (replace(nameless, application=Application(name="client")), [False, False]),
+    ):
+        planned = plan(api=api, identity=identity, subscription_tier=a_tier("Gold", a_limit()))
+        assert [one.charge.is_open for one in planned] == expected
+    (of_client,) = plan(a_planner(tiers=[a_tier("Unauthenticated", a_limit())]), identity=ANONYMOUS)
+    assert of_client.charge.is_open
+
+
 # What is charged
 
 

@@ -1,0 +1,133 @@
+"""Who may have a place of its own among the counters in memory, and what becomes of the others.
+
+A store holds `max_keys` counters at most. What a caller can make up (addresses, values of headers and
+query parameters) has no end, so counters that are named by it take half of the places at most;
+the rest is for what the catalog and verified tokens name. A live counter is never thrown out.
+
+When a limit's counter has no place, its outage mode says what becomes of the request:
+
+LOCAL   it is counted in a *shared counter*: one of a few that all newcomers with the same rule are
+        spread over by a hash of their keys. Such a counter has counted each of them in full, so no
+        limit is ever exceeded. It may refuse early, when many newcomers share it.
+ALLOW   it is not counted.
+DENY    CounterStoreError, so the request is unavailable.
+
+Who is counted in a shared counter stays there until that counter says nothing any more, also when
+there is a place again: a counter of its own would begin at zero. A sixteenth of all places, for each
+of the two kinds, is kept for shared counters, and a sixteenth of these for each rule.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from extauthz.errors import CounterStoreError
+from extauthz.model.limits import US_PER_S, Algorithm, Charge
+
+_log = logging.getLogger(__name__)
+
+KINDS: Final = ("named", "caller")
+"""What names a counter: the catalog or a verified token; or what a caller can make up."""
+SHARED: Final = 2
+"""Is added to a kind's number for its shared counters."""
+_PREFIX: Final = "\0shared"
+_PARTS: Final = 16
+_FEWEST_SHARED: Final = 4
+"""Where there are few places, so many are kept for shared counters, or a quarter of them."""
+FULL_FOR_US: Final = 60 * US_PER_S
+"""A kind is called full until so long after the last newcomer that found no place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occupancy:
+    """How full a store is: for readiness and metrics.
+
+    Attributes:
+        held: counters by kind, shared ones included.
+        full: kinds for which there was no place lately.
+        crowded: limits of requests that were counted in a shared counter or not at all, since
+            the start.
+    """
+
+    held: dict[str, int]
+    full: tuple[str, ...]
+    crowded: int
+
+
+class Places:
+    """The places of one store: how many each kind has, and how many are taken.
+
+    Attributes:
+        held: counters that are there: of each kind, and then the shared ones of each kind.
+        crowded: see `Occupancy`.
+    """
+
+    def __init__(self, max_keys: int) -> None:
+        self.max_keys = max_keys
+        shared = max(min(_FEWEST_SHARED, max_keys // 4), max_keys // _PARTS)
+        self._most_shared = shared
+        self._of_a_rule = max(1, shared // _PARTS)
+        self._most = max_keys - 2 * shared
+        self._most_of_callers = max(1, max_keys // 2 - shared)
+        self.held = [0, 0, 0, 0]
+        self.crowded = 0
+        self._full_until_us = [0, 0]
+
+    def is_crowded(self, newcomers: int) -> bool:
+        """Whether so many newcomers may not all find a place, or some counters are shared."""
+        held = self.held
+        return (
+            held[0] + held[1] + newcomers > self._most
+            or held[1] + newcomers > self._most_of_callers
+            or held[2] + held[3] > 0
+        )
+
+    def has_room(self, kind: int, newcomers: Sequence[int]) -> bool:
+        """Whether there is a place of this kind, beside newcomers of each kind that have theirs."""
+        held = self.held
+        if kind >= SHARED:
+            return held[kind] + newcomers[kind] < self._most_shared
+        if kind and held[1] + newcomers[1] >= self._most_of_callers:
+            return False
+        return held[0] + held[1] + newcomers[0] + newcomers[1] < self._most
+
+    def name_shared(self, charge: Charge) -> str:
+        """The shared counter for a charge: of its rule, and its limit where the state depends on it."""
+        rule = charge.key.rpartition("|")[2] if "|" in charge.key else ""
+        if charge.algorithm is Algorithm.BURST:
+            rule = f"{rule}|{charge.limit}"
+        number = hash(charge.key) % self._of_a_rule
+        return f"{_PREFIX}|{int(charge.is_open)}|{number}|{charge.window_us}|{rule}"
+
+    def note_full(self, kind: int, now_us: int) -> None:
+        """There was no place for a newcomer; says so in the log, once in a while."""
+        if now_us >= self._full_until_us[kind]:
+            _log.warning(
+                "%s: no more counters fit into memory for what %s; what is new follows the outage "
+                "mode of its limit (local: newcomers share counters, and may be refused early); "
+                "raise counters.max_keys (%d), or count in Redis",
+                CounterStoreError.code,
+                "callers make up (addresses, values of headers and query parameters)"
+                if kind
+                else "the catalog and tokens name",
+                self.max_keys,
+                extra={"code": CounterStoreError.code},
+            )
+        self._full_until_us[kind] = now_us + FULL_FOR_US
+
+    def tell(self, now_us: int) -> Occupancy:
+        """How full the store is now."""
+        held = self.held
+        return Occupancy(
+            held={kind: held[n] + held[n + SHARED] for n, kind in enumerate(KINDS)},
+            full=tuple([kind for n, kind in enumerate(KINDS) if now_us < self._full_until_us[n]]),
+            crowded=self.crowded,
+        )
+
+
+def find_kind(key: str, charge: Charge) -> int:
+    """The number of a new counter's kind."""
+    return charge.is_open + (SHARED if key.startswith(_PREFIX) else 0)

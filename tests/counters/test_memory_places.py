@@ -1,0 +1,173 @@
+"""A memory that is full: who fills it keeps nobody else from being counted, and nobody gets in twice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extauthz.counters.memory import MemoryCounterStore
+from extauthz.errors import CounterStoreError
+from extauthz.model.limits import Algorithm, Charge, OutageMode
+from tests.builders import START_US, FakeClock, S
+
+W = 60 * S
+
+
+def of_caller(number: int, **fields: object) -> Charge:
+    """The limit of an address, of which a /48 has more than there are places."""
+    charge = Charge(
+        f"{{c6-{number:x}}}|fixed_window-{W}", Algorithm.FIXED_WINDOW, 5, W, is_open=True
+    )
+    return replace(charge, **fields)  # type: ignore[arg-type]
+
+
+def of_application(number: int, **fields: object) -> Charge:
+    charge = Charge(f"{{a{number}}}a|fixed_window-{W}", Algorithm.FIXED_WINDOW, 5, W)
+    return replace(charge, **fields)  # type: ignore[arg-type]
+
+
+async def flood(store: MemoryCounterStore, times: int = 5000) -> None:
+    for number in range(times):
+        await store.take([of_caller(number)])
+
+
+@pytest.mark.parametrize("mode", OutageMode)
+async def test_a_flood_of_addresses_leaves_half_of_the_places_to_applications(
+    mode: OutageMode,
+) -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=1000)
+    await flood(store)
+    for number in range(400):
+        charge = of_application(number, on_outage=mode)
+        admitted = [(await store.take([charge])).charged for _ in range(6)]
+        assert admitted == [True] * 5 + [False]
+    assert len(store) <= 1000
+
+
+async def test_a_newcomer_is_counted_with_others_when_memory_is_full() -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=1600)
+    await flood(store, 800)
+    # A limit that the flood has not used up in any counter: who comes now passes, and is counted.
+    newcomer = of_caller(-1, limit=1000, key=f"{{c6-new}}|fixed_window-{W // 2}", window_us=W // 2)
+    readings = [(await store.take([newcomer])).readings[0] for _ in range(3)]
+    assert [reading.remaining for reading in readings] == [999, 998, 997]
+    assert len(store) <= 1600
+
+
+async def test_a_limit_that_allows_in_an_outage_is_not_counted_when_memory_is_full() -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=100)
+    await flood(store, 200)
+    held = len(store)
+    charge = of_caller(-1, on_outage=OutageMode.ALLOW)
+    takings = [await store.take([charge]) for _ in range(20)]
+    for taking in takings:
+        assert taking.charged
+        assert taking.readings[0].remaining == 5
+    await store.give_back([charge], at_us=takings[0].at_us)
+    assert len(store) == held
+
+
+async def test_a_limit_that_denies_in_an_outage_is_unavailable_when_memory_is_full() -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=100)
+    await flood(store, 200)
+    with pytest.raises(CounterStoreError, match="max_keys") as caught:
+        await store.take([of_application(1), of_caller(-1, on_outage=OutageMode.DENY)])
+    assert caught.value.charged_nothing
+    # Nothing was charged, a limit that does not refuse never does, and who is counted goes on.
+    assert (await store.take([of_application(1)])).readings[0].remaining == 4
+    shadow = of_caller(-1, on_outage=OutageMode.DENY, enforced=False)
+    assert (await store.take([shadow])).charged
+    assert (await store.take([of_caller(0, on_outage=OutageMode.DENY)])).charged
+
+
+@given(
+    algorithm=st.sampled_from([a for a in Algorithm if a is not Algorithm.CALENDAR]),
+    offers=st.lists(
+        st.tuples(st.integers(0, 30), st.integers(1, 2), st.integers(0, 20)), max_size=200
+    ),
+    max_keys=st.integers(4, 40),
+)
+def test_nobody_gets_more_than_the_limit_however_full_memory_is(
+    algorithm: Algorithm, offers: list[tuple[int, int, int]], max_keys: int
+) -> None:
+    """What the full store admits, a store without bounds admits as well."""
+
+    async def compare() -> None:
+        clock = FakeClock(START_US)
+        full = MemoryCounterStore(clock, max_keys=max_keys)
+        exact = MemoryCounterStore(clock)
+        for who, cost, seconds in offers:
+            clock.advance(seconds / 10)
+            charge = Charge(f"{{c{who}}}|x", algorithm, 3, 10 * S, cost, is_open=who % 2 > 0)
+            if (await full.take([charge])).charged:
+                assert (await exact.take([charge])).charged
+            assert len(full) <= max_keys
+
+    asyncio.run(compare())
+
+
+async def test_who_was_counted_with_others_has_no_fresh_counter_when_there_is_room_again() -> None:
+    clock = FakeClock(START_US - START_US % W)
+    store = MemoryCounterStore(clock, max_keys=16)
+    short = [Charge(f"{{a{n}}}|short", Algorithm.FIXED_WINDOW, 5, 10 * S) for n in range(20)]
+    for charge in short:
+        await store.take([charge])
+    newcomer = of_application(1)
+    assert (await store.take([newcomer])).readings[0].remaining == 4
+    clock.advance(10)  # the short windows are over, and there is room
+    admitted = [(await store.take([newcomer])).charged for _ in range(6)]
+    assert admitted == [True] * 4 + [False] * 2
+    clock.advance(50)
+    assert (await store.take([newcomer])).readings[0].remaining == 4
+
+
+async def test_what_was_counted_with_others_can_be_given_back() -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=16)
+    await flood(store, 8)
+    newcomer = of_caller(-1, key="{c-new}|other")
+    taking = await store.take([newcomer])
+    await store.give_back([newcomer], at_us=taking.at_us)
+    assert (await store.take([newcomer])).readings[0].remaining == 4
+
+
+async def test_two_limits_of_one_request_may_share_a_counter() -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=16)
+    await flood(store, 8)
+    both = [of_caller(-1, key="{c-new}1|r"), of_caller(-1, key="{c-new}2|r", limit=3)]
+    remaining = [
+        [reading.remaining for reading in (await store.take(both)).readings] for _ in range(3)
+    ]
+    assert remaining == [[2, 2], [1, 1], [0, 0]]
+    assert not (await store.take(both)).charged
+
+
+async def test_says_once_that_memory_is_full_and_shows_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock(START_US)
+    store = MemoryCounterStore(clock, max_keys=100)
+    assert store.occupancy.full == ()
+    await flood(store, 500)
+    occupancy = store.occupancy
+    assert occupancy.full == ("caller",)
+    assert occupancy.crowded > 400
+    assert sum(occupancy.held.values()) == len(store)
+    warnings = [one for one in caplog.records if one.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "counters.max_keys (100)" in warnings[0].getMessage()
+    clock.advance(121)
+    await store.take([of_caller(0)])
+    assert store.occupancy.full == ()
+
+
+async def test_newcomers_are_spread_over_the_shared_counters() -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=100_000)
+    names = Counter(store._places.name_shared(of_caller(number)) for number in range(50_000))
+    assert len(names) > 300
+    assert max(names.values()) < 400
