@@ -1,7 +1,7 @@
 """Answers Mixer's checks: authorization, apikey, listentry and checknothing.
 
-Every answer is a CheckResult. What cannot be read or decided is a denial in it, never a failed
-call: that would be left to the proxies' own failure mode. In shadow mode every answer lets the
+Every answer is a CheckResult. What cannot be read or decided is a denial in it, told to observers
+like any other, and never a failed call: that would be left to the proxies' own failure mode. In shadow mode every answer lets the
 request pass, for this once, and what would have been decided is told to observers alone.
 
 - authorization: the whole decision, or without its limits where quota calls ask for those.
@@ -24,9 +24,9 @@ from google.protobuf.message import DecodeError
 
 from extauthz.errors import MalformedRequest
 from extauthz.model.decision import Decision, Denial, Deny, Reason
-from extauthz.model.deny_rules import read_address
+from extauthz.model.deny_rules import DenyRule, read_address
 from extauthz.model.request import ApiRequest
-from extauthz.policy.pipeline import BLOCKED, UNAVAILABLE, Steps
+from extauthz.policy.pipeline import UNAVAILABLE, Steps, refuse_by
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.serving.methods import Call, UnaryMethod
 from mixer_compat.callers import check_caller
@@ -101,8 +101,9 @@ class Checks:
             value = read_text(asked.instance.value)
             if not value:
                 raise MalformedRequest("the listentry instance has no value")
-            if self._is_blocked(value):
-                return self._write_denied(BLOCKED, params)
+            rule = self._find_rule(value)
+            if rule is not None:
+                return self._write_denied(refuse_by(rule), params)
             return write_allowed(find_reuse(params))
 
         return await self._answer(data, call, HandleListEntryRequest, judge)
@@ -168,24 +169,26 @@ class Checks:
             return self._write_denied(_NO_REWRITE, params, request)
         return write_allowed(find_validity(decision, params, now_us))
 
-    def _is_blocked(self, value: str) -> bool:
+    def _find_rule(self, value: str) -> DenyRule | None:
         rules = self._door.catalog().deny_rules
         if rules.is_empty:
-            return False
+            return None
         if read_address(value)[0]:
-            return rules.find_for_client(value, "", "") is not None
+            return rules.find_for_client(value, "", "")
         if _LIKE_AN_ADDRESS.match(value.lstrip()):
             # With a port, or several in one: it would fit no rule's network.
             raise MalformedRequest("the listentry value is no IP address; give it source.ip alone")
-        return rules.find_for_caller("", "", "", value, value) is not None
+        return rules.find_for_caller("", "", "", value, value)
 
     def _write_denied(
         self, denial: Denial, params: HandlerParams, request: ApiRequest = NO_REQUEST
     ) -> bytes:
+        """The answer to what is denied here, without the pipeline."""
+        deny = self._door.pipeline.record.refuse(request, denial, shadow=params.shadow)
         if params.shadow:
             return write_allowed(ONCE)
         return write_denied(
-            Deny(id="", denial=denial),
+            deny,
             request,
             self._door.style,
             self._door.clock.now_us(),

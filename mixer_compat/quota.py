@@ -85,12 +85,10 @@ class Quotas:
         try:
             asked = HandleQuotaRequest.FromString(data)
         except DecodeError:
-            self._unread.warn(MalformedRequest("the message is no HandleQuotaRequest"))
-            return b""
+            return self._refuse_unread("the message is no HandleQuotaRequest")
         key = _find_key(asked)
         if key is None:
-            self._unread.warn(MalformedRequest("it asks for no quota, or for several"))
-            return b""
+            return self._refuse_unread("it asks for no quota, or for several")
         return self._write(key, await self._grant(asked, key, call))
 
     async def _grant(self, asked: HandleQuotaRequest, key: str, call: Call) -> _Granted:
@@ -110,18 +108,18 @@ class Quotas:
             if amount <= 0:
                 granted = _Granted(0)
             elif amount > MAX_AMOUNT and not best_effort:
-                granted = _Granted(0, denial=_TOO_MUCH)
+                granted = self._refuse(_TOO_MUCH, shadow=shadow)
             else:
                 granted = await self._grant_from(asked.instance, ask, params, call)
         except MalformedRequest as error:
             self._unread.warn(error)
-            granted = _Granted(0, denial=MALFORMED)
+            granted = self._refuse(MALFORMED, shadow=shadow)
         except (ParamsError, BackendError) as error:
             self._unread.warn(error)
-            granted = _Granted(0, denial=UNAVAILABLE)
+            granted = self._refuse(UNAVAILABLE, shadow=shadow)
         except Exception:  # noqa: BLE001  (no failure of any kind may become a grant)
             _log.exception("a quota could not be granted because of a defect; it is refused")
-            granted = _Granted(0, denial=UNAVAILABLE)
+            granted = self._refuse(UNAVAILABLE, shadow=shadow)
         return _Granted(max(0, amount)) if shadow else granted
 
     async def _grant_from(
@@ -151,7 +149,19 @@ class Quotas:
                 f"quota_tiers of the handler's params names the tier {tier!r}, which the catalog "
                 "does not have"
             )
+        if given.denial is not None:
+            self._refuse(given.denial, shadow=False)
         return _Granted(given.amount, given.limits, given.denial)
+
+    def _refuse_unread(self, why: str) -> bytes:
+        self._unread.warn(MalformedRequest(why))
+        self._refuse(MALFORMED, shadow=self._door.params.own.shadow)
+        return b""
+
+    def _refuse(self, denial: Denial, *, shadow: bool) -> _Granted:
+        """Nothing, for a reason that the pipeline does not know; observers are told."""
+        self._door.pipeline.record.refuse(NO_REQUEST, denial, shadow=shadow)
+        return _Granted(0, denial=denial)
 
     def _write(self, key: str, granted: _Granted) -> bytes:
         result = QuotaResult()

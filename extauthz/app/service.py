@@ -34,8 +34,9 @@ from extauthz.serving.load import Load
 from extauthz.serving.readiness import ReadyCheck, write_check
 from extauthz.serving.tls import TlsFiles, read_tls_files
 from extauthz.settings import ServerSettings, Settings
+from extauthz.telemetry.decision_counts import DecisionCounts
 from extauthz.telemetry.decision_log import DecisionLog
-from extauthz.telemetry.metrics import CONTENT_TYPE, DecisionCounts
+from extauthz.telemetry.metrics import CONTENT_TYPE
 
 GRPC: Final = "grpc"
 """The door of ext_authz."""
@@ -105,6 +106,7 @@ async def _open_service(settings: Settings, log: DecisionLog | None) -> AsyncIte
             style=style,
             clock=core.clock,
             shadow=settings.server.shadow == GRPC,
+            record=core.pipeline.record,
         )
         doors = {
             GRPC: Door((authorization.method(),), health=HealthState((SERVICE,)), load=load),
@@ -142,14 +144,14 @@ async def _open_service(settings: Settings, log: DecisionLog | None) -> AsyncIte
 
         async def write_metrics() -> tuple[bytes, str]:
             await core.counting.look()
-            return metrics.write(), CONTENT_TYPE
+            return await decisions.write() + metrics.write(), CONTENT_TYPE
 
         async def ask_checks(_: object) -> list[dict[str, Any]]:
             return [write_check(check) for check in await list_checks()]
 
-        async def ask_metrics(_: object) -> str:
+        async def ask_metrics(_: object) -> bytes:
             text, _ = await write_metrics()
-            return text.decode()
+            return text
 
         questions: Questions = {CHECKS: ask_checks, METRICS: ask_metrics}
         try:

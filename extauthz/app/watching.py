@@ -10,8 +10,9 @@ from extauthz.serving.health import OVERALL, HealthState, HealthStatus
 from extauthz.serving.load import Load
 from extauthz.serving.readiness import ReadyCheck, ReadyState
 from extauthz.telemetry import names
+from extauthz.telemetry.decision_counts import DecisionCounts
 from extauthz.telemetry.decision_log import DecisionLog
-from extauthz.telemetry.metrics import DecisionCounts, Metrics
+from extauthz.telemetry.metrics import Metrics
 from mixer_compat.reports import Reports
 
 
@@ -38,7 +39,11 @@ def list_ready_checks(core: Core, doors: Iterable[HealthState]) -> list[ReadyChe
 def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
     """Every metric of a service."""
     metrics, refresher, shared = Metrics(), core.refresher, core.counting.shared
-    metrics.count_decisions(decisions)
+    metrics.count(
+        names.DECISIONS_FOLDED,
+        "Decisions that were counted without their API, as there were too many series.",
+        lambda: decisions.folded,
+    )
     metrics.count(names.CALLS_SHED, "Calls refused for load.", lambda: load.shed)
     metrics.gauge(names.CALLS_IN_FLIGHT, "Calls being decided.", lambda: load.in_flight)
     metrics.gauge(

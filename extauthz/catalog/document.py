@@ -292,7 +292,7 @@ class DenyDocument(StrictModel):
     """Refuses what fits all conditions that are given, before anything is counted."""
 
     name: Name | None = None
-    """Shown in logs and decisions; made from the conditions when left out."""
+    """Shown as `rule` in logs, metadata and metrics; made from the conditions when left out."""
     ip: Name | None = None
     """Client address or network, like 203.0.113.0/24."""
     application: Name | None = None

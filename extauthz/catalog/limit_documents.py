@@ -175,7 +175,7 @@ class CustomLimitDocument(StrictModel):
     """A limit by any key."""
 
     name: Name
-    """Shown in answers and metrics."""
+    """Shown as `rule` in logs, metadata and metrics."""
     key: Name
     """What is counted apart, like $clientIp or $api:$user."""
     tier: Name

@@ -30,6 +30,7 @@ from extauthz.envoy.protobuf_fields import WrittenParts
 from extauthz.errors import MalformedRequest
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.request import ApiRequest
+from extauthz.policy.decision_record import DecisionRecord
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.ports import Clock, Deadline
 from extauthz.serving.methods import Call, RpcCode, RpcFailure, UnaryMethod
@@ -41,6 +42,7 @@ UNSENDABLE: Final = Denial(
     reason=Reason.UNAVAILABLE, detail="The caller's identity cannot be sent on."
 )
 """What an allow becomes when one of its headers cannot be written."""
+_UNREAD: Final = ApiRequest(method="", host="", path="")
 
 
 class Decide(Protocol):
@@ -64,12 +66,20 @@ class AuthorizationService:
     """Answers `envoy.service.auth.v3.Authorization/Check`.
 
     shadow: decisions are made for observers only. Every request passes as it came.
+    record: is told what this door denies by itself.
     """
 
     def __init__(
-        self, *, decide: Decide, style: AnswerStyle, clock: Clock, shadow: bool = False
+        self,
+        *,
+        decide: Decide,
+        style: AnswerStyle,
+        clock: Clock,
+        shadow: bool = False,
+        record: DecisionRecord | None = None,
     ) -> None:
         self._decide = decide
+        self._record = record or DecisionRecord()
         self._style = style
         self._clock = clock
         self._shadow = shadow
@@ -96,8 +106,7 @@ class AuthorizationService:
         try:
             request = read_check_request(check_request)
         except MalformedRequest as error:
-            self._unread.warn(error)
-            return self._write_malformed()
+            return self._write_denied(self._refuse_unread(error), _UNREAD)
         decision = await self._decide(request, deadline=call.deadline)
         return self.write(decision, request)
 
@@ -106,7 +115,7 @@ class AuthorizationService:
         try:
             request = read_check_request(check_request)
         except MalformedRequest as error:
-            self._unread.warn(error)
+            self._refuse_unread(error)
         else:
             await self._decide(request, deadline=call.deadline, shadow=True)
         return write_allow()
@@ -157,9 +166,10 @@ class AuthorizationService:
             metadata=write_decision_metadata(deny),
         )
 
-    def _write_malformed(self) -> bytes:
-        deny = Deny(id="", denial=Denial(reason=Reason.MALFORMED_REQUEST))
-        return self._write_denied(deny, ApiRequest(method="", host="", path=""))
+    def _refuse_unread(self, error: MalformedRequest) -> Deny:
+        self._unread.warn(error)
+        denial = Denial(reason=Reason.MALFORMED_REQUEST)
+        return self._record.refuse(_UNREAD, denial, shadow=self._shadow)
 
     def _write_denied(self, deny: Deny, request: ApiRequest) -> bytes:
         answer = write_denial(deny, request, self._style.denial, self._clock.now_us())

@@ -49,8 +49,11 @@ def write_decision_metadata(decision: Decision) -> bytes:
         written += write_number("remaining", min(remaining))
         if shadowed:
             written += write_entry("exceeded_unenforced", shadowed)
-    if isinstance(decision, Deny) and decision.denial.level is not None:
-        written += write_entry("level", decision.denial.level.value)
+    if isinstance(decision, Deny):
+        if decision.denial.level is not None:
+            written += write_entry("level", decision.denial.level.value)
+        if decision.denial.rule:
+            written += write_entry("rule", decision.denial.rule)
     return written
 
 

@@ -68,6 +68,8 @@ class Denial:
         scopes: INSUFFICIENT_SCOPE only; what the resource asks for.
         level: RATE_LIMITED only; the first limit that had no room.
         retry_after_us: RATE_LIMITED only; when all limits would have room.
+        rule: BLOCKED, the name of the deny rule; RATE_LIMITED, of the tier or custom limit. For
+            the operator: clients are not told which rule refused them.
     """
 
     reason: Reason
@@ -77,6 +79,7 @@ class Denial:
     scopes: tuple[str, ...] = ()
     level: LimitLevel | None = None
     retry_after_us: int = 0
+    rule: str = ""
 
 
 @request_value(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,10 @@ goes wrong on the way is UNAVAILABLE.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import count
 from typing import Final
 
 from extauthz.errors import BackendError, MalformedRequest
@@ -33,6 +31,7 @@ from extauthz.policy.client_address import (
     say_why_unknown,
 )
 from extauthz.policy.credentials import CredentialPlaces
+from extauthz.policy.decision_record import DecisionRecord
 from extauthz.policy.match import UnnormalisedPath, check_route
 from extauthz.policy.peek import judge_peek
 from extauthz.policy.quota import Grant, QuotaAsk, UsedBytes, take_quota, take_used_bytes
@@ -45,7 +44,6 @@ from extauthz.ports import NO_DEADLINE, Clock, CounterStore, Deadline, DecisionO
 _log = logging.getLogger(__name__)
 
 UNAVAILABLE: Final = Denial(reason=Reason.UNAVAILABLE, detail="Try again in a moment.")
-BLOCKED: Final = Denial(reason=Reason.BLOCKED, detail="The caller is blocked.")
 
 
 class Step(Enum):
@@ -133,13 +131,12 @@ class Pipeline:
         self._counters = counters
         self._clock = clock
         self._rules = rules
-        self._observers = tuple(observers)
+        self.record: Final = DecisionRecord(observers)
+        """For what a door decides by itself."""
         self._planner: tuple[Catalog, RateLimitPlanner] | None = None
         self._undecided = RepeatedWarnings(_log, "could not decide")
         self._not_given_back = RepeatedWarnings(_log, "the charge of a refused request stays")
         self._unknown = RepeatedWarnings(_log, "a request is refused, as its address is not known")
-        self._ids = count(1)
-        self._id_prefix = secrets.token_hex(6)
 
     async def decide(
         self,
@@ -222,14 +219,8 @@ class Pipeline:
         if denial is ADDRESS_NOT_KNOWN or denial is NETWORK_NOT_KNOWN:
             self._warn_of_unknown_address(request)
         decision = self._conclude(denial, progress)
-        if not observed:
-            return decision
-        duration_us = (time.perf_counter_ns() - started_ns) // 1000
-        for observer in self._observers:
-            try:
-                observer.observe(request, decision, duration_us)
-            except Exception:  # noqa: BLE001  (telemetry must not change decisions)
-                _log.exception("a decision observer failed; the decision stands")
+        if observed:
+            self.record.tell(request, decision, started_ns)
         return decision
 
     async def _judge(
@@ -260,7 +251,7 @@ class Pipeline:
         if not catalog.deny_rules.is_empty:
             rule = catalog.deny_rules.find_for_client(client_address, api.name, api.version)
             denial = _judge_rule(rule, client_address, progress.asked)
-            note(Step.DENY_RULES, rule if denial is BLOCKED else denial)
+            note(Step.DENY_RULES, rule if denial and denial.rule else denial)
             if denial is not None:
                 return denial
 
@@ -284,7 +275,7 @@ class Pipeline:
                 client_address, api.name, api.version, application, identity.user
             )
             denial = _judge_rule(rule, client_address, progress.asked)
-            note(Step.DENY_RULES, rule if denial is BLOCKED else denial)
+            note(Step.DENY_RULES, rule if denial and denial.rule else denial)
             if denial is not None:
                 return denial
 
@@ -394,7 +385,7 @@ class Pipeline:
         return self._planner[1]
 
     def _conclude(self, denial: Denial | None, progress: _Progress) -> Decision:
-        decision_id = f"{self._id_prefix}-{next(self._ids):x}"
+        decision_id = self.record.make_id()
         route = progress.route
         if denial is not None or route is None:
             return Deny(
@@ -420,6 +411,11 @@ class Pipeline:
         )
 
 
+def refuse_by(rule: DenyRule) -> Denial:
+    """The denial of a caller that a rule refuses."""
+    return Denial(reason=Reason.BLOCKED, detail="The caller is blocked.", rule=rule.name)
+
+
 def _judge_rule(
     rule: DenyRule | None, client_address: str, asked: QuotaAsk | UsedBytes | None
 ) -> Denial | None:
@@ -427,7 +423,7 @@ def _judge_rule(
     if rule is None:
         return None
     if rule.network is None or client_address:
-        return BLOCKED
+        return refuse_by(rule)
     # Of a request that was answered, the bytes are charged all the same.
     return None if isinstance(asked, UsedBytes) else ADDRESS_NOT_KNOWN
 

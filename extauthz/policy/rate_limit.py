@@ -391,7 +391,7 @@ def judge(
             f"the counter store gave {len(readings)} readings for {len(planned)} charges"
         )
     is_refused_by_store = False
-    refusing: LimitLevel | None = None
+    refusing: PlannedLimit | None = None
     retry_after_us = 0
     statuses = []
     for asked, reading in zip(planned, readings, strict=True):
@@ -403,7 +403,7 @@ def judge(
             reading = replace(reading, exceeded=True, retry_after_us=reading.reset_us)
         statuses.append(LimitStatus(asked.level, asked.name, asked.limit, reading, enforced))
         if enforced and reading.exceeded:
-            refusing = refusing or asked.level
+            refusing = refusing or asked
             retry_after_us = max(retry_after_us, reading.retry_after_us)
     if taking.charged is is_refused_by_store:
         raise CounterStoreError(
@@ -414,9 +414,10 @@ def judge(
         return tuple(statuses), None
     return tuple(statuses), Denial(
         reason=Reason.RATE_LIMITED,
-        detail=_DETAILS[refusing],
-        level=refusing,
+        detail=_DETAILS[refusing.level],
+        level=refusing.level,
         retry_after_us=retry_after_us,
+        rule=refusing.name,
     )
 
 

@@ -7,7 +7,9 @@ started process's end stands in its environment (`CONTROL_FD`).
   ``{"failed": ...}`` with the reasons.
 - A word, like ``"reload"``, is obeyed and not answered.
 - A question is ``{"ask": name, "of": argument, "id": number}``. Its answer is
-  ``{"id": number, "answer": ...}``, or ``"failed"`` in the place of the answer.
+  ``{"id": number, "answer": ...}``, or ``"failed"`` in the place of the answer. An answer that
+  is bytes stands behind its line, ``{"id": number, "bytes": length}``: to write megabytes as JSON
+  would hold up decisions.
 
 When the pair ends, whoever held the other end has died.
 """
@@ -54,6 +56,7 @@ class Control:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._asking = asyncio.Lock()
+        self._half_read: dict[str, Any] | None = None
         self._asked = 0
 
     @property
@@ -118,6 +121,19 @@ class Control:
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def _read(self) -> dict[str, Any]:
+        assert self._reader is not None
+        # Whoever waited for bytes may have given up between the line and them.
+        read, self._half_read = self._half_read or await self._read_line(), None
+        if "bytes" in read:
+            self._half_read = read
+            try:
+                read["answer"] = await self._reader.readexactly(read["bytes"])
+            except (asyncio.IncompleteReadError, ConnectionError) as exc:
+                raise ControlEnded("the process ended") from exc
+            self._half_read = None
+        return read
+
+    async def _read_line(self) -> dict[str, Any]:
         assert self._reader is not None
         line = b""
         with suppress(ConnectionError):  # as much an end as any
@@ -197,7 +213,13 @@ class Steered:
                 if isinstance(message, str):
                     _do(message, words)
                 else:
-                    self._say(await _answer(message, questions))
+                    answer = await _answer(message, questions)
+                    body = answer.get("answer")
+                    if isinstance(body, bytes):
+                        self._say({"id": answer["id"], "bytes": len(body)})
+                        self._writer.write(body)
+                    else:
+                        self._say(answer)
 
     def close(self) -> None:
         """Lets go of the pair."""

@@ -160,6 +160,7 @@ def write_line(request: ApiRequest, decision: Decision, duration_us: int, now: d
         "outcome": "allow" if denial is None else "deny",
         "reason": "" if denial is None else denial.reason.value,
         "level": "" if denial is None or denial.level is None else denial.level.value,
+        "rule": "" if denial is None else denial.rule,
         "api": "" if route is None else route.api.name,
         "version": "" if route is None else route.api.version,
         "resource": "" if route is None else route.resource.template,

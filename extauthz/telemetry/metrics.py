@@ -1,13 +1,12 @@
-"""Metrics: counted in plain dictionaries, handed to OpenTelemetry when somebody asks.
+"""Metrics: counted in plain numbers, handed to OpenTelemetry when somebody asks.
 
-A call into the SDK costs microseconds, an addition costs almost nothing: decisions are added
-up here, and observable instruments read the sums when Prometheus scrapes.
+A call into the SDK costs microseconds, an addition costs almost nothing: observable instruments
+read the sums when Prometheus scrapes. Decisions are `extauthz.telemetry.decision_counts`'s.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -16,38 +15,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from extauthz.model.decision import Allow, Decision
-from extauthz.model.request import ApiRequest
-from extauthz.telemetry import names
-
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 Number = int | float
-_Labels = tuple[str, str, str, str]
-
-
-class DecisionCounts:
-    """A `DecisionObserver` that counts decisions by API, outcome, reason and level."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[_Labels] = Counter()
-
-    def observe(self, request: ApiRequest, decision: Decision, duration_us: int) -> None:
-        """See `DecisionObserver.observe`."""
-        api = "" if decision.route is None else decision.route.api.name
-        if isinstance(decision, Allow):
-            self._counts[api, "would_allow" if decision.shadow else "allow", "", ""] += 1
-        else:
-            level = decision.denial.level
-            outcome = "would_deny" if decision.shadow else "deny"
-            labels = (api, outcome, decision.reason.value, "" if level is None else level.value)
-            self._counts[labels] += 1
-
-    def read(self) -> Iterable[tuple[Mapping[str, str], int]]:
-        """Each combination of labels that was seen, with its count since the start."""
-        keys = (names.API, names.OUTCOME, names.REASON, names.LEVEL)
-        for labels, count in list(self._counts.items()):
-            yield dict(zip(keys, labels, strict=True)), count
 
 
 class Metrics:
@@ -60,16 +30,6 @@ class Metrics:
         )
         self._provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
         self._meter = self._provider.get_meter("extauthz")
-
-    def count_decisions(self, counts: DecisionCounts) -> None:
-        """Shows decisions by their labels."""
-
-        def observe(_: CallbackOptions) -> Iterable[Observation]:
-            return [Observation(count, dict(labels)) for labels, count in counts.read()]
-
-        self._meter.create_observable_counter(
-            names.DECISIONS, [observe], description="Decisions that were made."
-        )
 
     def count(self, name: str, description: str, read: Callable[[], Number]) -> None:
         """Shows a sum that only grows."""

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-DECISIONS: Final = "extauthz.decisions"
-"""Decisions, by API, outcome, reason and the level of the limit that refused."""
+DECISIONS_SHOWN: Final = "extauthz_decisions_total"
+"""Decisions, by API, outcome, reason, and the level and the rule that refused; as Prometheus shows
+it, as it is written without OpenTelemetry."""
+DECISIONS_FOLDED: Final = "extauthz.decisions.folded"
+"""Decisions that were counted without their API, as there were too many series."""
 CALLS_SHED: Final = "extauthz.calls.shed"
 """Calls that were refused because too many were in flight."""
 CALLS_IN_FLIGHT: Final = "extauthz.calls.in_flight"
@@ -54,3 +57,4 @@ API: Final = "api"
 OUTCOME: Final = "outcome"
 REASON: Final = "reason"
 LEVEL: Final = "level"
+RULE: Final = "rule"

@@ -3,19 +3,16 @@
 Counters and histograms are added up. What a process had counted before it ended stays in the
 sums, as far as it was ever asked: a sum that fell would look like a restart of the whole. Gauges
 are added up too, but for those that only make sense for the worst of all (`_LEAST`).
+
+All processes run the same code, so what stands in front of a value names the same series in each:
+it is not taken apart, which would take 40 µs for each of what may be 100,000 lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
+from typing import Final
 
 from extauthz.telemetry import names
 
@@ -24,84 +21,81 @@ _LEAST: Final = frozenset(
 )
 """Gauges of which the least is shown: the oldest catalog, a counter store that one cannot reach."""
 
-_Labels: TypeAlias = tuple[tuple[str, str], ...]
-
 
 @dataclass(slots=True)
 class _Family:
-    """A metric with its samples, by their names and labels."""
+    """A metric: its comments, its kind, and its samples by what stands in front of the value."""
 
-    name: str
-    documentation: str
-    kind: str
-    samples: dict[tuple[str, _Labels], float] = field(default_factory=dict)
+    comments: tuple[str, ...] = ()
+    kind: str = ""
+    samples: dict[str, float] = field(default_factory=dict)
 
-    def add(self, other: _Family) -> None:
-        is_least = self.kind == "gauge" and self.name.startswith(tuple(_LEAST))
-        for key, value in other.samples.items():
-            if key not in self.samples:
-                self.samples[key] = value
+    def add(self, other: _Family, *, is_least: bool) -> None:
+        samples = self.samples
+        for series, value in other.samples.items():
+            if series not in samples:
+                samples[series] = value
             elif is_least:
-                self.samples[key] = min(self.samples[key], value)
+                samples[series] = min(samples[series], value)
             else:
-                self.samples[key] += value
+                samples[series] += value
 
-    def copy(self) -> _Family:
-        return _Family(self.name, self.documentation, self.kind, dict(self.samples))
+
+_Families = dict[str, _Family]
 
 
 class SummedMetrics:
     """Keeps what each process said last, by its serial number."""
 
     def __init__(self) -> None:
-        self._last: dict[int, list[_Family]] = {}
-        self._ended: dict[str, _Family] = {}
+        self._last: dict[int, _Families] = {}
+        self._ended: _Families = {}
 
-    def update(self, answers: Mapping[int, str], alive: Iterable[int]) -> None:
+    def update(self, answers: Mapping[int, bytes], alive: Iterable[int]) -> None:
         """Takes what processes said now; those that are not alive any more are counted as ended.
 
         Args:
-            answers: Prometheus's text by serial number.
+            answers: Prometheus's text by serial number, each family below its ``# TYPE``.
         """
         for serial, text in answers.items():
-            self._last[serial] = list(_read(text))
+            self._last[serial] = _read(text.decode())
         for serial in self._last.keys() - set(alive):
-            counted = [family for family in self._last.pop(serial) if family.kind != "gauge"]
-            _add(self._ended, counted)
+            families = self._last.pop(serial)
+            _add(
+                self._ended,
+                {name: family for name, family in families.items() if family.kind != "gauge"},
+            )
 
     def write(self) -> bytes:
         """Prometheus's text of all together."""
-        total = {name: family.copy() for name, family in self._ended.items()}
-        for serial in sorted(self._last):
-            _add(total, self._last[serial])
-        registry = CollectorRegistry()
-        registry.register(_Collector(total.values()))
-        return generate_latest(registry)
+        total: _Families = {}
+        for families in (self._ended, *(self._last[serial] for serial in sorted(self._last))):
+            _add(total, families)
+        lines: list[str] = []
+        for family in total.values():
+            lines += family.comments
+            lines += [f"{series} {value!r}" for series, value in family.samples.items()]
+        return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _add(total: dict[str, _Family], families: Iterable[_Family]) -> None:
-    for family in families:
-        if family.name in total:
-            total[family.name].add(family)
+def _add(total: _Families, families: _Families) -> None:
+    for name, family in families.items():
+        if name not in total:
+            total[name] = _Family(family.comments, family.kind)
+        total[name].add(family, is_least=family.kind == "gauge" and name in _LEAST)
+
+
+def _read(text: str) -> _Families:
+    families: _Families = {}
+    family = _Family()
+    for line in text.removesuffix("\n").split("\n"):  # a label may hold what else ends a line
+        if line.startswith("# "):
+            _, what, name, said = line.split(" ", 3)
+            family = families.setdefault(name, _Family())
+            family.comments += (line,)
+            if what == "TYPE":
+                family.kind = said
         else:
-            total[family.name] = family.copy()
-
-
-def _read(text: str) -> Iterable[_Family]:
-    for metric in text_string_to_metric_families(text):
-        family = _Family(metric.name, metric.documentation, metric.type)
-        for sample in metric.samples:
-            family.samples[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
-        yield family
-
-
-class _Collector(Collector):
-    def __init__(self, families: Iterable[_Family]) -> None:
-        self._families = list(families)
-
-    def collect(self) -> Iterable[Metric]:
-        for family in self._families:
-            metric = Metric(family.name, family.documentation, family.kind)
-            for (name, labels), value in family.samples.items():
-                metric.add_sample(name, dict(labels), value)
-            yield metric
+            series, _, value = line.rpartition(" ")
+            family.samples[series] = float(value)
+    return families

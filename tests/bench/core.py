@@ -44,7 +44,7 @@ from extauthz.policy.pipeline import Pipeline, PipelineRules
 from extauthz.policy.revocations import Revocations
 from extauthz.ports import CounterStore
 from extauthz.serving.methods import Call
-from extauthz.telemetry.metrics import DecisionCounts
+from extauthz.telemetry.decision_counts import DecisionCounts
 from tests.builders import API_KEY, a_limit, a_resource, a_tier, sha256
 from tests.keys import PrivateKey, public_pem
 

@@ -190,7 +190,7 @@ async def test_a_worker_that_is_killed_under_load_is_replaced(
     assert "signal 9" in log and "it is started again in 0 s" in log
 
 
-ALLOWED: Final = 'extauthz_decisions_total{api="World",level="",outcome="allow",reason=""}'
+ALLOWED: Final = 'extauthz_decisions_total{api="World",level="",outcome="allow",reason="",rule=""}'
 
 
 def test_a_new_catalog_reaches_every_worker_at_sighup(

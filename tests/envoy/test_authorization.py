@@ -25,9 +25,10 @@ from extauthz.counters.memory import MemoryCounterStore
 from extauthz.envoy.authorization import AnswerStyle, AuthorizationService
 from extauthz.errors import CounterStoreError, KeySourceError
 from extauthz.model.catalog import ApiKey, Application
-from extauthz.model.decision import Reason
+from extauthz.model.decision import Deny, Reason
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.limits import Charge, Taking
+from extauthz.policy.decision_record import DecisionRecord
 from extauthz.policy.match import UnnormalisedPath
 from extauthz.ports import NO_DEADLINE, Deadline
 from extauthz.serving.methods import Call, RpcCode, RpcFailure
@@ -41,7 +42,7 @@ from tests.builders import (
     an_api,
     sha256,
 )
-from tests.deciding import Deciding
+from tests.deciding import Deciding, Remembering
 from tests.envoy.wire import a_check, a_check_of, an_address
 from tests.keys import a_jwt, an_issuer
 
@@ -57,10 +58,15 @@ CATALOG = a_catalog(
 )
 
 
-def a_service(deciding: Deciding | None = None, **style: Any) -> AuthorizationService:
+def a_service(
+    deciding: Deciding | None = None, *, record: DecisionRecord | None = None, **style: Any
+) -> AuthorizationService:
     deciding = deciding or Deciding(CATALOG)
     return AuthorizationService(
-        decide=deciding.pipeline.decide, style=AnswerStyle(**style), clock=deciding.clock
+        decide=deciding.pipeline.decide,
+        style=AnswerStyle(**style),
+        clock=deciding.clock,
+        record=record,
     )
 
 
@@ -300,9 +306,15 @@ async def test_missing_keys_are_a_failed_call() -> None:
 )
 @pytest.mark.parametrize("error_response", [True, False])
 async def test_bytes_that_are_no_question_are_denied(data: bytes, *, error_response: bool) -> None:
-    answer = denied(await ask(a_service(error_response=error_response), data))
+    observer = Remembering()
+    service = a_service(error_response=error_response, record=DecisionRecord([observer]))
+    answer = denied(await ask(service, data))
     assert answer.status is not None and int(answer.status.code) == 400
-    assert json.loads(answer.body)["reason"] == "malformed_request"
+    ((request, decision, _),) = observer.told
+    assert isinstance(decision, Deny)
+    said = json.loads(answer.body)
+    assert (said["reason"], said["decision_id"]) == (decision.reason.value, decision.id)
+    assert (said["reason"], request.door) == ("malformed_request", "envoy")
 
 
 @pytest.mark.parametrize("name", ["a\r\nx-evil: 1", "a\0", "a\nb", " ", " a", "a\x7f", "x" * 9000])

@@ -73,11 +73,11 @@ def read(decision: Decision) -> dict[str, Any]:
         (
             Deny(
                 id="4",
-                denial=Denial(reason=Reason.RATE_LIMITED, level=LimitLevel.API),
+                denial=Denial(reason=Reason.RATE_LIMITED, level=LimitLevel.API, rule="Gold"),
                 route=ROUTE,
                 identity=ALICE,
             ),
-            {"reason": "rate_limited", "level": "api", "application": "mobile"},
+            {"reason": "rate_limited", "level": "api", "rule": "Gold", "application": "mobile"},
         ),
     ],
 )

@@ -27,8 +27,10 @@ from tests.mixer_compat.asking import (
     AUTHORIZATION,
     CHECKNOTHING,
     LISTENTRY,
+    QUOTA,
     Asking,
     a_listentry,
+    a_quota,
     an_apikey,
     an_authorization,
     find_direct,
@@ -254,7 +256,8 @@ async def test_a_request_is_decided_as_at_the_other_door(case: str) -> None:
 async def test_a_request_without_what_is_needed_is_denied(absent: str) -> None:
     asking = Asking()
     assert reason_of(await asking.check({**GOOD, absent: ""})) == "malformed_request"
-    assert asking.deciding.observer.told == []
+    ((_, decision, _),) = asking.deciding.observer.told
+    assert isinstance(decision, Deny)
 
 
 async def test_the_action_stands_in_for_properties() -> None:
@@ -488,6 +491,48 @@ async def test_a_checknothing_is_denied() -> None:
     assert reason_of(result) == "malformed_request"
 
 
+NETS = DenyRule(name="nets", network=ip_network("203.0.113.0/24"))
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "reason", "rule"),
+    [
+        (LISTENTRY, a_listentry("203.0.113.7").SerializeToString(), "blocked", "nets"),
+        (LISTENTRY, a_listentry("203.0.113.7:80").SerializeToString(), "malformed_request", ""),
+        (CHECKNOTHING, b"", "malformed_request", ""),
+        (AUTHORIZATION, b"\xff", "malformed_request", ""),
+        (AUTHORIZATION, b"", "malformed_request", ""),
+        (APIKEY, an_apikey("nothing", "k").SerializeToString(), "malformed_request", ""),
+        (QUOTA, b"\xff", "malformed_request", ""),
+        (QUOTA, a_quota({}).SerializeToString(), "malformed_request", ""),
+        (QUOTA, a_quota(GOOD, 10**12).SerializeToString(), "rate_limited", ""),
+        (
+            AUTHORIZATION,
+            an_authorization(GOOD, params_of(compat="else")).SerializeToString(),
+            "unavailable",
+            "",
+        ),
+    ],
+)
+async def test_what_is_denied_without_the_pipeline_is_a_decision_too(
+    path: str, message: bytes, reason: str, rule: str
+) -> None:
+    for shadow in (False, True):
+        deciding = Deciding(catalog_of(deny_rules=[NETS]))
+        asking = Asking(deciding, params=HandlerParams(shadow=shadow))
+        await asking.ask(path, message)
+        ((request, deny, _),) = deciding.observer.told
+        assert isinstance(deny, Deny)
+        assert (deny.reason.value, deny.denial.rule, deny.shadow) == (reason, rule, shadow)
+        assert request.door == "mixer" and deny.id
+
+
+async def test_what_a_listentry_lets_pass_is_no_decision() -> None:
+    asking = Asking()
+    await asking.ask(LISTENTRY, a_listentry("x"))
+    assert asking.deciding.observer.told == []
+
+
 # Shadow
 
 
@@ -500,9 +545,9 @@ async def test_a_door_in_shadow_lets_pass_what_it_would_deny_and_tells_it() -> N
         assert (reason_of(result), *validity_of(result)) == ("allowed", 0, 1)
     assert asking.deciding.counted() == {}
     told = [decision for _, decision, _ in asking.deciding.observer.told]
-    assert [decision.shadow for decision in told] == [True] * 4
+    assert [decision.shadow for decision in told] == [True] * 5
     assert [decision.reason.value if isinstance(decision, Deny) else "" for decision in told] == [
-        "", "", "missing_credentials", "api_not_found",
+        "", "", "missing_credentials", "api_not_found", "malformed_request",
     ]  # fmt: skip
 
 

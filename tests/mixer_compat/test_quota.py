@@ -387,7 +387,7 @@ async def test_in_shadow_all_is_granted_and_nothing_counted() -> None:
     assert (await asking.quota({}, 9, params=tier)).granted_amount == 9
     assert asking.deciding.counted() == {}
     told = [decision.shadow for _, decision, _ in asking.deciding.observer.told]
-    assert told == [True, True]
+    assert told == [True, True, True]
 
 
 async def test_in_shadow_by_the_settings_unreadable_params_grant_all() -> None:

@@ -321,7 +321,7 @@ async def test_reports_are_read(running: Running) -> None:
     async with asyncio.timeout(10):
         while "reports_records_total 2" not in metrics.replace(".0", ""):
             await asyncio.sleep(0)  # a turn for who reads them
-            metrics = await running.metrics(None)
+            metrics = (await running.metrics(None)).decode()
 
 
 @pytest.mark.parametrize(("fail_open", "status"), [(False, 500), (True, 200)])

@@ -236,6 +236,6 @@ async def test_reports_show_in_metrics(tmp_path: Path) -> None:
         await ask(service.doors[MIXER], METRIC, b"\xff")
         for _ in range(10):
             await asyncio.sleep(0)  # the reader's turn
-        text = str(await service.questions[METRICS](None))
+        text = (await service.questions[METRICS](None)).decode()
     assert "extauthz_reports_unreadable_total 1.0" in text
     assert "extauthz_reports_records_total 0.0" in text

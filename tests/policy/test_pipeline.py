@@ -237,6 +237,7 @@ async def test_the_limit_that_has_no_room_names_the_level(
     await deciding.allow(keyed())
     deny = await deciding.deny(keyed())
     assert deny.denial.level is LimitLevel(level)
+    assert deny.denial.rule == {"custom": "ip", "application": "A"}.get(str(level), "Low")
     assert deny.denial.retry_after_us > 0
     assert deny.limits and any(status.reading.exceeded for status in deny.limits)
 
@@ -247,6 +248,19 @@ async def test_callers_without_a_credential_are_limited_by_their_address() -> No
         await deciding.allow(a_request())
     assert (await deciding.deny(a_request())).denial.level is LimitLevel.CLIENT
     await deciding.allow(a_request(client="192.0.2.2"))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        DenyRule(name="nets", network=ip_network("192.0.2.0/24")),
+        DenyRule(name="rogues", application="mobile"),
+    ],
+)
+async def test_a_deny_rule_that_refuses_is_named(rule: DenyRule) -> None:
+    deny = await Deciding(a_full_catalog(deny_rules=[rule])).deny(keyed())
+    assert (deny.reason, deny.denial.rule) == (Reason.BLOCKED, rule.name)
+    assert rule.name not in deny.denial.detail
 
 
 # The order of the steps
@@ -558,7 +572,7 @@ async def test_an_observer_that_fails_changes_nothing(caplog: pytest.LogCaptureF
             raise RuntimeError("full disk")
 
     deciding = Deciding(a_full_catalog())
-    deciding.pipeline._observers = (Broken(), deciding.observer)
+    deciding.pipeline.record._observers = (Broken(), deciding.observer)
     await deciding.allow(keyed())
     await deciding.deny(a_request())
     assert len(deciding.observer.told) == 2

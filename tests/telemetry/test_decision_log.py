@@ -30,7 +30,7 @@ ROUTE = Route(an_api(), a_resource("/ip"))
 ALLOW = Allow(id="d-1", route=ROUTE, identity=ANONYMOUS, tier="Gold")
 LIMITED = Deny(
     id="d-2",
-    denial=Denial(reason=Reason.RATE_LIMITED, level=LimitLevel.BURST),
+    denial=Denial(reason=Reason.RATE_LIMITED, level=LimitLevel.BURST, rule="Gold"),
     route=ROUTE,
     shadow=True,
 )
@@ -65,6 +65,7 @@ def test_each_decision_is_a_line(tmp_path: Path) -> None:
         "outcome": "allow",
         "reason": "",
         "level": "",
+        "rule": "",
         "api": "HttpbinAPI",
         "version": "1.0.0",
         "resource": "/ip",
@@ -73,11 +74,8 @@ def test_each_decision_is_a_line(tmp_path: Path) -> None:
         "duration_us": 48,
     }
     assert (second["door"], second["shadow"], second["request"]) == ("mixer", True, "r-2")
-    assert (second["outcome"], second["reason"], second["level"]) == (
-        "deny",
-        "rate_limited",
-        "burst",
-    )
+    refused = [second[name] for name in ("outcome", "reason", "level", "rule")]
+    assert refused == ["deny", "rate_limited", "burst", "Gold"]
     assert "secret" not in file.read_text()
     assert log.dropped == 0
 
@@ -224,7 +222,7 @@ async def test_lines_that_are_lost_show_in_metrics(
 
 
 async def find_lost(service: Service) -> str | None:
-    text = str(await service.questions[METRICS](None))
+    text = (await service.questions[METRICS](None)).decode()
     found = re.search(r"^extauthz_decision_log_dropped_total (\S+)", text, re.MULTILINE)
     return None if found is None else found[1]
 

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from extauthz.model.decision import Allow, Denial, Deny, Reason
-from extauthz.model.identity import ANONYMOUS
-from extauthz.model.limits import LimitLevel
-from extauthz.model.routes import Route
-from extauthz.telemetry.metrics import DecisionCounts, Metrics
-from tests.builders import a_request, a_resource, an_api
-
-ROUTE = Route(an_api(), a_resource())
+from extauthz.telemetry.metrics import Metrics
 
 
 def scrape(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -23,36 +16,6 @@ def scrape(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], flo
         ): sample.value
         for family in text_string_to_metric_families(metrics.write().decode())
         for sample in family.samples
-    }
-
-
-def labels(api: str, outcome: str, reason: str, level: str) -> frozenset[tuple[str, str]]:
-    return frozenset({("api", api), ("outcome", outcome), ("reason", reason), ("level", level)})
-
-
-def test_decisions_are_counted_by_api_outcome_reason_and_level() -> None:
-    counts, metrics = DecisionCounts(), Metrics()
-    metrics.count_decisions(counts)
-    request = a_request()
-    limited = Denial(reason=Reason.RATE_LIMITED, level=LimitLevel.BURST)
-    for _ in range(3):
-        counts.observe(request, Allow(id="1", route=ROUTE, identity=ANONYMOUS), 10)
-    counts.observe(request, Deny(id="2", denial=limited, route=ROUTE), 10)
-    counts.observe(request, Deny(id="3", denial=Denial(reason=Reason.API_NOT_FOUND)), 10)
-    counts.observe(request, Allow(id="4", route=ROUTE, identity=ANONYMOUS, shadow=True), 10)
-    counts.observe(request, Deny(id="5", denial=limited, route=ROUTE, shadow=True), 10)
-    decisions = {
-        found: value
-        for (name, found), value in scrape(metrics).items()
-        if name == "extauthz_decisions_total"
-    }
-    metrics.close()
-    assert decisions == {
-        labels("HttpbinAPI", "allow", "", ""): 3,
-        labels("HttpbinAPI", "deny", "rate_limited", "burst"): 1,
-        labels("", "deny", "api_not_found", ""): 1,
-        labels("HttpbinAPI", "would_allow", "", ""): 1,
-        labels("HttpbinAPI", "would_deny", "rate_limited", "burst"): 1,
     }
 
 

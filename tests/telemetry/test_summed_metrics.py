@@ -5,7 +5,7 @@ from __future__ import annotations
 from extauthz.telemetry.summed_metrics import SummedMetrics
 
 
-def text_of(allowed: int, in_flight: int, loaded: int, up: int) -> str:
+def text_of(allowed: int, in_flight: int, loaded: int, up: int) -> bytes:
     return (
         "# HELP extauthz_decisions_total Decisions.\n"
         "# TYPE extauthz_decisions_total counter\n"
@@ -21,7 +21,7 @@ def text_of(allowed: int, in_flight: int, loaded: int, up: int) -> str:
         f'took_seconds_bucket{{le="+Inf"}} {allowed}\n'
         f"took_seconds_count {allowed}\n"
         f"took_seconds_sum {allowed / 2}\n"
-    )
+    ).encode()
 
 
 def values_of(metrics: SummedMetrics) -> dict[str, float]:
