@@ -34,7 +34,7 @@ from mixer_compat.migrate.lists import (
 from mixer_compat.migrate.objects import MixerObject
 from mixer_compat.migrate.quota import ADAPTERS as QUOTA_ADAPTERS
 from mixer_compat.migrate.quota import Charge, carry_quotas, read_charges
-from mixer_compat.migrate.references import Action, Objects
+from mixer_compat.migrate.references import Action, Objects, write_export
 from mixer_compat.migrate.report import Outcome, Report
 from mixer_compat.migrate.targets import list_targets
 from mixer_compat.migrate.threescale import carry_threescale
@@ -109,6 +109,7 @@ def convert(objects: Sequence[MixerObject], report: Report) -> Migration:
             case _:
                 pass
     _tell_of_hosts(draft, report)
+    _tell_of_missing_rules(known, report)
     _tell_unread(known)
     files = _write_files(draft)
     _check_catalog(files[CATALOG], report)
@@ -213,6 +214,27 @@ def _tell_of_hosts(draft: Draft, report: Report) -> None:
             "HEAD asks for what GET asks for, a path that is not in normal form is refused, and "
             "a refused request is charged nothing; Mixer held it otherwise",
         )
+
+
+def _tell_of_missing_rules(objects: Objects, report: Report) -> None:
+    """Says what to export where there is nothing that says what was checked.
+
+    An adapter comes with its templates, handlers and instances; the rules are the user's own.
+    """
+    if objects.of_kind("rule"):
+        return
+    if objects.all:
+        message = (
+            "no rule is among the objects, and only rules say which requests were checked: what "
+            f"was written guards nothing. Export them, and give both: {write_export('rules')}"
+        )
+        objects.all[0].remark(Outcome.LOST, (), message)
+    else:
+        message = (
+            "is empty, as no object of Mixer is among the files. Export them: "
+            f"{write_export('rules,handlers,instances')}"
+        )
+        report.add_at(Outcome.LOST, CATALOG, 0, message)
 
 
 def _tell_unread(objects: Objects) -> None:

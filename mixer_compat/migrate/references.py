@@ -151,8 +151,8 @@ class Objects:
             if handler is None:
                 part.tell(
                     Outcome.LOST,
-                    f"there is no handler {name!a} among the objects; if it is in the cluster, "
-                    "give its file, too: what it refused is not refused now",
+                    f"there is no handler {name!a} among the objects, and what it refused is not "
+                    f"refused now; export those of the cluster, too: {write_export('handlers')}",
                 )
                 continue
             instances: list[Instance] = []
@@ -162,8 +162,8 @@ class Objects:
                 if instance is None:
                     each.tell(
                         Outcome.LOST,
-                        f"there is no instance {named!a} among the objects; if it is in the "
-                        "cluster, give its file, too",
+                        f"there is no instance {named!a} among the objects; export those of the "
+                        f"cluster, too: {write_export('instances')}",
                     )
                 else:
                     instances.append(instance)
@@ -176,6 +176,12 @@ class Objects:
                 handler=handler,
                 instances=tuple(instances),
             )
+
+
+def write_export(kinds: str) -> str:
+    """The command that writes objects of a cluster; `kinds` in the plural, parted by commas."""
+    resources = ",".join(f"{kind}.config.istio.io" for kind in kinds.split(","))
+    return f"kubectl get {resources} -A -o yaml"
 
 
 def _find(

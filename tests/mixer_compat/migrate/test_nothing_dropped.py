@@ -131,3 +131,58 @@ def test_what_a_header_with_a_credential_was_compared_with_is_not_copied(migrate
     )  # fmt: skip
     assert "hunter2" not in migrated.text("catalog/catalog.yaml") + migrated.said
     assert any('request.headers["x-api-key"]' in line for line in migrated.told("stricter"))
+
+
+ARTEFACTS = """
+apiVersion: config.istio.io/v1alpha2
+kind: adapter
+metadata: {name: wso2, namespace: istio-system}
+spec: {session_based: false, templates: [authorization]}
+---
+apiVersion: config.istio.io/v1alpha2
+kind: handler
+metadata: {name: wso2-handler, namespace: istio-system}
+spec: {adapter: wso2, params: {validate_subscription: "true"}}
+---
+apiVersion: config.istio.io/v1alpha2
+kind: instance
+metadata: {name: wso2-authorization, namespace: istio-system}
+spec: {template: authorization}
+"""
+"""As an adapter comes: the rules are the user's own."""
+RULE = """
+apiVersion: config.istio.io/v1alpha2
+kind: rule
+metadata: {name: products, namespace: default}
+spec:
+  actions: [{handler: wso2-handler.istio-system, instances: [wso2-authorization.istio-system]}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        (ARTEFACTS, "kubectl get rules.config.istio.io -A -o yaml"),
+        (ARTEFACTS.partition("---")[0], "kubectl get rules.config.istio.io -A -o yaml"),
+        (
+            "{apiVersion: v1, kind: Service, metadata: {name: products}}",
+            "kubectl get rules.config.istio.io,handlers.config.istio.io,"
+            "instances.config.istio.io -A -o yaml",
+        ),
+        (RULE, "kubectl get handlers.config.istio.io -A -o yaml"),
+        (
+            ARTEFACTS.rpartition("---")[0] + "---" + RULE,
+            "kubectl get instances.config.istio.io -A -o yaml",
+        ),
+    ],
+)
+def test_what_is_missing_is_told_with_the_command_that_exports_it(
+    migrate: Migrate, objects: str, said: str
+) -> None:
+    migrated = migrate(objects)
+    assert migrated.code == 1
+    assert any(line.endswith(said) for line in migrated.told("not_carried"))
+
+
+def test_nothing_is_missed_where_there_are_rules(migrate: Migrate) -> None:
+    assert "kubectl" not in str(migrate(f"{ARTEFACTS}---{RULE}").report)
