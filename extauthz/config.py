@@ -10,6 +10,7 @@ settings file, also those that come from the environment.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +29,9 @@ from extauthz.document_lines import write_path
 from extauthz.document_values import SourceText, read_values
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.identity import Secret
-from extauthz.settings import Settings, find_conflicts
+from extauthz.settings import Settings, UnnormalisedPath, find_conflicts
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_FILE: Final = "extauthz.yaml"
 _PREFIX: Final = "EXTAUTHZ_"
@@ -64,6 +67,12 @@ def read_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
     variables = os.environ if environment is None else environment
     overrides = [_put(tree, override) for override in _read_overrides(variables)]
     settings = _check(tree, source, overrides)
+    if settings.paths.unnormalised is UnnormalisedPath.REWRITE:
+        _log.warning(
+            "%s: paths.unnormalised: rewrite is no longer done, and such paths are refused; let "
+            "Envoy bring them into normal form before it routes (normalize_path and merge_slashes)",
+            path,
+        )
     folder = path.absolute().parent
     return settings.with_files(lambda file: folder / file)
 

@@ -7,6 +7,7 @@ What contradicts itself across sections is found by `find_conflicts`, once the p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
@@ -20,7 +21,6 @@ from extauthz.counters.redis_connect import read_redis_url
 from extauthz.document import Duration, Fault, PositiveDuration, StrictModel, write_duration
 from extauthz.listen_settings import ListenSettings, MixerSettings, TlsSettings
 from extauthz.model.limits import OutageMode
-from extauthz.policy.match import UnnormalisedPath
 from extauthz.setting_values import (
     CookieName,
     DirectHost,
@@ -209,12 +209,19 @@ class HttpSettings(StrictModel):
     """Hosts that are asked directly, with all hosts below them."""
 
 
+class UnnormalisedPath(Enum):
+    """What to do with a path that is not in normal form. The value is the word in the settings."""
+
+    REFUSE = "refuse"
+    REWRITE = "rewrite"
+
+
 class PathSettings(StrictModel):
     """What is done with paths."""
 
     unnormalised: UnnormalisedPath = UnnormalisedPath.REFUSE
-    """refuse: a path that is not in normal form is malformed; rewrite: the upstream gets the
-    normal form."""
+    """A path that is not in normal form is refused. rewrite is no longer done and means refuse, with
+    a warning; this key will go."""
 
 
 class BackendJwtSettings(StrictModel):

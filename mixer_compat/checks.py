@@ -23,7 +23,7 @@ from google.protobuf.any_pb2 import Any as WireAny
 from google.protobuf.message import DecodeError
 
 from extauthz.errors import MalformedRequest
-from extauthz.model.decision import Decision, Denial, Deny, Reason
+from extauthz.model.decision import Decision, Denial, Deny
 from extauthz.model.deny_rules import DenyRule, read_address
 from extauthz.model.request import ApiRequest
 from extauthz.policy.pipeline import UNAVAILABLE, Steps, refuse_by
@@ -43,11 +43,6 @@ from mixer_compat.values import read_text
 _log = logging.getLogger(__name__)
 
 _LIKE_AN_ADDRESS: Final = re.compile(r"\[|(?:\d{1,3}\.){3}\d|[0-9A-Fa-f]{0,64}:[0-9A-Fa-f]{0,64}:")
-_NO_REWRITE: Final = Denial(
-    reason=Reason.MALFORMED_REQUEST,
-    detail="The path is not in its normal form; send it without dot segments, doubled slashes "
-    "and needless escapes.",
-)
 
 
 class _Asked(Protocol):
@@ -164,9 +159,6 @@ class Checks:
             return write_denied(
                 decision, request, door.style, now_us, as_wso2_adapter=params.as_wso2_adapter
             )
-        if decision.rewritten_path is not None:
-            # No answer to Mixer can change the path that the upstream gets.
-            return self._write_denied(_NO_REWRITE, params, request)
         return write_allowed(find_validity(decision, params, now_us))
 
     def _find_rule(self, value: str) -> DenyRule | None:

@@ -192,8 +192,8 @@ def _write_context(api: str, version: str, scope: str) -> dict[str, str]:
 
 
 def _split_target(target: str) -> tuple[str, str]:
-    path, _, query = target.partition("#")[0].partition("?")
-    return path, query
+    path, _, query = target.partition("?")
+    return path, query.partition("#")[0]
 
 
 def _put_in_front(context: str, path: str) -> str:

@@ -13,7 +13,6 @@ from extauthz.model.request import ApiRequest
 from extauthz.policy.authenticate import AuthenticationRules, Authenticator
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.failed_attempts import FailedAttempts, FailureLimit
-from extauthz.policy.match import UnnormalisedPath
 from extauthz.policy.pipeline import Pipeline, PipelineRules
 from extauthz.policy.revocations import Revocations
 from extauthz.policy.verification_keys import KeySet, read_jwks
@@ -96,7 +95,6 @@ class Deciding:
         counters: CounterStore | None = None,
         failure_limit: FailureLimit | None = None,
         max_failures: int = 1000,
-        unnormalised: UnnormalisedPath = UnnormalisedPath.REFUSE,
         trusted_hops: int = 0,
         **rules: Any,
     ) -> None:
@@ -122,9 +120,7 @@ class Deciding:
             authenticator=self.authenticator,
             counters=self.memory if counters is None else counters,
             clock=self.clock,
-            rules=PipelineRules(
-                unnormalised=unnormalised, trusted_hops=trusted_hops, places=places
-            ),
+            rules=PipelineRules(trusted_hops=trusted_hops, places=places),
             observers=[self.observer],
         )
 

@@ -44,7 +44,7 @@ credentials:
   trusted_hops: 2
   failed_attempts: {requests: 10, per: 30s}
   cache_size: 0
-paths: {unnormalised: rewrite}
+paths: {unnormalised: refuse}
 responses:
   profile: wso2
   identity_headers: {user: X-User, key_type: x-key-type}
@@ -536,3 +536,13 @@ def test_redis_files_are_found_beside_the_settings(tmp_path: Path) -> None:
     assert found.tls is not None
     assert (found.tls.ca, found.tls.cert) == (tmp_path / "ca.pem", Path("/abs/cert.pem"))
     assert found.tls.key is None
+
+
+def test_a_word_that_is_no_longer_done_is_read_and_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = read(tmp_path, "catalog: {files: [a.yaml]}\npaths: {unnormalised: rewrite}\n")
+    assert settings.paths.unnormalised.value == "rewrite"
+    (record,) = caplog.records
+    assert "paths.unnormalised: rewrite is no longer done" in record.getMessage()
+    assert "normalize_path" in record.getMessage()

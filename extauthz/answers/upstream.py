@@ -77,7 +77,7 @@ class UpstreamChanges:
 
     Attributes:
         set_headers: replace whatever the client sent; no name stands in both lists. ``:path``
-            stands here when the path is rewritten or something is taken out of its query.
+            stands here when something is taken out of the query.
         remove_headers: names.
         removed_query: names of what was taken out of the query.
         response_headers: added to the response on its way back.
@@ -102,9 +102,8 @@ def write_upstream_changes(
             remove_headers.append(name)
     remove_headers.extend(_lookalikes(request, style))
     query, removed_query = _take_out_credentials(allow, request, set_headers, remove_headers)
-    if removed_query or allow.rewritten_path is not None:
-        path = request.path if allow.rewritten_path is None else allow.rewritten_path
-        set_headers.append((":path", f"{path}?{query}" if query else path))
+    if removed_query:
+        set_headers.append((":path", f"{request.path}?{query}" if query else request.path))
     # The last of several facts under one name counts, and what is set is not removed.
     fields = dict(set_headers)
     return UpstreamChanges(
@@ -126,12 +125,12 @@ def find_header_basis(
     """All that an ordinary request's header changes rest on; None for any other request.
 
     Of one style, allows with the same basis have the same `set_headers` and `remove_headers`.
-    Not ordinary is what leaves the common way in `write_upstream_changes`: another path, a
-    credential in the query or a cookie, a name that may look like one of ours.
+    Not ordinary is what leaves the common way in `write_upstream_changes`: a credential in the
+    query or a cookie, a name that may look like one of ours.
     """
     reads = style._reads  # noqa: SLF001  (made for this function alone)
     headers = request.headers
-    if reads is None or allow.rewritten_path is not None or headers.has_underscores:
+    if reads is None or headers.has_underscores:
         return None
     basis = [read(allow) for read in reads]
     for place in allow.credential_places:

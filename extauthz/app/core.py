@@ -22,7 +22,6 @@ from extauthz.model.identity import Place, PlaceKind
 from extauthz.policy.authenticate import AuthenticationRules, Authenticator
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.failed_attempts import FailedAttempts, FailureLimit
-from extauthz.policy.match import UnnormalisedPath
 from extauthz.policy.pipeline import Pipeline, PipelineRules
 from extauthz.policy.revocations import Revocations
 from extauthz.ports import Clock, DecisionObserver
@@ -33,14 +32,9 @@ MAX_FAILED_ADDRESSES: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """What decides, and what it was made of.
-
-    `refusing` is `pipeline` for doors that cannot give the upstream another path: it refuses
-    paths that are not in normal form, whatever the settings say.
-    """
+    """What decides, and what it was made of."""
 
     pipeline: Pipeline
-    refusing: Pipeline
     refresher: CatalogRefresher
     revocations: Revocations
     counting: Counting
@@ -89,27 +83,21 @@ async def open_core(
             clock=clock,
         )
 
-        def make_pipeline(unnormalised: UnnormalisedPath) -> Pipeline:
-            return Pipeline(
-                catalog=lambda: refresher.catalog,
-                authenticator=authenticator,
-                counters=counting.store,
-                clock=clock,
-                rules=PipelineRules(
-                    unnormalised=unnormalised,
-                    trusted_hops=settings.credentials.trusted_hops,
-                    use_remote_address=settings.credentials.use_remote_address,
-                    places=rules.places,
-                    on_outage=settings.counters.on_outage,
-                ),
-                observers=observers,
-            )
-
-        pipeline = refusing = make_pipeline(settings.paths.unnormalised)
-        if settings.paths.unnormalised is not UnnormalisedPath.REFUSE:
-            refusing = make_pipeline(UnnormalisedPath.REFUSE)
+        pipeline = Pipeline(
+            catalog=lambda: refresher.catalog,
+            authenticator=authenticator,
+            counters=counting.store,
+            clock=clock,
+            rules=PipelineRules(
+                trusted_hops=settings.credentials.trusted_hops,
+                use_remote_address=settings.credentials.use_remote_address,
+                places=rules.places,
+                on_outage=settings.counters.on_outage,
+            ),
+            observers=observers,
+        )
         try:
-            yield Core(pipeline, refusing, refresher, revocations, counting, rules.places, clock)
+            yield Core(pipeline, refresher, revocations, counting, rules.places, clock)
         finally:
             await keys.close()
             await introspector.close()

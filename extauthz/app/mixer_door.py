@@ -70,7 +70,7 @@ async def open_mixer_door(
 def _make_adapter(settings: Settings, core: Core, style: DenialStyle) -> MixerAdapter:
     catalog = core.refresher
     door = MixerDoor(
-        pipeline=core.refusing,
+        pipeline=core.pipeline,
         catalog=lambda: catalog.catalog,
         params=ParamsReader(read_handler_params(settings)),
         clock=core.clock,

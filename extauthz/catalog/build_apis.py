@@ -34,13 +34,9 @@ from extauthz.model.catalog import Api, Resource
 from extauthz.model.field_names import FIELD_NAME
 from extauthz.model.identity import Place, PlaceKind, SecurityScheme
 from extauthz.model.limits import Tier
-from extauthz.model.routes import (
-    ANY_METHOD,
-    ResourceTree,
-    TemplateError,
-    split_template,
-    write_shape,
-)
+from extauthz.model.routes import ANY_METHOD, ResourceTree
+from extauthz.model.segments import is_respelled
+from extauthz.model.templates import TemplateError, split_template, write_shape
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,9 +92,18 @@ def _check_tree(file: CatalogFile, path: NodePath, api: Api, faults: Faults) -> 
     """Adds a fault when the resources together cannot be matched cheaply."""
     if not any(path == known[: len(path)] for known in faults.paths_of(file)):
         try:
-            ResourceTree(api)
+            tree = ResourceTree(api)
         except TemplateError as exc:
             faults.add(file, (*path, "resources"), str(exc))
+            return
+        if tree.is_respelled:
+            template = next(it.template for it in api.resources if is_respelled(it.template))
+            _LOG.warning(
+                "%s: API %s %s has templates with escapes that are not needed, like %s: as nobody "
+                "knows how the upstream spells them, requests that another resource could take are "
+                "refused; write the characters themselves",
+                file.source.file, api.name, api.version, template,
+            )  # fmt: skip
 
 
 class _ApiBuilder:

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from extauthz.model.catalog import Api, Catalog, Issuer
-from extauthz.model.decision import Deny, Reason
+from extauthz.model.decision import Denial, Deny, Reason
 from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
 from extauthz.model.request import ApiRequest
 from extauthz.policy.credentials import CredentialPlaces
-from extauthz.policy.match import normalise_path
+from extauthz.policy.match import read_path
 from extauthz.policy.subscription import find_tier_in_token
 
 _MOST_LISTED: Final = 10
@@ -38,7 +38,7 @@ _FIXED: Final = {
     ),
     Reason.MALFORMED_REQUEST: (
         "Send the path in its normal form: no `..`, `//`, `%2F`, backslash or semicolon.",
-        "`paths: {unnormalised: rewrite}` sends the normal form of harmless ones upstream.",
+        "Envoy's normalize_path and merge_slashes bring harmless ones into it before it routes.",
     ),
     Reason.BLOCKED: ("Remove the rule below `deny` in the catalog, or change it.",),
     Reason.UNAVAILABLE: (
@@ -115,10 +115,10 @@ def _say_place(place: Place) -> str:
 
 def _find_api(request: ApiRequest, catalog: Catalog) -> Api | None:
     """The API at the request's host and path, whatever its state."""
-    normalised = normalise_path(request.path)
-    if normalised is None or request.host is None:
+    path = read_path(request.path)
+    if isinstance(path, Denial) or request.host is None:
         return None
-    found = catalog.routes.find_api(request.host, normalised.path.split("/")[1:])
+    found = catalog.routes.find_api(request.host, path.texts)
     return None if found is None else found[0]
 
 

@@ -9,8 +9,8 @@ from extauthz.model.decision import Denial
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import LimitStatus
+from extauthz.model.routes import Route
 from extauthz.policy.claim_checks import say_no_client
-from extauthz.policy.match import Match
 from extauthz.policy.pipeline import Step
 from extauthz.policy.subscription import Subscribed
 
@@ -32,13 +32,12 @@ def say_finding(step: Step, found: object, catalog: Catalog) -> str:
             return f"{text} ({found.found})" if found.found else text
         case DenyRule():
             return f"the deny rule {found.name!r} fits"
-        case Match():
-            api, resource = found.route.api, found.route.resource
-            text = f"{api.name} {api.version}, resource {' '.join(resource.methods)} "
-            text += resource.template
-            if found.rewritten_path is not None:
-                text += f"; the upstream gets {found.rewritten_path}"
-            return text
+        case Route():
+            api, resource = found.api, found.resource
+            return (
+                f"{api.name} {api.version}, resource {' '.join(resource.methods)} "
+                f"{resource.template}"
+            )
         case Identity():
             return _say_identity(found, catalog)
         case Subscribed():

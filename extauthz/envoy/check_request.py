@@ -9,7 +9,8 @@ Rules:
   headers are left out.
 - The host is told once: a `host` field or a second ``:authority`` that says otherwise, an empty
   one, and what is no ``host[:port]`` leave a request without a host that could be judged.
-- The path is cut at the first ``#``, then split at the first ``?``. Nothing is decoded.
+- The path is split at the first ``?``, and what follows is cut at the first ``#``. Nothing is decoded.
+  A ``#`` in the path itself stays, and so is refused: no request target holds a fragment.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ def read_check_request(data: bytes) -> ApiRequest:
         raise MalformedRequest(
             "the CheckRequest names no method or no path; is it a filter for HTTP that asks?"
         )
-    if "#" in path:
-        path = path[: path.index("#")]
     path, _, query = path.partition("?")
+    if "#" in query:
+        query = query[: query.index("#")]
     raw = http.header_map.headers
     headers, authorities = (
         _read_header_map(raw) if raw else _read_headers({**http.headers}, are_apart=False)

@@ -93,7 +93,6 @@ class Allow:
         tier: name of the subscription's tier, empty when there is none.
         limits: readings in the order of the levels.
         credential_places: where this API's credentials stood; taken out before the upstream.
-        rewritten_path: the normalised path, when it differs and is to be sent on.
         shadow: it is only told, to observers: the door lets the request pass, whatever it says,
             and nothing was charged.
     """
@@ -105,7 +104,6 @@ class Allow:
     tier: str = ""
     limits: tuple[LimitStatus, ...] = ()
     credential_places: tuple[Place, ...] = ()
-    rewritten_path: str | None = None
     shadow: bool = False
 
 

@@ -7,36 +7,26 @@ beats ``{name}``, which beats a trailing ``*``; the first segment that differs d
 resources there are changes only the size of dictionaries. Where templates overlap, a path
 may go several ways; how many is bounded when the tree is built.
 
-Paths come in normalised (`extauthz.policy.match.normalise_path`), split at ``/``.
+Paths come in as `extauthz.model.segments` has them. Where one can be read in several ways, every
+way is followed, and what they lead to is told.
 """
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+
+from extauthz.model.segments import Pattern, Segment, decode, fits, is_respelled
+from extauthz.model.templates import NAME, TemplateError, split_template
 
 if TYPE_CHECKING:
     from extauthz.model.catalog import Api, Resource
 
 ANY_METHOD: Final = "*"
-MAX_SEGMENTS: Final = 128
 MAX_STEPS: Final = 1024
 """Most places of one API's tree that a path may visit; ordinary APIs stay below 100."""
-
-_PCHAR_AND_TEMPLATE: Final = "-._~!$&'()*+,=:@{}%"
-"""RFC 3986 pchar without ";", and what a template is made of."""
-_SENT_AS_IT_IS: Final = re.compile(r"[A-Za-z0-9\-._~{}]*")
-_ESCAPE: Final = re.compile("%(..?)?")
-_UNRESERVED: Final = re.compile(r"[A-Za-z0-9\-._~]")
-_NAME: Final = re.compile(r"\{([^{}]*)\}")
-
-
-class TemplateError(ValueError):
-    """A path template that cannot be matched. The text says what to write instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +38,24 @@ class Route:
 
 
 class _Node:
-    """One place in a template tree."""
+    """One place in a template tree. `is_respelled`: see `extauthz.model.segments.is_respelled`."""
 
-    __slots__ = ("literals", "methods", "parameter", "patterns", "rest")
+    __slots__ = ("is_respelled", "literals", "methods", "parameter", "patterns", "rest")
 
     def __init__(self) -> None:
         self.literals: dict[str, _Node] = {}
-        self.patterns: list[_Pattern] = []
+        self.patterns: list[tuple[Pattern, _Node]] = []
         self.parameter: _Node | None = None
         self.methods: dict[str, Route] = {}
         """What ends here, by method."""
         self.rest: dict[str, Route] = {}
         """What takes this place and all below it, by method."""
+        self.is_respelled = False
 
-
-_Pattern = tuple[str, tuple[str, ...], str, _Node]
-"""The texts of a segment before its first name, between its names, and after its last one."""
 
 _NO_ROUTES: Final[dict[str, Route]] = {}
 _NO_NODES: Final[dict[str, _Node]] = {}
-_NO_PATTERNS: Final[list[_Pattern]] = []
+_NO_PATTERNS: Final[list[tuple[Pattern, _Node]]] = []
 
 
 class ResourceTree:
@@ -78,10 +66,12 @@ class ResourceTree:
             others in so many ways that one path could cost more than `MAX_STEPS`.
     """
 
-    __slots__ = ("_root", "steps")
+    __slots__ = ("_root", "is_respelled", "steps")
 
     def __init__(self, api: Api) -> None:
         self._root = _Node()
+        self.is_respelled = False
+        """Whether there is a template of which nobody knows how the upstream spells it."""
         for resource in api.resources:
             self._add(resource.template, Route(api, resource))
         self.steps: Final = _finish(self._root)
@@ -97,8 +87,11 @@ class ResourceTree:
         segments = split_template(template)
         node = self._root
         takes_rest = bool(segments) and segments[-1] in ("*", "**")
-        for segment in segments[:-1] if takes_rest else segments:
+        written = template[1:].split("/")
+        for position, segment in enumerate(segments[:-1] if takes_rest else segments):
             node = _step(node, segment)
+            if is_respelled(written[position]):
+                node.is_respelled = self.is_respelled = True
         ends = node.rest if takes_rest else node.methods
         for method in route.resource.methods:
             if method in ends:
@@ -111,7 +104,8 @@ class ResourceTree:
     def find(self, segments: list[str], start: int, method: str) -> Route | frozenset[str]:
         """The best resource for a path's rest, or the methods that other requests could use.
 
-        An empty set says that no template matches the path at all.
+        An empty set says that no template matches the path at all. The segments are as who decodes
+        escapes has them: where there were any, or `is_respelled`, see `find_in_every_way`.
         """
         # The base path itself and the base path with a slash are the resource "/".
         if start == len(segments) - 1 and segments[start] == "":
@@ -120,136 +114,45 @@ class ResourceTree:
         route = _find(self._root, segments, start, method, allowed)
         return frozenset(allowed) if route is None else route
 
+    def find_in_every_way(
+        self, segments: list[Segment], starts: Iterable[int], method: str
+    ) -> Route | frozenset[str] | None:
+        """As `find`, for whatever a path may be read as; None when that is not one resource.
 
-def split_template(template: str) -> list[str]:
-    """A template's segments as a normalised path has them; ``/`` has none.
+        A reading that leads nowhere is none: whoever has it serves nothing.
 
-    What a client has to percent-encode is encoded here: ``/straße`` has the segment
-    ``stra%C3%9Fe``. Raises TemplateError for what cannot be matched.
-    """
-    if not template.startswith("/"):
-        raise TemplateError(f"a path template starts with a slash: write /{template}")
-    if template == "/":
-        return []
-    segments = template[1:].split("/")
-    if len(segments) > MAX_SEGMENTS:
-        raise TemplateError(
-            f"a template of {len(segments)} segments never matches: "
-            f"requests with more than {MAX_SEGMENTS} are refused"
-        )
-    names: set[str] = set()
-    sent: list[str] = []
-    for position, segment in enumerate(segments):
-        last = position == len(segments) - 1
-        if segment == "" and not last:
-            raise TemplateError(f"{template} has an empty segment; requests never match it")
-        escaped = segment
-        if not _SENT_AS_IT_IS.fullmatch(segment):  # quoting takes ten times as long to see it
-            escaped = _ESCAPE.sub(_read_escape, quote(segment, safe=_PCHAR_AND_TEMPLATE))
-        sent.append(escaped)
-        if escaped in (".", "..") or any(mark in segment for mark in "?#"):
-            raise TemplateError(
-                f"segment {segment!r} of {template} can never match: requests with "
-                "dot segments are refused, and a query or fragment is no part of the path"
-            )
-        if segment == "**" and not last:
-            raise TemplateError(f"** must be the last segment of {template}")
-        if "*" in segment and segment not in ("*", "**"):
-            raise TemplateError(f"* must be a whole segment, not part of {segment!r}")
-        _check_braces(template, segment, names)
-    return sent
-
-
-def write_shape(segments: Sequence[str]) -> tuple[str, ...]:
-    """What a template matches, without the names in it: equal for templates that fit the same.
-
-    segments: as `split_template` gives them.
-    """
-    shape = ["{}" if segment == "*" else _NAME.sub("{}", segment) for segment in segments or ("",)]
-    if segments and segments[-1] in ("*", "**"):
-        shape[-1] = "**"
-    return tuple(shape)
-
-
-def _read_escape(escape: re.Match[str]) -> str:
-    """An escape as `normalise_path` leaves it: unreserved characters are never escaped."""
-    try:
-        octet = int(escape[1] or "", 16) if len(escape[0]) == 3 else -1
-    except ValueError:
-        octet = -1
-    if octet < 0x20 or octet == 0x7F or chr(octet) in "/;\\":
-        raise TemplateError(
-            f"{escape[0]} in {escape.string} can never match: requests with backslashes, "
-            "semicolons, control characters, encoded slashes or broken escapes are refused "
-            "(a percent sign itself is written %25)"
-        )
-    return chr(octet) if _UNRESERVED.match(chr(octet)) else escape[0].upper()
-
-
-def _check_braces(template: str, segment: str, names: set[str]) -> None:
-    if "{" not in segment and "}" not in segment:
-        return
-    if any(brace in _NAME.sub("", segment) for brace in "{}"):
-        raise TemplateError(
-            f"segment {segment!r} of {template} has a brace without its other half; a name is "
-            "written {id}, and a brace itself %7B or %7D"
-        )
-    for name in _NAME.findall(segment):
-        if not name:
-            raise TemplateError(f"{{}} in {template} needs a name, like {{id}}")
-        if name in names:
-            raise TemplateError(f"{template} names {{{name}}} twice")
-        names.add(name)
+        starts: where the path's rest may begin.
+        """
+        ways = _Ways(method, segments)
+        for start in starts:
+            if start == len(segments) - 1 and segments[start].text == "":
+                start += 1
+            ways.follow(self._root, start, in_doubt=False)
+            if len(ways.found) > 1:
+                return None
+        return ways.found[0] if ways.found else frozenset(ways.allowed)
 
 
 def _step(node: _Node, segment: str) -> _Node:
     """The child of a node that a template's segment leads to, made when it is not there."""
     if "{" not in segment and segment != "*":
         # One string for all APIs: fewer of them to fetch when there are many.
-        return node.literals.setdefault(sys.intern(segment), _Node())
+        return node.literals.setdefault(sys.intern(decode(segment)), _Node())
     if segment == "*":
         segment = "{}"
-    before, *between, after = _NAME.sub("{}", segment).split("{}")
+    before, *between, after = map(decode, NAME.sub("{}", segment).split("{}"))
     if not (before or between or after):
         if node.parameter is None:
             node.parameter = _Node()
         return node.parameter
     texts = (before, tuple(between), after)
-    for *other, child in node.patterns:
-        if tuple(other) == texts:
+    for pattern, child in node.patterns:
+        if pattern.texts == texts:
             return child
     child = _Node()
-    node.patterns.append((*texts, child))
-    node.patterns.sort(key=_rank_pattern)
+    node.patterns.append((Pattern(texts), child))
+    node.patterns.sort(key=lambda entry: entry[0].rank)
     return child
-
-
-def _rank_pattern(pattern: _Pattern) -> tuple[object, ...]:
-    """The longest fixed text is the most specific, then the longest before the first name.
-
-    Two patterns with one name that fit one segment are never equal in both. For others there is
-    an order, too, which is that of the texts: it must not depend on which stands first.
-    """
-    before, between, after, _ = pattern
-    fixed = len(before) + sum(map(len, between)) + len(after)
-    return -fixed, -len(before), before, between, after
-
-
-def fits(segment: str, before: str, between: tuple[str, ...], after: str) -> bool:
-    """Whether a segment is these texts with one character or more for each name beside them.
-
-    Takes each text between names where it comes first: what is left for the rest is then the most
-    that there can be, so nothing is tried twice.
-    """
-    at, end = len(before), len(segment) - len(after)
-    if end <= at or not segment.startswith(before) or not segment.endswith(after):
-        return False
-    for text in between:
-        found = segment.find(text, at + 1, end)
-        if found < 0:
-            return False
-        at = found + len(text)
-    return at < end
 
 
 def _find(
@@ -274,8 +177,8 @@ def _find(
             if route is not None:
                 return route
         if segment:
-            for before, between, after, child in node.patterns:
-                if fits(segment, before, between, after):
+            for pattern, child in node.patterns:
+                if fits(segment, pattern.texts):
                     route = _find(child, segments, at + 1, method, allowed)
                     if route is not None:
                         return route
@@ -290,6 +193,64 @@ def _find(
             return route
         allowed.update(ends)
     return None
+
+
+@dataclass(slots=True)
+class _Ways:
+    """What the ways lead to, in which a path may be read."""
+
+    method: str
+    segments: list[Segment]
+    found: list[Route] = field(default_factory=list)
+    """Each once, and no more than two: two are as bad as more."""
+    allowed: set[str] = field(default_factory=set)
+
+    def follow(self, node: _Node, at: int, *, in_doubt: bool) -> bool:
+        """Goes as `_find` does, for all readings at once.
+
+        True when there is no need to look further: every reading has found something, or two have
+        found different things. So is what is below a template that is spelled with needless escapes
+        (`in_doubt`): nobody knows what else an upstream finds there.
+        """
+        if at == len(self.segments):
+            if node.methods:
+                route = node.methods.get(self.method) or node.methods.get(ANY_METHOD)
+                if route is not None and self._add(route, in_doubt=in_doubt):
+                    return True
+                self.allowed.update(node.methods)
+        elif self._follow_segment(node, self.segments[at], at + 1, in_doubt=in_doubt):
+            return True
+        if node.rest:
+            route = node.rest.get(self.method) or node.rest.get(ANY_METHOD)
+            if route is not None and self._add(route, in_doubt=in_doubt):
+                return True
+            self.allowed.update(node.rest)
+        return False
+
+    def _follow_segment(self, node: _Node, segment: Segment, at: int, *, in_doubt: bool) -> bool:
+        child = node.literals.get(segment.text)
+        if child is not None:
+            ended = self.follow(child, at, in_doubt=in_doubt or child.is_respelled)
+            if (ended and segment.is_sure) or len(self.found) > 1:
+                return True
+        child = None if segment.twice is None else node.literals.get(segment.twice)
+        if child is not None:
+            self.follow(child, at, in_doubt=True)
+        if not segment.text:
+            return False
+        for pattern, child in node.patterns:
+            if segment.may_fit(pattern):
+                ended = self.follow(child, at, in_doubt=in_doubt or child.is_respelled)
+                if (ended and segment.surely_fits(pattern)) or len(self.found) > 1:
+                    return True
+        if node.parameter is not None:
+            return self.follow(node.parameter, at, in_doubt=in_doubt)
+        return False
+
+    def _add(self, route: Route, *, in_doubt: bool) -> bool:
+        if not self.found or self.found[-1].resource is not route.resource:
+            self.found.append(route)
+        return not in_doubt or len(self.found) > 1
 
 
 def _finish(node: _Node) -> int:
@@ -335,6 +296,10 @@ class BasePathConflict(ValueError):
         )
 
 
+Served = tuple["Api", ResourceTree, int]
+"""The API that serves a path, its resources, and where the path's rest begins."""
+
+
 class RouteTable:
     """Every API of a catalog, by host and base path."""
 
@@ -374,21 +339,35 @@ class RouteTable:
         roots = self._wildcard if host.startswith("*") else self._exact
         base = roots.setdefault(host.removeprefix("*"), _Base())
         for segment in base_path.split("/")[1:]:
-            base = base.children.setdefault(sys.intern(segment), _Base())
+            base = base.children.setdefault(sys.intern(decode(segment)), _Base())
         if base.api is not None:
             raise BasePathConflict(host, base_path, base.api, api)
         base.api, base.resources = api, tree
 
-    def find_api(self, host: str, segments: list[str]) -> tuple[Api, ResourceTree, int] | None:
+    def find_api(self, host: str, segments: list[str]) -> Served | None:
         """The API that serves a path, its resources, and where the path's rest begins.
 
-        The most specific host that serves the path wins; on it, the longest base path.
+        The most specific host that serves the path wins; on it, the longest base path. Of the
+        segments the same is to be said as for `ResourceTree.find`.
         """
-        exact = self._exact.get(host)
-        if exact is not None:
-            found = _longest(exact, segments)
+        for root in self._find_roots(host):
+            found = _longest(root, segments)
             if found is not None:
                 return found
+        return None
+
+    def find_apis_in_every_way(self, host: str, segments: list[Segment]) -> list[Served]:
+        """What `find_api` gives for whatever a path may be read as, each once."""
+        found: list[Served] = []
+        for root in self._find_roots(host):
+            if _add_longest(root, segments, 0, None, found):
+                break
+        return list(dict.fromkeys(found))
+
+    def _find_roots(self, host: str) -> list[_Base]:
+        """The roots of what is served at a host, that of the most specific host first."""
+        exact = self._exact.get(host)
+        roots = [] if exact is None else [exact]
         wildcards = self._wildcard
         if wildcards:
             # From 1: the part that a "*" stands for is never empty.
@@ -396,21 +375,19 @@ class RouteTable:
             while dot >= 0 and len(wildcards) > ("" in wildcards):
                 root = wildcards.get(host[dot:])
                 if root is not None:
-                    found = _longest(root, segments)
-                    if found is not None:
-                        return found
+                    roots.append(root)
                 dot = host.find(".", dot + 1)
             root = wildcards.get("")
             if root is not None:
-                return _longest(root, segments)
-        return None
+                roots.append(root)
+        return roots
 
     def resources_of(self, api: Api) -> ResourceTree:
         """The resources of an API of this table."""
         return self._trees[api.name, api.version]
 
 
-def _longest(base: _Base, segments: list[str]) -> tuple[Api, ResourceTree, int] | None:
+def _longest(base: _Base, segments: list[str]) -> Served | None:
     best = None if base.api is None else (base, 0)
     for depth, segment in enumerate(segments, 1):
         child = base.children.get(segment)
@@ -419,8 +396,34 @@ def _longest(base: _Base, segments: list[str]) -> tuple[Api, ResourceTree, int] 
         base = child
         if base.api is not None:
             best = (base, depth)
+    return None if best is None else _serve(*best)
+
+
+def _add_longest(
+    base: _Base, segments: list[Segment], depth: int, best: Served | None, found: list[Served]
+) -> bool:
+    """Adds to `found` what `_longest` is in any reading; True when every reading has one.
+
+    best: what is served nearest above.
+    """
+    if base.api is not None:
+        best = _serve(base, depth)
+    if depth < len(segments):
+        segment = segments[depth]
+        child = None if segment.twice is None else base.children.get(segment.twice)
+        if child is not None:
+            _add_longest(child, segments, depth + 1, best, found)
+        child = base.children.get(segment.text)
+        if child is not None:
+            ended = _add_longest(child, segments, depth + 1, best, found)
+            if segment.is_sure:
+                return ended
     if best is None:
-        return None
-    base, depth = best
+        return False
+    found.append(best)
+    return True
+
+
+def _serve(base: _Base, depth: int) -> Served:
     assert base.api is not None and base.resources is not None
     return base.api, base.resources, depth

@@ -3,25 +3,31 @@
 What names no host is no API's, not even one that is served at any host: whoever routes the request
 may read a host in it.
 
-The path is normalised once, here, and everything later goes by the result. A path that two
-readers could understand differently (an encoded slash, a backslash, a path parameter, a climb
-above the root) is refused, not guessed at. When normalising changed the path, what was matched
-is not what the upstream would see: the request is refused, or the upstream gets the normalised
-path, as configured.
+A path passes as it came or not at all: nobody has to rewrite it for the decision to hold. What two
+readers could understand differently (an encoded slash, a backslash, a path parameter, dot segments
+and empty ones) is refused, not guessed at. Escapes that a client may write or leave out (``%40`` for
+``@``) are decoded to be compared, and where a reader that leaves them as they are would find another
+resource, the request is refused, too.
 """
 
 from __future__ import annotations
 
 import re
-from enum import Enum
 from typing import Final
 
 from extauthz.model.catalog import Api, ApiState, Catalog, Resource
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.request import ApiRequest
-from extauthz.model.routes import MAX_SEGMENTS, ResourceTree, Route
-from extauthz.model.values import request_value
+from extauthz.model.routes import ResourceTree, Route
+from extauthz.model.segments import (
+    BROKEN_ESCAPE,
+    UNRESERVED_ESCAPE,
+    RequestPath,
+    decode,
+    find_structure,
+)
+from extauthz.model.templates import MAX_SEGMENTS
 
 API_EXTENSION: Final = "extauthz.api"
 """The route's context extension that names the API, so that neither host nor path need to."""
@@ -31,143 +37,93 @@ MAX_PATH_BYTES: Final = 8192
 
 # RFC 3986 pchar without ";" and "%": a path of these needs no second look. Nothing here is
 # possessive, although it could be: before Python 3.11.5 such a group takes "/a/.." for plain.
-_SEGMENT: Final = r"[A-Za-z0-9\-._~!$&'()*+,=:@]"
-_PLAIN: Final = re.compile(rf"(?:/(?!\.\.?(?:/|$)){_SEGMENT}+)*/?")
-_ENCODED: Final = re.compile(rf"(?:{_SEGMENT}|/|%[0-9A-Fa-f]{{2}})*")
-_ESCAPE: Final = re.compile("%([0-9A-Fa-f]{2})")
-_UNRESERVED: Final = frozenset(
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+_CHARACTERS: Final = r"A-Za-z0-9\-._~!$&'()*+,=:@"
+_PLAIN: Final = re.compile(rf"(?:/(?!\.\.?(?:/|$))[{_CHARACTERS}]+)*/?")
+_FOREIGN: Final = re.compile(rf"[^{_CHARACTERS}/%]")
+_UNNORMALISED: Final = re.compile(r"//|/\.\.?(?:/|$)")
+
+UNREADABLE: Final = Denial(
+    reason=Reason.MALFORMED_REQUEST,
+    detail="The path has an encoding or a segment that is not accepted.",
 )
-# What a careless reader behind us could take for structure: control characters, "/", ";", "\".
-_DANGEROUS: Final = frozenset(range(0x20)) | frozenset(b"/;\\\x7f")
-# The same once more: for readers that decode twice, and for those that take overlong UTF-8
-# (RFC 3629 section 10), in which %C0%AF is a slash.
-_READ_OTHERWISE: Final = re.compile(
-    "%25(?:[01][0-9A-F]|2E|2F|3B|5C|7F)|%(?:C[01]|E0%[89][0-9A-F]|F0%8[0-9A-F])", re.IGNORECASE
+NOT_NORMAL: Final = Denial(
+    reason=Reason.MALFORMED_REQUEST,
+    detail="The path is not in its normal form; send it without dot segments, doubled slashes and "
+    "needless escapes.",
+)
+READ_IN_TWO_WAYS: Final = Denial(
+    reason=Reason.MALFORMED_REQUEST,
+    detail="Two readers could find different resources under this path; send characters such as @ "
+    "and $ without escapes.",
+)
+WITH_BASE_PATH_OR_WITHOUT: Final = Denial(
+    reason=Reason.MALFORMED_REQUEST,
+    detail="The path leads to one resource with the API's base path, and to another one without it.",
 )
 
 
-class UnnormalisedPath(Enum):
-    """What to do with a path that normalising changed. The value is the word in the settings."""
+def read_path(path: str) -> RequestPath | Denial:
+    """A path that may be matched, or why it must be refused.
 
-    REFUSE = "refuse"
-    REWRITE = "rewrite"
-
-
-@request_value(frozen=True, slots=True)
-class NormalisedPath:
-    """A path as it is matched. `changed` says that the upstream would see another one."""
-
-    path: str
-    changed: bool
-
-
-@request_value(frozen=True, slots=True)
-class Match:
-    """Where a request goes. `rewritten_path` is set when the upstream must get another path."""
-
-    route: Route
-    rewritten_path: str | None = None
-
-
-def normalise_path(path: str) -> NormalisedPath | None:
-    """The path in the one form that is matched, or None when it must be refused.
-
-    Decodes escapes of unreserved characters only, resolves dot segments, collapses slashes
-    (RFC 3986 section 6.2.2). Upper-case hexadecimal digits alone do not count as a change.
-
-    >>> normalise_path("/a/%7Eb/./c")
-    NormalisedPath(path='/a/~b/c', changed=True)
+    It is in normal form (RFC 3986 section 6.2.2), but for the case of hexadecimal digits, and no
+    escape in it stands for what could be taken for structure.
     """
     if not path.startswith("/") or len(path) > MAX_PATH_BYTES:
-        return None
-    if _PLAIN.fullmatch(path):
-        return NormalisedPath(path, changed=False)
-    if not _ENCODED.fullmatch(path):
-        return None
-    if any(int(escape, 16) in _DANGEROUS for escape in _ESCAPE.findall(path)):
-        return None
-    decoded = _ESCAPE.sub(_decode_unreserved, path)
-    # Looked for in the result: the digits of an escape may themselves have come escaped.
-    if _READ_OTHERWISE.search(decoded):
-        return None
-    resolved = _resolve_dots(decoded)
-    if resolved is None:
-        return None
-    same = resolved == _ESCAPE.sub(lambda escape: escape[0].upper(), path)
-    return NormalisedPath(resolved, changed=not same)
-
-
-def _decode_unreserved(escape: re.Match[str]) -> str:
-    octet = int(escape[1], 16)
-    return chr(octet) if octet in _UNRESERVED else escape[0].upper()
-
-
-def _resolve_dots(path: str) -> str | None:
-    """Without empty and dot segments; None when the path climbs above the root.
-
-    Also when a ".." meets an empty segment: who collapses slashes first takes away another
-    segment than who resolves dots first.
-    """
-    kept: list[str] = []
-    segments = path.split("/")[1:]
-    for segment in segments:
-        if segment == "..":
-            if not kept or not kept.pop():
-                return None
-        elif segment != ".":
-            kept.append(segment)
-    named = [segment for segment in kept if segment]
-    ends_open = segments[-1] in ("", ".", "..") and named
-    return "/" + "/".join(named) + ("/" if ends_open else "")
-
-
-def check_route(
-    catalog: Catalog, request: ApiRequest, unnormalised: UnnormalisedPath
-) -> Match | Denial:
-    """The API and resource of a request, or why it has none."""
-    normalised = normalise_path(request.path)
-    if normalised is None:
-        return Denial(
-            reason=Reason.MALFORMED_REQUEST,
-            detail="The path has an encoding or a segment that is not accepted.",
-        )
-    if normalised.changed and unnormalised is UnnormalisedPath.REFUSE:
-        return Denial(
-            reason=Reason.MALFORMED_REQUEST,
-            detail="The path is not in its normal form; send it without dot segments, doubled "
-            "slashes and needless escapes.",
-        )
-    segments = normalised.path.split("/")[1:]
-    if len(segments) > MAX_SEGMENTS:
+        return UNREADABLE
+    decoded = path
+    if not _PLAIN.fullmatch(path):
+        if _FOREIGN.search(path) or BROKEN_ESCAPE.search(path):
+            return UNREADABLE
+        decoded = decode(path)
+        if find_structure(decoded) is not None or decoded.count("/") != path.count("/"):
+            return UNREADABLE
+        if UNRESERVED_ESCAPE.search(path) or _UNNORMALISED.search(path):
+            return NOT_NORMAL
+    read = RequestPath(path, decoded)
+    if len(read.texts) > MAX_SEGMENTS:
         return Denial(reason=Reason.MALFORMED_REQUEST, detail="The path has too many segments.")
+    return read
+
+
+def check_route(catalog: Catalog, request: ApiRequest) -> Route | Denial:
+    """The API and resource of a request, or why it has none."""
+    path = read_path(request.path)
+    if isinstance(path, Denial):
+        return path
     if request.host is None:
         return Denial(
             reason=Reason.MALFORMED_REQUEST,
             detail="The host is not one host name or IP address, with at most one port.",
         )
-    found = _find_api(catalog, request, request.host, segments)
+    found = _find_api(catalog, request, request.host, path)
     if found is None:
         return Denial(reason=Reason.API_NOT_FOUND, detail="No API is served here.")
-    api, resources, rest = found
+    if isinstance(found, Denial):
+        return found
+    api, resources, starts = found
     state = api.state
     if state is not _PUBLISHED:
         if state is ApiState.BLOCKED:
             return Denial(reason=Reason.API_BLOCKED, detail="This API is blocked for now.")
         if state in (ApiState.CREATED, ApiState.RETIRED):
             return Denial(reason=Reason.API_NOT_FOUND, detail="No API is served here.")
-    route = resources.find(segments, rest, request.method)
+    if path.has_escapes or resources.is_respelled or len(starts) > 1:
+        route = resources.find_in_every_way(path.read_in_every_way(), starts, request.method)
+        if route is None:
+            return READ_IN_TWO_WAYS if path.has_escapes else WITH_BASE_PATH_OR_WITHOUT
+    else:
+        route = resources.find(path.texts, starts[0], request.method)
     if not route:
         return Denial(reason=Reason.RESOURCE_NOT_FOUND, detail="The API has no such resource.")
     if api.allow_preflight and _is_preflight(request) and not _names_options(route):
-        route = Route(api, _PREFLIGHT)
+        return Route(api, _PREFLIGHT)
     if not isinstance(route, Route):
         return Denial(
             reason=Reason.METHOD_NOT_ALLOWED,
             detail="The resource does not take this method.",
             allowed_methods=tuple(sorted(route)),
         )
-    return Match(route, normalised.path if normalised.changed else None)
+    return route
 
 
 # The commonest state, here, as a look into an enum takes 40 ns more than one into a module.
@@ -190,18 +146,37 @@ def _is_preflight(request: ApiRequest) -> bool:
 
 
 def _find_api(
-    catalog: Catalog, request: ApiRequest, host: str, segments: list[str]
-) -> tuple[Api, ResourceTree, int] | None:
+    catalog: Catalog, request: ApiRequest, host: str, path: RequestPath
+) -> tuple[Api, ResourceTree, tuple[int, ...]] | Denial | None:
+    """The API, its resources, and where the path's rest begins, in every reading of the path."""
     named = request.context.get(API_EXTENSION)
-    if named is None:
-        return catalog.routes.find_api(host, segments)
-    version = request.context.get(VERSION_EXTENSION)
-    api = catalog.apis.get((named, version)) if version else catalog.default_versions.get(named)
-    if api is None:
+    if named is not None:
+        version = request.context.get(VERSION_EXTENSION)
+        api = catalog.apis.get((named, version)) if version else catalog.default_versions.get(named)
+        if api is None:
+            return None
+        return api, catalog.routes.resources_of(api), _find_starts(api, path)
+    if not path.has_escapes:
+        served = catalog.routes.find_api(host, path.texts)
+        return None if served is None else (served[0], served[1], (served[2],))
+    found = catalog.routes.find_apis_in_every_way(host, path.read_in_every_way())
+    if not found:
         return None
-    # The mesh may send the path with the API's base path or without it.
-    for base_path in sorted(api.base_paths, key=len, reverse=True):
-        base = base_path.split("/")[1:]
-        if segments[: len(base)] == base:
-            return api, catalog.routes.resources_of(api), len(base)
-    return api, catalog.routes.resources_of(api), 0
+    api, resources, _ = found[0]
+    if any(other is not api for other, _, _ in found):
+        return READ_IN_TWO_WAYS
+    return api, resources, tuple(start for _, _, start in found)
+
+
+def _find_starts(api: Api, path: RequestPath) -> tuple[int, ...]:
+    """Where the rest of a path begins when the route names the API.
+
+    The mesh may send the path with the API's base path or without it. Which of both is not the
+    caller's to choose, so either counts.
+    """
+    fitting = sorted(
+        (base.count("/") for base in api.base_paths if path.may_begin_with(base)), reverse=True
+    )
+    if not path.has_escapes:
+        del fitting[1:]
+    return tuple(dict.fromkeys((*fitting, 0)))

@@ -32,7 +32,7 @@ from extauthz.policy.client_address import (
 )
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.decision_record import DecisionRecord
-from extauthz.policy.match import UnnormalisedPath, check_route
+from extauthz.policy.match import check_route
 from extauthz.policy.peek import judge_peek
 from extauthz.policy.quota import Grant, QuotaAsk, UsedBytes, take_quota, take_used_bytes
 from extauthz.policy.rate_limit import RateLimitPlanner, judge
@@ -75,7 +75,6 @@ class PipelineRules:
         on_outage: for tiers that do not say what their limits do in an outage.
     """
 
-    unnormalised: UnnormalisedPath = UnnormalisedPath.REFUSE
     trusted_hops: int = 0
     use_remote_address: bool | None = None
     places: CredentialPlaces = CredentialPlaces()
@@ -103,7 +102,6 @@ class _Progress:
     subscription: Subscription | None = None
     tier: str = ""
     limits: tuple[LimitStatus, ...] = ()
-    rewritten_path: str | None = None
     removed_places: tuple[Place, ...] = ()
     shadow: bool = False
     asked: QuotaAsk | UsedBytes | None = None
@@ -236,12 +234,11 @@ class Pipeline:
         """The first denial, or None when no step refuses. Notes what it learns in `progress`."""
         catalog = self._catalog()
 
-        match = check_route(catalog, request, self._rules.unnormalised)
-        note(Step.MATCH, match)
-        if isinstance(match, Denial):
-            return match
-        route = progress.route = match.route
-        progress.rewritten_path = match.rewritten_path
+        route = check_route(catalog, request)
+        note(Step.MATCH, route)
+        if isinstance(route, Denial):
+            return route
+        progress.route = route
         api = route.api
 
         rules = self._rules
@@ -406,7 +403,6 @@ class Pipeline:
             tier=progress.tier,
             limits=progress.limits,
             credential_places=progress.removed_places,
-            rewritten_path=progress.rewritten_path,
             shadow=progress.shadow,
         )
 

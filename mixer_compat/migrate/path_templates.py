@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from extauthz.model.routes import TemplateError, split_template
+from extauthz.model.templates import TemplateError, split_template
 
 REST: Final = "**"
 
@@ -34,9 +34,7 @@ class PathTemplate:
     @property
     def segments(self) -> tuple[str, ...]:
         """Without names: two templates that fit the same paths have the same segments."""
-        if self.text == "/":
-            return ()
-        return tuple(re.sub(r"\{[^{}]*\}", "{}", segment) for segment in self.text[1:].split("/"))
+        return tuple(re.sub(r"\{[^{}]*\}", "{}", segment) for segment in split_template(self.text))
 
 
 def read_uri_template(text: str) -> tuple[PathTemplate, ...]:

@@ -63,7 +63,6 @@ ALLOWS = st.builds(
     credential_places=st.lists(
         st.sampled_from([KEY, Place(PlaceKind.HEADER, "a"), KEY_IN_QUERY, KEY_IN_COOKIE])
     ).map(tuple),
-    rewritten_path=st.sampled_from([None, None, None, "/a"]),
 )
 REQUESTS = st.builds(
     a_request,
@@ -106,7 +105,6 @@ def test_an_ordinary_request_has_one() -> None:
 @pytest.mark.parametrize(
     ("allow", "path", "headers", "style"),
     [
-        (an_allow(rewritten_path="/b"), "/a", {}, UpstreamStyle()),
         (an_allow(credential_places=(KEY_IN_QUERY,)), "/a?b&apikey=1", {}, UpstreamStyle()),
         (
             an_allow(credential_places=(KEY_IN_COOKIE,)),

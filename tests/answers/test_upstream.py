@@ -198,15 +198,6 @@ def test_takes_the_credential_out(
 
 @pytest.mark.parametrize(
     ("sent", "expected"),
-    [("/a//b", "/a/b"), ("/a//b?x=1&y=%20", "/a/b?x=1&y=%20"), ("/a//b?", "/a/b")],
-)
-def test_sends_the_rewritten_path_with_its_query(sent: str, expected: str) -> None:
-    made = changes(an_allow(rewritten_path="/a/b"), a_request(sent))
-    assert dict(made.set_headers)[":path"] == expected
-
-
-@pytest.mark.parametrize(
-    ("sent", "expected"),
     [
         ("/a?apikey=k", "/a"),
         ("/a?x=1&apikey=k&y=%20+;&c&x=2", "/a?x=1&y=%20+;&c&x=2"),
@@ -248,7 +239,6 @@ PLACES = st.lists(st.builds(Place, st.sampled_from(PlaceKind), NAMES), max_size=
     names=st.dictionaries(st.sampled_from(IdentityFact), NAMES),
     places=PLACES,
     headers=st.dictionaries(NAMES, st.sampled_from(["", "k=1", "k=1; x-a=2", "v"])),
-    rewritten=st.sampled_from([None, "/a"]),
 )
 def test_no_name_is_both_set_and_removed_and_no_copy_of_the_clients_passes(
     identity: Identity,
@@ -256,10 +246,9 @@ def test_no_name_is_both_set_and_removed_and_no_copy_of_the_clients_passes(
     names: dict[IdentityFact, str],
     places: list[Place],
     headers: dict[str, str],
-    rewritten: str | None,
 ) -> None:
     request = a_request("/?k=1", headers=headers)
-    allow = an_allow(*places, identity=identity, tier=tier, rewritten_path=rewritten)
+    allow = an_allow(*places, identity=identity, tier=tier)
     made = changes(allow, request, UpstreamStyle(identity_headers=names))
     set_names = [name for name, _ in made.set_headers]
     assert len(set(set_names)) == len(set_names)

@@ -383,6 +383,21 @@ def test_a_tier_of_the_api_beside_one_of_a_resource_is_warned_of(
     assert "stands instead of tier B" in caplog.text
 
 
+def test_templates_that_differ_in_their_spelling_alone_are_the_same() -> None:
+    for one, other in (("/@me", "/%40me"), ("/{id}:purge", "/{key}%3apurge"), ("/ß", "/%C3%9F")):
+        resources = [{"methods": ["GET"], "path": path} for path in (one, other)]
+        (message,) = find_messages({"apis": [an_api_tree(resources=resources)]})
+        assert "matches the same as" in message and "before it" in message
+
+
+def test_a_template_with_needless_escapes_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    load({"apis": [an_api_tree(resources=[{"methods": ["GET"], "path": "/caf%C3%A9/@me"}])]})
+    assert not caplog.records
+    load({"apis": [an_api_tree(resources=[{"methods": ["GET"], "path": "/a/%24count"}])]})
+    (record,) = caplog.records
+    assert "escapes that are not needed, like /a/%24count" in record.getMessage()
+
+
 def test_files_are_merged_and_problems_name_the_right_one() -> None:
     apis = {"apis": [an_api_tree()]}
     applications = {"applications": [{"name": "mobile", "tier": "Gold"}]}

@@ -401,6 +401,7 @@ def test_reports_schemes_that_cannot_be_checked(scheme: Any, message: str) -> No
             "a base path starts with a slash",
         ),
         (a_document(**{"x-wso2-basePath": ["/v1"]}), "x-wso2-basePath", "plain text"),
+        (a_document(**{"x-wso2-basePath": "/a/%40b"}), "x-wso2-basePath", "not needed"),
         (a_document(**{"x-wso2-basePath": "/a/{version}"}), "x-wso2-basePath", "plain text"),
         (a_document(servers=[{"url": "https://example.com/a//b"}]), "servers[0].url", "empty"),
         (a_document(**{"x-wso2-cors": True}), "x-wso2-cors", "a mapping"),

@@ -343,11 +343,11 @@ def test_shows_no_secret_of_an_allowed_request(
     pem = rsa_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / "jwt.pem").write_bytes(pem)
     (folder / "extauthz.yaml").write_text(
-        "catalog: {files: [catalog/]}\npaths: {unnormalised: rewrite}\n"
+        "catalog: {files: [catalog/]}\n"
         "credentials: {api_key: [{query: apikey}, {cookie: key}]}\n"
         "responses: {backend_jwt: {private_key_file: jwt.pem}}\n"
     )
-    url = f"/httpbin/1.0.0//ip?apikey={API_KEY}&q=sesame-query"
+    url = f"/httpbin/1.0.0/ip?apikey={API_KEY}&q=sesame-query"
     by_query = run("explain", *form, "--url", url)
     cookie = f"cookie: key={API_KEY}; session=sesame-cookie"
     by_cookie = run("explain", *form, "--url", "/httpbin/1.0.0/ip", "-H", cookie)

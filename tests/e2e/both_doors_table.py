@@ -21,7 +21,7 @@ Headers = tuple[tuple[str, str], ...]
 
 STANDARD: Final = "standard"
 WSO2: Final = "wso2"
-"""Services by their response profile. The other one rewrites paths, and sends error_response."""
+"""Services by their response profile. The other one sends error_response."""
 
 DEVICE: Final = "spiffe://mesh.example/ns/field/sa/device"
 TOY: Final = "spiffe://mesh.example/ns/field/sa/toy"
@@ -34,6 +34,7 @@ BY_HOST: Final = "/by-host/1.0.0/x"
 GUARDED: Final = "admin.example.com"
 """Where `BY_HOST` takes a key. At all other hosts it takes none."""
 OPTIONAL: Final = "/optional/1.0.0/open"
+ESCAPED: Final = "/escaped/1.0.0"
 UNSIGNED: Final = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJub2JvZHkifQ."
 DESCRIBED: Final = "/described/1.0.0"
 
@@ -69,6 +70,21 @@ EXTRA: Final[Mapping[str, Any]] = {
             "context": "/by-host",
             "security": ["none"],
             "resources": [{"methods": ["GET"], "path": "/*"}],
+        },
+        {
+            "name": "Escaped",
+            "version": "1.0.0",
+            "context": "/escaped",
+            "security": ["none"],
+            "resources": [
+                {"methods": ["GET"], "path": "/@me", "security": ["api_key"]},
+                {"methods": ["GET"], "path": "/{id}:purge", "security": ["api_key"]},
+                {"methods": ["GET"], "path": "/{id}"},
+                {"methods": ["GET"], "path": "/{base}...{head}", "security": ["api_key"]},
+                {"methods": ["GET"], "path": "/pub/{id}"},
+                {"methods": ["GET"], "path": "/pub/@admin", "security": ["api_key"]},
+                {"methods": ["GET"], "path": "/items/$count"},
+            ],
         },
         {
             "name": "Optional",
@@ -291,8 +307,29 @@ _EVERYBODY: Final = (
     _allowed("a certificate", path=MUTUAL, principal=DEVICE),
     _allowed("a key beside a certificate that means nothing", headers=_key(), principal=TOY),
     _allowed("gRPC", headers=_key(content_type="application/grpc")),
+    _allowed("an escape in a name", method="GET", path=f"{ESCAPED}/user%40example.com"),
+    _allowed(
+        "an escape in a text that nothing else fits", method="GET", path=f"{ESCAPED}/items/%24count"
+    ),
     _allowed("an upper-case escape", method="GET", path="/hosted/1.0.0/%C3%A9/parts"),
     _allowed("a lower-case escape", method="GET", path="/hosted/1.0.0/%c3%a9/parts"),
+)
+
+_SPELLED: Final = tuple(
+    _denied(f"{path} and nobody", outcome, method="GET", path=ESCAPED + path)
+    for path, outcome in (
+        ("/@me", Reason.MISSING_CREDENTIALS),
+        ("/%40me", Reason.MALFORMED_REQUEST),
+        ("/7:purge", Reason.MISSING_CREDENTIALS),
+        ("/7%3Apurge", Reason.MALFORMED_REQUEST),
+        ("/main...next", Reason.MISSING_CREDENTIALS),
+        ("/pub/@admin", Reason.MISSING_CREDENTIALS),
+        ("/pub/%40admin", Reason.MALFORMED_REQUEST),
+        ("/pub/%2540admin", Reason.MALFORMED_REQUEST),
+        ("/pub/..%23", Reason.MALFORMED_REQUEST),
+        ("/pub/x%3Fy", Reason.MALFORMED_REQUEST),
+        ("/pub/x#y", Reason.MALFORMED_REQUEST),
+    )
 )
 
 _REFUSED: Final = (
@@ -420,9 +457,9 @@ _REFUSED: Final = (
     _malformed("a climb above the root", "/../world/1.0.0/open"),
     _malformed("a path of nobody's", "*", method="OPTIONS"),
     _malformed("a path without end", f"/world/1.0.0/{'a' * 8200}"),
-    _malformed("dot segments", "/world/1.0.0/x/../open", services=(STANDARD,)),
-    _malformed("a doubled slash", "/world/1.0.0//open", services=(STANDARD,)),
-    _malformed("an encoded letter", "/world/1.0.0/op%65n", services=(STANDARD,)),
+    _malformed("dot segments", "/world/1.0.0/x/../open"),
+    _malformed("a doubled slash", "/world/1.0.0//open"),
+    _malformed("an encoded letter", "/world/1.0.0/op%65n"),
 )  # fmt: skip
 
 _THE_SAME_HOST: Final = (
@@ -441,6 +478,7 @@ SCENARIOS: Final = (
     *_from_reasons(),
     *_EVERYBODY,
     *_REFUSED,
+    *_SPELLED,
     *(_at_host(host, Reason.MISSING_CREDENTIALS) for host in _THE_SAME_HOST),
     *(_at_host(host, Reason.MALFORMED_REQUEST) for host in _NO_HOST),
     *(
@@ -448,13 +486,6 @@ SCENARIOS: Final = (
         for host in ("other.example.com", "admin_x.example.com", "xn--dmin-moa.example.com")
     ),
 )
-
-REWRITTEN: Final[Mapping[str, str]] = {
-    "dot segments": "/world/1.0.0/x/../open",
-    "a doubled slash": "/world/1.0.0//open?a=1",
-    "an encoded letter": "/world/1.0.0/op%65n",
-}
-"""Paths that Envoy's door may put right. Mixer's answers cannot change a path."""
 
 UNDECIDED: Final[Mapping[str, Callable[[World], Headers]]] = {
     "keys that cannot be fetched": _token(iss=AWAY),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import httpx
 import yaml
 
 from extauthz.demo.processes import find_free_port, run_envoy, run_extauthz
-from extauthz.envoy.bootstrap import EnvoyParameters, Upstream, render_bootstrap
+from extauthz.envoy.bootstrap import EnvoyParameters, Upstream, write_bootstrap
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.world import World
 
@@ -29,7 +29,6 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "standard": {},
     "wso2": {"responses": {"profile": "wso2"}},
     "error_response": {"responses": {"error_response": True}},
-    "rewrite": {"paths": {"unnormalised": "rewrite"}},
 }
 """What the settings of each service add to what all have."""
 
@@ -160,32 +159,34 @@ class Deployment:
         self,
         extauthz: str,
         version: EnvoyVersion = EnvoyVersion.NEWEST,
+        *,
+        change: Callable[[dict[str, Any]], None] = lambda _: None,
         **parameters: Any,
     ) -> Iterator[Gateway]:
-        """An Envoy of a test's own, until the block ends."""
+        """An Envoy of a test's own, until the block ends. `change`: of what it is told."""
         folder = self._make_folder("envoy")
         port, admin_port = find_free_port(), find_free_port()
         parameters = {"timeout_ms": PATIENT_MS, **parameters}
         file, log_file = folder / "envoy.yaml", folder / "envoy.log"
-        file.write_text(
-            render_bootstrap(
-                EnvoyParameters(
-                    upstreams=(
-                        Upstream(
-                            address=self.grpc_upstream,
-                            name="grpc",
-                            hosts=(GRPC_HOST,),
-                            speaks_http2=True,
-                        ),
-                        Upstream(address=self.http_upstream),
+        bootstrap = write_bootstrap(
+            EnvoyParameters(
+                upstreams=(
+                    Upstream(
+                        address=self.grpc_upstream,
+                        name="grpc",
+                        hosts=(GRPC_HOST,),
+                        speaks_http2=True,
                     ),
-                    extauthz=extauthz,
-                    listen=f"127.0.0.1:{port}",
-                    admin_port=admin_port,
-                    **parameters,
-                )
+                    Upstream(address=self.http_upstream),
+                ),
+                extauthz=extauthz,
+                listen=f"127.0.0.1:{port}",
+                admin_port=admin_port,
+                **parameters,
             )
         )
+        change(bootstrap)
+        file.write_text(yaml.safe_dump(bootstrap, sort_keys=False))
         url = f"http://127.0.0.1:{port}"
         options = [("grpc.default_authority", GRPC_HOST), ("grpc.enable_http_proxy", 0)]
         with (

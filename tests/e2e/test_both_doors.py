@@ -15,7 +15,6 @@ import yaml
 from extauthz.model.decision import Reason
 from tests.e2e.both_doors import ALLOWED, Answer, Asked, BothDoors, run_both_doors
 from tests.e2e.both_doors_table import (
-    REWRITTEN,
     SCENARIOS,
     STANDARD,
     UNDECIDED,
@@ -31,10 +30,7 @@ pytestmark = pytest.mark.e2e
 
 SERVICES: Final[Mapping[str, Mapping[str, Any]]] = {
     STANDARD: {},
-    WSO2: {
-        "responses": {"profile": "wso2", "error_response": True},
-        "paths": {"unnormalised": "rewrite"},
-    },
+    WSO2: {"responses": {"profile": "wso2", "error_response": True}},
 }
 
 
@@ -174,20 +170,6 @@ def test_an_apikey_instance_tells_no_address_that_a_deny_rule_could_judge(
 
 
 # Where the doors differ
-
-
-@pytest.mark.parametrize("title", REWRITTEN)
-def test_only_envoys_door_can_put_a_path_right(
-    services: dict[str, BothDoors], world: World, title: str
-) -> None:
-    """No answer to Mixer changes a path: the upstream would see another one than was judged."""
-    path = REWRITTEN[title]
-    key = (("x-api-key", world.keys["mobile"]),)
-    asked = Asked(path=path, headers=key, client=next_client())
-    envoy, mixer = services[WSO2].ask_envoy(asked), services[WSO2].ask_mixer(asked)
-    query = path.partition("?")[2]
-    assert (envoy.reason, envoy.path) == (ALLOWED, f"{OPEN}?{query}" if query else OPEN)
-    assert (mixer.reason, mixer.status, mixer.code) == ("malformed_request", 400, 3)
 
 
 @pytest.mark.parametrize("title", UNDECIDED)

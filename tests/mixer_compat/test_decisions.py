@@ -13,7 +13,6 @@ from extauthz.model.catalog import ApiState, Catalog, ClientRegistration, Subscr
 from extauthz.model.decision import Denial, Deny, Reason
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import KeyType, SecurityScheme
-from extauthz.policy.match import UnnormalisedPath
 from mixer_compat.door import NO_REQUEST
 from mixer_compat.params import HandlerParams
 from mixer_compat.proto import model_pb2
@@ -276,8 +275,8 @@ async def test_a_property_may_stand_with_the_action() -> None:
     assert reason_of(result) == "allowed"
 
 
-async def test_a_path_that_would_have_to_be_rewritten_is_denied() -> None:
-    asking = Asking(Deciding(unnormalised=UnnormalisedPath.REWRITE))
+async def test_a_path_that_is_not_in_normal_form_is_denied() -> None:
+    asking = Asking()
     assert reason_of(await asking.check({**GOOD, "path": "/httpbin//1.0.0/ip"})) == (
         "malformed_request"
     )

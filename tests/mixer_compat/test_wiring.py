@@ -198,12 +198,11 @@ async def test_a_service_answers_mixer_and_counts(tmp_path: Path) -> None:
         assert await reason(door, api_key="guessed") == "invalid_credentials"
 
 
-async def test_a_path_is_never_rewritten_for_mixer(tmp_path: Path) -> None:
+async def test_a_path_that_is_not_in_normal_form_is_refused_and_not_counted(tmp_path: Path) -> None:
     (tmp_path / "catalog.yaml").write_text(CATALOG)
     settings = read(
         tmp_path,
         listen={"grpc": "127.0.0.1:0", "mixer": "127.0.0.1:0"},
-        paths={"unnormalised": "rewrite"},
     )
     async with open_service(settings) as service:
         door = service.doors[MIXER]

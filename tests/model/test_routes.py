@@ -10,15 +10,14 @@ import pytest
 from extauthz.model import routes
 from extauthz.model.catalog import Api
 from extauthz.model.routes import (
-    MAX_SEGMENTS,
     MAX_STEPS,
     BasePathConflict,
     ResourceTree,
     Route,
     RouteTable,
-    TemplateError,
-    split_template,
 )
+from extauthz.model.segments import RequestPath, decode
+from extauthz.model.templates import MAX_SEGMENTS, TemplateError, split_template
 from tests.builders import a_resource, an_api
 
 
@@ -28,7 +27,7 @@ def a_tree(*templates: str, method: str = "GET") -> ResourceTree:
 
 def found(tree: ResourceTree, path: str, method: str = "GET") -> str | None:
     """The template that a path leads to."""
-    route = tree.find(path.split("/")[1:], 0, method)
+    route = tree.find(RequestPath(path, decode(path)).texts, 0, method)
     return route.resource.template if isinstance(route, Route) else None
 
 
@@ -233,9 +232,14 @@ def test_mapping_rule_regex_unanchored(template: str, path: str, *, matches: boo
         ("/caf%c3%a9", ["caf%C3%A9"]),
         ("/a:b@c,d=e$f!g'h(i)+j&k", ["a:b@c,d=e$f!g'h(i)+j&k"]),
         ("/100%25", ["100%25"]),
+        ("/%40me/%24count", ["@me", "$count"]),
+        ("/a%2cb%2Cc{x%3A}", ["a,b,c{x:}"]),
+        ("/%2A/%7Bid%7D", ["%2A", "%7Bid%7D"]),
     ],
 )
-def test_templates_are_written_as_paths_arrive(template: str, segments: list[str]) -> None:
+def test_templates_are_written_with_as_few_escapes_as_there_can_be(
+    template: str, segments: list[str]
+) -> None:
     assert split_template(template) == segments
 
 
@@ -256,6 +260,11 @@ def test_templates_are_written_as_paths_arrive(template: str, segments: list[str
         ("/a\0b", "control characters"),
         ("/a%2Fb", "encoded slashes"),
         ("/a%00", "control characters"),
+        ("/a%3F", "question marks"),
+        ("/a%23", "hashes"),
+        ("/a%252Fb", "encoded slashes"),
+        ("/a%25%32%46b", "encoded slashes"),
+        ("/a%C0%AFb", "can never match"),
         ("/a%zz", "broken escapes"),
         ("/a%4", "broken escapes"),
         ("/a%", "broken escapes"),
@@ -289,6 +298,9 @@ def test_refuses_templates_that_never_match(template: str, message: str) -> None
         ("/a/{b}.x", "/a/{c}.x"),
         ("/{a},{b}", "/{x},{y}"),
         ("/%7Ea", "/~a"),
+        ("/%40me", "/@me"),
+        ("/{id}%3Apurge", "/{x}:purge"),
+        ("/stra%c3%9fe", "/straße"),
     ],
 )
 def test_refuses_templates_that_match_the_same_paths(first: str, second: str) -> None:

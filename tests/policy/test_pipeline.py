@@ -28,7 +28,7 @@ from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import Identity, KeyType, Place, PlaceKind, Secret, SecurityScheme
 from extauthz.model.limits import Charge, LimitLevel, Taking
 from extauthz.model.request import ApiRequest
-from extauthz.policy.match import Match, UnnormalisedPath
+from extauthz.model.routes import Route
 from extauthz.policy.pipeline import Step, Steps
 from extauthz.policy.repeated_warnings import EVERY_S
 from extauthz.policy.subscription import Subscribed
@@ -87,7 +87,6 @@ async def test_allows_what_every_step_lets_pass() -> None:
         ("application", 49),
         ("custom", 999),
     ]
-    assert allow.rewritten_path is None
 
 
 async def test_without_an_optional_credential_the_address_is_limited_and_no_scope_asked() -> None:
@@ -323,7 +322,7 @@ async def test_notes_what_each_step_found() -> None:
         Step.RATE_LIMITS,
     ]
     found = [finding for _, finding in noted]
-    assert isinstance(found[0], Match) and isinstance(found[2], Identity)
+    assert isinstance(found[0], Route) and isinstance(found[2], Identity)
     assert found[1] is None and found[3] is None and found[5] is None
     assert isinstance(found[4], Subscribed) and found[6] == allow.limits
 
@@ -626,12 +625,6 @@ async def test_names_every_place_that_a_credential_is_taken_from(api: Any, names
     headers = {"x-api-key": API_KEY, "cookie": f"k={API_KEY}"}
     allow = await deciding.allow(a_request(headers=headers))
     assert {place.name for place in allow.credential_places} == names
-
-
-async def test_the_rewritten_path_goes_on() -> None:
-    deciding = Deciding(a_full_catalog(), unnormalised=UnnormalisedPath.REWRITE)
-    allow = await deciding.allow(keyed("/httpbin//1.0.0/ip"))
-    assert allow.rewritten_path == "/httpbin/1.0.0/ip"
 
 
 async def test_a_denial_keeps_what_was_known() -> None:

@@ -30,7 +30,6 @@ from extauthz.model.decision import Allow, Decision, Deny, Reason
 from extauthz.model.identity import Secret, SecurityScheme
 from extauthz.model.limits import Charge, Taking
 from extauthz.model.request import ApiRequest, Headers, Peer
-from extauthz.policy.match import UnnormalisedPath
 from extauthz.policy.verification_keys import read_jwks
 from extauthz.ports import NO_DEADLINE, Deadline, VerificationKey
 from tests.builders import (
@@ -396,7 +395,6 @@ PATHS = st.text(alphabet="/.%2Fe5cC0aip;", max_size=30).map(lambda rest: f"/http
     host=ANY_TEXT,
     headers=st.lists(st.tuples(NAMES | ANY_TEXT, LIKELY | ANY_TEXT), max_size=6),
     address=st.sampled_from(["192.0.2.1", "2001:db8::1%eth0", "", "x"]) | ANY_TEXT,
-    rewrite=st.sampled_from(UnnormalisedPath),
     hops=st.integers(0, 3),
 )
 def test_no_request_makes_a_decision_fail(
@@ -406,13 +404,11 @@ def test_no_request_makes_a_decision_fail(
     host: str,
     headers: list[tuple[str, str]],
     address: str,
-    rewrite: UnnormalisedPath,
     hops: int,
 ) -> None:
     deciding = Deciding(
         everything(),
         failure_limit=TWO_FAILURES,
-        unnormalised=rewrite,
         trusted_hops=hops,
         trust_xfcc=True,
         pepper=Secret("pepper"),

@@ -21,7 +21,7 @@ from extauthz.catalog.openapi.wso2 import (
 )
 from extauthz.document_messages import show_name
 from extauthz.model.identity import Place, SecurityScheme
-from extauthz.model.routes import TemplateError, split_template, write_shape
+from extauthz.model.templates import TemplateError, split_template, write_shape
 
 MAX_OPERATIONS: Final = 10_000
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from extauthz.catalog.openapi.document import MergedNode, Node, OpenApiDocument
-from extauthz.model.routes import TemplateError, split_template
+from extauthz.document_messages import show_name
+from extauthz.model.segments import is_respelled
+from extauthz.model.templates import TemplateError, split_template
 
 if TYPE_CHECKING:
     from extauthz.catalog.openapi.operations import PlacedOperation
@@ -95,6 +97,13 @@ def check_base_path(document: OpenApiDocument, node: Node, path: Any) -> str | N
         segments = split_template(path.rstrip("/") or path[:1])
     except TemplateError as error:
         document.report(node, str(error).replace("path template", "base path"))
+        return None
+    if is_respelled(path):
+        document.report(
+            node,
+            f"{show_name(path)} has escapes that are not needed, and nobody knows how the upstream "
+            "spells them; write the characters themselves",
+        )
         return None
     return "".join(f"/{segment}" for segment in segments)
 
