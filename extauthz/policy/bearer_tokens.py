@@ -12,6 +12,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Final
 
+from extauthz.errors import KeySourceError
 from extauthz.model.catalog import Catalog, ClientRegistration, Issuer
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Identity, Secret, SecurityScheme
@@ -29,6 +30,8 @@ from extauthz.policy.revocations import Revocations
 from extauthz.policy.tokens import (
     BAD_SIGNATURE,
     UnverifiedToken,
+    check_algorithm,
+    check_unsigned,
     has_bearer_form,
     looks_like_jwt,
     may_be_explained,
@@ -191,7 +194,18 @@ class BearerTokens:
         catalog: Catalog,
         deadline: Deadline,
     ) -> _Verified | Denial:
-        keys = await self._keys.find_keys(issuer, token.key_id, deadline=deadline)
+        # Before anything is fetched: what no key makes good must not wait for one.
+        denial = check_algorithm(token, issuer)
+        if denial is not None:
+            return denial
+        try:
+            keys = await self._keys.find_keys(issuer, token.key_id, deadline=deadline)
+        except KeySourceError:
+            # Nor may it profit from an outage of the keys.
+            claims = check_unsigned(token, issuer, self._clock.now_us())
+            if isinstance(claims, Denial):
+                return claims
+            raise
         claims = verify_token(token, issuer, keys, self._clock.now_us())
         if claims is BAD_SIGNATURE:
             # The issuer may have replaced the key under the same name, or without any name.

@@ -169,24 +169,37 @@ def may_be_explained(token: UnverifiedToken, issuer: Issuer) -> bool:
     )
 
 
-def verify_token(
-    token: UnverifiedToken, issuer: Issuer, keys: Sequence[VerificationKey], now_us: int
-) -> VerifiedClaims | Denial:
-    """The token's claims, if one of the issuer's keys signed them and they hold now."""
+def check_algorithm(token: UnverifiedToken, issuer: Issuer) -> Denial | None:
+    """A denial when the token's algorithm is not one of the issuer's: no key can make it good."""
     allowed = token.algorithm in issuer.algorithms
     if token.algorithm in HMAC_ALGORITHMS:
         # Never by the allow-list alone: a public key must not become a shared secret.
         allowed = allowed and issuer.keys is not None and issuer.keys.hmac_secret is not None
-    if not allowed:
-        return _invalid(
-            "The token's algorithm is not accepted.",
-            f"its alg is {show_text(token.algorithm)}, and the issuer's are "
-            f"{list_some(issuer.algorithms)}",
-        )
+    if allowed:
+        return None
+    return _invalid(
+        "The token's algorithm is not accepted.",
+        f"its alg is {show_text(token.algorithm)}, and the issuer's are "
+        f"{list_some(issuer.algorithms)}",
+    )
+
+
+def verify_token(
+    token: UnverifiedToken, issuer: Issuer, keys: Sequence[VerificationKey], now_us: int
+) -> VerifiedClaims | Denial:
+    """The token's claims, if one of the issuer's keys signed them and they hold now."""
+    denial = check_algorithm(token, issuer)
+    if denial is not None:
+        return denial
     if not any(
         is_signed(token.signed, token.signature, key=key, algorithm=token.algorithm) for key in keys
     ):
         return BAD_SIGNATURE
+    return check_unsigned(token, issuer, now_us)
+
+
+def check_unsigned(token: UnverifiedToken, issuer: Issuer, now_us: int) -> VerifiedClaims | Denial:
+    """What `verify_token` would say if the signature were good. A denial holds in any case."""
     if "exp" not in token.claims:
         return _invalid("The token has no expiry.", "it has no exp")
     return check_claims(token.claims, issuer, now_us)

@@ -125,6 +125,25 @@ async def test_missing_keys_are_no_verdict() -> None:
     assert await who(deciding, bearer(a_jwt())) == "jwt:mobile"
 
 
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        (a_jwt(aud="other"), "invalid_credentials"),
+        (a_jwt(exp=START_S - 6), "token_expired"),
+        (a_jwt(exp=...), "invalid_credentials"),
+        (a_jwt(algorithm="PS256"), "invalid_credentials"),
+        (f"{base64url({'alg': 'none'})}.{base64url({'iss': ISSUER})}.", "invalid_credentials"),
+        (a_jwt(typ="ID"), "invalid_credentials"),
+    ],
+)
+async def test_what_no_key_makes_good_is_denied_while_keys_are_away(
+    token: str, expected: str
+) -> None:
+    deciding = Deciding(a_catalog_for())
+    deciding.keys.error = KeySourceError("away")
+    assert await who(deciding, bearer(token)) == expected
+
+
 # The cache
 
 
@@ -204,21 +223,21 @@ async def test_two_catalogs_at_once_are_not_mixed_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "expected"),
+    ("changed", "expected", "asked"),
     [
-        ({"audiences": frozenset({"other"})}, "invalid_credentials"),
-        ({"algorithms": ("ES256",)}, "invalid_credentials"),
-        ({"leeway_s": 0}, "jwt:mobile"),
+        ({"audiences": frozenset({"other"})}, "invalid_credentials", 2),
+        ({"algorithms": ("ES256",)}, "invalid_credentials", 1),
+        ({"leeway_s": 0}, "jwt:mobile", 2),
     ],
 )
 async def test_a_known_token_is_judged_anew_when_its_issuers_rules_change(
-    changed: dict[str, Any], expected: str
+    changed: dict[str, Any], expected: str, asked: int
 ) -> None:
     deciding = Deciding(a_catalog_for(issuers=(an_issuer(),)))
     assert await who(deciding, bearer(a_jwt())) == "jwt:mobile"
     deciding.catalog = a_catalog_for(issuers=(an_issuer(**changed),))
     assert await who(deciding, bearer(a_jwt())) == expected
-    assert len(deciding.keys.asked) == 2
+    assert len(deciding.keys.asked) == asked
 
 
 async def test_a_known_token_is_no_good_when_its_issuer_is_gone_or_has_new_keys() -> None:
