@@ -37,7 +37,8 @@ jose: ## public suites of JOSE signatures: RFC 7515, 7520 and 8037, and Wychepro
 
 providers: ## real identity providers, asked by the recipes in docs/: needs Java 17, Maven, Node.js and npm
 	@.ci/setup python
-	@$(BIN)/python -m pytest $(or $(ARGS),tests/providers/keycloak.py tests/providers/oidc_provider.py)
+	@$(BIN)/python -m pytest $(or $(ARGS),tests/providers/keycloak.py tests/providers/oidc_provider.py \
+		tests/providers/spring_authorization_server.py)
 
 test-compiled: ## what a compiled wheel holds, tested as installed; installs gcc when there is none
 	@.ci/setup python redis compiler
