@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from extauthz.plain_text import write_plain
+
 
 class ExtauthzError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -36,7 +38,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.file and self.line else self.file
-        return ": ".join(part for part in (place, self.path, self.message) if part)
+        return write_plain(": ".join(part for part in (place, self.path, self.message) if part))
 
 
 class ConfigError(ExtauthzError):

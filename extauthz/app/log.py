@@ -6,19 +6,31 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from extauthz.plain_text import write_plain_lines
 from extauthz.settings import LogSettings
 from extauthz.telemetry.decision_log import DecisionLog
+
+
+class PlainFormatter(logging.Formatter):
+    """Writes records so that nothing in them acts on a terminal or passes for another record."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        """The record without its traceback."""
+        return write_plain_lines(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """The traceback."""
+        return write_plain_lines(super().formatException(ei))
 
 
 def start_log(settings: LogSettings, *, worker: int = 0) -> None:
     """From now on, what is logged in this process is written, with the number of the worker."""
     who = f" [worker {worker}]" if worker else ""
-    logging.basicConfig(
-        level=settings.level.upper(),
-        stream=sys.stderr,
-        format=f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter(f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.level.upper(), handlers=[handler])
     # They log each request's URL, and each change of a file, at INFO.
     for name in ("httpx", "httpcore", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Final
 
 from extauthz.errors import ConfigError, ExtauthzError
+from extauthz.plain_text import write_plain
 
 PROBLEMS_FOUND: Final = 1
 WRONG_USAGE: Final = 2
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(problem, file=sys.stderr)
         return COULD_NOT_START
     except ExtauthzError as error:
-        print(f"extauthz: {error}", file=sys.stderr)
+        print(f"extauthz: {write_plain(str(error))}", file=sys.stderr)
         return COULD_NOT_START
     except BrokenPipeError:
         # The reader of our output has seen enough, as with `| head`. What is still buffered

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from extauthz.errors import ConfigError, Problem
+from extauthz.plain_text import write_plain_lines
 from extauthz.telemetry.door_comparison import Comparison, compare_doors
 
 
@@ -94,7 +95,7 @@ def _print(found: Comparison) -> None:
                 str(count),
                 "\n".join(map(repr, found.examples[difference])),
             )
-            table.add_row(*map(Text, cells))
+            table.add_row(*[Text(write_plain_lines(cell)) for cell in cells])
         console.print(table)
     for door, count in sorted(found.only.items()):
         console.print(f"{count} came to {door} only", highlight=False)

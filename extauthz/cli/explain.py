@@ -37,6 +37,7 @@ from extauthz.model.authority import find_host
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.request import ApiRequest, Headers, Peer
+from extauthz.plain_text import write_plain
 from extauthz.policy.pipeline import Step
 from extauthz.settings import Settings
 
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         request = _read_request(arguments)
     except ValueError as error:
-        print(f"extauthz: {_printable(str(error))}", file=sys.stderr)
+        print(f"extauthz: {write_plain(str(error))}", file=sys.stderr)
         return 2
     settings = read_settings(arguments.config)
     if "x-forwarded-for" not in request.headers:
@@ -240,19 +241,11 @@ def _hide_values(query: str) -> str:
     return "&".join(f"{name}={_HIDDEN}" if mark else name for name, mark, _ in pairs)
 
 
-def _printable(text: str) -> str:
-    r"""The text with what a terminal would act on written as ``\x1b``."""
-    return "".join(
-        mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode()
-        for mark in text
-    )
-
-
 def _print(explanation: _Explanation, request: ApiRequest) -> None:
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def say(line: str, style: str = "") -> None:
-        console.print(Text(_printable(line), style=style))
+        console.print(Text(write_plain(line), style=style))
 
     query = f"?{_hide_values(request.query)}" if request.query else ""
     say(f"{request.method} {request.host or ''}{request.path}{query}", "bold")
@@ -303,7 +296,7 @@ def _table(explanation: _Explanation) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in explanation.findings:
-        text = Text(_printable(finding.text))
+        text = Text(write_plain(finding.text))
         table.add_row(Text(finding.step.value), _MARKS[finding.passed], text)
     reached = {finding.step for finding in explanation.findings}
     for step in Step:

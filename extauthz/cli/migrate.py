@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from extauthz.document_messages import show_name
+from extauthz.plain_text import write_plain
 from mixer_compat.migrate.convert import convert
 from mixer_compat.migrate.objects import Progress as Told
 from mixer_compat.migrate.objects import read_objects
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         write_folder(out, files)
     except OutputError as error:
-        print(f"extauthz: {error}", file=sys.stderr)
+        print(f"extauthz: {write_plain(str(error))}", file=sys.stderr)
         return 1
     if arguments.json:
         print(write_json_report(findings, report, names))
@@ -109,19 +110,11 @@ def _summary(objects: int, findings: list[Finding]) -> str:
 def _print(findings: list[Finding], summary: str, out: Path) -> None:
     pressing = [finding for finding in findings if finding.outcome in NEEDS_WORK]
     for finding in pressing[:_SHOWN]:
-        print(f"{_WORDS[finding.outcome]}: {_printable(str(finding))}")
+        print(f"{_WORDS[finding.outcome]}: {write_plain(str(finding))}")
     if len(pressing) > _SHOWN:
         print(f"… and {len(pressing) - _SHOWN} more")
     print(summary)
-    print(f"Read {_printable(str(out / REPORT))} before you use what was written.")
-
-
-def _printable(text: str) -> str:
-    """The text with what a terminal would act on written out."""
-    return "".join(
-        mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode()
-        for mark in text
-    )
+    print(f"Read {write_plain(str(out / REPORT))} before you use what was written.")
 
 
 @contextmanager

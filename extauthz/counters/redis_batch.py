@@ -36,6 +36,7 @@ from extauthz.counters.redis_refusals import (
 )
 from extauthz.counters.redis_script import Order, Script, settle
 from extauthz.errors import CounterStoreError
+from extauthz.plain_text import write_plain
 
 Connect: TypeAlias = Callable[[], Awaitable[AbstractConnection]]
 """Gives a connection on which Redis has greeted; raises RedisError, OSError or TimeoutError."""
@@ -360,7 +361,7 @@ def _describe(error: BaseException) -> str:
     """What Redis or the system said; neither repeats passwords."""
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
-    return str(error)[:_LONGEST_TEXT] or type(error).__name__
+    return write_plain(str(error)[:_LONGEST_TEXT]) or type(error).__name__
 
 
 def _unanswered(name: str, what: str, cause: Exception | None) -> CounterStoreError:

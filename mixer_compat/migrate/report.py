@@ -13,6 +13,7 @@ from typing import Final
 
 from extauthz.document_lines import NodePath, find_lines, write_path
 from extauthz.document_values import SourceText
+from extauthz.plain_text import write_plain
 
 MAX_FINDINGS: Final = 20_000
 """More than anybody reads; the rest is counted."""
@@ -216,8 +217,5 @@ def write_markdown(
 
 def _escape(text: str) -> str:
     """For Markdown, and for a terminal: control characters are written out."""
-    printable = "".join(
-        mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode()
-        for mark in text
-    )
+    printable = write_plain(text)
     return printable.replace("<", "&lt;").replace("|", "\\|").replace("*", "\\*")
