@@ -261,6 +261,12 @@ class ResponseSettings(StrictModel):
     error_response: bool = False
     """Say "could not decide" in Envoy's error_response (1.37 and later), not as a failed call."""
 
+    @property
+    def own_headers(self) -> tuple[str, ...]:
+        """Every request field that only the service sets."""
+        names = tuple(self.identity_headers.values())
+        return names if self.backend_jwt is None else (*names, self.backend_jwt.header)
+
 
 class LogSettings(StrictModel):
     """What is logged, on standard error, and which decisions, in a file."""

@@ -2,7 +2,8 @@
 
 Who the caller is goes upstream in header fields that only this service can set: a client's own
 copies never pass, also on resources that take no credential and for fields that would stay
-empty. The credential itself is taken out.
+empty. The credential itself is taken out. Where the proxy keeps header fields to itself, all that
+may be a credential, a copy or a twin of ours is taken out without having been seen.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from operator import attrgetter
+from functools import lru_cache
+from itertools import product
+from operator import add, attrgetter
 from typing import Final
 
 from extauthz.answers.backend_jwt import BackendJwtSigner
@@ -101,6 +104,8 @@ def write_upstream_changes(
         else:
             remove_headers.append(name)
     remove_headers.extend(_lookalikes(request, style))
+    if request.headers_are_partial:
+        remove_headers.extend(_list_unseen(allow, style))
     query, removed_query = _take_out_credentials(allow, request, set_headers, remove_headers)
     if removed_query:
         set_headers.append((":path", f"{request.path}?{query}" if query else request.path))
@@ -131,6 +136,8 @@ def find_header_basis(
     reads = style._reads  # noqa: SLF001  (made for this function alone)
     headers = request.headers
     if reads is None or headers.has_underscores:
+        return None
+    if request.headers_are_partial:
         return None
     basis = [read(allow) for read in reads]
     for place in allow.credential_places:
@@ -182,6 +189,30 @@ def _lookalikes(request: ApiRequest, style: UpstreamStyle) -> list[str]:
     return [
         name for name in request.headers if name not in names and name.replace("_", "-") in ours
     ]
+
+
+def _list_unseen(allow: Allow, style: UpstreamStyle) -> Iterator[str]:
+    """Fields that must not pass, whether they are there or not."""
+    own = style.own_headers
+    credentials = [place.name for place in allow.credential_places if place.kind is _HEADER]
+    yield from credentials
+    for name in (*own, *credentials):
+        for twin in list_twins(name):
+            if twin not in own:
+                yield twin
+
+
+@lru_cache(maxsize=256)
+def list_twins(name: str) -> tuple[str, ...]:
+    """Other names that CGI and WSGI read as this one: each with its own choice of ``-`` and ``_``.
+
+    Of a name with more than four of them, only the two with all of one kind.
+    """
+    words = name.replace("_", "-").split("-")
+    marks = len(words) - 1
+    choices = product("-_", repeat=marks) if marks <= 4 else (("-",) * marks, ("_",) * marks)
+    names = {"".join(map(add, words, (*choice, ""))) for choice in choices}
+    return tuple(sorted(names - {name}))
 
 
 def _take_out_credentials(

@@ -122,6 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
         admin_port=arguments.admin_port,
         trusted_hops=0 if credentials is None else credentials.trusted_hops,
         use_remote_address=credentials is None or credentials.use_remote_address is not False,
+        own_headers=_DEFAULTS.own_headers if settings is None else settings.responses.own_headers,
     )
     render = render_filter if arguments.filter else render_bootstrap
     try:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from extauthz.app.service import list_file_problems
 from extauthz.catalog.file import FileCatalogSource
 from extauthz.config import DEFAULT_FILE, read_settings
-from extauthz.document import decode_source, read_file, read_mapping
+from extauthz.document import decode_source, locate, read_file, read_mapping
+from extauthz.document_values import SourceText, read_values
+from extauthz.envoy.config_check import check_config
 from extauthz.errors import ConfigError, ExtauthzError, Problem
 from extauthz.model.catalog import UNLIMITED_TIER, Catalog
 from extauthz.settings import Settings
+
+_DOCUMENT_START: Final = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,11 +35,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"is one catalog (default: {DEFAULT_FILE} and the catalog that it names)",
     )
 
+    parser.add_argument(
+        "--envoy",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="an Envoy configuration, or Kubernetes objects of Istio or Envoy Gateway: says what in "
+        "it is unsafe for extauthz; may be given several times",
+    )
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 1 when there is any problem."""
-    paths: list[Path] = arguments.paths or [Path(DEFAULT_FILE)]
     problems: list[Problem] = []
+    for path in arguments.envoy:
+        problems += _check_envoy(path)
+    paths: list[Path] = arguments.paths or ([] if arguments.envoy else [Path(DEFAULT_FILE)])
     catalog_files: list[Path] = []
     for path in paths:
         try:
@@ -59,7 +78,41 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     if catalog is not None:
         print(_summary(catalog))
+    for path in arguments.envoy:
+        print(f"good: {path}, as far as is known")
     return 0
+
+
+def _check_envoy(path: Path) -> Iterator[Problem]:
+    """What is unsafe in a file of an operator's; each of its documents is read by itself."""
+    asks = False
+    try:
+        source = decode_source(str(path), read_file(path))
+        for lines_before, part in _split(source):
+            faults, is_asking = check_config(read_values(part))
+            asks = asks or is_asking
+            for problem in locate(part, faults):
+                yield replace(problem, line=problem.line + lines_before)
+    except ConfigError as error:
+        yield from error.problems
+    else:
+        if not asks:
+            message = (
+                "nothing in it asks an external authorizer (ext_authz, envoyExtAuthzGrpc, extAuth)"
+            )
+            yield Problem(file=str(path), message=message)
+
+
+def _split(source: SourceText) -> Iterator[tuple[int, SourceText]]:
+    """Each document of a file, and how many lines stand before it."""
+    if source.is_json:
+        yield 0, source
+        return
+    before = 0
+    for text in _DOCUMENT_START.split(source.text):
+        if text.strip():
+            yield before, SourceText(file=source.file, text=text)
+        before += text.count("\n")
 
 
 def _once(files: list[Path]) -> tuple[Path, ...]:

@@ -38,6 +38,11 @@ from extauthz.serving.methods import Call, RpcCode, RpcFailure, UnaryMethod
 _log = logging.getLogger(__name__)
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
+_PARTIAL_HEADERS: Final = (
+    "Envoy keeps header fields from this service (allowed_headers of ext_authz, headersToExtAuth of "
+    "Envoy Gateway): a credential in one of them cannot be found, and a second one not be seen. Let "
+    "through all that the page on Envoy names, or leave the list out. Said once."
+)
 UNSENDABLE: Final = Denial(
     reason=Reason.UNAVAILABLE, detail="The caller's identity cannot be sent on."
 )
@@ -84,6 +89,7 @@ class AuthorizationService:
         self._clock = clock
         self._shadow = shadow
         self._unread = RepeatedWarnings(_log, "a check request could not be read")
+        self._has_told_of_partial_headers = False
         self._header_changes = WrittenParts()
         """By `find_header_basis`. A caller's are written once: 12 µs less for each request."""
 
@@ -107,6 +113,9 @@ class AuthorizationService:
             request = read_check_request(check_request)
         except MalformedRequest as error:
             return self._write_denied(self._refuse_unread(error), _UNREAD)
+        if request.headers_are_partial and not self._has_told_of_partial_headers:
+            self._has_told_of_partial_headers = True
+            _log.warning(_PARTIAL_HEADERS)
         decision = await self._decide(request, deadline=call.deadline)
         return self.write(decision, request)
 

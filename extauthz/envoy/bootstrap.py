@@ -22,6 +22,8 @@ from typing import Any, Final
 from extauthz.errors import ConfigError, Problem
 
 EXTAUTHZ_CLUSTER: Final = "extauthz"
+OWN_HEADERS: Final = ("x-extauthz-application", "x-extauthz-user", "x-extauthz-tier")
+"""Those that settings begin with."""
 
 _ERROR_STATUSES: Final = frozenset(
     {*range(400, 418), *range(421, 425), 426, 428, 429, 431, *range(500, 509), 510, 511}
@@ -110,6 +112,10 @@ class EnvoyParameters:
         trusted_hops: proxies in front of this Envoy whose X-Forwarded-For entries count.
         use_remote_address: Envoy adds its peer to X-Forwarded-For, and drops what clients say in
             x-envoy-* headers. False where a proxy in front of it does both. extauthz is told.
+        own_headers: fields that only extauthz sets; taken out of request trailers, which reach
+            upstreams that speak HTTP/2.
+        stdout_log: a line of JSON on standard output for each finished request, with what was
+            decided.
         access_logs: report every finished request to extauthz (ALS v3).
     """
 
@@ -135,6 +141,8 @@ class EnvoyParameters:
     underscore_headers: UnderscoreHeaders = UnderscoreHeaders.REJECT_REQUEST
     trusted_hops: int = 0
     use_remote_address: bool = True
+    own_headers: tuple[str, ...] = OWN_HEADERS
+    stdout_log: bool = True
     access_logs: bool = False
 
 

@@ -9,6 +9,8 @@ Rules:
   headers are left out.
 - The host is told once: a `host` field or a second ``:authority`` that says otherwise, an empty
   one, and what is no ``host[:port]`` leave a request without a host that could be judged.
+- An Envoy that keeps header fields from us (`allowed_headers`) keeps pseudo headers, too, unless its
+  list has them. So where there are none, other fields may be missing.
 - The path is split at the first ``?``, and what follows is cut at the first ``#``. Nothing is decoded.
   A ``#`` in the path itself stays, and so is refused: no request target holds a fragment.
 """
@@ -71,6 +73,7 @@ def read_check_request(data: bytes) -> ApiRequest:
         scheme=http.scheme,
         protocol=http.protocol,
         headers=headers,
+        headers_are_partial=not authorities and http.protocol != "",
         source=source,
         destination=destination,
         context=dict(extensions) if extensions else _NOTHING,

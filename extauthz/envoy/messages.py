@@ -5,11 +5,11 @@ Imports `envoy-data-plane`, which takes half a second: import this inside functi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
 import betterproto2
-from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
 from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
@@ -17,6 +17,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     Cluster,
     ClusterDiscoveryType,
 )
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     ApiVersion,
@@ -45,20 +46,22 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteMatch,
     VirtualHost,
 )
-from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import (
-    CommonGrpcAccessLogConfig,
-    HttpGrpcAccessLogConfig,
-)
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
     BufferSettings,
     CheckSettings,
     ExtAuthz,
     ExtAuthzPerRoute,
 )
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
+    HeaderMutation as HeaderMutationFilter,
+)
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3 import UpstreamCodec
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
     HttpConnectionManagerPathWithEscapedSlashesAction,
+    HttpConnectionManagerUpgradeConfig,
     HttpFilter,
 )
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
@@ -80,6 +83,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any as AnyMessage
 
+from extauthz.envoy.access_log import make_grpc_log, make_stdout_log
 from extauthz.envoy.bootstrap import (
     EXTAUTHZ_CLUSTER,
     ClientTls,
@@ -109,7 +113,10 @@ def make_bootstrap(parameters: EnvoyParameters) -> Bootstrap:
     admin = None
     if parameters.admin_port is not None:
         admin = Admin(address=_make_address(("127.0.0.1", parameters.admin_port)))
-    upstreams = [_make_upstream_cluster(upstream) for upstream in parameters.upstreams]
+    upstreams = [
+        _make_upstream_cluster(upstream, parameters.own_headers)
+        for upstream in parameters.upstreams
+    ]
     return Bootstrap(
         admin=admin,
         static_resources=BootstrapStaticResources(
@@ -166,12 +173,33 @@ def make_extauthz_cluster(parameters: EnvoyParameters) -> Cluster:
     return cluster
 
 
-def _make_upstream_cluster(upstream: Upstream) -> Cluster:
-    http2 = Http2ProtocolOptions() if upstream.speaks_http2 else None
-    return _make_cluster(upstream.name, upstream.address, http2)
+def _make_upstream_cluster(upstream: Upstream, own_headers: Sequence[str]) -> Cluster:
+    if not upstream.speaks_http2:
+        return _make_cluster(upstream.name, upstream.address)
+    filters = _make_trailer_filters(own_headers) if own_headers else ()
+    return _make_cluster(upstream.name, upstream.address, Http2ProtocolOptions(), filters)
 
 
-def _make_cluster(name: str, address: str, http2: Http2ProtocolOptions | None) -> Cluster:
+def _make_trailer_filters(own_headers: Sequence[str]) -> tuple[HttpFilter, ...]:
+    """Takes our fields out of request trailers, which no ext_authz answer can change."""
+    mutations = Mutations(
+        request_trailers_mutations=[HeaderMutation(remove=name) for name in own_headers]
+    )
+    config = AnyMessage.pack(HeaderMutationFilter(mutations=mutations))
+    return (
+        HttpFilter(name="envoy.filters.http.header_mutation", typed_config=config),
+        HttpFilter(
+            name="envoy.filters.http.upstream_codec", typed_config=AnyMessage.pack(UpstreamCodec())
+        ),
+    )
+
+
+def _make_cluster(
+    name: str,
+    address: str,
+    http2: Http2ProtocolOptions | None = None,
+    filters: Sequence[HttpFilter] = (),
+) -> Cluster:
     place = read_address(address)
     named = isinstance(place, tuple) and not is_ip_address(place[0])
     endpoint = LbEndpoint(endpoint=Endpoint(address=_make_address(place)))
@@ -185,7 +213,10 @@ def _make_cluster(name: str, address: str, http2: Http2ProtocolOptions | None) -
     )
     if http2 is not None:
         options = UpstreamHttpOptions(
-            explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2)
+            explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
+                http2_protocol_options=http2
+            ),
+            http_filters=list(filters),
         )
         cluster.typed_extension_protocol_options = {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": AnyMessage.pack(options)
@@ -194,6 +225,9 @@ def _make_cluster(name: str, address: str, http2: Http2ProtocolOptions | None) -
 
 
 def _make_listener(parameters: EnvoyParameters) -> Listener:
+    logs = [make_grpc_log()] if parameters.access_logs else []
+    if parameters.stdout_log:
+        logs.append(make_stdout_log())
     manager = HttpConnectionManager(
         stat_prefix="ingress",
         # Client addresses count, and client-sent x-envoy-* headers do not, as at any edge.
@@ -211,7 +245,9 @@ def _make_listener(parameters: EnvoyParameters) -> Listener:
                 parameters.underscore_headers.value
             ]
         ),
-        access_log=[_make_access_log()] if parameters.access_logs else [],
+        # The handshake is decided on as any request is.
+        upgrade_configs=[HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")],
+        access_log=logs,
         route_config=_make_routes(parameters),
         http_filters=[
             make_filter(parameters),
@@ -257,18 +293,6 @@ def _make_routes(parameters: EnvoyParameters) -> RouteConfiguration:
         virtual_hosts=[
             VirtualHost(name=host, domains=[host], routes=found) for host, found in routes.items()
         ],
-    )
-
-
-def _make_access_log() -> AccessLog:
-    common = CommonGrpcAccessLogConfig(
-        log_name=EXTAUTHZ_CLUSTER,
-        grpc_service=GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=EXTAUTHZ_CLUSTER)),
-        transport_api_version=ApiVersion.V3,
-    )
-    return AccessLog(
-        name="envoy.access_loggers.http_grpc",
-        typed_config=AnyMessage.pack(HttpGrpcAccessLogConfig(common_config=common)),
     )
 
 

@@ -141,6 +141,7 @@ class ApiRequest:
         method: as sent, upper-case for all standard methods.
         host: as `extauthz.model.authority` reads it; empty when nobody said it, None when what
             was said names no host, or several.
+        headers_are_partial: the proxy keeps some header fields to itself.
         path: as sent, still percent-encoded, without the query.
         query: what stands behind the first ``?``, still percent-encoded.
         context: context extensions of the route (``extauthz.api`` names the API).
@@ -160,6 +161,7 @@ class ApiRequest:
     scheme: str = ""
     protocol: str = ""
     headers: Headers = NO_HEADERS
+    headers_are_partial: bool = False
     source: Peer = NO_PEER
     destination: Peer = NO_PEER
     context: Mapping[str, str] = field(default_factory=_nothing)

@@ -14,6 +14,7 @@ from extauthz.serving.envoy_http import STAT_PREFIX
 
 _ACTIVE: Final = f"http.{STAT_PREFIX}.downstream_rq_active"
 _REFUSED: Final = f"http.{STAT_PREFIX}.adaptive_concurrency.gradient_controller.rq_blocked"
+_UNREADABLE: Final = "http2.rx_messaging_error"
 _HELD: Final = r"tcp\..*\.downstream_cx_tx_bytes_buffered"
 _LOOK_S: Final = 0.02
 _IDLE_LOOKS: Final = 2
@@ -80,6 +81,14 @@ class EnvoyAdmin:
             OSError, aiohttp.ClientError: Envoy does not answer.
         """
         return await self._sum(_REFUSED)
+
+    async def count_unreadable(self) -> int:
+        """Calls that were no HTTP/2 messages for Envoy, as with an authority that is no host.
+
+        Raises:
+            OSError, aiohttp.ClientError: Envoy does not answer.
+        """
+        return await self._sum(_UNREADABLE)
 
     async def _count_unfinished(self) -> int:
         """Calls, and bytes that a listener in front still holds."""

@@ -176,6 +176,7 @@ class EnvoyHost(SteeredProcess):
         self._watching = (
             asyncio.create_task(watch_tls(reloaders, folder)),
             asyncio.create_task(self._tell_refused(self._admin)),
+            asyncio.create_task(_tell_unreadable(self._admin)),
         )
         for listener in bound:
             written = "with TLS" if listener.tls else "without TLS"
@@ -263,6 +264,20 @@ def _read_environment() -> Mapping[str, str]:
         # pyvoy's module is built like any extension and does not bring libpython itself.
         environment["LD_PRELOAD"] = library
     return environment
+
+
+async def _tell_unreadable(admin: EnvoyAdmin) -> None:
+    """Says once that Envoy refuses calls for what their callers set up."""
+    while True:
+        await asyncio.sleep(_COUNT_S)
+        with suppress(OSError, ValueError, aiohttp.ClientError):
+            if await admin.count_unreadable():
+                break
+    _log.warning(
+        "a call was refused before it was read, as its HTTP/2 headers are not valid; is the "
+        "caller's :authority a host? Envoy takes its cluster's name for one: where that has other "
+        "characters, like those of outbound|9001||, set grpc_service.envoy_grpc.authority"
+    )
 
 
 async def _end_process(process: asyncio.subprocess.Process) -> None:

@@ -13,6 +13,7 @@ from extauthz.answers.upstream import (
     IdentityFact,
     UpstreamChanges,
     UpstreamStyle,
+    list_twins,
     write_upstream_changes,
 )
 from extauthz.model.catalog import Application
@@ -262,3 +263,31 @@ def test_no_name_is_both_set_and_removed_and_no_copy_of_the_clients_passes(
     for place in places:
         if place.kind is PlaceKind.HEADER and place.name in headers:
             assert place.name in made.remove_headers or place.name in set_names
+
+
+def test_what_the_proxy_does_not_show_is_taken_out_unseen() -> None:
+    allow = an_allow(Place(PlaceKind.HEADER, "x-api-key"), Place(PlaceKind.HEADER, "apikey"))
+    headers = {"apikey": "k"}
+    shown = changes(allow, a_request(headers=headers), UpstreamStyle())
+    assert set(shown.remove_headers) & {"x-api-key", "x_api_key", "x_extauthz_user"} == set()
+    hidden = changes(allow, a_request(headers=headers, headers_are_partial=True), UpstreamStyle())
+    assert {"apikey", "x-api-key", "x_api_key", "x-api_key", "x_api-key"} < set(
+        hidden.remove_headers
+    )
+    assert {"x_extauthz_user", "x-extauthz_user", "x_extauthz-tier"} < set(hidden.remove_headers)
+    assert not {name for name, _ in hidden.set_headers} & set(hidden.remove_headers)
+
+
+@pytest.mark.parametrize(
+    ("name", "twins"),
+    [
+        ("apikey", ()),
+        ("x-key", ("x_key",)),
+        ("x_key", ("x-key",)),
+        ("a-b-c", ("a-b_c", "a_b-c", "a_b_c")),
+        ("a-b-c-d-e-f", ("a_b_c_d_e_f",)),
+        ("a_b-c-d-e-f", ("a-b-c-d-e-f", "a_b_c_d_e_f")),
+    ],
+)
+def test_lists_the_names_that_are_read_as_one(name: str, twins: tuple[str, ...]) -> None:
+    assert list_twins(name) == twins

@@ -34,6 +34,7 @@ def run_proxy(folder: Path, upstream: str, extauthz: str | None) -> Iterator[Pro
         listen=f"127.0.0.1:{port}",
         admin_port=admin_port,
         extauthz=extauthz or _NOBODY,
+        stdout_log=False,
     )
     bootstrap = write_bootstrap(parameters)
     if extauthz is None:

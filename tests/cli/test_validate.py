@@ -100,3 +100,35 @@ def test_the_environment_counts_as_it_does_for_the_service(
     done = run("validate")
     assert done.code == 1
     assert done.err.startswith("EXTAUTHZ_LOG__LEVEL: log.level: must be one of debug,")
+
+
+def test_says_what_is_unsafe_in_an_envoy_configuration(run: Run, tmp_path: Path) -> None:
+    good = run("envoy-config").out
+    file = tmp_path / "envoy.yaml"
+    file.write_text(good)
+    done = run("validate", "--envoy", str(file))
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"good: {file}, as far as is known\n"
+    file.write_text(f"# two documents\n---\n{good.replace('allow: false', 'allow: true')}")
+    done = run("validate", "--envoy", str(file))
+    assert done.code == 1
+    (problem, count) = done.err.splitlines()
+    line = next(
+        n for n, text in enumerate(file.read_text().splitlines(), 1) if "mode_allow" in text
+    )
+    assert problem.startswith(f"{file}:{line}: static_resources.listeners[0]")
+    assert "failure_mode_allow: lets every request pass" in problem
+    assert count == "1 problem"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a: b\n", "nothing in it asks"), ("a: [\n", "2: "), ("", "nothing in it asks")],
+)
+def test_an_envoy_configuration_that_asks_nobody_is_a_problem(
+    run: Run, tmp_path: Path, text: str, words: str
+) -> None:
+    file = tmp_path / "envoy.yaml"
+    file.write_text(text)
+    done = run("validate", "--envoy", str(file))
+    assert done.code == 1 and words in done.err

@@ -12,7 +12,9 @@ import pytest
 import trustme
 import yaml
 
+from extauthz.answers.upstream import default_identity_headers
 from extauthz.envoy.bootstrap import (
+    OWN_HEADERS,
     ClientTls,
     EnvoyParameters,
     EscapedSlashes,
@@ -122,6 +124,8 @@ def test_is_safe_unless_told_otherwise() -> None:
     manager = manager_of(bootstrap)
     assert manager["normalize_path"] is True
     assert manager["strip_trailing_host_dot"] is True
+    assert manager["upgrade_configs"] == [{"upgrade_type": "websocket"}]
+    assert [log["name"] for log in manager["access_log"]] == ["envoy.access_loggers.stdout"]
     assert manager["route_config"]["ignore_port_in_host_matching"] is True
     assert manager["merge_slashes"] is True
     assert manager["path_with_escaped_slashes_action"] == "REJECT_REQUEST"
@@ -176,6 +180,21 @@ def test_every_choice_is_written(tmp_path: Path) -> None:
         "g.example": ["grpc"],
         "*.example.com": ["socket"],
     }
+
+
+@pytest.mark.parametrize("speaks_http2", [True, False])
+def test_only_upstreams_that_get_trailers_have_ours_taken_out(*, speaks_http2: bool) -> None:
+    upstream = Upstream(address="127.0.0.1:8080", speaks_http2=speaks_http2)
+    bootstrap = write_bootstrap(EnvoyParameters(upstreams=(upstream,)))
+    cluster = bootstrap["static_resources"]["clusters"][1]
+    if not speaks_http2:
+        assert "typed_extension_protocol_options" not in cluster
+        return
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    mutations = options["http_filters"][0]["typed_config"]["mutations"]
+    own = list(default_identity_headers().values())
+    assert mutations["request_trailers_mutations"] == [{"remove": name} for name in own]
+    assert own == list(OWN_HEADERS)
 
 
 def test_the_name_in_extauthzs_certificate_is_checked(tmp_path: Path) -> None:

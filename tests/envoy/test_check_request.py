@@ -340,3 +340,19 @@ def test_peers_labels_cannot_be_changed_by_who_reads_them() -> None:
     labels: Any = read_check_request(a_check_from(peer)).source.labels
     with pytest.raises(TypeError):
         labels["app"] = "other"
+
+
+@pytest.mark.parametrize(
+    ("http", "partial"),
+    [
+        ({"protocol": "HTTP/1.1", "headers": {":authority": "a", "accept": "*/*"}}, False),
+        ({"protocol": "HTTP/1.1", "raw": [(":authority", b"a"), (":path", b"/")]}, False),
+        ({"protocol": "HTTP/1.1", "headers": {"x-api-key": "a"}}, True),
+        ({"protocol": "HTTP/2", "raw": [("x-api-key", b"a")]}, True),
+        ({"protocol": "HTTP/2"}, True),
+        # No Envoy leaves the protocol out.
+        ({"headers": {"x-api-key": "a"}}, False),
+    ],
+)
+def test_sees_that_envoy_keeps_headers_to_itself(*, http: dict[str, Any], partial: bool) -> None:
+    assert read_check_request(a_check(host="a", **http)).headers_are_partial is partial

@@ -204,6 +204,20 @@ async def test_refuses_and_counts_what_is_too_much_before_it_reaches_python(serv
             pass
 
 
+async def test_says_that_a_callers_authority_is_no_host(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = await serve()
+    options = [("grpc.default_authority", "outbound|9001||a.example")]  # an Envoy cluster's name
+    async with grpc.aio.insecure_channel(str(host.addresses[0]), options) as channel:
+        call: Any = channel.unary_unary(path_of("Echo"))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(b"a", timeout=PATIENCE_S)
+    async with asyncio.timeout(PATIENCE_S):
+        while "set grpc_service.envoy_grpc.authority" not in caplog.text:
+            assert await echo(host, "a") == "a"
+
+
 async def is_refused(call: Awaitable[object]) -> bool:
     try:
         await call
