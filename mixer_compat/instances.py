@@ -7,6 +7,8 @@ How a request finds its API, in this order:
 2. Else the path leads to it, by host and base path as at Envoy's door. Where the instance tells
    the base path apart (`context`), it is put in front of a path that lacks it.
 
+Whether a path has the base path is not the caller's choice: see docs/reference/matching.md.
+
 Which property holds which part is the handler's to say (`mixer_compat.params`). What an
 expression yields for a missing attribute is an empty text, so an empty property is an absent
 one. A request without a method or a path cannot be judged. Without a path, the operation stands
@@ -25,7 +27,7 @@ from extauthz.model.authority import find_host
 from extauthz.model.deny_rules import read_address
 from extauthz.model.identity import Secret
 from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer
-from extauthz.policy.match import API_EXTENSION, VERSION_EXTENSION
+from extauthz.policy.match import API_EXTENSION, CONTEXT_EXTENSION, VERSION_EXTENSION
 from extauthz.policy.scopes import SCOPE_EXTENSION
 from mixer_compat.params import HandlerParams
 from mixer_compat.proto.apikey_pb2 import InstanceMsg as ApiKeyInstance
@@ -80,7 +82,7 @@ def read_apikey(instance: ApiKeyInstance) -> ApiRequest:
         host="",
         path=_fill_template(path),
         query=query,
-        context=_write_context(instance.api, instance.api_version, ""),
+        context=_write_context(instance.api, instance.api_version),
         api_key=Secret(instance.api_key) if instance.api_key else None,
         door=DOOR,
     )
@@ -112,8 +114,7 @@ def read_properties(
     path, query = _split_target(target)
     if not query:
         query = "&".join(_read_query(values, params))
-    if not api:
-        path = _put_in_front(find_text(values, names.context), path)
+    base = find_text(values, names.context).strip("/")
     api_key = find_text(values, names.api_key)
     client_address = find_text(values, names.client_ip)
     if client_address and not read_address(client_address)[0]:
@@ -137,7 +138,7 @@ def read_properties(
         headers=headers,
         source=source,
         context=_write_context(
-            api, find_text(values, names.version), find_text(values, names.scope)
+            api, find_text(values, names.version), base, find_text(values, names.scope)
         ),
         request_id=find_text(values, names.request_id),
         api_key=Secret(api_key) if api_key else None,
@@ -179,13 +180,15 @@ def _drop_rest(credential: str) -> str:
     return credential
 
 
-def _write_context(api: str, version: str, scope: str) -> dict[str, str]:
+def _write_context(api: str, version: str, base: str = "", scope: str = "") -> dict[str, str]:
     """Context extensions, as a route of Envoy's would have them."""
     context = {}
     if api:
         context[API_EXTENSION] = api
         if version:
             context[VERSION_EXTENSION] = version
+    elif base:
+        context[CONTEXT_EXTENSION] = f"/{base}"
     if scope:
         context[SCOPE_EXTENSION] = scope
     return context
@@ -194,13 +197,6 @@ def _write_context(api: str, version: str, scope: str) -> dict[str, str]:
 def _split_target(target: str) -> tuple[str, str]:
     path, _, query = target.partition("?")
     return path, query.partition("#")[0]
-
-
-def _put_in_front(context: str, path: str) -> str:
-    base = context.strip("/")
-    if not base or path == f"/{base}" or path.startswith(f"/{base}/"):
-        return path
-    return f"/{base}{path}"
 
 
 def _fill_template(template: str) -> str:

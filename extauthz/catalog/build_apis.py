@@ -146,6 +146,7 @@ class _ApiBuilder:
             version=written.version,
             resources=self._build_resources(described, tier),
             base_paths=self._plan_base_paths(described.base_path),
+            base_path=written.base_path,
             hosts=self._read_hosts(),
             is_default_version=written.default_version,
             state=written.state,

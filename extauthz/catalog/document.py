@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from extauthz.catalog.limit_documents import Cost, CustomLimitDocument, TierDocument
 from extauthz.document import Duration, Line, Name, PositiveDuration, StrictModel, write_schema
-from extauthz.model.catalog import ApiState, SubscriptionState
+from extauthz.model.catalog import ApiState, BasePath, SubscriptionState
 from extauthz.model.identity import KeyType, SecurityScheme
 
 MAX_LEEWAY_US = 300_000_000
@@ -102,6 +102,8 @@ class ApiDocument(StrictModel):
     """Version of the API, like 1.0.0 or v1."""
     context: Name | None = None
     """Base path; the version is added unless it stands in it. Left out: found by host alone."""
+    base_path: BasePath = BasePath.EITHER
+    """Where a route names the API: whether paths have the base path (sent), or not (stripped)."""
     hosts: tuple[Name, ...] = Field(default=("*",), min_length=1)
     """Hosts that serve it: exact, *.example.com, or *."""
     default_version: bool = False

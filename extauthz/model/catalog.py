@@ -40,6 +40,15 @@ class ApiState(Enum):
     RETIRED = "RETIRED"
 
 
+class BasePath(Enum):
+    """Whether a path has its API's base path where it need not: the route names the API."""
+
+    SENT = "sent"
+    STRIPPED = "stripped"
+    EITHER = "either"
+    """It may lead to one resource with it, and to another without: then it is refused."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostSource:
     """Where a request says what it costs: a header or query parameter, from 1 to `maximum`."""
@@ -79,6 +88,7 @@ class Api:
 
     Attributes:
         base_paths: each starts with a slash and has none at its end; the empty one is the root.
+        base_path: whether requests for which the route names the API have one of them.
         hosts: exact, ``*.example.com`` or ``*``; lower-case.
         tier: limits all callers of the API together.
         key_types: kinds of keys that are taken.
@@ -93,6 +103,7 @@ class Api:
     version: str
     resources: tuple[Resource, ...]
     base_paths: tuple[str, ...] = ("",)
+    base_path: BasePath = BasePath.EITHER
     hosts: tuple[str, ...] = ("*",)
     is_default_version: bool = False
     state: ApiState = ApiState.PUBLISHED

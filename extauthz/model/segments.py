@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Iterable
 from typing import Final
 
 # Hexadecimal digits of what an escape stands for.
@@ -173,11 +174,17 @@ class RequestPath:
         if self.has_escapes:
             self.texts = decoded.split("/")[1:]
 
-    def may_begin_with(self, base_path: str) -> bool:
-        """Whether anybody could find a base path in its first segments."""
-        base = decode(base_path).split("/")[1:]
-        begins = self.texts[: len(base)]
-        return begins == base or (self.has_escapes and list(map(decode, begins)) == base)
+    def find_base_paths(self, base_paths: Iterable[str]) -> tuple[int, ...]:
+        """How many segments of it are one of some base paths, to any reader; the most first."""
+        depths: list[int] = []
+        for base_path in base_paths:
+            base = decode(base_path).split("/")[1:]
+            begins = self.texts[: len(base)]
+            if begins == base or (self.has_escapes and list(map(decode, begins)) == base):
+                depths.append(len(base))
+        depths.sort(reverse=True)
+        # The longest one counts, but to a reader for whom an escape in it does not.
+        return tuple(depths if self.has_escapes else depths[:1])
 
     def read_in_every_way(self) -> list[Segment]:
         """The segments in every reading."""

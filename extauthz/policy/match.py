@@ -13,9 +13,10 @@ resource, the request is refused, too.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
-from extauthz.model.catalog import Api, ApiState, Catalog, Resource
+from extauthz.model.catalog import Api, ApiState, BasePath, Catalog, Resource
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.request import ApiRequest
@@ -32,6 +33,10 @@ from extauthz.model.templates import MAX_SEGMENTS
 API_EXTENSION: Final = "extauthz.api"
 """The route's context extension that names the API, so that neither host nor path need to."""
 VERSION_EXTENSION: Final = "extauthz.version"
+BASE_PATH_EXTENSION: Final = "extauthz.base_path"
+"""A word of `BasePath`, which goes before that of the API in the catalog."""
+CONTEXT_EXTENSION: Final = "extauthz.context"
+"""A base path that stands in front of paths that lack it, where the API is not named."""
 
 MAX_PATH_BYTES: Final = 8192
 
@@ -59,6 +64,12 @@ READ_IN_TWO_WAYS: Final = Denial(
 WITH_BASE_PATH_OR_WITHOUT: Final = Denial(
     reason=Reason.MALFORMED_REQUEST,
     detail="The path leads to one resource with the API's base path, and to another one without it.",
+)
+
+
+UNKNOWN_BASE_PATH: Final = Denial(
+    reason=Reason.API_NOT_FOUND,
+    detail="The route says neither sent, stripped nor either of the API's base path.",
 )
 
 
@@ -100,14 +111,14 @@ def check_route(catalog: Catalog, request: ApiRequest) -> Route | Denial:
         return Denial(reason=Reason.API_NOT_FOUND, detail="No API is served here.")
     if isinstance(found, Denial):
         return found
-    api, resources, starts = found
+    api, resources, starts, path = found
     state = api.state
     if state is not _PUBLISHED:
         if state is ApiState.BLOCKED:
             return Denial(reason=Reason.API_BLOCKED, detail="This API is blocked for now.")
         if state in (ApiState.CREATED, ApiState.RETIRED):
             return Denial(reason=Reason.API_NOT_FOUND, detail="No API is served here.")
-    if path.has_escapes or resources.is_respelled or len(starts) > 1:
+    if path.has_escapes or resources.is_respelled or len(starts) != 1:
         route = resources.find_in_every_way(path.read_in_every_way(), starts, request.method)
         if route is None:
             return READ_IN_TWO_WAYS if path.has_escapes else WITH_BASE_PATH_OR_WITHOUT
@@ -126,6 +137,7 @@ def check_route(catalog: Catalog, request: ApiRequest) -> Route | Denial:
     return route
 
 
+_BASE_PATHS: Final = {word.value: word for word in BasePath}
 # The commonest state, here, as a look into an enum takes 40 ns more than one into a module.
 _PUBLISHED: Final = ApiState.PUBLISHED
 _PREFLIGHT: Final = Resource(methods=("OPTIONS",), template="*", security=(SecurityScheme.NONE,))
@@ -145,38 +157,80 @@ def _is_preflight(request: ApiRequest) -> bool:
     )
 
 
+_Found = tuple[Api, ResourceTree, tuple[int, ...], RequestPath]
+"""An API, its resources, and where the rest of a path may begin, in every reading of it."""
+
+
 def _find_api(
     catalog: Catalog, request: ApiRequest, host: str, path: RequestPath
-) -> tuple[Api, ResourceTree, tuple[int, ...]] | Denial | None:
-    """The API, its resources, and where the path's rest begins, in every reading of the path."""
-    named = request.context.get(API_EXTENSION)
-    if named is not None:
-        version = request.context.get(VERSION_EXTENSION)
-        api = catalog.apis.get((named, version)) if version else catalog.default_versions.get(named)
-        if api is None:
-            return None
-        return api, catalog.routes.resources_of(api), _find_starts(api, path)
+) -> _Found | Denial | None:
+    context = request.context
+    if not context:
+        return _find_served(catalog, host, path)
+    named = context.get(API_EXTENSION)
+    if named is None:
+        base_path = context.get(CONTEXT_EXTENSION)
+        if base_path is None:
+            return _find_served(catalog, host, path)
+        return _find_in_context(catalog, request, host, path, base_path)
+    version = context.get(VERSION_EXTENSION)
+    api = catalog.apis.get((named, version)) if version else catalog.default_versions.get(named)
+    if api is None:
+        return None
+    stated = _find_base_path(context, api)
+    if stated is None:
+        return UNKNOWN_BASE_PATH
+    starts = list(path.find_base_paths(api.base_paths)) if stated is not BasePath.STRIPPED else []
+    if stated is not BasePath.SENT and 0 not in starts:
+        starts.append(0)
+    return api, catalog.routes.resources_of(api), tuple(starts), path
+
+
+def _find_base_path(context: Mapping[str, str], api: Api) -> BasePath | None:
+    """What the route states, or else the catalog; None when the route's word is not known."""
+    word = context.get(BASE_PATH_EXTENSION)
+    return api.base_path if word is None else _BASE_PATHS.get(word)
+
+
+def _find_served(catalog: Catalog, host: str, path: RequestPath) -> _Found | Denial | None:
     if not path.has_escapes:
         served = catalog.routes.find_api(host, path.texts)
-        return None if served is None else (served[0], served[1], (served[2],))
-    found = catalog.routes.find_apis_in_every_way(host, path.read_in_every_way())
-    if not found:
-        return None
-    api, resources, _ = found[0]
-    if any(other is not api for other, _, _ in found):
-        return READ_IN_TWO_WAYS
-    return api, resources, tuple(start for _, _, start in found)
+        return None if served is None else (served[0], served[1], (served[2],), path)
+    return _join(catalog.routes.find_apis_in_every_way(host, path.read_in_every_way()), path)
 
 
-def _find_starts(api: Api, path: RequestPath) -> tuple[int, ...]:
-    """Where the rest of a path begins when the route names the API.
+def _find_in_context(
+    catalog: Catalog, request: ApiRequest, host: str, path: RequestPath, base_path: str
+) -> _Found | Denial | None:
+    """The API below a base path that the mesh tells, which the path may have or not.
 
-    The mesh may send the path with the API's base path or without it. Which of both is not the
-    caller's to choose, so either counts.
+    Both are looked up; how the API's requests come decides, where that is stated.
     """
-    fitting = sorted(
-        (base.count("/") for base in api.base_paths if path.may_begin_with(base)), reverse=True
-    )
-    if not path.has_escapes:
-        del fitting[1:]
-    return tuple(dict.fromkeys((*fitting, 0)))
+    whole = read_path(base_path + request.path)
+    if isinstance(whole, Denial):
+        return whole
+    added = len(whole.texts) - len(path.texts)
+    ways = [(BasePath.STRIPPED, whole, 0)]
+    if path.find_base_paths((base_path,)):
+        ways.append((BasePath.SENT, path, added))
+    served = []
+    for way, read, ahead in ways:
+        for api, resources, start in catalog.routes.find_apis_in_every_way(
+            host, read.read_in_every_way()
+        ):
+            stated = _find_base_path(request.context, api)
+            if stated is None:
+                return UNKNOWN_BASE_PATH
+            if stated in (way, BasePath.EITHER):
+                served.append((api, resources, start + ahead))
+    return _join(served, whole)
+
+
+def _join(served: list[tuple[Api, ResourceTree, int]], path: RequestPath) -> _Found | Denial | None:
+    """What one API serves; a denial when readings lead to several."""
+    if not served:
+        return None
+    api, resources, _ = served[0]
+    if any(other is not api for other, _, _ in served):
+        return READ_IN_TWO_WAYS
+    return api, resources, tuple(dict.fromkeys(start for _, _, start in served)), path

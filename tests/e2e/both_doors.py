@@ -62,6 +62,7 @@ class Asked:
         path: with the query.
         headers: in lower case; a field may stand twice.
         principal: URI of the client's certificate.
+        api: that the route or the instance names.
     """
 
     method: str = "POST"
@@ -71,6 +72,7 @@ class Asked:
     principal: str = ""
     host: str = HOST
     request_id: str = ""
+    api: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +181,8 @@ def _write_check(asked: Asked) -> CheckRequest:
     own = (("x-request-id", asked.request_id),) if asked.request_id else ()
     for name, value in (*pseudo, *own, *asked.headers):
         http.header_map.headers.add(key=name, raw_value=value.encode())
+    if asked.api:
+        attributes.context_extensions["extauthz.api"] = asked.api
     peer = Peer(principal=asked.principal)
     peer.address.socket_address.address = asked.client
     attributes.source = peer.SerializeToString()
@@ -201,6 +205,7 @@ def write_properties(asked: Asked) -> dict[str, object]:
         "request_id": asked.request_id,
         "principal": asked.principal.removeprefix("spiffe://"),
         "credential": credential,
+        "api": asked.api,
         **fields,
     }
 

@@ -71,6 +71,25 @@ EXTRA: Final[Mapping[str, Any]] = {
             "security": ["none"],
             "resources": [{"methods": ["GET"], "path": "/*"}],
         },
+        *(
+            {
+                "name": name,
+                "version": "v1",
+                "context": f"/{name.lower()}",
+                "default_version": True,
+                "security": ["api_key"],
+                **fields,
+                "resources": [
+                    {"methods": ["GET"], "path": "/{x}", "security": ["none"]},
+                    {"methods": ["GET"], "path": f"/{name.lower()}/{{id}}"},
+                ],
+            }
+            for name, fields in (
+                ("Either", {}),
+                ("Stripped", {"base_path": "stripped"}),
+                ("Sent", {"base_path": "sent"}),
+            )
+        ),
         {
             "name": "Escaped",
             "version": "1.0.0",
@@ -170,6 +189,7 @@ class Scenario:
     client: str = ""
     principal: str = ""
     host: str = HOST
+    api: str = ""
     calls: int = 1
     services: tuple[str, ...] = (STANDARD, WSO2)
 
@@ -182,6 +202,7 @@ class Scenario:
             client=self.client or next_client(),
             principal=self.principal,
             host=self.host,
+            api=self.api,
             request_id=request_id,
         )
 
@@ -332,6 +353,22 @@ _SPELLED: Final = tuple(
     )
 )
 
+_NAMED: Final = tuple(
+    Scenario(title=f"{path} of {api}", outcome=outcome, method="GET", path=path, api=api)
+    for api, path, outcome in (
+        ("Either", "/7", ALLOWED),
+        ("Either", "/either/7", Reason.MALFORMED_REQUEST.value),
+        ("Either", "/either/v1/7", ALLOWED),
+        ("Stripped", "/7", ALLOWED),
+        ("Stripped", "/stripped/7", Reason.MISSING_CREDENTIALS.value),
+        ("Stripped", "/stripped/v1/7", Reason.RESOURCE_NOT_FOUND.value),
+        ("Sent", "/7", Reason.RESOURCE_NOT_FOUND.value),
+        ("Sent", "/sent/7", ALLOWED),
+        ("Sent", "/sent/sent/7", Reason.MISSING_CREDENTIALS.value),
+        ("Sent", "/stripped/7", Reason.RESOURCE_NOT_FOUND.value),
+    )
+)
+
 _REFUSED: Final = (
     _denied("a token where only keys are taken", Reason.MISSING_CREDENTIALS, path=KEYS,
             headers=_token()),
@@ -479,6 +516,7 @@ SCENARIOS: Final = (
     *_EVERYBODY,
     *_REFUSED,
     *_SPELLED,
+    *_NAMED,
     *(_at_host(host, Reason.MISSING_CREDENTIALS) for host in _THE_SAME_HOST),
     *(_at_host(host, Reason.MALFORMED_REQUEST) for host in _NO_HOST),
     *(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import re
+from dataclasses import replace
 from urllib.parse import unquote
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extauthz.model.catalog import Api, ApiState
+from extauthz.model.catalog import Api, ApiState, BasePath
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.request import ApiRequest
@@ -398,6 +399,102 @@ V2 = an_api(a_resource("/ip"), version="2.0.0", base_paths=("/h/2.0.0", "/h"))
 def test_a_named_api_takes_its_paths_with_and_without_the_base_path(path: str) -> None:
     found = match_of(a_request(path, context={"extauthz.api": "HttpbinAPI"}), V1, V2)
     assert isinstance(found, Route) and found.api is V1
+
+
+PETS = an_api(
+    a_resource("/{x}", security=(SecurityScheme.NONE,)),
+    a_resource("/pets/{id}"),
+    a_resource("/all/*"),
+    a_resource("/items", "PUT"),
+    name="Pets",
+    version="v1",
+    base_paths=("/pets/v1", "/pets"),
+    is_default_version=True,
+)
+TEMPLATE_AS_SENT: dict[str, dict[str, str]] = {
+    "/pets/7": {"sent": "/{x}", "stripped": "/pets/{id}", "either": REFUSED},
+    "/pets/v1": {"sent": "-", "stripped": "/pets/{id}", "either": "/pets/{id}"},
+    "/pets/v1/7": {"sent": "/{x}", "stripped": "-", "either": "/{x}"},
+    "/pets/v1/pets/7": {"sent": "/pets/{id}", "stripped": "-", "either": "/pets/{id}"},
+    "/pets/pets/7": {"sent": "/pets/{id}", "stripped": "-", "either": "/pets/{id}"},
+    "/pets/all/7": {"sent": "/all/*", "stripped": "-", "either": "/all/*"},
+    "/all/7": {"sent": "-", "stripped": "/all/*", "either": "/all/*"},
+    "/7": {"sent": "-", "stripped": "/{x}", "either": "/{x}"},
+    "/pets/items": {"sent": "/{x}", "stripped": "/pets/{id}", "either": REFUSED},
+    "/p%65ts/7": {"sent": REFUSED, "stripped": REFUSED, "either": REFUSED},
+}
+
+
+@pytest.mark.parametrize("said_by", ["route", "catalog"])
+@pytest.mark.parametrize("word", ["sent", "stripped", "either"])
+@pytest.mark.parametrize("path", TEMPLATE_AS_SENT)
+def test_whether_a_path_has_the_base_path_is_not_the_callers_choice(
+    path: str, word: str, said_by: str
+) -> None:
+    context = {"extauthz.api": "Pets"}
+    api = PETS
+    if said_by == "route":
+        context["extauthz.base_path"] = word
+        api = replace(PETS, base_path=BasePath.SENT)
+    else:
+        api = replace(PETS, base_path=BasePath(word))
+    found = match_of(a_request(path, context=context), api)
+    told = {"-": "resource_not_found"}.get(
+        TEMPLATE_AS_SENT[path][word], TEMPLATE_AS_SENT[path][word]
+    )
+    assert (found.reason.value if isinstance(found, Denial) else found.resource.template) == told
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/u%401/pub/7", "/pub/{id}"),
+        ("/u%401/pub/%40admin", REFUSED),
+        ("/u@1/v%2B1/@me", "/@me"),
+        ("/u%401/v+1/@me", "/@me"),
+        ("/u@1/@me", "/@me"),
+        ("/u@1/%40me", REFUSED),
+        ("/%40me", REFUSED),
+        ("/pub/@admin", "/pub/@admin"),
+        # With the base path it is an id, without it a town's.
+        ("/u%401/x", REFUSED),
+    ],
+)
+def test_escapes_in_the_path_of_a_named_api_are_read_in_every_way(path: str, found: str) -> None:
+    context = {"extauthz.api": SPELLED.name, "extauthz.version": SPELLED.version}
+    route = match_of(a_request(path, context=context), SPELLED)
+    assert (route.reason.value if isinstance(route, Denial) else route.resource.template) == found
+
+
+def test_a_word_of_the_route_that_is_not_known_serves_nothing() -> None:
+    context = {"extauthz.api": "Pets", "extauthz.base_path": "maybe"}
+    assert reason_of(match_of(a_request("/7", context=context), PETS)) is Reason.API_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("context", "path", "word", "found"),
+    [
+        ("/pets", "/7", "either", "/{x}"),
+        ("/pets", "/pets/7", "either", REFUSED),
+        ("/pets", "/pets/7", "sent", "/{x}"),
+        ("/pets", "/pets/7", "stripped", "/pets/{id}"),
+        ("/pets", "/7", "sent", "api_not_found"),
+        ("/pets", "/pets/pets/7", "either", "/pets/{id}"),
+        ("/pets/v1", "/7", "either", "/{x}"),
+        ("/pets/v1", "/pets/v1/7", "either", "/{x}"),
+        ("/pets/v1", "/pets/7", "either", "/pets/{id}"),
+        ("/pets", "/v1/7", "either", "/{x}"),
+        ("/pets", "/7%3F", "either", REFUSED),
+        ("/pets/..", "/7", "either", REFUSED),
+        ("/other", "/7", "either", "api_not_found"),
+    ],
+)
+def test_a_base_path_beside_the_path_stands_in_front_of_it(
+    context: str, path: str, word: str, found: str
+) -> None:
+    api = replace(PETS, base_path=BasePath(word))
+    route = match_of(a_request(path, context={"extauthz.context": context}), api)
+    assert (route.reason.value if isinstance(route, Denial) else route.resource.template) == found
 
 
 def test_a_named_version_is_taken() -> None:
