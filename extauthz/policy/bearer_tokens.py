@@ -272,8 +272,8 @@ def _find_signer(token: UnverifiedToken, catalog: Catalog) -> Issuer | None:
 def _unknown_issuer(token: UnverifiedToken, catalog: Catalog) -> Denial:
     if token.issuer in catalog.issuers:
         found = (
-            "the catalog has no keys of its issuer, which is only asked about signed tokens, "
-            "where the resource takes opaque ones"
+            "it can be checked neither by keys (that needs jwt among the resource's schemes, and "
+            "keys of its issuer) nor by asking (opaque, introspection of its issuer, a signature)"
         )
     else:
         iss = show_text(token.issuer) if token.issuer else "missing"

@@ -13,18 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 
+from extauthz.app.core import open_core
 from extauthz.clients.introspection import IntrospectionClient
 from extauthz.clients.issuer_http import IssuerHttp, warn_of_unused_proxy
 from extauthz.clients.jwks import JwksKeySource
+from extauthz.config import read_settings
 from extauthz.errors import IntrospectionError, KeySourceError
 from extauthz.model.catalog import IntrospectionEndpoint, KeyLocation
+from extauthz.model.decision import Deny
 from extauthz.model.identity import Secret
-from tests.builders import FakeClock
+from tests.builders import FakeClock, a_request
 from tests.certificates import LOCAL, Authority
 from tests.clients.loopback import Answer, LoopbackServer, json_answer
-from tests.keys import a_jwks, an_issuer
+from tests.keys import ISSUER, a_jwks, an_issuer, claims_of, sign_jws
 
 OURS, OTHERS = Authority("ours"), Authority("others")
 HERE = x509.IPAddress(IPv4Address("127.0.0.1"))
@@ -203,6 +207,42 @@ async def test_hosts_without_proxy_are_they_and_those_below_them(
 
 def no_proxy_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host.lstrip(".")
+
+
+async def test_the_service_goes_by_its_catalog_and_settings(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "ours.pem").write_bytes(OURS.pem)
+    (tmp_path / "others.pem").write_bytes(OTHERS.pem)
+    token = sign_jws({"alg": "RS256", "kid": "k1"}, {**claims_of(), "exp": 32_503_680_000})
+    async with serve_https(tmp_path) as server, LoopbackServer() as proxy:
+        outcomes = []
+        for ca, settings in (
+            ("ours.pem", {}),
+            ("others.pem", {}),
+            ("ours.pem", {"proxy": proxy.url, "no_proxy": []}),
+        ):
+            issuer = {"issuer": ISSUER, "audiences": ["httpbin"], "tls": {"ca": ca}}
+            api = {
+                "name": "A",
+                "version": "1",
+                "context": "/a",
+                "security": ["jwt"],
+                "subscription": "none",
+                "resources": [{"methods": ["GET"], "path": "/*"}],
+            }
+            catalog = {"apis": [api], "issuers": [{**issuer, "jwks_url": f"{server.url}/jwks"}]}
+            (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+            written = {"catalog": {"files": ["catalog.yaml"]}, "http": settings}
+            (tmp_path / "extauthz.yaml").write_text(yaml.safe_dump(written))
+            async with open_core(read_settings(tmp_path / "extauthz.yaml", {})) as core:
+                headers = {"authorization": f"Bearer {token}"}
+                decision = await core.pipeline.decide(a_request("/a/1/x", headers=headers))
+            outcomes.append(decision.reason.value if isinstance(decision, Deny) else "allowed")
+    assert outcomes == ["allowed", "unavailable", "unavailable"]
+    assert "tls.ca of the issuer does not hold the authority that signed it" in caplog.text
+    assert [asked.method for asked in proxy.asked] == ["CONNECT"]
+    assert "the proxy of the settings (http.proxy) refused: 404" in caplog.text
 
 
 def test_a_proxy_in_the_environment_is_said_to_be_unused(caplog: pytest.LogCaptureFixture) -> None:
