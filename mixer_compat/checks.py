@@ -165,7 +165,11 @@ class Checks:
         rules = self._door.catalog().deny_rules
         if rules.is_empty:
             return None
-        if read_address(value)[0]:
+        family, number = read_address(value)
+        if family and number == 0:
+            # What expressions stand in for a missing address: it would fit no rule's network.
+            raise MalformedRequest("the listentry value says that the address is not known")
+        if family:
             return rules.find_for_client(value, "", "")
         if _LIKE_AN_ADDRESS.match(value.lstrip()):
             # With a port, or several in one: it would fit no rule's network.

@@ -13,6 +13,7 @@ from extauthz.model.catalog import Api, Catalog, Issuer
 from extauthz.model.decision import Denial, Deny, Reason
 from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
 from extauthz.model.request import ApiRequest
+from extauthz.policy.client_address import ADDRESS_NOT_KNOWN
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.match import read_path
 from extauthz.policy.subscription import find_tier_in_token
@@ -36,10 +37,6 @@ _FIXED: Final = {
     Reason.CREDENTIAL_NOT_PERMITTED: (
         "The key lists the addresses or referers that may use it; --client gives the address.",
     ),
-    Reason.MALFORMED_REQUEST: (
-        "Send the path in its normal form: no `..`, `//`, `%2F`, backslash or semicolon.",
-        "Envoy's normalize_path and merge_slashes bring harmless ones into it before it routes.",
-    ),
     Reason.BLOCKED: ("Remove the rule below `deny` in the catalog, or change it.",),
     Reason.UNAVAILABLE: (
         "Nothing was decided. Envoy's failure_mode_allow and status_on_error say what follows.",
@@ -57,6 +54,8 @@ def list_advice(
             lines += _where_to_send(deny, places)
         case Reason.INVALID_CREDENTIALS:
             lines += _first(f"  {name}" for name in catalog.issuers)
+        case Reason.MALFORMED_REQUEST:
+            lines += _malformed(deny, request)
         case Reason.WRONG_KEY_TYPE if deny.route is not None:
             taken = sorted(key_type.value for key_type in deny.route.api.key_types)
             lines.append(f"The API takes keys of type {', '.join(taken)} only.")
@@ -87,6 +86,20 @@ def list_advice(
         case _:
             pass
     return lines
+
+
+def _malformed(deny: Deny, request: ApiRequest) -> Iterable[str]:
+    if request.host is None:
+        return ("Send one host name or IP address, once, with at most one port.",)
+    if deny.denial is ADDRESS_NOT_KNOWN:
+        return (
+            "X-Forwarded-For has no address where credentials.trusted_hops leads to; is it",
+            "what the proxies in front of Envoy send, and is use_remote_address as in Envoy?",
+        )
+    return (
+        "Send the path in its normal form: no `..`, `//`, `%2F`, backslash or semicolon.",
+        "Envoy's normalize_path and merge_slashes bring harmless ones into it before it routes.",
+    )
 
 
 def _where_to_send(deny: Deny, places: CredentialPlaces) -> list[str]:

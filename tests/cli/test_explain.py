@@ -15,7 +15,7 @@ from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.subscription import check_subscription
 from tests.builders import API_KEY, a_catalog, a_request
-from tests.cli.conftest import Run
+from tests.cli.conftest import SETTINGS, Run
 from tests.keys import ISSUER, a_jwt, rsa_key
 
 IP = "http://api.example.com/httpbin/1.0.0/ip"
@@ -119,6 +119,11 @@ DENIED: dict[str, tuple[list[str], str, list[str]]] = {
         ["--url", "/httpbin/1.0.0/../ip"],
         "malformed_request",
         ["Send the path in its normal form: no `..`"],
+    ),
+    "host": (
+        ["--url", IP, "-H", "host: api.example.com:80:80"],
+        "malformed_request",
+        ["Send one host name or IP address, once, with at most one port."],
     ),
     "not subscribed": (
         ["--url", "/pets/v1/1", *KEY],
@@ -243,6 +248,30 @@ def test_fits_into_80_columns_but_for_what_is_sent(run: Run) -> None:
     done = run("explain", "--url", IP, "-H", f"authorization: Bearer {a_fresh_jwt(scope='x')}")
     too_long = [line for line in done.out.splitlines() if len(line.rstrip()) > 80]
     assert [line.split(":")[0] for line in too_long] == ["  www-authenticate"]
+
+
+def test_finds_the_client_behind_proxies_as_the_service_does(folder: Path, run: Run) -> None:
+    (folder / "extauthz.yaml").write_text(f"{SETTINGS}credentials: {{trusted_hops: 1}}\n")
+    with (folder / "catalog" / "deny.yaml").open("w") as file:
+        file.write("deny: [{ip: 198.51.100.0/24}]\n")
+
+    def reason(*arguments: str) -> str:
+        said = run("explain", "--json", "--url", "/httpbin/1.0.0/health", *arguments)
+        found: str = json.loads(said.out)["reason"] or "allowed"
+        return found
+
+    # Without the header, the client is who is named.
+    assert reason("--client", "198.51.100.7") == "blocked"
+    assert reason("--client", "192.0.2.7") == "allowed"
+    forwarded = ("--client", "192.0.2.7", "-H")
+    assert reason(*forwarded, "x-forwarded-for: 198.51.100.7, 203.0.113.5") == "allowed"
+    assert reason(*forwarded, "x-forwarded-for: 203.0.113.5, 198.51.100.7") == "blocked"
+    unknown = ("--client", "127.0.0.1", "-H", "x-forwarded-for: 203.0.113.5")
+    assert reason(*unknown) == "malformed_request"
+    assert (
+        "use_remote_address as in Envoy?"
+        in run("explain", "--url", "/httpbin/1.0.0/health", *unknown).out
+    )
 
 
 def test_charges_nothing(run: Run) -> None:
