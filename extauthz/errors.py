@@ -98,3 +98,9 @@ class CatalogError(BackendError):
     """A catalog source could not be read."""
 
     code = "catalog_failed"
+
+
+class EmergencyError(BackendError):
+    """Blocks and revocations could not be read or written."""
+
+    code = "emergency_failed"

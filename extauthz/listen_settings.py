@@ -83,7 +83,7 @@ class MixerSettings(StrictModel):
     """For handlers without params: property to the query parameter that it carries."""
     quota_tiers: dict[str, str] = Field(default_factory=dict)
     """For handlers without params: short name of a quota instance to the tier that it counts."""
-    valid_for: Duration = 5_000_000
+    valid_for: Duration = 1_000_000
     """The longest that proxies may reuse an allowed check; where a limit holds they never do."""
     valid_uses: int = Field(default=1000, ge=1, le=2**31 - 1)
     """How often they may."""

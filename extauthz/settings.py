@@ -6,21 +6,20 @@ What contradicts itself across sections is found by `find_conflicts`, once the p
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from extauthz.answers.backend_jwt import SigningAlgorithm
 from extauthz.answers.denial import Profile
 from extauthz.answers.limit_headers import LimitHeaderStyle
 from extauthz.answers.upstream import IdentityFact, default_identity_headers
-from extauthz.counters.redis_connect import read_redis_url
 from extauthz.document import Duration, Fault, PositiveDuration, StrictModel, write_duration
 from extauthz.listen_settings import ListenSettings, MixerSettings, TlsSettings
-from extauthz.model.limits import OutageMode
 from extauthz.setting_values import (
     CookieName,
     DirectHost,
@@ -29,6 +28,7 @@ from extauthz.setting_values import (
     ParameterName,
     ProxyUrl,
 )
+from extauthz.store_settings import CounterSettings, EmergencySettings
 
 _Model = TypeVar("_Model", bound=StrictModel)
 Host: TypeAlias = Literal["grpcio", "envoy"]
@@ -77,69 +77,6 @@ class CatalogSettings(StrictModel):
 
     files: tuple[Path, ...] = Field(min_length=1)
     """Files and folders; all of them together are the catalog."""
-
-
-class RedisTlsSettings(StrictModel):
-    """Certificates for a rediss:// connection. The server's name is always checked."""
-
-    ca: Path | None = None
-    """PEM file: who may sign Redis's certificate; the system's authorities when left out."""
-    cert: Path | None = None
-    """PEM file: our own certificate, when Redis asks for one."""
-    key: Path | None = None
-    """PEM file: its private key."""
-
-
-class LeaseSettings(StrictModel):
-    """Blocks that a process takes of a hot counter, and spends without Redis."""
-
-    size: int = Field(default=100, ge=2, le=1_000_000)
-    """The most that is taken at once; what is left of it at a window's end is lost."""
-    hot_per_second: int = Field(default=100, ge=1)
-    """Takings in a second that make a counter hot."""
-
-
-class CounterSettings(StrictModel):
-    """Where requests are counted."""
-
-    store: Literal["memory", "redis"] = "memory"
-    """memory: in this process, for a single replica; redis: shared by all replicas."""
-    url: SecretStr | None = None
-    """redis://, rediss://, unix://, redis+sentinel://host,host2/?service=name or
-    redis+cluster://host,host2."""
-    username: str = ""
-    """ACL user of Redis, instead of the URL's."""
-    password_file: Path | None = None
-    """File with the password, instead of one in the URL."""
-    sentinel_username: str = ""
-    """ACL user of the Sentinels."""
-    sentinel_password_file: Path | None = None
-    """File with the Sentinels' password."""
-    tls: RedisTlsSettings | None = None
-    """Certificates for rediss://."""
-    prefix: str = Field(default="extauthz:", pattern=r"^[^{}\s]{0,64}$")
-    """Stands before every key, so that several installations can share a Redis."""
-    timeout: PositiveDuration = 50_000
-    """The longest wait for Redis; the caller's deadline may make it shorter."""
-    on_outage: OutageMode = OutageMode.LOCAL
-    """What limits do while Redis is away: deny, allow or local. A tier may say otherwise."""
-    replicas: int = Field(default=1, ge=1, le=10_000)
-    """How many pods count together: in an outage each worker of each admits its share of a
-    limit."""
-    leases: LeaseSettings | None = None
-    """For hot counters; left out: every decision asks Redis."""
-    max_keys: int = Field(default=1_000_000, ge=1)
-    """Counters that are kept in memory at once; half at most by address, header or query."""
-
-    @model_validator(mode="after")
-    def _check_url(self) -> CounterSettings:
-        if self.store == "redis" and self.url is None:
-            raise ValueError("store: redis needs a url, like redis://127.0.0.1:6379/0")
-        if self.store == "memory" and self.url is not None:
-            raise ValueError("url is for store: redis; write that, or remove url")
-        if self.url is not None:
-            read_redis_url(self.url.get_secret_value())
-        return self
 
 
 class PlaceSettings(StrictModel):
@@ -290,6 +227,8 @@ class Settings(StrictModel):
     """Where the catalog comes from."""
     counters: CounterSettings = CounterSettings()
     """Where requests are counted."""
+    emergency: EmergencySettings = EmergencySettings()
+    """Blocks and revocations, which are in force whatever is wrong in the catalog."""
     credentials: CredentialSettings = CredentialSettings()
     """How credentials are found and kept."""
     http: HttpSettings = HttpSettings()
@@ -322,12 +261,7 @@ class Settings(StrictModel):
     def with_files(self, locate: Callable[[Path], Path]) -> Settings:
         """The same settings, with `locate` applied to the name of every file."""
         tls, jwt = self.server.tls, self.responses.backend_jwt
-        pepper = self.credentials.api_key_pepper_file
-        counters = self.counters
-
-        def located_or_none(file: Path | None) -> Path | None:
-            return None if file is None else locate(file)
-
+        pepper, log_file = self.credentials.api_key_pepper_file, self.log.decisions
         changes: dict[str, Any] = {
             "catalog": _change(self.catalog, files=tuple(map(locate, self.catalog.files)))
         }
@@ -339,20 +273,10 @@ class Settings(StrictModel):
             changes["responses"] = _change(self.responses, backend_jwt=located_jwt)
         if pepper is not None:
             changes["credentials"] = _change(self.credentials, api_key_pepper_file=locate(pepper))
-        log_file = located_or_none(self.log.decisions)
-        changes["log"] = _change(self.log, decisions=log_file)
-        redis_tls = counters.tls
-        if redis_tls is not None:
-            files = {
-                name: located_or_none(getattr(redis_tls, name)) for name in ("ca", "cert", "key")
-            }
-            redis_tls = _change(redis_tls, **files)
-        changes["counters"] = _change(
-            counters,
-            tls=redis_tls,
-            password_file=located_or_none(counters.password_file),
-            sentinel_password_file=located_or_none(counters.sentinel_password_file),
-        )
+        if log_file is not None:
+            changes["log"] = _change(self.log, decisions=locate(log_file))
+        changes["counters"] = self.counters.with_files(locate)
+        changes["emergency"] = self.emergency.with_files(locate)
         return _change(self, **changes)
 
 
@@ -391,6 +315,7 @@ def find_conflicts(settings: Settings) -> Iterator[Fault]:
     """What is wrong between values that are good by themselves."""
     yield from _find_worker_conflicts(settings)
     yield from _find_mixer_conflicts(settings)
+    yield from _find_emergency_conflicts(settings)
     responses, credentials = settings.responses, settings.credentials
     own = [
         (("responses", "identity_headers", fact.value), name)
@@ -434,3 +359,14 @@ def _find_mixer_conflicts(settings: Settings) -> Iterator[Fault]:
     mixer, path = settings.mixer, ("mixer", "callers", "uri_sans")
     if mixer.callers.uri_sans and (mixer.tls is None or mixer.tls.client_ca is None):
         yield Fault(path=path, message="asks for client certificates; set mixer.tls.client_ca")
+
+
+def _find_emergency_conflicts(settings: Settings) -> Iterator[Fault]:
+    catalog = [Path(os.path.normpath(path)) for path in settings.catalog.files]
+    for position, file in enumerate(settings.emergency.files):
+        if any(Path(os.path.normpath(file)).is_relative_to(path) for path in catalog):
+            message = (
+                "lies in the catalog's folder and would be read as a part of it; move it out, so "
+                "that a mistake in the one does not stop the other"
+            )
+            yield Fault(path=("emergency", "files", position), message=message)

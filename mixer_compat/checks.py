@@ -26,7 +26,8 @@ from extauthz.errors import MalformedRequest
 from extauthz.model.decision import Decision, Denial, Deny
 from extauthz.model.deny_rules import DenyRule, read_address
 from extauthz.model.request import ApiRequest
-from extauthz.policy.pipeline import UNAVAILABLE, Steps, refuse_by
+from extauthz.policy.blocks import refuse_by
+from extauthz.policy.pipeline import UNAVAILABLE, Steps
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.serving.methods import Call, UnaryMethod
 from mixer_compat.callers import check_caller
@@ -162,19 +163,19 @@ class Checks:
         return write_allowed(find_validity(decision, params, now_us))
 
     def _find_rule(self, value: str) -> DenyRule | None:
-        rules = self._door.catalog().deny_rules
-        if rules.is_empty:
+        blocks, catalog = self._door.pipeline.blocks, self._door.catalog()
+        if blocks.are_empty(catalog):
             return None
         family, number = read_address(value)
         if family and number == 0:
             # What expressions stand in for a missing address: it would fit no rule's network.
             raise MalformedRequest("the listentry value says that the address is not known")
         if family:
-            return rules.find_for_client(value, "", "")
+            return blocks.find_for_client(catalog, value)
         if _LIKE_AN_ADDRESS.match(value.lstrip()):
             # With a port, or several in one: it would fit no rule's network.
             raise MalformedRequest("the listentry value is no IP address; give it source.ip alone")
-        return rules.find_for_caller("", "", "", value, value)
+        return blocks.find_for_name(catalog, value)
 
     def _write_denied(
         self, denial: Denial, params: HandlerParams, request: ApiRequest = NO_REQUEST

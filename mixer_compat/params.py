@@ -120,7 +120,7 @@ class HandlerParams:
     query: Mapping[str, str] = field(default_factory=_no_names)
     quota_tiers: Mapping[str, str] = field(default_factory=_no_names)
     limits_in_quota: bool = False
-    valid_for_us: int = 5 * _S
+    valid_for_us: int = _S
     valid_uses: int = 1000
     as_wso2_adapter: bool = False
     shadow: bool = False

@@ -9,7 +9,7 @@ import pytest
 
 from extauthz.app.counting import Counting, open_counting, probe_counting
 from extauthz.serving.readiness import ReadyState
-from extauthz.settings import CounterSettings
+from extauthz.store_settings import CounterSettings
 from tests.e2e.backends import hold_dead_port
 
 

@@ -22,6 +22,8 @@ from extauthz.catalog.document import catalog_schema
 from extauthz.catalog.file import FileCatalogSource
 from extauthz.cli import COMMANDS, read_arguments
 from extauthz.config import read_settings
+from extauthz.emergency.entries import emergency_schema
+from extauthz.emergency.files import read_blocks_file
 from extauthz.settings import PlaceSettings, settings_schema
 from tests.json_schema import find_schema_faults
 from tests.settings_reference import list_rows, write_row
@@ -84,6 +86,9 @@ def _is_below(block: Block, schema: dict[str, object]) -> bool:
 
 SETTINGS = [block for block in BLOCKS if _is_below(block, settings_schema())]
 CATALOGS = [block for block in BLOCKS if _is_below(block, catalog_schema())]
+BLOCKED = [
+    block for block in BLOCKS if _is_below(block, emergency_schema()) and block not in CATALOGS
+]
 
 
 @pytest.mark.parametrize("block", SETTINGS, ids=str)
@@ -101,8 +106,16 @@ async def test_a_catalog_that_is_shown_is_good(block: Block, tmp_path: Path) -> 
     assert (await FileCatalogSource([tmp_path / "catalog.yaml"]).load()).revision
 
 
+@pytest.mark.parametrize("block", BLOCKED, ids=str)
+def test_blocks_that_are_shown_are_good(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "blocks.yaml").write_text(block.text)
+    reading, _ = read_blocks_file(tmp_path / "blocks.yaml")
+    assert reading.entries and not reading.problems
+    assert not list(find_schema_faults(yaml.load(block.text, yaml.BaseLoader), emergency_schema()))
+
+
 def test_there_are_settings_and_catalogs_to_check() -> None:
-    assert len(SETTINGS) >= 3 and len(CATALOGS) >= 9
+    assert len(SETTINGS) >= 3 and len(CATALOGS) >= 9 and BLOCKED
 
 
 # Commands
@@ -191,7 +204,11 @@ def test_a_command_prints_what_the_page_shows(command: str, output: str, tmp_pat
 
 
 def test_the_page_of_commands_has_examples_of_most() -> None:
-    commands = {command.split()[1] for command, _ in _examples() if command.startswith("extauthz")}
+    commands = {
+        name
+        for command, _ in _examples()
+        for name in re.findall(r"(?:^|[|;] )extauthz ([\w-]+)", command)
+    }
     assert commands >= set(COMMANDS) - {"serve", "demo"}
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from extauthz import collector
 from extauthz.app.counting import Counting, open_counting
+from extauthz.app.emergency import open_emergency
 from extauthz.catalog.file import FileCatalogSource
 from extauthz.catalog.refresh import CatalogRefresher
 from extauthz.clients.introspection import IntrospectionClient
@@ -17,9 +18,11 @@ from extauthz.clients.jwks import JwksKeySource
 from extauthz.clock import SteadyClock, SystemClock
 from extauthz.config import read_secret_file
 from extauthz.counters.memory import MemoryCounterStore
+from extauthz.emergency.watch import EmergencyWatch
 from extauthz.model.catalog import Catalog
 from extauthz.model.identity import Place, PlaceKind
 from extauthz.policy.authenticate import AuthenticationRules, Authenticator
+from extauthz.policy.blocks import Blocks
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.failed_attempts import FailedAttempts, FailureLimit
 from extauthz.policy.pipeline import Pipeline, PipelineRules
@@ -37,6 +40,7 @@ class Core:
     pipeline: Pipeline
     refresher: CatalogRefresher
     revocations: Revocations
+    emergency: EmergencyWatch
     counting: Counting
     places: CredentialPlaces
     clock: Clock
@@ -49,13 +53,13 @@ async def open_core(
     """Loads the catalog and gives the pipeline; lets go of everything at the end.
 
     Raises:
-        ConfigError, CatalogError: there is nothing valid to decide by.
+        ConfigError, CatalogError, EmergencyError: there is nothing valid to decide by.
     """
     clock = SystemClock()
     rules = read_authentication_rules(settings)
     source = FileCatalogSource(settings.catalog.files, has_pepper=rules.pepper is not None)
     refresher = CatalogRefresher(source, clock)
-    revocations = Revocations(clock)
+    revocations, blocks = Revocations(clock), Blocks(clock)
     proxy = settings.http.proxy
     if proxy is None:
         warn_of_unused_proxy()
@@ -74,6 +78,18 @@ async def open_core(
 
         refresher.subscribe(take_over)
         await refresher.start()
+        emergency = open_emergency(
+            settings,
+            blocks=blocks,
+            revocations=revocations,
+            clock=clock,
+            catalog=lambda: refresher.catalog,
+        )
+        try:
+            await emergency.start()
+        except BaseException:
+            await emergency.close()
+            raise
         authenticator = Authenticator(
             rules=rules,
             keys=keys,
@@ -95,12 +111,14 @@ async def open_core(
                 on_outage=settings.counters.on_outage,
             ),
             observers=observers,
+            blocks=blocks,
         )
         try:
-            yield Core(pipeline, refresher, revocations, counting, rules.places, clock)
+            yield Core(pipeline, refresher, revocations, emergency, counting, rules.places, clock)
         finally:
             await keys.close()
             await introspector.close()
+            await emergency.close()
             await counting.store.close()
             await failures.close()
             collector.keep_no_longer()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import Final
@@ -23,7 +23,7 @@ from extauthz.model.limits import US_PER_S
 from extauthz.ports import CounterStore
 from extauthz.serving.readiness import ReadyCheck, ReadyState
 from extauthz.serving.tls import TlsFiles, read_tls_files
-from extauthz.settings import CounterSettings
+from extauthz.store_settings import CounterSettings, RedisAccessSettings
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def open_counting(settings: CounterSettings) -> Counting:
     local = MemoryCounterStore(clock, max_keys=settings.max_keys, steady=SteadyClock())
     if settings.url is None:
         return Counting(local, local)
-    rules_of_redis = read_redis_settings(settings)
+    rules_of_redis = replace(read_redis_settings(settings), timeout_s=settings.timeout / US_PER_S)
     redis = RedisCounterStore(rules_of_redis)
     primary: CounterStore = redis
     if settings.leases is not None:
@@ -140,12 +140,16 @@ def check_counting(settings: CounterSettings) -> None:
     Raises:
         ConfigError: the Redis settings contradict each other, or a file cannot be used.
     """
-    if settings.url is None:
-        return
+    if settings.url is not None:
+        check_redis(settings, "counters")
+
+
+def check_redis(settings: RedisAccessSettings, path: str) -> None:
+    """As `check_counting`; `path` is the section's."""
     try:
         read_redis_settings(settings)
     except ValueError as exc:
-        raise ConfigError([Problem(path="counters", message=str(exc))]) from exc
+        raise ConfigError([Problem(path=path, message=str(exc))]) from exc
     tls = settings.tls
     checks: list[Callable[[], object]] = [
         partial(read_secret_file, file)
@@ -167,7 +171,7 @@ def check_counting(settings: CounterSettings) -> None:
         raise ConfigError(problems)
 
 
-def read_redis_settings(settings: CounterSettings) -> RedisSettings:
+def read_redis_settings(settings: RedisAccessSettings) -> RedisSettings:
     """How Redis is reached.
 
     Raises:
@@ -185,5 +189,4 @@ def read_redis_settings(settings: CounterSettings) -> RedisSettings:
         cert_file=tls.cert if tls else None,
         key_file=tls.key if tls else None,
         prefix=settings.prefix,
-        timeout_s=settings.timeout / US_PER_S,
     )

@@ -15,6 +15,7 @@ from typing import Any, Final
 from extauthz.app.answers import read_answer_style
 from extauthz.app.core import open_core, read_authentication_rules
 from extauthz.app.counting import check_counting, probe_counting
+from extauthz.app.emergency import check_emergency
 from extauthz.app.log import open_decision_log
 from extauthz.app.mixer_door import MIXER, open_mixer_door, read_callers
 from extauthz.app.watching import count_log, count_reports, list_ready_checks, make_metrics
@@ -53,6 +54,7 @@ def list_file_problems(settings: Settings) -> list[Problem]:
         lambda: read_authentication_rules(settings),
         lambda: read_answer_style(settings.responses, SystemClock()),
         lambda: check_counting(settings.counters),
+        lambda: check_emergency(settings),
         lambda: read_callers(settings),
         *(partial(read_tls_files, each.tls) for each in read_listeners(settings) if each.tls),
     )
@@ -83,7 +85,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     """Opens all that decides, and the admin listener; health says NOT_SERVING until told.
 
     Raises:
-        ConfigError, CatalogError, ListenError: it cannot start, and why.
+        ConfigError, CatalogError, EmergencyError, ListenError: it cannot start, and why.
     """
     with open_decision_log(settings.log) as log:
         async with _open_service(settings, log) as service:
@@ -119,7 +121,10 @@ async def _open_service(settings: Settings, log: DecisionLog | None) -> AsyncIte
                 door.health.set_all(status)
 
         await probe_counting(core.counting)
-        tasks: set[asyncio.Task[object]] = {asyncio.create_task(core.refresher.run())}
+        tasks: set[asyncio.Task[object]] = {
+            asyncio.create_task(core.refresher.run()),
+            asyncio.create_task(core.emergency.run()),
+        }
 
         def reload() -> None:
             task = asyncio.create_task(core.refresher.reload())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from extauthz.app.core import Core
+from extauthz.app.emergency import check_ready
 from extauthz.model.limits import US_PER_S
 from extauthz.serving.health import OVERALL, HealthState, HealthStatus
 from extauthz.serving.load import Load
@@ -32,6 +33,7 @@ def list_ready_checks(core: Core, doors: Iterable[HealthState]) -> list[ReadyChe
                 "last_load_failed": refresher.last_error is not None,
             },
         ),
+        check_ready(core.emergency),
         core.counting.check(),
     ]
 
@@ -53,6 +55,19 @@ def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
     )
     metrics.count(
         names.CATALOG_FAILURES, "Loads of a catalog that failed.", lambda: refresher.failures
+    )
+    metrics.gauge(
+        names.EMERGENCY_IN_FORCE, "Blocks and revocations in force.", core.emergency.count
+    )
+    metrics.gauge(
+        names.EMERGENCY_PROBLEMS,
+        "Entries among blocks and revocations that are wrong.",
+        lambda: len(core.emergency.problems),
+    )
+    metrics.gauge(
+        names.EMERGENCY_UP,
+        "1 while all sources of blocks and revocations can be read.",
+        lambda: int(not core.emergency.errors),
     )
     metrics.gauge(
         names.COUNTERS_UP,

@@ -103,7 +103,7 @@ def build_parts(
     consumers = build_consumers(files, tiers, issuers, faults, has_pepper=has_pepper)
     subscriptions = build_subscriptions(files, apis, consumers.applications, tiers, faults)
     custom_limits = build_custom_limits(files, tiers, apis, faults)
-    deny_rules = build_deny_rules(files, apis, faults)
+    deny_rules = build_deny_rules(files, apis, consumers.applications, issuers, faults)
     faults.raise_if_any()
     return CatalogParts(
         tiers=tuple(tiers.values()),
@@ -117,4 +117,5 @@ def build_parts(
         certificates=consumers.certificates,
         subscriptions=subscriptions,
         revoked=build_revoked_tokens(files),
+        warnings=faults.list_warnings(),
     )

@@ -8,13 +8,13 @@ counter. A condition group has a limit: fitting one must not set anybody free by
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from extauthz.catalog.build_conditions import build_conditions
 from extauthz.catalog.document import DenyDocument
-from extauthz.catalog.faults import CatalogFile, Faults
+from extauthz.catalog.faults import CatalogFile, Faults, find_hint
 from extauthz.catalog.limit_documents import (
     BurstDocument,
     ConditionGroupDocument,
@@ -25,7 +25,7 @@ from extauthz.catalog.networks import read_network
 from extauthz.document import read_duration_us
 from extauthz.document_lines import NodePath, write_path
 from extauthz.document_messages import show_name, suggest
-from extauthz.model.catalog import UNLIMITED_TIER, CustomLimit
+from extauthz.model.catalog import UNLIMITED_TIER, CustomLimit, Issuer
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.limits import (
     MAX_BURST,
@@ -297,10 +297,16 @@ def build_custom_limits(
 
 
 def build_deny_rules(
-    files: Sequence[CatalogFile], apis: Mapping[tuple[str, str], object], faults: Faults
+    files: Sequence[CatalogFile],
+    apis: Mapping[tuple[str, str], object],
+    applications: Collection[str],
+    issuers: Mapping[str, Issuer],
+    faults: Faults,
 ) -> tuple[DenyRule, ...]:
     """Every deny rule. It may name an application that only tokens know, but no unknown API."""
     names = {name for name, _ in apis}
+    only_tokens_know = any(issuer.subscriptions_from_token for issuer in issuers.values())
+    folded = {name.casefold(): name for name in applications}
     rules: list[DenyRule] = []
     for file in files:
         for position, document in enumerate(file.document.deny):
@@ -317,6 +323,14 @@ def build_deny_rules(
                 known = [version for name, version in apis if name == document.api]
                 what = f"version of {document.api}"
                 faults.add_unknown(file, (*path, "version"), what, document.version, known)
+            application = document.application
+            if application is not None and application not in applications:
+                near = folded.get(application.casefold())
+                if near is not None or not only_tokens_know:
+                    whom = "everybody" if document.invert else "nobody"
+                    hint = find_hint(application, applications if near is None else [near])
+                    message = f"no application has this name, so the rule refuses {whom}{hint}"
+                    faults.warn(file, (*path, "application"), message)
             conditions = _write_conditions(document)
             if not conditions:
                 faults.add(

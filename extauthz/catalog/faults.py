@@ -33,10 +33,23 @@ class Faults:
         self._read = read
         self._of_file: dict[CatalogFile, list[Fault]] = {}
         self._elsewhere: list[Problem] = []
+        self._doubts: dict[CatalogFile, list[Fault]] = {}
 
     def add(self, file: CatalogFile, path: NodePath, message: str) -> None:
         """Notes that a node of a catalog file is wrong."""
         self._of_file.setdefault(file, []).append(Fault(path=path, message=message))
+
+    def warn(self, file: CatalogFile, path: NodePath, message: str) -> None:
+        """Notes what is good by the letter, and can hardly be meant."""
+        self._doubts.setdefault(file, []).append(Fault(path=path, message=message))
+
+    def list_warnings(self) -> tuple[Problem, ...]:
+        """All that was warned of, with lines."""
+        return tuple(
+            problem
+            for file, doubts in self._doubts.items()
+            for problem in locate(file.source, doubts)
+        )
 
     def paths_of(self, file: CatalogFile) -> Iterator[NodePath]:
         """Where a file has faults so far."""
@@ -51,9 +64,7 @@ class Faults:
         self, file: CatalogFile, path: NodePath, what: str, name: str, known: Collection[str]
     ) -> None:
         """Notes a name that nothing has."""
-        names = list(known) if len(known) <= 1_000 else []
-        hint = suggest(name, names) if names else f"; there are {len(known) or 'none'}"
-        self.add(file, path, f"there is no {what} {show_name(name)}{hint}")
+        self.add(file, path, f"there is no {what} {show_name(name)}{find_hint(name, known)}")
 
     def read_reference(self, file: CatalogFile, path: NodePath, name: str) -> SourceText | None:
         """The text of a file that a node names; None, and a fault, when it cannot be had."""
@@ -78,3 +89,9 @@ class Faults:
         problems += self._elsewhere
         if problems:
             raise ConfigError(problems)
+
+
+def find_hint(name: str, known: Collection[str]) -> str:
+    """What may be meant by a name that nothing has."""
+    names = list(known) if len(known) <= 1_000 else []
+    return suggest(name, names) if names else f"; there are {len(known) or 'none'}"

@@ -161,6 +161,7 @@ class Sender:
             "deny_rules": parts.deny_rules,
             "custom_limits": parts.custom_limits,
             "revision": revision,
+            "warnings": parts.warnings,
         }
         self.send(Begin(fields, tuple(all_terms.values()), stamps))
         self._number(parts.tiers)

@@ -31,6 +31,7 @@ class CatalogParts:
     issuers: Sequence[Issuer]
     deny_rules: Sequence[DenyRule]
     custom_limits: Sequence[CustomLimit]
+    warnings: Sequence[Problem] = ()
 
     apis: Sequence[Api]
     applications: Sequence[Application]
@@ -61,6 +62,7 @@ def index_catalog(parts: CatalogParts, revision: str = "") -> Catalog:
             revoked=parts.revoked,
             tiers=parts.tiers,
             revision=revision,
+            warnings=parts.warnings,
         )
     except (BasePathConflict, TemplateError) as exc:
         raise refuse_routes(exc) from exc

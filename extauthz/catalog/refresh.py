@@ -122,6 +122,8 @@ class CatalogRefresher:
         self.loaded_at_us = self.checked_at_us
         self.swaps += 1
         _LOG.info("catalog in force: revision %.12s, %d APIs", catalog.revision, len(catalog.apis))
+        for warning in catalog.warnings:
+            _LOG.warning("%s", warning)
         for callback in tuple(self._callbacks):
             try:
                 callback(catalog)

@@ -1,4 +1,4 @@
-"""``extauthz schema``: JSON Schema of the settings or of a catalog file, for editors."""
+"""``extauthz schema``: JSON Schema of a file that users write, for editors."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import argparse
 import json
 
 from extauthz.catalog.document import catalog_schema
+from extauthz.emergency.entries import emergency_schema
 from extauthz.settings import settings_schema
+
+_SCHEMAS = {"settings": settings_schema, "catalog": catalog_schema, "emergency": emergency_schema}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
-    parser.add_argument("which", choices=["settings", "catalog"])
+    parser.add_argument("which", choices=list(_SCHEMAS))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the schema."""
-    schema = settings_schema() if arguments.which == "settings" else catalog_schema()
-    print(json.dumps(schema, indent=2, ensure_ascii=False))
+    print(json.dumps(_SCHEMAS[arguments.which](), indent=2, ensure_ascii=False))
     return 0

@@ -6,16 +6,18 @@ import argparse
 import asyncio
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from extauthz.app.service import list_file_problems
+from extauthz.catalog.faults import find_hint
 from extauthz.catalog.file import FileCatalogSource
 from extauthz.config import DEFAULT_FILE, read_settings
-from extauthz.document import decode_source, locate, read_file, read_mapping
+from extauthz.document import Fault, decode_source, locate, read_file, read_mapping
 from extauthz.document_values import SourceText, read_values
+from extauthz.emergency.files import list_misfits
 from extauthz.envoy.config_check import check_config
 from extauthz.errors import ConfigError, ExtauthzError, Problem
 from extauthz.model.catalog import UNLIMITED_TIER, Catalog
@@ -53,10 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
         problems += _check_envoy(path)
     paths: list[Path] = arguments.paths or ([] if arguments.envoy else [Path(DEFAULT_FILE)])
     catalog_files: list[Path] = []
+    read: dict[Path, Settings] = {}
     for path in paths:
         try:
             if path.is_file() and _is_settings(path):
-                settings = read_settings(path)
+                settings = read[path] = read_settings(path)
                 problems += list_file_problems(settings)
                 catalog_files += settings.catalog.files
             else:
@@ -77,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}", file=sys.stderr)
         return 1
     if catalog is not None:
+        for warning in _list_warnings(catalog, read):
+            print(f"warning: {warning}", file=sys.stderr)
         print(_summary(catalog))
     for path in arguments.envoy:
         print(f"good: {path}, as far as is known")
@@ -113,6 +118,23 @@ def _split(source: SourceText) -> Iterator[tuple[int, SourceText]]:
         if text.strip():
             yield before, SourceText(file=source.file, text=text)
         before += text.count("\n")
+
+
+def _list_warnings(catalog: Catalog, read: Mapping[Path, Settings]) -> Iterator[Problem]:
+    """What is good by the letter, and can hardly be meant."""
+    yield from catalog.warnings
+    for path, settings in read.items():
+        for file in settings.emergency.files:
+            yield from list_misfits(file, catalog)
+        faults = [
+            Fault(
+                path=("mixer", "quota_tiers", instance),
+                message=f"there is no tier {tier!a}{find_hint(tier, catalog.tiers)}",
+            )
+            for instance, tier in settings.mixer.quota_tiers.items()
+            if tier not in catalog.tiers
+        ]
+        yield from locate(decode_source(str(path), read_file(path)), faults)
 
 
 def _once(files: list[Path]) -> tuple[Path, ...]:

@@ -12,6 +12,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
 
+from extauthz.errors import Problem
 from extauthz.model.conditions import Condition
 from extauthz.model.deny_rules import DenyRule, DenyRules, Network
 from extauthz.model.identity import KeyType, Place, Secret, SecurityScheme
@@ -294,6 +295,7 @@ class Catalog:
         "subscriptions",
         "tiers",
         "unauthenticated_tier",
+        "warnings",
     )
 
     def __init__(
@@ -311,6 +313,7 @@ class Catalog:
         revoked: Iterable[RevokedToken] = (),
         tiers: Iterable[Tier] = (),
         revision: str = "",
+        warnings: Iterable[Problem] = (),
     ) -> None:
         self.apis: dict[tuple[str, str], Api] = {}
         self.default_versions: dict[str, Api | None] = {}
@@ -336,6 +339,8 @@ class Catalog:
         self.tiers = {tier.name: tier for tier in tiers}
         self.unauthenticated_tier = self.tiers.get(UNAUTHENTICATED_TIER)
         self.revision = revision
+        self.warnings = tuple(warnings)
+        """What is good by the letter, and can hardly be meant."""
         self.extend(
             apis=apis,
             applications=applications,

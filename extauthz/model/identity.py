@@ -122,6 +122,7 @@ class Identity:
     subscribed: Mapping[tuple[str, str], str] | None = None
     expires_at_us: int | None = None
     token_id: str = ""
+    application_name: str = ""
 
 
 ANONYMOUS: Final = Identity(scheme=SecurityScheme.NONE)

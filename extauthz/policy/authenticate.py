@@ -216,7 +216,10 @@ class Authenticator:
             if count_failures:
                 await self._failed_attempts.record(client_address, deadline)
             return INVALID
-        if self._revocations.is_revoked(digest=digest):
+        # By either: who hashed it with a pepper may know no other.
+        if self._revocations.is_revoked(digest=digest) or (
+            key.digest != digest and self._revocations.is_revoked(digest=key.digest)
+        ):
             return REVOKED
         if key.expires_at_us is not None and key.expires_at_us <= self._clock.now_us():
             return _EXPIRED

@@ -134,6 +134,8 @@ class BearerTokens:
             token_id=token.token_id,
             digest=verified.digest,
             consumer_key=token.consumer_key,
+            user=token.user,
+            issuer=verified.issuer.issuer,
             issued_at_us=token.issued_at_us,
         ):
             self._verified.drop(digest)
@@ -302,4 +304,5 @@ def _resolve(
         subscribed=token.subscribed,
         expires_at_us=token.expires_at_us,
         token_id=token.token_id,
+        application_name="" if registration is not None else token.application_name,
     )

@@ -18,12 +18,12 @@ from typing import Final
 from extauthz.errors import BackendError, MalformedRequest
 from extauthz.model.catalog import Catalog, Subscription
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
-from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import ANONYMOUS, Identity, Place
 from extauthz.model.limits import Charge, LimitStatus, OutageMode, Taking
 from extauthz.model.request import ApiRequest
 from extauthz.model.routes import Route
 from extauthz.policy.authenticate import NETWORK_NOT_KNOWN, Authenticator
+from extauthz.policy.blocks import Blocks, judge_rule
 from extauthz.policy.client_address import (
     ADDRESS_NOT_KNOWN,
     ClientAddressUnknown,
@@ -112,6 +112,7 @@ class Pipeline:
     """Decides on requests.
 
     catalog: gives the snapshot that is current now.
+    blocks: finds what deny rules refuse; None for the catalog's alone.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Pipeline:
         clock: Clock,
         rules: PipelineRules,
         observers: Sequence[DecisionObserver] = (),
+        blocks: Blocks | None = None,
     ) -> None:
         self._catalog = catalog
         self._authenticator = authenticator
@@ -131,6 +133,7 @@ class Pipeline:
         self._rules = rules
         self.record: Final = DecisionRecord(observers)
         """For what a door decides by itself."""
+        self.blocks: Final = blocks or Blocks(clock)
         self._planner: tuple[Catalog, RateLimitPlanner] | None = None
         self._undecided = RepeatedWarnings(_log, "could not decide")
         self._not_given_back = RepeatedWarnings(_log, "the charge of a refused request stays")
@@ -245,9 +248,10 @@ class Pipeline:
         client_address = read_client_address(
             request, rules.trusted_hops, use_remote_address=rules.use_remote_address
         )
-        if not catalog.deny_rules.is_empty:
-            rule = catalog.deny_rules.find_for_client(client_address, api.name, api.version)
-            denial = _judge_rule(rule, client_address, progress.asked)
+        is_answered = isinstance(progress.asked, UsedBytes)
+        if not self.blocks.are_empty(catalog):
+            rule = self.blocks.find_for_client(catalog, client_address, api)
+            denial = judge_rule(rule, client_address, is_answered=is_answered)
             note(Step.DENY_RULES, rule if denial and denial.rule else denial)
             if denial is not None:
                 return denial
@@ -266,12 +270,10 @@ class Pipeline:
             return identity
         progress.identity = identity
 
-        if not catalog.deny_rules.is_empty:
-            application = identity.application.name if identity.application else ""
-            rule = catalog.deny_rules.find_for_caller(
-                client_address, api.name, api.version, application, identity.user
-            )
-            denial = _judge_rule(rule, client_address, progress.asked)
+        # Asked anew: a block may have come while the issuer was asked.
+        if not self.blocks.are_empty(catalog):
+            rule = self.blocks.find_for_caller(catalog, client_address, api, identity)
+            denial = judge_rule(rule, client_address, is_answered=is_answered)
             note(Step.DENY_RULES, rule if denial and denial.rule else denial)
             if denial is not None:
                 return denial
@@ -405,23 +407,6 @@ class Pipeline:
             credential_places=progress.removed_places,
             shadow=progress.shadow,
         )
-
-
-def refuse_by(rule: DenyRule) -> Denial:
-    """The denial of a caller that a rule refuses."""
-    return Denial(reason=Reason.BLOCKED, detail="The caller is blocked.", rule=rule.name)
-
-
-def _judge_rule(
-    rule: DenyRule | None, client_address: str, asked: QuotaAsk | UsedBytes | None
-) -> Denial | None:
-    """What a rule that fits means; where the address is not known, it only may fit."""
-    if rule is None:
-        return None
-    if rule.network is None or client_address:
-        return refuse_by(rule)
-    # Of a request that was answered, the bytes are charged all the same.
-    return None if isinstance(asked, UsedBytes) else ADDRESS_NOT_KNOWN
 
 
 def _has_passed(deadline: Deadline) -> bool:

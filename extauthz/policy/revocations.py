@@ -1,6 +1,7 @@
 """Remembers what was taken back before its time: tokens, API keys, and all of a consumer.
 
-Fed by one-off orders (`revoke_*`) and by sources that send whole lists (`replace`). A live
+Fed by one-off orders (`revoke_*`), by sources that send whole lists (`replace`), and by the
+orders of an emergency, which are replaced as a whole (`standing`). A live
 revocation is never forgotten: over `max_entries` everything is kept and an error is logged,
 because a forgotten one lets a stolen token in, and only trusted sources can add any. An entry
 is dropped an hour after what it revokes has expired (in a list, with the next list): no
@@ -12,6 +13,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from extauthz.model.catalog import RevokedToken
@@ -22,6 +24,80 @@ _LOG: Final = logging.getLogger(__name__)
 KEPT_AFTER_EXPIRY_US: Final = 3_600_000_000
 
 _K = TypeVar("_K", str, bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """An order that takes back one credential, or all tokens of a consumer key or user.
+
+    Attributes:
+        token_id: ``jti`` of a token.
+        digest: as for `Revocations.revoke_digest`.
+        consumer_key, user: whose tokens, when they were issued before `issued_before_us`.
+        issuer: whose `token_id`, `consumer_key` or `user` it is; empty for any issuer's.
+        until_us: when the order ends; None when it does not.
+    """
+
+    name: str
+    token_id: str = ""
+    digest: bytes = b""
+    consumer_key: str = ""
+    user: str = ""
+    issuer: str = ""
+    issued_before_us: int = 0
+    until_us: int | None = None
+
+
+_NO_ORDERS: Final[list[Revocation]] = []
+
+
+class StandingOrders:
+    """Revocations as they stand, found by look-ups; never changed."""
+
+    def __init__(self, orders: Iterable[Revocation] = ()) -> None:
+        self._by_token: dict[tuple[str, str], list[Revocation]] = {}
+        self._by_digest: dict[bytes, list[Revocation]] = {}
+        self._by_consumer: dict[tuple[str, str], list[Revocation]] = {}
+        self._by_user: dict[tuple[str, str], list[Revocation]] = {}
+        self.count = 0
+        for order in orders:
+            self.count += 1
+            if order.token_id:
+                self._by_token.setdefault((order.issuer, order.token_id), []).append(order)
+            elif order.digest:
+                self._by_digest.setdefault(order.digest, []).append(order)
+            elif order.consumer_key:
+                self._by_consumer.setdefault((order.issuer, order.consumer_key), []).append(order)
+            else:
+                self._by_user.setdefault((order.issuer, order.user), []).append(order)
+
+    def find(
+        self,
+        *,
+        now_us: int,
+        token_id: str,
+        digest: bytes,
+        consumer_key: str,
+        user: str,
+        issuer: str,
+        issued_at_us: int | None,
+    ) -> Revocation | None:
+        """The order that takes a credential back. A token that hides its issue time is old."""
+        for its_issuer in (issuer, ""):
+            for order in (
+                *self._by_token.get((its_issuer, token_id), _NO_ORDERS),
+                *self._by_consumer.get((its_issuer, consumer_key), _NO_ORDERS),
+                *self._by_user.get((its_issuer, user), _NO_ORDERS),
+            ):
+                is_older = order.token_id != "" or (
+                    issued_at_us is None or issued_at_us < order.issued_before_us
+                )
+                if is_older and (order.until_us is None or now_us < order.until_us):
+                    return order
+        for order in self._by_digest.get(digest, _NO_ORDERS):
+            if order.until_us is None or now_us < order.until_us:
+                return order
+        return None
 
 
 class _Entries(Generic[_K]):
@@ -59,7 +135,11 @@ class _Entries(Generic[_K]):
 
 
 class Revocations:
-    """What is revoked, in memory. Asking costs a few dictionary look-ups, and none when empty."""
+    """What is revoked, in memory. Asking costs a few dictionary look-ups, and none when empty.
+
+    Attributes:
+        standing: orders beside those that are told one by one; set by whoever reads them.
+    """
 
     def __init__(self, clock: Clock, max_entries: int = 1_000_000) -> None:
         self._clock = clock
@@ -71,6 +151,7 @@ class Revocations:
         self._issued_before_us: dict[str, int] = {}
         self._lists: dict[str, frozenset[str]] = {}
         self._listed: frozenset[str] = frozenset()
+        self.standing = StandingOrders()
 
     def __len__(self) -> int:
         told = len(self._tokens) + len(self._digests) + len(self._consumers)
@@ -122,9 +203,21 @@ class Revocations:
         token_id: str = "",
         digest: bytes = b"",
         consumer_key: str = "",
+        user: str = "",
+        issuer: str = "",
         issued_at_us: int | None = None,
     ) -> bool:
         """Whether any of it was taken back. A token that hides its issue time counts as old."""
+        if self.standing.count and self.standing.find(
+            now_us=self._clock.now_us(),
+            token_id=token_id,
+            digest=digest,
+            consumer_key=consumer_key,
+            user=user,
+            issuer=issuer,
+            issued_at_us=issued_at_us,
+        ):
+            return True
         if token_id and (token_id in self._tokens or token_id in self._listed):
             return True
         if digest and digest in self._digests:

@@ -17,7 +17,13 @@ from typing import Final
 from extauthz.telemetry import names
 
 _LEAST: Final = frozenset(
-    name.replace(".", "_") for name in (names.CATALOG_LOADED, names.COUNTERS_UP)
+    name.replace(".", "_")
+    for name in (
+        names.CATALOG_LOADED,
+        names.COUNTERS_UP,
+        names.EMERGENCY_IN_FORCE,
+        names.EMERGENCY_UP,
+    )
 )
 """Gauges of which the least is shown: the oldest catalog, a counter store that one cannot reach."""
 

@@ -132,3 +132,70 @@ def test_an_envoy_configuration_that_asks_nobody_is_a_problem(
     file.write_text(text)
     done = run("validate", "--envoy", str(file))
     assert done.code == 1 and words in done.err
+
+
+def test_names_that_fit_nothing_are_warned_of_with_their_lines(folder: Path, run: Run) -> None:
+    (folder / "catalog" / "deny.yaml").write_text(
+        "deny:\n"
+        "  - {application: Mobile}\n"
+        "  - {application: nobody-at-all, invert: true}\n"
+        "  - {application: mobile}\n"
+    )
+    (folder / "blocks.yaml").write_text(
+        "deny:\n  - {api: pets}\nrevoked:\n  - {jti: t, issuer: https://nowhere.example/}\n"
+    )
+    (folder / "extauthz.yaml").write_text(
+        "catalog: {files: [catalog/]}\n"
+        "emergency: {files: [blocks.yaml]}\n"
+        "mixer:\n  quota_tiers:\n    rq: gold\n"
+    )
+    done = run("validate")
+    assert done.code == 0 and done.out.startswith("good: ")
+    lines = [line.replace(f"{folder}/", "") for line in done.err.splitlines()]
+    assert lines[:2] == [
+        "warning: catalog/deny.yaml:2: deny[0].application: no application has this name, so the "
+        "rule refuses nobody; did you mean 'mobile'?",
+        "warning: catalog/deny.yaml:3: deny[1].application: no application has this name, so the "
+        "rule refuses everybody; known are: far, late, mobile, rogue",
+    ]
+    assert lines[2].startswith(
+        "warning: blocks.yaml:2: deny[0]: API 'pets' fits nothing in the catalog; did you mean 'Pets'?"
+    )
+    assert lines[3].startswith("warning: blocks.yaml:4: revoked[0]: issuer")
+    assert lines[4:] == [
+        "warning: extauthz.yaml:5: mixer.quota_tiers.rq: there is no tier 'gold'; did you mean 'Gold'?"
+    ]
+
+
+def test_tokens_may_name_applications_that_the_catalog_does_not(folder: Path, run: Run) -> None:
+    (folder / "one.yaml").write_text(
+        "issuers:\n"
+        "  - {issuer: https://idp.example/, audiences: [a], jwks_file: jwks.json, "
+        "subscriptions_from_token: true}\n"
+        "applications: [{name: mobile}]\n"
+        "deny: [{application: only-in-tokens}, {application: Mobile}]\n"
+    )
+    done = run("validate", "one.yaml")
+    assert done.code == 0
+    assert "deny[0]" not in done.err and "deny[1].application: no application" in done.err
+
+
+def test_a_wrong_file_of_blocks_is_a_problem_with_its_line(folder: Path, run: Run) -> None:
+    (folder / "blocks.yaml").write_text("deny:\n  - {user: a}\n  - {ip: 192.0.2.1/24}\n")
+    (folder / "extauthz.yaml").write_text(
+        "catalog: {files: [catalog/]}\nemergency: {files: [blocks.yaml, absent.yaml]}\n"
+    )
+    done = run("validate")
+    assert done.code == 1
+    assert "blocks.yaml:3: deny[1].ip: has bits set behind its prefix" in done.err
+    assert done.err.endswith("\n1 problem\n")
+
+
+def test_blocks_in_the_catalog_s_folder_are_refused(folder: Path, run: Run) -> None:
+    for file in ("catalog/blocks.yaml", "./catalog/more/blocks.yaml", "catalog"):
+        (folder / "extauthz.yaml").write_text(
+            f"catalog: {{files: [catalog/]}}\nemergency: {{files: [{file}]}}\n"
+        )
+        done = run("validate")
+        assert done.code == 1
+        assert "extauthz.yaml:2: emergency.files[0]: lies in the catalog's folder" in done.err

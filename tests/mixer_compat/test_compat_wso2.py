@@ -211,7 +211,7 @@ async def test_rate_limits_work_now() -> None:
 async def test_an_answer_is_never_left_to_the_platform(state: str) -> None:
     """Zeros in an allow were kept for 60 s, however short the token lived."""
     catalog = catalog_of(tiers=[a_tier("Gold")])
-    asking = Asking(Deciding(catalog))
+    asking = Asking(Deciding(catalog), params=HandlerParams(valid_for_us=5_000_000))
     result = await asking.check(
         properties(**bearer(exp=START_S + 2) if state == "good" else bearer(**EXPIRED)),
         WSO2_PARAMS,

@@ -121,7 +121,7 @@ def test_every_host_is_told_whose_certificates_pass_at_this_door_alone(
 def test_the_defaults_are_safe(tmp_path: Path) -> None:
     params = read_handler_params(read(tmp_path))
     assert not params.limits_in_quota and not params.shadow and not params.as_wso2_adapter
-    assert (params.valid_for_us, params.valid_uses) == (5 * S, 1000)
+    assert (params.valid_for_us, params.valid_uses) == (S, 1000)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,10 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from extauthz.model import deny_rules
 from extauthz.model.deny_rules import DenyRule, DenyRules, contains, read_address
 
 
@@ -176,3 +179,82 @@ def test_any_rule_is_not_empty(rule: DenyRule) -> None:
 )
 def test_reads_addresses(address: str, read: tuple[int, int]) -> None:
     assert read_address(address) == read
+
+
+# The index finds what looking at every rule would find.
+
+NETWORKS = ["192.0.2.0/24", "192.0.2.1/32", "0.0.0.0/0", "192.0.2.0/25", "2001:db8::/32", "::/0"]
+ADDRESSES = ["192.0.2.1", "192.0.2.200", "2001:db8::1", "::1", "::ffff:192.0.2.1", "", "x"]
+NAMES = ["a", "b"]
+
+rules_drawn = st.builds(
+    DenyRule,
+    name=st.just("rule"),
+    network=st.none() | st.sampled_from([ip_network(text) for text in NETWORKS]),
+    api=st.none() | st.sampled_from(NAMES),
+    version=st.none() | st.sampled_from(NAMES),
+    application=st.none() | st.sampled_from(NAMES),
+    consumer_key=st.none() | st.sampled_from(NAMES),
+    user=st.none() | st.sampled_from(NAMES),
+    invert=st.booleans(),
+    until_us=st.none() | st.integers(0, 3),
+)
+
+
+@given(
+    st.lists(rules_drawn, max_size=8),
+    st.sampled_from(ADDRESSES),
+    st.tuples(*[st.sampled_from(["", *NAMES])] * 5),
+    st.integers(0, 3),
+)
+def test_a_caller_is_refused_by_the_index_when_a_rule_refuses_it(
+    rules: list[DenyRule], address: str, named: tuple[str, ...], now_us: int
+) -> None:
+    api, version, application, consumer_key, user = named
+    family, number = read_address(address)
+
+    def refuses(rule: DenyRule, *, with_identity: bool) -> bool:
+        asked = (api, version) + ((application, consumer_key, user) if with_identity else ("",) * 3)
+        wanted = (rule.api, rule.version, rule.application, rule.consumer_key, rule.user)
+        fits = all(its in (None, name) for its, name in zip(wanted, asked, strict=True))
+        is_unknown = fits and rule.network is not None and family == 0
+        if rule.network is not None:
+            fits = fits and contains(rule.network, family, number)
+        is_over = rule.until_us is not None and rule.until_us <= now_us
+        return (is_unknown or fits is not rule.invert) and not is_over
+
+    index = DenyRules(rules)
+    of_client = index.find_for_client(address, api, version, now_us=now_us)
+    assert (of_client is not None) is any(
+        refuses(rule, with_identity=False) for rule in rules if not rule.needs_identity
+    )
+    of_caller = index.find_for_caller(
+        address, api, version, application, user, consumer_key=consumer_key, now_us=now_us
+    )
+    assert (of_caller is not None) is any(
+        refuses(rule, with_identity=True) for rule in rules if rule.needs_identity
+    )
+
+
+def test_many_thousands_of_rules_are_not_looked_at_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at = 0
+    refuses = deny_rules._refuses
+
+    def count(*arguments: Any) -> bool:
+        nonlocal looked_at
+        looked_at += 1
+        return refuses(*arguments)
+
+    monkeypatch.setattr(deny_rules, "_refuses", count)
+    networks = [a_rule(f"10.{n >> 8}.{n & 255}.0/24") for n in range(20_000)]
+    names = [a_rule(application=f"a{n}") for n in range(5_000)]
+    users = [a_rule(f"10.0.{n & 255}.0/24", user="alice") for n in range(256)]
+    rules = DenyRules([*networks, *names, *users])
+    assert refused(rules, "10.1.1.1") == "rule"
+    assert refused(rules, "192.0.2.1") is None
+    assert caller_refused(rules, application="a4999") == "rule"
+    assert caller_refused(rules, application="b", user="alice") is None
+    assert caller_refused(rules, address="10.0.7.1", application="b", user="alice") == "rule"
+    assert looked_at <= 5

@@ -539,5 +539,5 @@ async def test_lists_of_versions_are_read_as_they_were(
     # pets-old is version v1, which the lists of the other file refuse as well.
     if answer == "blocked":
         assert await deciding.reason(to("pets-old", "/pets")) == "blocked"
-    rules = [rule for rule in deciding.catalog.deny_rules._of_client if rule.name == "r"]
+    rules = [rule for rule in deciding.catalog.deny_rules.rules if rule.name == "r"]
     assert any(rule.version == "v1" for rule in rules) is (answer == "blocked")

@@ -1,0 +1,103 @@
+"""Blocks and revocations, from where the settings say that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from extauthz.app.counting import check_redis, read_redis_settings
+from extauthz.emergency.files import EmergencyFile, read_blocks_file
+from extauthz.emergency.reading import EmergencyStore
+from extauthz.emergency.redis_store import RedisEmergency
+from extauthz.emergency.watch import EmergencyWatch
+from extauthz.errors import ConfigError, Problem
+from extauthz.model.catalog import Catalog
+from extauthz.policy.blocks import Blocks
+from extauthz.policy.revocations import Revocations
+from extauthz.ports import Clock
+from extauthz.serving.readiness import ReadyCheck, ReadyState
+from extauthz.settings import Settings
+from extauthz.store_settings import RedisAccessSettings
+
+
+def find_emergency_redis(settings: Settings) -> RedisAccessSettings | None:
+    """The Redis that holds blocks and revocations: one of their own, or that of the counters."""
+    own, counters = settings.emergency.redis, settings.counters
+    return own or (counters if counters.store == "redis" else None)
+
+
+def open_emergency_redis(settings: Settings) -> RedisEmergency | None:
+    """What reads and writes them there; None where there is no Redis.
+
+    Raises:
+        ConfigError: the settings contradict each other, or a file cannot be used.
+    """
+    redis = find_emergency_redis(settings)
+    if redis is None:
+        return None
+    check_redis(redis, "counters" if settings.emergency.redis is None else "emergency.redis")
+    return RedisEmergency(read_redis_settings(redis))
+
+
+def open_emergency(
+    settings: Settings,
+    *,
+    blocks: Blocks,
+    revocations: Revocations,
+    clock: Clock,
+    catalog: Callable[[], Catalog],
+) -> EmergencyWatch:
+    """What puts them in force.
+
+    Raises:
+        ConfigError: as for `open_emergency_redis`.
+    """
+    sources: list[EmergencyStore] = [EmergencyFile(file) for file in settings.emergency.files]
+    redis = open_emergency_redis(settings)
+    if redis is not None:
+        sources.append(redis)
+    return EmergencyWatch(
+        sources,
+        blocks=blocks,
+        revocations=revocations,
+        clock=clock,
+        catalog=catalog,
+        is_required=settings.emergency.required,
+    )
+
+
+def check_emergency(settings: Settings) -> None:
+    """Looks at everything that can be looked at without Redis.
+
+    Raises:
+        ConfigError: with every problem of every file.
+    """
+    problems: list[Problem] = []
+    for file in settings.emergency.files:
+        try:
+            problems += read_blocks_file(file)[0].problems
+        except ConfigError as exc:
+            problems += exc.problems
+    redis = settings.emergency.redis
+    if redis is not None:
+        try:
+            check_redis(redis, "emergency.redis")
+        except ConfigError as exc:
+            problems += exc.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_ready(watch: EmergencyWatch) -> ReadyCheck:
+    """For readiness. A source that is wrong or away leaves in force what it said last."""
+    problems, errors = watch.problems, watch.errors
+    first = [str(problem) for problem in problems[:1]] + list(errors.values())
+    return ReadyCheck(
+        name="emergency",
+        state=ReadyState.READY if watch.is_good else ReadyState.DEGRADED,
+        facts={
+            "in_force": watch.count(),
+            "problems": len(problems),
+            "unread_sources": len(errors),
+            "last_error": first[0] if first else None,
+        },
+    )

@@ -1,0 +1,259 @@
+"""Blocks and revocations, as they are written, and as decisions take them.
+
+Every entry stands by itself: it names nothing that another one defines, so that one that is
+wrong takes no other with it. An entry without an ``id`` gets one that is made of what it names:
+the same block written again is the same entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, TypeAlias
+
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
+
+from extauthz.catalog.networks import parse_network
+from extauthz.document import Line, Name, StrictModel, write_schema
+from extauthz.model.deny_rules import DenyRule, DenyRules
+from extauthz.policy.revocations import Revocation, StandingOrders
+
+MAX_ID: Final = 64
+_ID_DIGITS: Final = 12
+
+EntryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
+
+
+def _check_network(text: str) -> str:
+    return str(parse_network(text))
+
+
+def _check_digest(text: str) -> str:
+    digits = text.lower()
+    if len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
+        raise ValueError("is no SHA-256: write its 64 hexadecimal digits")
+    return digits
+
+
+class _EntryDocument(StrictModel):
+    """What every entry may say."""
+
+    id: EntryId | None = None
+    """Names the entry in logs, decisions and `extauthz unblock`; made of the rest if left out."""
+    reason: Line = ""
+    """Why, for whoever finds it later."""
+    by: Line = ""
+    """Who asked for it."""
+    at: AwareDatetime | None = None
+    """When."""
+    until: AwareDatetime | None = None
+    """When it ends by itself; never if left out."""
+
+    @property
+    def until_us(self) -> int | None:
+        """`until` in microseconds since the epoch."""
+        return None if self.until is None else write_us(self.until)
+
+
+class BlockDocument(_EntryDocument):
+    """Refuses what fits all that is given."""
+
+    ip: Annotated[Name, AfterValidator(_check_network)] | None = None
+    """Client address or network, like 203.0.113.0/24."""
+    api: Name | None = None
+    """Name of an API."""
+    version: Name | None = None
+    """Version of that API; all versions when left out."""
+    application: Name | None = None
+    """Name of an application."""
+    consumer_key: Name | None = None
+    """Consumer key (client id) of OAuth2 tokens."""
+    user: Name | None = None
+    """Name of a user."""
+
+    @model_validator(mode="after")
+    def _check(self) -> BlockDocument:
+        if not self.conditions:
+            raise ValueError(
+                "has no condition and would refuse everything; "
+                "add ip, application, consumer_key, api or user"
+            )
+        if self.version is not None and self.api is None:
+            raise ValueError("version is of no API; add api")
+        return self
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """What is given, by key."""
+        names = ("ip", "api", "version", "application", "consumer_key", "user")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+class RevocationDocument(_EntryDocument):
+    """Takes back a token, an API key, or all tokens of a consumer key or user."""
+
+    jti: Name | None = None
+    """The token's jti claim."""
+    sha256: Annotated[str, AfterValidator(_check_digest)] | None = None
+    """SHA-256 of an API key (or its HMAC, as the catalog has it), an opaque token, or a JWT
+    without its signature, in 64 hexadecimal digits."""
+    consumer_key: Name | None = None
+    """Consumer key (client id) whose tokens are taken back; needs issued_before."""
+    user: Name | None = None
+    """User whose tokens are taken back; needs issued_before."""
+    issuer: Name | None = None
+    """Issuer of the jti, or of the tokens; any when left out."""
+    issued_before: AwareDatetime | None = None
+    """Tokens issued at or after this time stay good."""
+
+    @model_validator(mode="after")
+    def _check(self) -> RevocationDocument:
+        kinds = ("jti", "sha256", "consumer_key", "user")
+        given = [kind for kind in kinds if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"must have exactly one of {', '.join(kinds)}")
+        takes_time = given[0] in ("consumer_key", "user")
+        if takes_time is not (self.issued_before is not None):
+            raise ValueError(
+                "needs issued_before, like 2030-01-31T12:00:00Z"
+                if takes_time
+                else "issued_before goes with consumer_key or user; remove it"
+            )
+        if self.sha256 is not None and self.issuer is not None:
+            raise ValueError("sha256 names one credential; remove issuer")
+        return self
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """What is given, by key, but for the time."""
+        names = ("jti", "sha256", "consumer_key", "user", "issuer")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+class EmergencyDocument(StrictModel):
+    """Blocks and revocations: one file of them."""
+
+    model_config = ConfigDict(title="extauthz blocks and revocations")
+
+    deny: tuple[BlockDocument, ...] = ()
+    """Who and what is refused."""
+    revoked: tuple[RevocationDocument, ...] = ()
+    """What was taken back."""
+
+
+Document: TypeAlias = BlockDocument | RevocationDocument
+
+SECTIONS: Final[Mapping[str, type[BlockDocument | RevocationDocument]]] = {
+    "deny": BlockDocument,
+    "revoked": RevocationDocument,
+}
+"""The keys of a file, and what their lists hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One block or revocation.
+
+    Attributes:
+        section: ``deny`` or ``revoked``.
+        source: where it was read: a file's name, or ``redis``.
+    """
+
+    id: str
+    section: str
+    document: Document
+    source: str = ""
+
+    def is_over(self, now_us: int) -> bool:
+        """Whether its time has ended."""
+        until_us = self.document.until_us
+        return until_us is not None and until_us <= now_us
+
+
+def make_entry(section: str, document: Document, source: str = "") -> Entry:
+    """An entry with its id, or the one that is made of what it names."""
+    return Entry(
+        id=document.id or make_id(section, document.conditions),
+        section=section,
+        document=document,
+        source=source,
+    )
+
+
+def make_id(section: str, conditions: Mapping[str, str]) -> str:
+    """The same for the same conditions."""
+    text = json.dumps([section, sorted(conditions.items())])
+    digits = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_ID_DIGITS]
+    return f"{'block' if section == 'deny' else 'revocation'}-{digits}"
+
+
+def write_tree(document: Document) -> dict[str, Any]:
+    """A document as it is written: what is given, times in UTC."""
+    tree: dict[str, Any] = {}
+    for name in type(document).model_fields:
+        value = getattr(document, name)
+        if isinstance(value, datetime):
+            value = write_time(value)
+        if value not in (None, ""):
+            tree[name] = value
+    return tree
+
+
+def write_time(time: datetime) -> str:
+    """Like 2030-01-31T12:00:00Z; fractions of a second are kept."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def write_us(time: datetime) -> int:
+    """Microseconds since the epoch, exactly."""
+    since = time - datetime.fromtimestamp(0, UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def make_rules(entries: Iterable[Entry]) -> tuple[DenyRules, StandingOrders]:
+    """What decisions go by."""
+    rules: list[DenyRule] = []
+    orders: list[Revocation] = []
+    for entry in entries:
+        match entry.document:
+            case BlockDocument() as block:
+                rules.append(_make_rule(entry, block))
+            case RevocationDocument() as revoked:
+                orders.append(_make_order(entry, revoked))
+    return DenyRules(rules), StandingOrders(orders)
+
+
+def _make_rule(entry: Entry, block: BlockDocument) -> DenyRule:
+    return DenyRule(
+        name=entry.id,
+        network=None if block.ip is None else parse_network(block.ip),
+        api=block.api,
+        version=block.version,
+        application=block.application,
+        consumer_key=block.consumer_key,
+        user=block.user,
+        until_us=block.until_us,
+        source=entry.source,
+    )
+
+
+def _make_order(entry: Entry, revoked: RevocationDocument) -> Revocation:
+    before = revoked.issued_before
+    return Revocation(
+        name=entry.id,
+        token_id=revoked.jti or "",
+        digest=bytes.fromhex(revoked.sha256 or ""),
+        consumer_key=revoked.consumer_key or "",
+        user=revoked.user or "",
+        issuer=revoked.issuer or "",
+        issued_before_us=0 if before is None else write_us(before),
+        until_us=revoked.until_us,
+    )
+
+
+def emergency_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a file with blocks and revocations, for editors."""
+    return write_schema(EmergencyDocument)

@@ -1,0 +1,227 @@
+"""Blocks and revocations in a file, which is read apart from the catalog.
+
+The file is looked at ten times a second, because it is small and what it says is urgent. It is
+read once two looks have seen it in the same state: a file that is just being written lacks its
+end.
+
+While anything in the file is wrong, it only adds: what was in force stays in force, because
+nobody can say whether the entry that is wrong is one of those. The same holds for a file that
+is gone, is empty, or cannot be parsed. To take everything back, write ``deny: []``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+
+from extauthz.catalog.reading import Stamp, stamp_file
+from extauthz.document import (
+    Fault,
+    decode_source,
+    locate,
+    read_file,
+    read_mapping,
+    say_why_unreadable,
+)
+from extauthz.document_values import read_values
+from extauthz.emergency.entries import SECTIONS, Entry, write_tree
+from extauthz.emergency.names import CatalogNames
+from extauthz.emergency.reading import Reading, read_entries, read_entry
+from extauthz.errors import ConfigError, Problem
+from extauthz.model.catalog import Catalog
+
+MAX_BYTES: Final = 2 * 1024 * 1024
+"""Up to here no single step of reading JSON takes 20 ms."""
+_MOST_LOOKS: Final = 4
+"""After that a file is read although somebody goes on writing."""
+_LOOKS_AT_WRONG_FILE: Final = 20
+_HEAD: Final = (
+    "# Blocks and revocations; `extauthz block`, `unblock` and `revoke` rewrite this file.\n"
+)
+
+
+class EmergencyFile:
+    """An `EmergencyStore` of one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reading = Reading()
+        self._read_at: Stamp | str = "never"
+        self._seen: Stamp | str = "never"
+        self._looks = 0
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return str(self._path)
+
+    async def look(self) -> Reading | None:
+        """See `EmergencyStore.look`. The first look reads at once."""
+        stamp = await asyncio.to_thread(stamp_file, self._path)
+        before, self._seen = self._seen, stamp
+        self._looks += 1
+        is_first = self._read_at == "never"
+        if stamp == self._read_at:
+            # What kept it from being read may have gone without a trace in the file.
+            if not self._reading.problems or self._looks < _LOOKS_AT_WRONG_FILE:
+                return None
+        elif not is_first and stamp != before and self._looks < _MOST_LOOKS:
+            return None
+        self._looks = 0
+        self._read_at = stamp
+        self._reading = await asyncio.to_thread(self._read, self._reading, is_first=is_first)
+        return self._reading
+
+    async def write(self, entries: Mapping[str, Entry | None]) -> str:
+        """See `EmergencyStore.write`. Entries that are wrong stay as they are; comments are lost.
+
+        Raises:
+            ConfigError: the file cannot be parsed or written; nothing was changed.
+        """
+        await asyncio.to_thread(_change, self._path, entries)
+        return ""
+
+    async def list_confirmed(self) -> Mapping[str, str]:
+        """Nobody says so: a file has no way back."""
+        return {}
+
+    def _read(self, last: Reading, *, is_first: bool) -> Reading:
+        try:
+            reading, is_plain = read_blocks_file(self._path)
+        except ConfigError as exc:
+            # At the start there is nothing to keep: whoever wrote the file must hear of it.
+            if is_first:
+                raise
+            return replace(last, problems=exc.problems)
+        problems = reading.problems
+        if not problems and last.entries and not is_plain:
+            message = "is gone or empty, and takes nothing back; write `deny: []` to do so"
+            problems = (Problem(file=str(self._path), message=message),)
+        if not problems:
+            return reading
+        return Reading({**last.entries, **reading.entries}, problems)
+
+    async def confirm(self) -> None:
+        """Nobody waits for it."""
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+
+def read_blocks_file(path: Path) -> tuple[Reading, bool]:
+    """What a file holds, and whether it says so itself: one that is gone or empty does not.
+
+    Raises:
+        ConfigError: it cannot be read or parsed.
+    """
+    source = decode_source(str(path), _read_text(path))
+    tree = read_values(source)
+    if tree is None:
+        return Reading(), False
+    return read_entries(source, tree), isinstance(tree, dict) and not SECTIONS.keys().isdisjoint(
+        tree
+    )
+
+
+def list_misfits(path: Path, catalog: Catalog) -> Iterator[Problem]:
+    """Names in a file that is good which fit nothing in a catalog, each with its line."""
+    source = decode_source(str(path), _read_text(path))
+    tree, names = read_values(source) or {}, CatalogNames(catalog)
+    faults = [
+        Fault(path=(section, position), message=misfit)
+        for section in SECTIONS
+        for position, written in enumerate(tree.get(section) or ())
+        for misfit in names.list_misfits(read_entry(section, written, source.file).document)
+    ]
+    yield from locate(source, faults)
+
+
+def _read_text(path: Path) -> bytes:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return b""
+    except (OSError, ValueError):
+        pass  # told by what follows
+    return read_file(path, max_bytes=MAX_BYTES)
+
+
+def _change(path: Path, entries: Mapping[str, Entry | None]) -> None:
+    try:
+        with _locked(path):
+            source = decode_source(str(path), _read_text(path))
+            tree = {} if read_values(source) is None else read_mapping(source)
+            _put(tree, entries)
+            _write(path, _write_text(tree, is_json=source.is_json))
+    except OSError as exc:
+        message = f"could not be written: {say_why_unreadable(exc)}"
+        raise ConfigError([Problem(file=str(path), message=message)]) from exc
+
+
+def _put(tree: dict[str, Any], entries: Mapping[str, Entry | None]) -> None:
+    """Edits what a file holds. A section that holds no list is left to whoever wrote it."""
+    for section in SECTIONS:
+        listed = tree.get(section)
+        kept = [one for one in listed or () if _find_id(section, one) not in entries]
+        kept += [
+            write_tree(entry.document)
+            for entry in entries.values()
+            if entry is not None and entry.section == section
+        ]
+        if isinstance(listed, list) or kept or listed is None:
+            tree[section] = kept
+
+
+def _find_id(section: str, written: Any) -> str:
+    """The id of an entry, as far as it can be read."""
+    try:
+        return read_entry(section, written, "").id
+    except ValidationError:
+        return str(written.get("id", "")) if isinstance(written, dict) else ""
+
+
+def _write_text(tree: dict[str, Any], *, is_json: bool) -> str:
+    if is_json:
+        return json.dumps(tree, indent=1) + "\n"
+    return _HEAD + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Lets one writer at a time pass; the lock ends with its process."""
+    with path.with_name(f".{path.name}.lock").open("a", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(path: Path, text: str) -> None:
+    place = path.resolve()
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=place.parent, prefix=f".{place.name}.", delete=False
+    ) as beside:
+        try:
+            beside.write(text)
+            beside.flush()
+            mode = place.stat().st_mode & 0o777 if place.exists() else 0o644
+            os.fchmod(beside.fileno(), mode)
+            os.fsync(beside.fileno())
+            Path(beside.name).replace(place)
+        except BaseException:
+            Path(beside.name).unlink()
+            raise
+    folder = os.open(place.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
