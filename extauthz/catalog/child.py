@@ -30,7 +30,6 @@ from extauthz.catalog.hand_over import (
 )
 from extauthz.catalog.reader_process import Task
 from extauthz.catalog.reading import Stamp
-from extauthz.collector import without_full_collections
 from extauthz.errors import CatalogError, Problem
 from extauthz.interpreter import write_import_path
 from extauthz.model.catalog import Catalog
@@ -66,8 +65,7 @@ async def read_apart(task: Task) -> ReadApart:
         raise CatalogError(message) from exc
     assert process.stdout is not None
     try:
-        with without_full_collections():
-            outcome = await _take_over(process.stdout)
+        outcome = await _take_over(process.stdout)
     finally:
         process.kill()
         status = await asyncio.shield(asyncio.to_thread(_reap, process))

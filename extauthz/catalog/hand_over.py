@@ -15,11 +15,12 @@ import io
 import pickle
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import IO, Any, Final, TypeVar
+from typing import IO, Any, Final, TypeAlias, TypeVar
 
 from extauthz.catalog.parts import CatalogParts, refuse_routes
 from extauthz.catalog.reading import Stamp
@@ -35,7 +36,7 @@ RESOURCES: Final = 200
 SMALL: Final = 400
 SUBSCRIPTIONS: Final = 4_000
 """How many resources, subscriptions, and other things one message brings: each takes about two
-milliseconds to take."""
+milliseconds to take. An API is not cut: its resources come with it."""
 _LENGTH: Final = struct.Struct(">I")
 
 _T = TypeVar("_T")
@@ -74,16 +75,29 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Outcome: a good catalog. Here are the parts that are few, as arguments of `Catalog`."""
+    """Outcome: a good catalog, of this revision."""
 
-    fields: Mapping[str, Any]
-    terms: tuple[SubscriptionTerms, ...]
+    revision: str
     stamps: dict[Path, Stamp]
 
 
 @dataclass(frozen=True, slots=True)
+class First:
+    """Some of what the catalog is begun with, when all of it is there: arguments of `Catalog`."""
+
+    fields: Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Some of the terms of subscriptions."""
+
+    terms: Sequence[SubscriptionTerms]
+
+
+@dataclass(frozen=True, slots=True)
 class More:
-    """Some of the many, as arguments of `Catalog.extend`."""
+    """Some of what is added to the catalog, as arguments of `Catalog.extend`."""
 
     fields: Mapping[str, Any]
 
@@ -107,7 +121,8 @@ class End:
     """All is there."""
 
 
-Message = Logged | Refused | Unchanged | Failed | Begin | More | Subscribers | End
+Piece: TypeAlias = Begin | First | Terms | More | Subscribers
+Message: TypeAlias = Logged | Refused | Unchanged | Failed | Piece | End
 
 
 # Sending
@@ -145,7 +160,7 @@ class Sender:
         _Pickler(frame, self._numbers).dump(message)
         self._stream.write(_LENGTH.pack(frame.tell()))
         self._stream.write(frame.getbuffer())
-        if not isinstance(message, More | Subscribers):
+        if not isinstance(message, First | Terms | More | Subscribers):
             self._stream.flush()
 
     def send_parts(self, parts: CatalogParts, revision: str, stamps: dict[Path, Stamp]) -> None:
@@ -155,16 +170,15 @@ class Sender:
             for _, _, of_api in parts.subscriptions.list_by_api()
             for terms in of_api.values()
         }
-        fields = {
-            "tiers": parts.tiers,
-            "issuers": parts.issuers,
-            "deny_rules": parts.deny_rules,
-            "custom_limits": parts.custom_limits,
-            "revision": revision,
-            "warnings": parts.warnings,
-        }
-        self.send(Begin(fields, tuple(all_terms.values()), stamps))
-        self._number(parts.tiers)
+        self.send(Begin(revision, stamps))
+        for tiers in _cut(parts.tiers, SMALL):
+            self.send(First({"tiers": tiers}))
+            self._number(tiers)
+        for name in ("issuers", "deny_rules", "custom_limits", "warnings"):
+            for some in _cut(getattr(parts, name), SMALL):
+                self.send(First({name: some}))
+        for terms in _cut(all_terms.values(), SMALL):
+            self.send(Terms(terms))
         for applications in _cut(parts.applications, SMALL):
             self.send(More({"applications": applications}))
             self._number(applications)
@@ -247,7 +261,9 @@ class Receiver:
         self._numbered: list[object] = []
         self._apis: list[Api] = []
         self._applications: list[str] = []
-        self._terms: tuple[SubscriptionTerms, ...] = ()
+        self._terms: list[SubscriptionTerms] = []
+        self._revision = ""
+        self._first: defaultdict[str, list[Any]] = defaultdict(list)
         self._catalog: Catalog | None = None
 
     def read(self, frame: bytes) -> Message:
@@ -255,25 +271,32 @@ class Receiver:
         message: Message = _Unpickler(io.BytesIO(frame), self._numbered).load()
         return message
 
-    def take(self, message: Begin | More | Subscribers) -> None:
+    def take(self, message: Piece) -> None:
         """Adds what a message brings to the catalog.
 
         Raises:
             ConfigError: its routes contradict each other.
         """
-        if isinstance(message, Begin):
-            self._catalog = Catalog(**message.fields)
-            self._numbered += message.fields["tiers"]
-            self._terms = message.terms
-        elif isinstance(message, More):
-            self._take_more(message.fields)
-        else:
-            self._take_subscribers(message)
+        match message:
+            case Begin():
+                self._revision = message.revision
+            case First():
+                for name, values in message.fields.items():
+                    self._first[name] += values
+                self._numbered += message.fields.get("tiers", ())
+            case Terms():
+                self._terms += message.terms
+            case More():
+                self._take_more(message.fields)
+            case Subscribers():
+                self._take_subscribers(message)
 
     @property
     def catalog(self) -> Catalog:
-        """What has come so far."""
-        assert self._catalog is not None  # `Begin` comes first
+        """What has come so far. `First` has no more to bring."""
+        if self._catalog is None:
+            fields: dict[str, Any] = {**self._first, "revision": self._revision}
+            self._catalog = Catalog(**fields)
         return self._catalog
 
     def _take_more(self, fields: Mapping[str, Any]) -> None:

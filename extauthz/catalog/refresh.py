@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from extauthz.catalog.letting_go import let_go
+from extauthz.collector import without_full_collections
 from extauthz.errors import CatalogError, ConfigError, ExtauthzError
 from extauthz.model.catalog import Catalog
 from extauthz.ports import CatalogSource, Clock
@@ -106,7 +107,12 @@ class CatalogRefresher:
             return True
 
     async def _load(self) -> None:
-        catalog = await self._source.load()
+        # Until a subscriber has put the new catalog aside: a full collection that begins before
+        # would look at all of it.
+        with without_full_collections():
+            self._replace(await self._source.load())
+
+    def _replace(self, catalog: Catalog) -> None:
         self.checked_at_us = self._clock.now_us()
         was_bad, self.last_error = self.last_error is not None, None
         if was_bad:

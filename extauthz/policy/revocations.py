@@ -194,7 +194,9 @@ class Revocations:
         self._lists.pop(source_name, None)
         if listed:
             self._lists[source_name] = listed
-        self._listed = frozenset().union(*self._lists.values())
+        lists = tuple(self._lists.values())
+        # Of one list no copy: it may be long, and nothing is decided meanwhile.
+        self._listed = lists[0] if len(lists) == 1 else frozenset().union(*lists)
         self._tidy()
 
     def is_revoked(

@@ -5,8 +5,9 @@ catalog of 10,000 APIs with 20 resources each, 100,000 applications and 1,000,00
 written in several files, once in JSON and once in YAML. It is loaded, decides at a steady rate,
 and is replaced by a changed one meanwhile. A heartbeat that is due every millisecond shows how
 long the event loop did nothing else. A machine that is busy with others delays it, too, and the
-idle figure shows by how much; the processor time that this process spent in a gap does not
-depend on others.
+idle figure shows by how much; the processor time that this process spent in a gap, on all of its
+threads, does not depend on others. That is what the service itself holds decisions up for:
+whatever may keep Python's lock runs in this process, and is in it.
 """
 
 from __future__ import annotations
@@ -187,6 +188,9 @@ async def watching(service: AuthorizationService, requests: list[bytes]) -> Asyn
         for turn in range(sys.maxsize):
             due += 1 / PER_SECOND
             await let_pass(due - perf_counter())
+            # Each request is a task of its own in the service: those that are late take turns, and
+            # do not lengthen the gap that delayed them.
+            await asyncio.sleep(0)
             await service.check(requests[turn % len(requests)], Call())
             gaps.latencies_ms.append((perf_counter() - due) * 1000)
 
@@ -307,6 +311,7 @@ async def _replace(
     return {
         "replaced in, s": median(took_s),
         "longest gap, idle, ms": idle.longest_ms,
+        "longest gap, idle, ms of this process's CPU": idle.longest_cpu_ms,
         "longest gap, replacing, ms": replacing.longest_ms,
         "longest gap, replacing, ms of this process's CPU": replacing.longest_cpu_ms,
         "p99 of a decision, idle, ms": idle.p99_ms(),
@@ -319,7 +324,7 @@ GOALS: Final = {
     "memory with the catalog, MiB": "<= 1,430",
     "memory, highest, MiB": "<= 1,430",
     "memory of the reading process, highest, MiB": "<= 1,430",
-    "longest gap, replacing, ms": "<= 50",
+    "longest gap, replacing, ms of this process's CPU": "<= 20",
     "ratio of the two": "<= 1.2",
 }
 

@@ -117,6 +117,72 @@ async def test_the_loop_is_served_while_a_large_catalog_is_read_and_taken_over(
     assert seen[0] > 20  # it also did while the child read
 
 
+MANY = 3_000
+LARGEST_PIECE = 64 * 1024
+"""Bytes; a message of so many takes a few milliseconds to take."""
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        {"tiers": {f"T{n}": {"limits": [{"requests": n + 1, "per": "1m"}]} for n in range(MANY)}},
+        {"deny": [{"ip": f"10.0.{n >> 8}.{n & 255}"} for n in range(MANY)]},
+        {"deny": [{"user": f"user{n}"} for n in range(MANY)]},
+        {"revoked_tokens": [{"jti": f"token{n}"} for n in range(MANY)]},
+        {"applications": [{"name": f"app{n}"} for n in range(MANY)]},
+        {
+            "applications": [
+                {"name": "a", "api_keys": [{"sha256": f"{n:064x}"} for n in range(MANY)]}
+            ]
+        },
+        {
+            "applications": [
+                {"name": "a", "consumer_keys": [{"id": f"{n}", "issuer": "*"} for n in range(MANY)]}
+            ]
+        },
+        {
+            "tiers": {"T": {"limits": [{"requests": 1, "per": "1m"}]}},
+            "custom_limits": [
+                {"name": f"limit{n}", "key": "$clientIp", "tier": "T"} for n in range(MANY)
+            ],
+        },
+        {
+            "issuers": [
+                {
+                    "issuer": f"https://{n}.example",
+                    "audiences": ["a"],
+                    "jwks_url": "https://k.example",
+                }
+                for n in range(MANY)
+            ]
+        },
+    ],
+    ids=", ".join,
+)
+async def test_no_message_brings_much_whatever_a_catalog_has_many_of(
+    documents: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "many.json").write_text(json.dumps(documents))
+    (tmp_path / "api.yaml").write_text(
+        "apis: [{name: a, version: v1, context: /a, resources: [{methods: [GET], path: /}]}]\n"
+    )
+    sizes: list[int] = []
+
+    def note_size(stream: IO[bytes]) -> bytes | None:
+        frame = read_frame(stream)
+        sizes.append(len(frame or b""))
+        return frame
+
+    monkeypatch.setattr(child, "read_frame", note_size)
+    apart = await FileCatalogSource([tmp_path], large=0).load()
+    assert len(sizes) > 5 and max(sizes) < LARGEST_PIECE
+    here = await FileCatalogSource([tmp_path], large=1 << 30).load()
+    for name in ("tiers", "revoked", "applications", "api_keys", "consumer_keys", "issuers"):
+        assert list(getattr(apart, name)) == list(getattr(here, name))
+    assert [it.name for it in apart.custom_limits] == [it.name for it in here.custom_limits]
+    assert apart.deny_rules.is_empty is here.deny_rules.is_empty
+
+
 async def test_a_large_catalog_is_the_same_as_a_small_one(folder: Path) -> None:
     apart = await FileCatalogSource([folder]).load()
     here = await FileCatalogSource([folder], large=1 << 30).load()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -157,6 +158,18 @@ async def test_a_subscriber_that_fails_stops_neither_the_others_nor_the_swap(
     path.write_text(api_text("two"))
     await refresher.reload()
     assert len(seen) == 1
+
+
+async def test_no_full_collection_begins_until_a_new_catalog_was_put_aside(path: Path) -> None:
+    refresher = a_refresher(path)
+    before = gc.get_threshold()
+    seen: list[tuple[int, int, int]] = []
+    refresher.subscribe(lambda _: seen.append(gc.get_threshold()))
+    await refresher.start()
+    path.write_text(api_text("two"))
+    assert await refresher.reload()
+    assert len(seen) == 2 and min(full for _, _, full in seen) > 1_000_000
+    assert gc.get_threshold() == before
 
 
 class FlakySource:
