@@ -1,7 +1,8 @@
 """Reads settings: one file, with single values overridden by the environment.
 
 ``EXTAUTHZ_LISTEN__GRPC`` overrides ``listen.grpc``: the keys on the way are joined by two
-underscores. Lists and mappings are written in YAML's flow style: ``[a, b]``. An empty variable
+underscores. A value is read as a plain one in the file is; lists and mappings are written in YAML's
+flow style: ``[a, b]``. An empty variable
 is as if it were not set. Variables without two underscores are left alone, because Kubernetes
 sets some for a service of that name. Everything is checked at once, and every problem is
 reported; nothing else in this package reads the environment. File names are relative to the
@@ -12,21 +13,23 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from extauthz.document import (
     Fault,
+    StrictModel,
     check_model,
     decode_source,
     locate,
     read_file,
     read_mapping,
 )
-from extauthz.document_lines import write_path
-from extauthz.document_values import SourceText, read_values
+from extauthz.document_lines import NodePath, write_path
+from extauthz.document_values import SourceText, read_plain, read_values
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.identity import Secret
 from extauthz.settings import Settings, UnnormalisedPath, find_conflicts
@@ -36,7 +39,6 @@ _log = logging.getLogger(__name__)
 DEFAULT_FILE: Final = "extauthz.yaml"
 _PREFIX: Final = "EXTAUTHZ_"
 _MAX_SECRET_BYTES: Final = 4096
-_PLAIN: Final[Mapping[str, bool | None]] = {"true": True, "false": False, "null": None}
 
 _NOT_IN_THIS_RELEASE: Final[tuple[tuple[str, ...], ...]] = (
     ("listen", "http"),
@@ -75,6 +77,58 @@ def read_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
         )
     folder = path.absolute().parent
     return settings.with_files(lambda file: folder / file)
+
+
+@contextmanager
+def say_where_files_are_named(
+    path: Path, settings: Settings, environment: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Lets a ConfigError about a file that the settings name say where they name it.
+
+    Raises:
+        ConfigError: what the block raised, as `name_settings` gives it.
+    """
+    try:
+        yield
+    except ConfigError as exc:
+        raise ConfigError(name_settings(exc.problems, path, settings, environment)) from exc
+
+
+def name_settings(
+    problems: Iterable[Problem],
+    path: Path,
+    settings: Settings,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Problem]:
+    """Problems in their order; one of a whole file that settings name stands where they name it."""
+    named = {str(file): at for at, file in _list_files(settings, ())}
+    source: SourceText | None = None
+    overrides: list[_Override] = []
+    for problem in problems:
+        at = named.get(problem.file)
+        if at is None or problem.line or problem.path:
+            yield problem
+            continue
+        if source is None:
+            source = decode_source(str(path), read_file(path))
+            tree = read_mapping(source)
+            variables = os.environ if environment is None else environment
+            overrides = [_put(tree, override) for override in _read_overrides(variables)]
+        fault = Fault(path=at, message=f"{problem.file} {problem.message}")
+        for located in locate(source, [fault]):
+            yield _name_variables(located, overrides)
+
+
+def _list_files(part: object, path: NodePath) -> Iterator[tuple[NodePath, Path]]:
+    """Every file and folder that a part of the settings names, and where."""
+    if isinstance(part, Path):
+        yield path, part
+    elif isinstance(part, tuple):
+        for position, item in enumerate(part):
+            yield from _list_files(item, (*path, position))
+    elif isinstance(part, StrictModel):
+        for name in type(part).model_fields:
+            yield from _list_files(getattr(part, name), (*path, name))
 
 
 def check_conflicts(settings: Settings) -> None:
@@ -121,7 +175,7 @@ def _read_value(variable: str, text: str) -> Any:
             return read_values(SourceText(file=variable, text=text))
         except ConfigError as exc:
             raise ConfigError(replace(problem, line=0) for problem in exc.problems) from exc
-    return _PLAIN.get(text.lower(), text)
+    return read_plain(text)
 
 
 def _put(tree: dict[str, Any], override: _Override) -> _Override:

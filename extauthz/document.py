@@ -3,7 +3,8 @@
 Settings and catalogs are read by the same rules:
 
 - In YAML only null, true and false are resolved. Every other plain scalar stays a string, so
-  ``version: 1.10`` is "1.10" and ``on`` is "on"; the models turn strings into numbers.
+  ``version: 1.10`` is "1.10" and ``on`` is "on"; the models turn strings into numbers, and take
+  nothing but true and false for a boolean.
 - A duplicate key, a second document, a tag, a merge key, a top level that is no mapping, and
   aliases that blow up are problems, never guesses.
 - Messages name keys and choices, never values: a value may be a secret.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -27,10 +28,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     ValidationError,
     WithJsonSchema,
 )
 from pydantic import model_validator as _model_validator
+from pydantic_core import core_schema
 
 from extauthz.document_lines import NodePath, find_lines, write_path
 from extauthz.document_messages import say_what_is_wrong
@@ -98,12 +101,56 @@ Name = Annotated[Line, Field(min_length=1)]
 """A line that names something."""
 
 
+def _refuse_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")  # noqa: TRY004  # which pydantic would not catch
+    return value
+
+
+def _refuse_number(value: object) -> object:
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        raise ValueError("must be a time, like 2030-01-31T12:00:00Z")
+    return value
+
+
+_NUMBER: Final = re.compile(r"\s*[-+]?[0-9._]*\s*")
+_NOT_TAKEN: Final[Mapping[str, Callable[[object], object]]] = {
+    "int": _refuse_boolean,
+    "datetime": _refuse_number,  # would be seconds since 1970
+}
+
+
+def _without_guesses(schema: Any, *, is_top: bool = False) -> Any:
+    """A model's schema that takes no word or number for a boolean, and no boolean for a number."""
+    if isinstance(schema, list | tuple):
+        return type(schema)(map(_without_guesses, schema))
+    if not isinstance(schema, dict):
+        return schema
+    kind = schema.get("type")
+    if kind == "model" and not is_top:
+        return schema  # has had its turn
+    if kind == "bool":
+        return {**schema, "strict": True}
+    changed = {key: _without_guesses(value) for key, value in schema.items()}
+    refuse = _NOT_TAKEN.get(kind) if isinstance(kind, str) else None
+    if refuse is None:
+        return changed
+    return core_schema.no_info_before_validator_function(refuse, changed)
+
+
 class StrictModel(BaseModel):
     """Base of every part of a document: frozen, no unknown keys. A null key is as if left out."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
     )
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        strict: core_schema.CoreSchema = _without_guesses(handler(source), is_top=True)
+        return strict
 
     @_model_validator(mode="before")
     @classmethod

@@ -57,6 +57,11 @@ def read_values(source: SourceText) -> Any:
     return _read_json(source) if source.is_json else _YamlReader(source).read()
 
 
+def read_plain(text: str) -> str | bool | None:
+    """A plain scalar, as YAML has it: null, true, false, or the text itself."""
+    return _PLAIN.get(text, text)
+
+
 def one_problem(file: str, line: int, message: str) -> ConfigError:
     """The error for a single problem."""
     return ConfigError([Problem(file=file, line=line, message=message)])

@@ -20,6 +20,7 @@ from extauthz.answers.limit_headers import LimitHeaderStyle
 from extauthz.answers.upstream import IdentityFact, default_identity_headers
 from extauthz.document import Duration, Fault, PositiveDuration, StrictModel, write_duration
 from extauthz.listen_settings import ListenSettings, MixerSettings, TlsSettings
+from extauthz.serving.listen import may_collide, read_listen_address
 from extauthz.setting_values import (
     CookieName,
     DirectHost,
@@ -313,6 +314,7 @@ def _say_default(part: dict[str, Any]) -> None:
 
 def find_conflicts(settings: Settings) -> Iterator[Fault]:
     """What is wrong between values that are good by themselves."""
+    yield from _find_listener_conflicts(settings)
     yield from _find_worker_conflicts(settings)
     yield from _find_mixer_conflicts(settings)
     yield from _find_emergency_conflicts(settings)
@@ -338,6 +340,20 @@ def find_conflicts(settings: Settings) -> Iterator[Fault]:
         if name in credential_headers:
             message = f"a client's credential stands in {name}; name another header"
             yield Fault(path=path, message=message)
+
+
+def _find_listener_conflicts(settings: Settings) -> Iterator[Fault]:
+    listen, taken = settings.listen, list[tuple[str, str]]()
+    for name, address in (("grpc", listen.grpc), ("mixer", listen.mixer), ("admin", listen.admin)):
+        if address is None:
+            continue
+        here = read_listen_address(address)
+        for other, theirs in taken:
+            if may_collide(here, read_listen_address(theirs)):
+                message = f"listen.{other} is at {theirs} already; name another port or socket"
+                yield Fault(path=("listen", name), message=message)
+                break
+        taken.append((name, address))
 
 
 def _find_worker_conflicts(settings: Settings) -> Iterator[Fault]:

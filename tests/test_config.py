@@ -158,6 +158,21 @@ BAD: dict[str, tuple[str, list[str]]] = {
         MINIMAL + "listen: {grpc: 'unix:grpc.sock'}",
         ["extauthz.yaml:2: listen.grpc: write the socket's whole path"],
     ),
+    "two listeners": (
+        MINIMAL + "listen:\n  grpc: 127.0.0.1:9001\n  admin: 127.0.0.1:9001",
+        ["extauthz.yaml:4: listen.admin: listen.grpc is at 127.0.0.1:9001 already; name another"],
+    ),
+    "a listener at the default": (
+        MINIMAL + "listen: {mixer: 'localhost:9001'}",
+        ["extauthz.yaml:2: listen.mixer: listen.grpc is at 127.0.0.1:9001 already"],
+    ),
+    "three listeners": (
+        MINIMAL + "listen: {grpc: 'unix:/run/a', mixer: 'unix:/run/./a', admin: 'unix:/run/b/../a'}",
+        [
+            "extauthz.yaml:2: listen.mixer: listen.grpc is at unix:/run/a already",
+            "extauthz.yaml:2: listen.admin: listen.grpc is at unix:/run/a already",
+        ],
+    ),
     "no time": (
         MINIMAL + "credentials: {failed_attempts: {per: 0s}}",
         ["extauthz.yaml:2: credentials.failed_attempts.per: must be greater than 0"],
@@ -546,3 +561,17 @@ def test_a_word_that_is_no_longer_done_is_read_and_warned_of(
     (record,) = caplog.records
     assert "paths.unnormalised: rewrite is no longer done" in record.getMessage()
     assert "normalize_path" in record.getMessage()
+
+
+def test_a_listener_of_the_environment_is_told_by_its_variable(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, MINIMAL, {"EXTAUTHZ_LISTEN__ADMIN": "0.0.0.0:9001"})
+    assert problem.startswith("EXTAUTHZ_LISTEN__ADMIN: listen.admin: listen.grpc is at")
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "1", "tRUE", '"true"', "t"])
+def test_only_true_and_false_are_booleans_in_the_environment_too(word: str, tmp_path: Path) -> None:
+    variable = "EXTAUTHZ_CREDENTIALS__TRUST_XFCC"
+    (problem,) = problems_of(tmp_path, MINIMAL, {variable: word})
+    assert problem == f"{variable}: credentials.trust_xfcc: must be true or false, without quotes"
+    for good, value in (("true", True), ("TRUE", True), ("False", False), ("~", False)):
+        assert read(tmp_path, MINIMAL, {variable: good}).credentials.trust_xfcc is value

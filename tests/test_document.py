@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import AwareDatetime
 
 from extauthz import document_lines, document_values
 from extauthz.document import (
@@ -204,8 +205,46 @@ def _paths(tree: Any, above: tuple[str | int, ...] = ()) -> Any:
         yield from _paths(value, (*above, key))
 
 
+WORDS = ("yes", "no", "on", "off", "y", "n", "t", "f", "1", "0", "tRUE", '"true"', "'false'", "Yes")
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("where", ["flag: {}", "items: [{{flag: {}}}]", "inner:\n  flag: {}"])
+def test_only_true_and_false_are_booleans(where: str, word: str) -> None:
+    source = SourceText(file="x.yaml", text=f"{where.format(word)}\nneeded: 1\n")
+    with pytest.raises(ConfigError, match="flag: must be true or false, without quotes"):
+        check_model(Outer, read_mapping(source), source)
+
+
+@pytest.mark.parametrize("word", ["true", "True", "TRUE", "false", "False", "FALSE"])
+def test_true_and_false_are_booleans(word: str) -> None:
+    source = SourceText(file="x.yaml", text=f"items: [{{flag: {word}}}]\nneeded: 1\n")
+    outer = check_model(Outer, read_mapping(source), source)
+    assert outer.items[0].flag is (word.lower() == "true")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "problem"),
+    [
+        ("x.json", '{"flag": 1, "needed": 1}', "flag: must be true or false"),
+        ("x.json", '{"flag": "true", "needed": 1}', "flag: must be true or false"),
+        ("x.json", '{"needed": true}', "needed: must be a whole number"),
+        ("x.yaml", "needed: true", "needed: must be a whole number"),
+        ("x.yaml", "needed: 1\nsecret: false", "secret: must be text"),
+        ("x.yaml", "needed: 1\nuntil: 20300131", "until: must be a time, like"),
+        ("x.json", '{"needed": 1, "until": 1893456000}', "until: must be a time, like"),
+    ],
+)
+def test_no_value_is_taken_for_one_of_another_kind(file: str, text: str, problem: str) -> None:
+    source = SourceText(file=file, text=text)
+    with pytest.raises(ConfigError, match=problem):
+        check_model(Outer, read_mapping(source), source)
+
+
 class Inner(StrictModel):
     """An inner part."""
+
+    flag: bool = False
 
     timeout: PositiveDuration = 1
     size: int = 1
@@ -220,6 +259,7 @@ class Outer(StrictModel):
     wait: Duration = 0
     flag: bool = False
     secret: str = ""
+    until: AwareDatetime | None = None
     needed: int
     """A number."""
 
@@ -249,13 +289,13 @@ def test_says_what_is_wrong_and_where(text: str, problem: str) -> None:
 
 
 def test_says_what_is_missing() -> None:
-    source = SourceText(file="x.yaml", text="flag: on")
+    source = SourceText(file="x.yaml", text="flag: true")
     with pytest.raises(ConfigError, match=r"^x\.yaml:1: needed is missing; add it \(A number\)$"):
         check_model(Outer, read_mapping(source), source)
 
 
-def test_turns_text_into_numbers_booleans_and_durations() -> None:
-    source = SourceText(file="x.yaml", text="needed: 0012\nflag: on\nwait: 50ms\ninner:\n")
+def test_turns_text_into_numbers_and_durations() -> None:
+    source = SourceText(file="x.yaml", text="needed: 0012\nflag: TRUE\nwait: 50ms\ninner:\n")
     outer = check_model(Outer, read_mapping(source), source)
     assert (outer.needed, outer.flag, outer.wait, outer.inner) == (12, True, 50_000, Inner())
 

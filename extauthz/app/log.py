@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from extauthz.errors import ConfigError, Problem
 from extauthz.plain_text import write_plain_lines
 from extauthz.settings import LogSettings
 from extauthz.telemetry.decision_log import DecisionLog
@@ -34,6 +36,28 @@ def start_log(settings: LogSettings, *, worker: int = 0) -> None:
     # They log each request's URL, and each change of a file, at INFO.
     for name in ("httpx", "httpcore", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def check_decision_log(settings: LogSettings) -> None:
+    """Looks whether the file of decisions could be written. Makes none.
+
+    Raises:
+        ConfigError: it could not.
+    """
+    file = settings.decisions
+    if file is None:
+        return
+    there = file if file.exists() else file.parent
+    why = ""
+    if not file.parent.is_dir():
+        why = "No such file or directory"
+    elif file.is_dir():
+        why = "Is a directory"
+    elif not os.access(there, os.W_OK):
+        why = "Permission denied"
+    if why:
+        message = f"cannot be written: {why}; name a file in a folder that is there"
+        raise ConfigError([Problem(file=str(file), message=message)])
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from extauthz.app.answers import read_answer_style
 from extauthz.app.core import open_core, read_authentication_rules
 from extauthz.app.counting import check_counting, probe_counting
 from extauthz.app.emergency import check_emergency
-from extauthz.app.log import open_decision_log
+from extauthz.app.log import check_decision_log, open_decision_log
 from extauthz.app.mixer_door import MIXER, open_mixer_door, read_callers
 from extauthz.app.watching import count_log, count_reports, list_ready_checks, make_metrics
 from extauthz.clock import SystemClock
@@ -56,6 +56,7 @@ def list_file_problems(settings: Settings) -> list[Problem]:
         lambda: check_counting(settings.counters),
         lambda: check_emergency(settings),
         lambda: read_callers(settings),
+        lambda: check_decision_log(settings.log),
         *(partial(read_tls_files, each.tls) for each in read_listeners(settings) if each.tls),
     )
     problems: list[Problem] = []

@@ -49,10 +49,8 @@ ClaimList = Annotated[
 
 def _read_discovery(value: object) -> object:
     """``true`` stays true; a URL stays text."""
-    if value is True or value is False:
+    if isinstance(value, bool | str):
         return value
-    if isinstance(value, str):
-        return {"true": True, "false": False}.get(value.lower(), value)
     raise ValueError("must be true, or the URL of the OpenID Provider configuration")
 
 

@@ -30,7 +30,7 @@ from extauthz.app.answers import read_answer_style
 from extauthz.app.core import Core, open_core
 from extauthz.cli.advice import list_advice
 from extauthz.cli.findings import Finding, say_finding
-from extauthz.config import DEFAULT_FILE, read_settings
+from extauthz.config import DEFAULT_FILE, read_settings, say_where_files_are_named
 from extauthz.envoy.authorization import UNSENDABLE
 from extauthz.envoy.check_response import AnswerError, write_allow
 from extauthz.model.authority import find_host
@@ -91,7 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = read_settings(arguments.config)
     if "x-forwarded-for" not in request.headers:
         settings = settings.with_trusted_hops(0)
-    explanation = asyncio.run(_explain(request, settings))
+    with say_where_files_are_named(arguments.config, settings):
+        explanation = asyncio.run(_explain(request, settings))
     if arguments.json:
         # ASCII alone: JSON takes control characters above 0x7f as they are.
         print(json.dumps(_write_json(explanation), indent=2))

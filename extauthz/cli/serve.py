@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from extauthz.config import DEFAULT_FILE, check_conflicts, read_settings
+from extauthz.config import DEFAULT_FILE, check_conflicts, read_settings, say_where_files_are_named
 from extauthz.settings import MAX_WORKERS
 
 
@@ -51,5 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
         settings = settings.with_workers(arguments.workers)
         check_conflicts(settings)
     start_log(settings.log)
-    uvloop.run(serve(settings))
+    with say_where_files_are_named(arguments.config, settings):
+        uvloop.run(serve(settings))
     return 0

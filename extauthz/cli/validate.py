@@ -14,7 +14,7 @@ from typing import Final
 from extauthz.app.service import list_file_problems
 from extauthz.catalog.faults import find_hint
 from extauthz.catalog.file import FileCatalogSource
-from extauthz.config import DEFAULT_FILE, read_settings
+from extauthz.config import DEFAULT_FILE, name_settings, read_settings
 from extauthz.document import Fault, decode_source, locate, read_file, read_mapping
 from extauthz.document_values import SourceText, read_values
 from extauthz.emergency.files import list_misfits
@@ -74,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
             problems += error.problems
         except ExtauthzError as error:
             problems.append(Problem(message=str(error)))
+    for path, settings in read.items():
+        problems = list(name_settings(problems, path, settings))
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:

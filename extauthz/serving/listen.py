@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -54,6 +55,45 @@ def read_listen_address(text: str) -> ListenAddress:
     if not (port_text.isascii() and port_text.isdecimal() and int(port_text) <= 65535):
         raise _problem(text, "the port must be a number from 0 to 65535")
     return ListenAddress(host=host, port=int(port_text))
+
+
+def may_collide(one: ListenAddress, other: ListenAddress) -> bool:
+    """Whether two listeners could not both be opened, however the addresses are written.
+
+    Names other than localhost are not looked up: two of them are the same when they are equal.
+    """
+    if one.path or other.path:
+        both = one.path and other.path
+        return bool(both) and os.path.realpath(one.path) == os.path.realpath(other.path)
+    if one.port != other.port or one.port == 0:
+        return False
+    hosts, others = _read_host(one.host), _read_host(other.host)
+    # On Linux a socket on [::] takes IPv4, too.
+    if not hosts.isdisjoint(others) or "::" in hosts | others:
+        return True
+    for these, those in ((hosts, others), (others, hosts)):
+        if "0.0.0.0" in these and any(":" not in host for host in those):  # noqa: S104  # compared
+            return True
+    return False
+
+
+def _read_host(text: str) -> frozenset[str]:
+    """The addresses that a host stands for, each in one form; a name stands for itself."""
+    name = text.lower().rstrip(".")
+    if name == "localhost":
+        return frozenset({"127.0.0.1", "::1"})
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        pass
+    else:
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return frozenset({str(mapped or address)})
+    try:
+        # 127.1, and other ways to write IPv4 that the resolver takes.
+        return frozenset({socket.inet_ntoa(socket.inet_aton(name))})
+    except OSError:
+        return frozenset({name})
 
 
 def remove_stale_socket(path: str) -> None:

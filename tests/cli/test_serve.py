@@ -215,9 +215,9 @@ def test_says_what_to_install_when_the_extra_is_missing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyvoy", None)
-    for name in ("extauthz.serving.envoy_host", "extauthz.serving.envoy_bootstrap"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.delitem(sys.modules, "extauthz.serving.envoy_admin", raising=False)
+    for name in list(sys.modules):
+        if name.startswith("extauthz.serving.envoy_"):
+            monkeypatch.delitem(sys.modules, name)
     settings = read_settings(folder / "extauthz.yaml", {}).with_host("envoy")
     with pytest.raises(ConfigError, match=r"server.host: .*install extauthz\[envoy\]"):
         asyncio.run(serve(settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.cli.conftest import Run
@@ -51,11 +52,15 @@ def test_lists_every_problem_of_settings_and_catalog(folder: Path, run: Run) -> 
     done = run("validate")
     assert done.code == 1 and not done.out
     lines = [line.replace(f"{folder}/", "") for line in done.err.splitlines()]
-    assert lines[0] == "pepper: is empty; write the secret into it"
-    assert lines[1].startswith("jwt.pem: does not fit RS256")
+    assert lines[0] == (
+        "extauthz.yaml:3: credentials.api_key_pepper_file: pepper is empty; write the secret into it"
+    )
+    assert lines[1].startswith(
+        "extauthz.yaml:4: responses.backend_jwt.private_key_file: jwt.pem does not fit RS256"
+    )
     assert lines[2:4] == [
-        "no.crt: cannot be read: No such file or directory",
-        "no.key: cannot be read: No such file or directory",
+        "extauthz.yaml:2: server.tls.cert: no.crt cannot be read: No such file or directory",
+        "extauthz.yaml:2: server.tls.key: no.key cannot be read: No such file or directory",
     ]
     assert lines[4].startswith("bad.yaml:2: apis[0]: version is missing")
     assert any(line.startswith("bad.yaml:3: nonsense: unknown key") for line in lines)
@@ -199,3 +204,62 @@ def test_blocks_in_the_catalog_s_folder_are_refused(folder: Path, run: Run) -> N
         done = run("validate")
         assert done.code == 1
         assert "extauthz.yaml:2: emergency.files[0]: lies in the catalog's folder" in done.err
+
+
+NAMED_FILES = {
+    "catalog.files[1]": "catalog:\n  files:\n    - catalog\n    - gone  # here\n",
+    "credentials.api_key_pepper_file": "credentials:\n  api_key_pepper_file: gone  # here\n",
+    "server.tls.client_ca": "server:\n  tls:\n    cert: good.crt\n    key: good.key\n"
+    "    client_ca: gone  # here\n",
+    "mixer.callers.token_file": "listen: {mixer: '127.0.0.1:1'}\n"
+    "mixer: {callers: {token_file: gone}}  # here\n",
+    "counters.password_file": "counters:\n  store: redis\n  url: redis://h\n"
+    "  password_file: gone  # here\n",
+    "responses.backend_jwt.private_key_file": "responses:\n  backend_jwt:\n"
+    "    private_key_file: gone  # here\n",
+    "log.decisions": "log:\n  decisions: gone/decisions.jsonl  # here\n",
+}
+
+
+@pytest.mark.parametrize("key", NAMED_FILES)
+def test_a_file_that_is_missing_is_told_where_it_is_named(key: str, folder: Path, run: Run) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.cert_chain_pems[0].write_to_path(str(folder / "good.crt"))
+    certificate.private_key_pem.write_to_path(str(folder / "good.key"))
+    text = NAMED_FILES[key]
+    if not key.startswith("catalog"):
+        text = f"catalog: {{files: [catalog]}}\n{text}"
+    (folder / "extauthz.yaml").write_text(text)
+    (line,) = [number for number, row in enumerate(text.splitlines(), 1) if "# here" in row]
+    done = run("validate")
+    assert done.code == 1
+    problem, count = done.err.splitlines()
+    assert problem.startswith(f"extauthz.yaml:{line}: {key}: {folder}/gone"), problem
+    assert count == "1 problem"
+
+
+def test_a_file_that_the_environment_names_is_told_by_its_variable(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXTAUTHZ_CATALOG__FILES", "[catalog, gone]")
+    done = run("validate")
+    assert done.err.startswith(
+        f"EXTAUTHZ_CATALOG__FILES: catalog.files[1]: {folder}/gone does not exist"
+    )
+
+
+def test_what_does_not_start_says_it_as_validate_does(folder: Path, run_program: Run) -> None:
+    (folder / "extauthz.yaml").write_text("catalog:\n  files: [gone]\n")
+    expected = f"extauthz.yaml:2: catalog.files[0]: {folder}/gone does not exist; check the path"
+    for command in (("validate",), ("serve",), ("explain", "--url", "/a")):
+        assert run_program(*command).err.splitlines()[0] == expected, command
+
+
+def test_an_empty_folder_is_told_where_it_is_named(folder: Path, run: Run) -> None:
+    (folder / "empty").mkdir()
+    (folder / "extauthz.yaml").write_text("catalog:\n  files: [empty]\n")
+    done = run("validate")
+    assert done.err.startswith(
+        f"extauthz.yaml:2: catalog.files[0]: {folder}/empty holds no catalog"
+    )

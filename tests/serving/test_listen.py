@@ -10,6 +10,7 @@ from extauthz.serving.listen import (
     MAX_UNIX_PATH_BYTES,
     ListenAddress,
     ListenError,
+    may_collide,
     read_listen_address,
     remove_stale_socket,
 )
@@ -100,3 +101,50 @@ def test_says_why_a_socket_cannot_be_looked_at(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ListenError, match="Not a directory"):
         remove_stale_socket(str(tmp_path / "file" / "s"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "collide"),
+    [
+        ("127.0.0.1:9001", "127.0.0.1:9001", True),
+        ("127.0.0.1:9001", "127.0.0.1:09001", True),
+        ("127.0.0.1:9001", "127.0.0.1:9002", False),
+        ("127.0.0.1:9001", "127.0.0.2:9001", False),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+        ("0.0.0.0:9001", "127.0.0.1:9001", True),
+        ("0.0.0.0:9001", "[::]:9001", True),
+        ("0.0.0.0:9001", "[::1]:9001", False),
+        ("0.0.0.0:9001", "some.host:9001", True),
+        ("[::]:9001", "127.0.0.1:9001", True),
+        ("[::]:9001", "[::1]:9001", True),
+        ("[::]:9001", "some.host:9001", True),
+        ("[::1]:9001", "127.0.0.1:9001", False),
+        ("[::1]:9001", "[0:0:0::0:1]:9001", True),
+        ("[::ffff:127.0.0.1]:9001", "127.0.0.1:9001", True),
+        ("[::ffff:0.0.0.0]:9001", "127.0.0.1:9001", True),
+        ("localhost:9001", "127.0.0.1:9001", True),
+        ("LocalHost.:9001", "[::1]:9001", True),
+        ("localhost:9001", "127.0.0.2:9001", False),
+        ("127.1:9001", "127.0.0.1:9001", True),
+        ("0:9001", "192.0.2.1:9001", True),
+        ("some.host:9001", "Some.Host.:9001", True),
+        ("some.host:9001", "other.host:9001", False),
+        ("some.host:9001", "127.0.0.1:9001", False),
+        ("unix:/run/a", "unix:/run/a", True),
+        ("unix:/run/a", "unix:/run//./b/../a", True),
+        ("unix:/run/a", "unix:/run/b", False),
+        ("unix:/run/a", "127.0.0.1:9001", False),
+    ],
+)
+def test_knows_which_two_listeners_cannot_both_be_opened(
+    one: str, other: str, *, collide: bool
+) -> None:
+    first, second = read_listen_address(one), read_listen_address(other)
+    assert may_collide(first, second) is may_collide(second, first) is collide
+
+
+def test_two_names_of_one_socket_collide(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var").symlink_to(tmp_path / "run")
+    one, other = (read_listen_address(f"unix:{tmp_path}/{name}/a") for name in ("run", "var"))
+    assert may_collide(one, other)
