@@ -5,7 +5,7 @@
   version, too. Without a context the OpenAPI document's base path counts as it is, else the
   root: the API is found by host alone.
 - Resources written in the catalog go before those of the OpenAPI document with the same
-  method and template.
+  template and method; one for any method goes before all of them.
 - What the catalog says of the API goes before what the OpenAPI document says.
 - A tier of the API stands instead of its resources' tiers (as in WSO2 API Manager); one that
   is written beside it is kept, has no effect, and is warned of.

@@ -547,6 +547,18 @@ KEYS = (
 )
 
 REQUIREMENTS = (
+    Row(
+        place="HTTP Basic beside a token, for the document",
+        text=operation("{}"),
+        head=OPENAPI_3.replace("security: [{k: []}]", "security: [{basic: []}, {t: [write]}]"),
+        access=BY_SCOPE,
+    ),
+    Row(
+        place="HTTP Basic for the document",
+        text=operation("{}"),
+        head=OPENAPI_3.replace("security: [{k: []}]", "security: [{basic: []}]  # here"),
+        refused="http basic cannot be checked",
+    ),
     Row(place="none stated", text=operation("{}"), access=BY_KEY),
     Row(place="an empty list", text=operation("security: []"), access="GET /a: none"),
     Row(place="an empty requirement", text=operation("security: [{}]"), access="GET /a: none"),
@@ -654,6 +666,12 @@ REQUIREMENTS = (
 
 _RESOURCE = "    resources: [{methods: [GET], path: '/{x}', security: [mtls]}]\n"
 TEMPLATES = (
+    Row(
+        place="operations, and any method in the catalog",
+        text=paths("/{a}: {get: {security: []}, post: {security: [{basic: []}]}}\n/b: {get: {}}"),
+        access="* /{x}: mtls\nGET /b: api_key",
+        catalog=CATALOG + "    resources: [{methods: ['*'], path: '/{x}', security: [mtls]}]\n",
+    ),
     Row(
         place="one template twice, different access",
         text=paths("/{a}: {get: {security: []}}\n/{b}:\n  get: {}  # here"),

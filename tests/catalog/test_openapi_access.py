@@ -129,3 +129,14 @@ def test_a_long_chain_of_references_is_refused_and_many_short_ones_are_not(tmp_p
     many = "".join(f"/a{n}: {{get: {{$ref: '#/x-ops/create'}}}}\n" for n in range(3000))
     row = Row(place="", text=paths(many, f"x-ops: {{create: {CREATE}}}"))
     assert len(load(row, tmp_path).resources) == 3000
+
+
+def test_references_cannot_stand_for_more_and_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extauthz.catalog.openapi.document.MAX_REFERRED", 10_000)
+    scopes = ", ".join(f"s{number}" for number in range(1_000))
+    many = "".join(f"/a{n}: {{get: {{$ref: '#/x-ops/create'}}}}\n" for n in range(20))
+    text = paths(many, f"x-ops: {{create: {{security: [{{t: [{scopes}]}}]}}}}")
+    with pytest.raises(ConfigError, match="stand for more than 10000 values"):
+        load(Row(place="", text=text), tmp_path)

@@ -30,6 +30,10 @@ from extauthz.model.field_names import FIELD_NAME
 MAX_REFERENCES: Final = 16
 """Most references that may lead from one to the next."""
 MAX_FILES: Final = 10_000
+MAX_REFERRED: Final = 5_000_000
+"""Most values that all references together may stand for: as with the aliases of YAML."""
+_DEPTH_OF_ACCESS: Final = 4
+"""How far below an operation the scopes of its security stand."""
 _MAX_WARNINGS: Final = 100
 
 ReadText = Callable[[Path], SourceText]
@@ -118,6 +122,7 @@ class OpenApiDocument:
         self._faults: dict[OpenApiFile, list[Fault]] = {}
         self._elsewhere: list[Problem] = []
         self._warnings: dict[str, list[Node]] = {}
+        self._referred = 0
         self.problem_count = 0
 
     # What was found
@@ -285,6 +290,13 @@ class OpenApiDocument:
             where = "in this document" if file is self.root.file else "in that file"
             self.report(reference, f"{text!r} leads nowhere {where}")
             return None
+        self._referred += _count(node.value, _DEPTH_OF_ACCESS)
+        if self._referred > MAX_REFERRED:
+            self.report(
+                self.root,
+                f"references stand for more than {MAX_REFERRED} values; split the document",
+            )
+            return None
         return node
 
     def _find_file(self, reference: Node, name: str) -> OpenApiFile | None:
@@ -331,6 +343,14 @@ class OpenApiDocument:
             self.problem_count += 1
             self._elsewhere += exc.problems
             return None
+
+
+def _count(value: Any, depth: int) -> int:
+    """How many values there are in one, so far down."""
+    if depth == 0 or not isinstance(value, Mapping | list):
+        return 1
+    below = value.values() if isinstance(value, Mapping) else value
+    return 1 + sum(_count(each, depth - 1) for each in below)
 
 
 def _normalise(path: Path) -> Path:

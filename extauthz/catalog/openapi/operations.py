@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,6 +22,7 @@ from extauthz.catalog.openapi.wso2 import (
 )
 from extauthz.document_messages import show_name
 from extauthz.model.identity import Place, SecurityScheme
+from extauthz.model.routes import ANY_METHOD
 from extauthz.model.templates import TemplateError, split_template, write_shape
 
 MAX_OPERATIONS: Final = 10_000
@@ -32,11 +34,11 @@ class CatalogWord:
 
     Attributes:
         security: schemes of the API; None when it names none.
-        resources: method and shape of the templates that it has a resource for.
+        resources: method, or `ANY_METHOD`, and shape of the templates that it has a resource for.
     """
 
     security: tuple[SecurityScheme, ...] | None = None
-    resources: Collection[tuple[str, tuple[str, ...]]] = frozenset()
+    resources: AbstractSet[tuple[str, tuple[str, ...]]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,7 @@ class OperationReader:
                 if method not in METHODS or fields is None:
                     continue
                 at = (method.upper(), shape)
-                if at in self._of_catalog.resources:
+                if not self._of_catalog.resources.isdisjoint((at, (ANY_METHOD, shape))):
                     decided += 1
                     continue
                 operation = self._read_operation(template, shape, method, fields)

@@ -49,7 +49,7 @@ def read_servers(
     document: OpenApiDocument, holder: Node | MergedNode
 ) -> tuple[ServerPlace, ...] | None:
     """The places that a ``servers`` field names, in its order; None when there is no such field."""
-    if not holder.has("servers"):
+    if holder.below("servers").value is None:
         return None
     node = document.resolve(holder.below("servers"))
     if node is None:
