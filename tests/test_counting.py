@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from extauthz.app.counting import Counting, open_counting, probe_counting
+from extauthz.model.limits import Algorithm, Charge
 from extauthz.serving.readiness import ReadyState
 from extauthz.store_settings import CounterSettings
+from tests.builders import S
 from tests.e2e.backends import hold_dead_port
 
 
@@ -70,4 +72,17 @@ async def test_a_store_in_memory_is_always_ready() -> None:
     await counting.look()
     check = counting.check()
     assert (check.state, counting.is_up) == (ReadyState.READY, True)
+    await counting.store.close()
+
+
+async def test_readiness_tells_of_a_memory_that_is_full() -> None:
+    counting = open_counting(CounterSettings(max_keys=100))
+    for number in range(200):
+        charge = Charge(f"{{c{number}}}", Algorithm.FIXED_WINDOW, 5, 3600 * S, is_open=True)
+        await counting.store.take([charge])
+    check = counting.check()
+    assert check.state is ReadyState.DEGRADED
+    assert check.facts["full_for"] == "caller"
+    assert check.facts["in_memory"] == len(counting.memory) <= 100
+    assert counting.is_up
     await counting.store.close()

@@ -49,7 +49,12 @@ class _Answer:
     """What an endpoint said, and how long that is believed; None as claims is "inactive"."""
 
     claims: Mapping[str, Any] | None
+    since_us: int
     until_us: int
+
+    def is_good(self, now_us: int) -> bool:
+        """A clock that was set back makes nothing last longer."""
+        return self.since_us <= now_us < self.until_us
 
 
 class IntrospectionClient:
@@ -132,7 +137,7 @@ class IntrospectionClient:
         answer = None if answers is None else answers.get(asked)
         if answers is None or answer is None:
             return None
-        if answer.until_us <= self._clock.now_us():
+        if not answer.is_good(self._clock.now_us()):
             del answers[asked]
             if not answers:
                 del self._answers[digest]
@@ -168,7 +173,7 @@ class IntrospectionClient:
         return call
 
     def _keep(self, digest: bytes, asked: _Asked, answer: _Answer) -> None:
-        if answer.until_us <= self._clock.now_us():
+        if not answer.is_good(self._clock.now_us()):
             return
         self._answers.setdefault(digest, {})[asked] = answer
         self._answers.move_to_end(digest)
@@ -198,7 +203,7 @@ class IntrospectionClient:
         self, status: int, body: bytes, asked: _Asked, endpoint: IntrospectionEndpoint
     ) -> _Answer:
         now_us = self._clock.now_us()
-        denied = _Answer(None, now_us + endpoint.inactive_ttl_us)
+        denied = _Answer(None, now_us, now_us + endpoint.inactive_ttl_us)
         try:
             claims = read_answer(status, body, endpoint)
         except TokenRefused as refusal:
@@ -215,7 +220,8 @@ class IntrospectionClient:
         if not claims["active"]:
             return denied
         claims = drop_absent(claims)
-        return _Answer(MappingProxyType(claims), _believed_until(claims, endpoint, now_us))
+        until_us = _believed_until(claims, endpoint, now_us)
+        return _Answer(MappingProxyType(claims), now_us, until_us)
 
     async def _post(
         self, issuer: Issuer, endpoint: IntrospectionEndpoint, token: Secret, timeout_s: float

@@ -92,7 +92,8 @@ class JwksKeySource:
             return (await self._wait_for_first(state, issuer, location, deadline)).find(key_id)
         found = state.known.find(key_id)
         if found:
-            if self._clock.now_us() - state.fetched_at_us >= issuer.refresh_us:
+            # Also when the clock was set back since: for how long they are known is not.
+            if not 0 <= self._clock.now_us() - state.fetched_at_us < issuer.refresh_us:
                 self._start_fetch(state, issuer, location)
             return found
         fetch = self._start_fetch(state, issuer, location)

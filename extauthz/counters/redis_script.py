@@ -247,33 +247,32 @@ def _read_taking(
         raise ValueError
     readings = []
     passes, is_sound = True, 0 <= at_us < _BEYOND_DOUBLES
+    # What is remembered may be from a time at which the limit was another.
+    is_remembered = bool(order.remembered_as)
+    is_taken = charged and order.asked is _TAKE
     at = 0
     for charge in order.charges:
         remaining, reset_us, retry_us = numbers[at], numbers[at + 1], numbers[at + 2]
         at += 3
         exceeded = retry_us > 0
-        # What is remembered may be from a time at which the limit was another.
-        if not order.remembered_as:
-            cost = charge.cost
-            if charged and not exceeded and order.asked is _TAKE:
-                is_sound = is_sound and remaining <= charge.limit - cost
-            else:
-                is_sound = is_sound and remaining <= charge.limit
-                # A limit that is not enforced is charged past its end.
-                is_sound = is_sound and (charged or exceeded is (cost > remaining))
-            if exceeded and charge.enforced:
-                passes = False
+        most = _BEYOND_DOUBLES if is_remembered else charge.limit
+        if exceeded:
+            passes = passes and not charge.enforced
+        elif is_taken and not is_remembered:
+            most -= charge.cost
         longest_us = 2 * charge.window_us + _SET_BACK_US
         if charge.algorithm is _CALENDAR and charge.bounds:
             longest_us = charge.bounds[-1] - charge.bounds[0]
-        if (
-            not 0 <= remaining < _BEYOND_DOUBLES
-            or not 0 <= reset_us <= longest_us
-            or not 0 <= retry_us <= longest_us
+        if not (
+            0 <= remaining <= most
+            and 0 <= reset_us <= longest_us
+            and 0 <= retry_us <= longest_us
+            # A limit that is not enforced is charged past its end.
+            and (charged or is_remembered or exceeded is (charge.cost > remaining))
         ):
             is_sound = False
         readings.append(Reading(exceeded, remaining, reset_us, retry_us))
-    if not is_sound or (charged is not passes and not order.remembered_as):
+    if not is_sound or (charged is not passes and not is_remembered):
         return CounterStoreError(
             "Redis's answer for a limit cannot be true; it is not known whether anything was "
             "charged; is the same version of extauthz counting everywhere?"

@@ -61,6 +61,7 @@ class _Verified:
     token: TokenIdentity
     identity: Identity
     generation: int
+    since_us: int
     until_us: int
     digest: bytes
 
@@ -95,7 +96,8 @@ class BearerTokens:
         verified = self._verified.find(digest)
         if verified is None or verified.identity.scheme not in security:
             return None
-        if verified.until_us <= self._clock.now_us():
+        # A clock that was set back makes nothing last longer.
+        if not verified.since_us <= self._clock.now_us() < verified.until_us:
             self._verified.drop(digest)
             return None
         generation = self._generation_of(catalog)
@@ -249,7 +251,8 @@ class BearerTokens:
         token = read_identity_claims(claims, issuer)
         if isinstance(token, Denial):
             return token
-        until_us = self._clock.now_us() + ttl_us
+        since_us = self._clock.now_us()
+        until_us = since_us + ttl_us
         if token.expires_at_us is not None:
             until_us = min(until_us, token.expires_at_us + issuer.leeway_s * 1_000_000)
         identity = _resolve(token, issuer, catalog, scheme)
@@ -262,7 +265,7 @@ class BearerTokens:
                 issuer.issuer,
                 say_no_client(claims, issuer),
             )
-        return _Verified(issuer, token, identity, generation, until_us, digest)
+        return _Verified(issuer, token, identity, generation, since_us, until_us, digest)
 
 
 def _find_signer(token: UnverifiedToken, catalog: Catalog) -> Issuer | None:

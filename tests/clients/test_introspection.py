@@ -97,6 +97,18 @@ async def test_believes_an_active_token_until_it_expires_and_no_longer_than_conf
     assert len(server.asked) == 2
 
 
+@pytest.mark.parametrize("answer", [ACTIVE, {"active": False}], ids=["active", "inactive"])
+async def test_an_answer_is_not_believed_longer_because_the_clock_was_set_back(
+    client: IntrospectionClient, server: LoopbackServer, clock: FakeClock, answer: dict[str, Any]
+) -> None:
+    says(server, answer)
+    issuer = issuer_at(server)
+    await client.introspect(issuer, TOKEN)
+    clock.advance(-3600)
+    await client.introspect(issuer, TOKEN)
+    assert len(server.asked) == 2
+
+
 @pytest.mark.parametrize("exp", [START_S, START_S - 1, "soon", True])
 async def test_an_answer_without_a_future_is_given_and_not_kept(
     client: IntrospectionClient, server: LoopbackServer, exp: Any

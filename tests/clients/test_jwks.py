@@ -196,6 +196,19 @@ async def test_a_clock_that_was_set_back_does_not_stop_rotation(
     assert names_of(await source.find_keys(issuer, "k2")) == ["k2"]
 
 
+async def test_keys_are_refreshed_when_the_clock_was_set_back(
+    source: JwksKeySource, server: LoopbackServer, clock: FakeClock
+) -> None:
+    publishes(server, k1=rsa_key())
+    issuer = jwks_issuer(server)
+    await source.find_keys(issuer, "k1")
+    publishes(server, k2=rsa_key("next"))
+    clock.advance(-3600)
+    await source.find_keys(issuer, "k1")
+    await settle(source)
+    assert await source.find_keys(issuer, "k1") == ()
+
+
 async def test_old_keys_are_refreshed_behind_without_making_a_request_wait(
     source: JwksKeySource, server: LoopbackServer, clock: FakeClock
 ) -> None:

@@ -186,6 +186,14 @@ async def test_a_token_is_looked_at_again_when_its_time_in_the_cache_is_over() -
     assert len(deciding.keys.asked) == 2
 
 
+async def test_a_token_is_looked_at_again_when_the_clock_was_set_back() -> None:
+    deciding = Deciding(a_catalog_for(issuers=(an_issuer(ttl_us=60 * S),)))
+    assert await who(deciding, bearer(a_jwt())) == "jwt:mobile"
+    deciding.clock.advance(-1)
+    assert await who(deciding, bearer(a_jwt())) == "jwt:mobile"
+    assert len(deciding.keys.asked) == 2
+
+
 async def test_the_cache_is_bounded() -> None:
     deciding = Deciding(a_catalog_for(), cache_size=2)
     tokens = [a_jwt(jti=f"t{number}") for number in range(3)]
