@@ -27,7 +27,12 @@ from extauthz.model.authority import find_host
 from extauthz.model.deny_rules import read_address
 from extauthz.model.identity import Secret
 from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer
-from extauthz.policy.match import API_EXTENSION, CONTEXT_EXTENSION, VERSION_EXTENSION
+from extauthz.policy.match import (
+    API_EXTENSION,
+    CONTEXT_EXTENSION,
+    MAX_PATH_BYTES,
+    VERSION_EXTENSION,
+)
 from extauthz.policy.scopes import SCOPE_EXTENSION
 from mixer_compat.params import HandlerParams
 from mixer_compat.proto.apikey_pb2 import InstanceMsg as ApiKeyInstance
@@ -205,6 +210,8 @@ def _fill_template(template: str) -> str:
     Raises:
         MalformedRequest: it has more of them than any path has.
     """
+    if len(template) > MAX_PATH_BYTES:
+        return template  # which is no path in any case
     if template.count("{") + template.count("*") > _MAX_VARIABLES:
         raise MalformedRequest(f"the operation has more than {_MAX_VARIABLES} variables")
     return _VARIABLE.sub(_ANY, template)

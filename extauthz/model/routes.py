@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from extauthz.model.segments import Pattern, Segment, decode, fits, is_respelled
+from extauthz.model.segments import Pattern, Segment, Segments, decode, fits, is_respelled
 from extauthz.model.templates import NAME, TemplateError, split_template
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class ResourceTree:
         return frozenset(allowed) if route is None else route
 
     def find_in_every_way(
-        self, segments: list[Segment], starts: Iterable[int], method: str
+        self, segments: Segments, starts: Iterable[int], method: str
     ) -> Route | frozenset[str] | None:
         """As `find`, for whatever a path may be read as; None when that is not one resource.
 
@@ -200,7 +200,7 @@ class _Ways:
     """What the ways lead to, in which a path may be read."""
 
     method: str
-    segments: list[Segment]
+    segments: Segments
     found: list[Route] = field(default_factory=list)
     """Each once, and no more than two: two are as bad as more."""
     allowed: set[str] = field(default_factory=set)
@@ -356,7 +356,7 @@ class RouteTable:
                 return found
         return None
 
-    def find_apis_in_every_way(self, host: str, segments: list[Segment]) -> list[Served]:
+    def find_apis_in_every_way(self, host: str, segments: Segments) -> list[Served]:
         """What `find_api` gives for whatever a path may be read as, each once."""
         found: list[Served] = []
         for root in self._find_roots(host):
@@ -400,7 +400,7 @@ def _longest(base: _Base, segments: list[str]) -> Served | None:
 
 
 def _add_longest(
-    base: _Base, segments: list[Segment], depth: int, best: Served | None, found: list[Served]
+    base: _Base, segments: Segments, depth: int, best: Served | None, found: list[Served]
 ) -> bool:
     """Adds to `found` what `_longest` is in any reading; True when every reading has one.
 

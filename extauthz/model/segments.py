@@ -168,7 +168,7 @@ class RequestPath:
     __slots__ = ("_segments", "_sent", "has_escapes", "texts")
 
     def __init__(self, path: str, decoded: str) -> None:
-        self._segments: list[Segment] | None = None
+        self._segments: Segments | None = None
         self._sent = self.texts = path.split("/")[1:]
         self.has_escapes = "%" in path
         if self.has_escapes:
@@ -186,8 +186,28 @@ class RequestPath:
         # The longest one counts, but to a reader for whom an escape in it does not.
         return tuple(depths if self.has_escapes else depths[:1])
 
-    def read_in_every_way(self) -> list[Segment]:
+    def read_in_every_way(self) -> Segments:
         """The segments in every reading."""
         if self._segments is None:
-            self._segments = list(map(Segment, self._sent, self.texts))
+            self._segments = Segments(self._sent, self.texts)
         return self._segments
+
+
+class Segments:
+    """The segments of a path, each read in every way when somebody asks for it: most are below a
+    wildcard, or behind what was looked for."""
+
+    __slots__ = ("_read", "_sent", "_texts")
+
+    def __init__(self, sent: list[str], texts: list[str]) -> None:
+        self._sent, self._texts = sent, texts
+        self._read: dict[int, Segment] = {}
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def __getitem__(self, at: int) -> Segment:
+        segment = self._read.get(at)
+        if segment is None:
+            segment = self._read[at] = Segment(self._sent[at], self._texts[at])
+        return segment

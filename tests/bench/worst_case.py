@@ -56,6 +56,7 @@ from extauthz.model.request import ApiRequest
 from extauthz.policy.authenticate import AuthenticationRules, Authenticator
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.failed_attempts import FailedAttempts, FailureLimit
+from extauthz.policy.match import MAX_ESCAPES
 from extauthz.policy.pipeline import Pipeline, PipelineRules
 from extauthz.policy.revocations import Revocations
 from extauthz.policy.tier_quotas import TierQuotas
@@ -181,25 +182,22 @@ def _fill_certificates() -> Iterator[Kind]:
 
 def _fill_path() -> Iterator[Kind]:
     texts = (
-        "/",
-        "/a",
-        "/%61",
-        "/%C3%A9",
-        "%41",
-        "/..",
-        "/%2e%2e",
-        "/a;",
-        "/{x}",
-        "*",
-        "%40",
-        "/a%40",
-    )
+        "/", "/a", "/%61", "/%C3%A9", "%41", "/..", "/%2e%2e", "/a;", "/{x}", "*", "%40", "/a%40",
+        "a", "%C3%A9", "%2525",
+    )  # fmt: skip
     for text in texts:
         path = "/worst/1.0.0/deep/a" + repeat(text, 8_000)
         yield Kind(title="a path of 8,000 bytes", filled_with=text, path=path)
-        path = "/worst/1.0.0/deep" + repeat(text, 120)
-        yield Kind(title="a path of 120 bytes", filled_with=text, path=path)
         yield Kind(title=f"a path of {FULL:,} bytes", filled_with=text, path=repeat(text, FULL))
+    for text in ("/a", "/%40", "/%C3%A9", "/%E4%BD%A0", "/a%40a%40", "/%25", "/%40%40%40%40"):
+        path = "/worst/1.0.0/deep/a" + text * 120
+        yield Kind(title="a path of 124 segments", filled_with=text, path=path)
+    for text in ("/@me/a/$count", "/%40me/a/%24count", "/a/a/a/a/z", "/a%40/a/%40/a/y"):
+        path = f"/worst/1.0.0/deep{text}"
+        yield Kind(title="a path with several readings", filled_with=text, path=path)
+    for text in ("%40", "%C3%A9", "%2525", "%E4%BD%A0"):
+        path = "/worst/1.0.0/deep/" + text * (MAX_ESCAPES // text.count("%"))
+        yield Kind(title=f"a path of {MAX_ESCAPES} escapes", filled_with=text, path=path)
 
 
 def _fill_many_fields() -> Iterator[Kind]:

@@ -18,7 +18,7 @@ from extauthz.model.request import ApiRequest
 from extauthz.model.routes import Route
 from extauthz.model.segments import RequestPath
 from extauthz.model.templates import MAX_SEGMENTS
-from extauthz.policy.match import MAX_PATH_BYTES, check_route, read_path
+from extauthz.policy.match import MAX_ESCAPES, MAX_PATH_BYTES, check_route, read_path
 from tests.builders import a_catalog, a_request, a_resource, an_api
 
 
@@ -44,6 +44,8 @@ from tests.builders import a_catalog, a_request, a_resource, an_api
         ("/%7Bid%7D", ["{id}"]),
         ("/%ff%20", ["\udcff "]),
         ("/" + "a" * (MAX_PATH_BYTES - 1), ["a" * (MAX_PATH_BYTES - 1)]),
+        ("/" + "%C3%A9" * (MAX_ESCAPES // 2), ["é" * (MAX_ESCAPES // 2)]),
+        ("/a" * 128, ["a"] * 128),
     ],
 )
 def test_a_path_in_normal_form_is_read(path: str, texts: list[str]) -> None:
@@ -132,6 +134,8 @@ READ_DIFFERENTLY = [
     "/" + "a" * MAX_PATH_BYTES,
     "/" + "%7e" * MAX_PATH_BYTES,
     "/a" * MAX_PATH_BYTES,
+    "/a" * 129,
+    "/" + "%40" * (MAX_ESCAPES + 1),
 ]
 
 
