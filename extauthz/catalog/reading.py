@@ -6,7 +6,8 @@ A file that is named is read as a catalog. Of a folder, and the folders in it, e
 - hidden files and folders (a leading dot: editors' and Kubernetes' own);
 - a file whose top level has ``openapi``, ``swagger`` or ``keys``: an OpenAPI document or a
   JWK Set that lies beside the catalog which refers to it;
-- a file that is no catalog, and that an OpenAPI document of the catalog refers to.
+- a file that is no catalog, and that an OpenAPI document of the catalog refers to, or a file that
+  such a file refers to.
 
 Everything else in a folder must be a catalog, so a misspelled one cannot go unnoticed.
 """
@@ -15,10 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 from extauthz.catalog.build import build_parts, read_catalog_file
 from extauthz.catalog.faults import CatalogFile
@@ -29,6 +32,7 @@ from extauthz.errors import ConfigError, Problem
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 MAX_FILES: Final = 10_000
 _OTHER_DOCUMENTS: Final = frozenset({"openapi", "swagger", "keys"})
+_REFERENCE: Final = re.compile(rb"""\$ref["']?\s*:\s*["']?([^"'#\s,}]+)""")
 
 Stamp = tuple[int, int, int, int] | None
 """Device, inode, size, time of change; None when there is no such file."""
@@ -82,12 +86,20 @@ class CatalogReader:
             problems += self._say_that_nothing_is_there()
         if problems or is_hopeless or not files:
             raise ConfigError([*problems, *_gather(others.values())])
+        referring: list[tuple[Path, bytes]] = []
+
+        def read(path: Path) -> bytes:
+            content = self._read(path)
+            others.pop(os.path.abspath(path), None)  # noqa: PTH100  # as above
+            referring.append((path, content))
+            return content
+
         try:
-            parts = build_parts(
-                files, read=partial(self._read_for, others), has_pepper=self._has_pepper
-            )
+            parts = build_parts(files, read=read, has_pepper=self._has_pepper)
         except ConfigError as exc:
+            _leave_out_fragments(others, referring)
             raise ConfigError([*_gather(others.values()), *exc.problems]) from None
+        _leave_out_fragments(others, referring)
         if others:
             raise ConfigError(_gather(others.values()))
         return parts
@@ -97,11 +109,6 @@ class CatalogReader:
             yield Problem(message="no catalog is named; write one, like catalog.yaml")
         for path in self._paths:
             yield Problem(file=str(path), message="holds no catalog; write one, like catalog.yaml")
-
-    def _read_for(self, others: dict[str, ConfigError], path: Path) -> bytes:
-        """As `_read`, of a file that a file of the catalog refers to."""
-        others.pop(os.path.abspath(path), None)  # noqa: PTH100  # as above
-        return self._read(path)
 
     @property
     def revision(self) -> str:
@@ -118,6 +125,20 @@ class CatalogReader:
         self._digest.update(f"{len(content)}:".encode())
         self._digest.update(content)
         return content
+
+
+def _leave_out_fragments(
+    others: dict[str, ConfigError], referring: list[tuple[Path, bytes]]
+) -> None:
+    """Takes away what is referred to: responses and schemas, too, which nothing else reads."""
+    while others and referring:
+        path, content = referring.pop()
+        for found in _REFERENCE.finditer(content):
+            name = unquote(found[1].decode(errors="replace"))
+            target = os.path.abspath(path.parent / name)  # noqa: PTH100  # links stay, dots go
+            if others.pop(target, None) is not None:
+                with suppress(ConfigError):  # gone meanwhile
+                    referring.append((Path(target), read_file(Path(target))))
 
 
 def _gather(errors: Iterable[ConfigError]) -> Iterator[Problem]:

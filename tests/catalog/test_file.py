@@ -60,12 +60,19 @@ async def test_a_file_that_an_openapi_document_refers_to_need_be_no_catalog(tmp_
     (tmp_path / "specs" / "pets.yaml").write_text(
         "openapi: 3.0.3\npaths:\n  /a: {get: {$ref: ops/../ops/get.yaml}}\n"
     )
-    (tmp_path / "specs" / "ops" / "get.yaml").write_text("{security: [], responses: {}}\n")
+    (tmp_path / "specs" / "ops" / "get.yaml").write_text(
+        "security: []\nresponses: {'200': {$ref: ../answers/my%20pets.yaml#/all}}\n"
+    )
+    (tmp_path / "specs" / "answers").mkdir()
+    # Nobody reads them: they say nothing about access.
+    (tmp_path / "specs" / "answers" / "my pets.yaml").write_text('all: {"$ref": "pet.json"}\n')
+    (tmp_path / "specs" / "answers" / "pet.json").write_text("[]")
     source = FileCatalogSource([tmp_path])
     (api,) = (await source.load()).apis.values()
     assert api.resources[0].security == (SecurityScheme.NONE,)
     # It is watched as the catalog is.
-    (tmp_path / "specs" / "ops" / "get.yaml").write_text("{responses: {}}\n")
+    text = (tmp_path / "specs" / "ops" / "get.yaml").read_text()
+    (tmp_path / "specs" / "ops" / "get.yaml").write_text(text.replace("security: []\n", ""))
     (api,) = (await source.load()).apis.values()
     assert SecurityScheme.NONE not in api.resources[0].security
     (tmp_path / "specs" / "ops" / "put.yaml").write_text("{responses: {}}\n")
