@@ -103,7 +103,7 @@ def write_upstream_changes(
             set_headers.append((name, value))
         else:
             remove_headers.append(name)
-    remove_headers.extend(_lookalikes(request, style))
+    remove_headers.extend(_lookalikes(allow, request, style))
     if request.headers_are_partial:
         remove_headers.extend(_list_unseen(allow, style))
     query, removed_query = _take_out_credentials(allow, request, set_headers, remove_headers)
@@ -142,6 +142,8 @@ def find_header_basis(
     basis = [read(allow) for read in reads]
     for place in allow.credential_places:
         if place.kind is _HEADER:
+            if "_" in place.name:
+                return None
             if place.name in headers:
                 basis.append(place.name)
         elif find_parameters(request, place):
@@ -180,9 +182,12 @@ _READS: Final[Mapping[IdentityFact, Callable[[Allow], str]]] = {
 }
 
 
-def _lookalikes(request: ApiRequest, style: UpstreamStyle) -> list[str]:
-    """Fields that an upstream may take for ours: CGI and WSGI read ``_`` and ``-`` alike."""
-    names = style.own_headers
+def _lookalikes(allow: Allow, request: ApiRequest, style: UpstreamStyle) -> list[str]:
+    """Fields that an upstream may take for ours, or for the credential.
+
+    CGI and WSGI read ``_`` and ``-`` alike.
+    """
+    names = (*style.own_headers, *_list_credential_headers(allow))
     if not request.headers.has_underscores and not any("_" in name for name in names):
         return []
     ours = {name.replace("_", "-") for name in names}
@@ -193,13 +198,16 @@ def _lookalikes(request: ApiRequest, style: UpstreamStyle) -> list[str]:
 
 def _list_unseen(allow: Allow, style: UpstreamStyle) -> Iterator[str]:
     """Fields that must not pass, whether they are there or not."""
-    own = style.own_headers
-    credentials = [place.name for place in allow.credential_places if place.kind is _HEADER]
+    own, credentials = style.own_headers, _list_credential_headers(allow)
     yield from credentials
     for name in (*own, *credentials):
         for twin in list_twins(name):
             if twin not in own:
                 yield twin
+
+
+def _list_credential_headers(allow: Allow) -> list[str]:
+    return [place.name for place in allow.credential_places if place.kind is _HEADER]
 
 
 @lru_cache(maxsize=256)

@@ -43,8 +43,12 @@ def check_config(document: Any) -> tuple[list[Fault], bool]:
     document = _open_mesh(document)
     faults: list[Fault] = []
     asks = False
-    for path, tree in _walk(_to_snake(document), ()):
+    trees = list(_walk(_to_snake(document), ()))
+    authorizers = [_find(tree, "grpc_service", "envoy_grpc", "cluster_name") for _, tree in trees]
+    for path, tree in trees:
         for is_there, find in _RULES:
+            if find is _check_upstream and tree.get("name") in authorizers:
+                continue
             if is_there(tree):
                 asks = asks or find in _ASKING
                 faults += [
@@ -265,15 +269,27 @@ def _check_hosts(tree: Tree) -> Found:
 
 
 def _check_upstream(tree: Tree) -> Found:
-    if not _find(tree, "explicit_http_config", "http2_protocol_options") or "http_filters" in tree:
-        return
-    if _find(tree, "explicit_http_config", "http2_protocol_options", "connection_keepalive"):
-        return  # as the cluster of an authorizer has it
-    message = (
-        "an upstream that speaks HTTP/2 gets request trailers, and a client may name them "
-        "x-extauthz-user; take them out with a header_mutation filter (request_trailers_mutations)"
-    )
-    yield (), message
+    for options in tree["typed_extension_protocol_options"].values():
+        if not _is_of(_UPSTREAM)(options) or all(_find(options, *at) is None for at in _HTTP2):
+            continue
+        filters = _find(options, "http_filters") or []
+        if not any(
+            _find(one, "typed_config", "mutations", "request_trailers_mutations") for one in filters
+        ):
+            message = (
+                "an upstream that speaks HTTP/2 gets request trailers, and a client may name them "
+                "x-extauthz-user; take them out with a header_mutation filter "
+                "(request_trailers_mutations) in its http_filters"
+            )
+            yield (), message
+
+
+_HTTP2: Final = (
+    ("explicit_http_config", "http2_protocol_options"),
+    ("auto_config",),
+    ("use_downstream_protocol_config",),
+)
+"""Where an upstream may speak HTTP/2. What is empty there, is a mapping that says so."""
 
 
 # Istio and Envoy Gateway
@@ -327,7 +343,7 @@ _RULES: Final[tuple[tuple[Callable[[Tree], bool], Callable[[Tree], Found]], ...]
     (_is_of(_EXT_AUTHZ), _check_filter),
     (_is_of(_PER_ROUTE), _check_route),
     (_is_of(_MANAGER), _check_manager),
-    (_is_of(_UPSTREAM), _check_upstream),
+    (_has("typed_extension_protocol_options"), _check_upstream),
     (_has("envoy_ext_authz_grpc"), _check_provider),
     (_has("envoy_ext_authz_http"), _check_http_provider),
     (_is_kind("AuthorizationPolicy", "istio.io"), _check_policy),

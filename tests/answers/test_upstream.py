@@ -13,6 +13,7 @@ from extauthz.answers.upstream import (
     IdentityFact,
     UpstreamChanges,
     UpstreamStyle,
+    find_header_basis,
     list_twins,
     write_upstream_changes,
 )
@@ -291,3 +292,14 @@ def test_what_the_proxy_does_not_show_is_taken_out_unseen() -> None:
 )
 def test_lists_the_names_that_are_read_as_one(name: str, twins: tuple[str, ...]) -> None:
     assert list_twins(name) == twins
+
+
+@pytest.mark.parametrize(
+    ("place", "twin"), [("x-api-key", "x_api_key"), ("x-api-key", "X-Api_Key"), ("x_key", "x-key")]
+)
+def test_a_twin_of_the_credential_does_not_pass(place: str, twin: str) -> None:
+    allow = an_allow(Place(PlaceKind.HEADER, place))
+    request = a_request(headers={place: "1", twin: "2", "x_other": "3"})
+    assert {place, twin.lower()} <= set(changes(allow, request, UpstreamStyle()).remove_headers)
+    assert "x_other" not in changes(allow, request, UpstreamStyle()).remove_headers
+    assert find_header_basis(allow, request, UpstreamStyle()) is None

@@ -55,6 +55,12 @@ def a_security_policy(**fields: Any) -> dict[str, Any]:
     }
 
 
+def a_cluster(name: str = "upstream", **options: Any) -> dict[str, Any]:
+    kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    typed = {"@type": f"type.googleapis.com/{kind}", **options}
+    return {"name": name, "typed_extension_protocol_options": {kind: typed}}
+
+
 def a_policy(**spec: Any) -> dict[str, Any]:
     return {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "spec": spec}
 
@@ -168,10 +174,12 @@ def test_says_what_is_unsafe_around_a_filter(manager: dict[str, Any], words: str
             "not asked",
         ),
         (
-            {
-                "@type": f"{TYPES}upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http2_protocol_options": {"max_concurrent_streams": 9}},
-            },
+            a_cluster(explicit_http_config={"http2_protocol_options": {}}),
+            "request trailers",
+        ),
+        (a_cluster(auto_config={}), "request trailers"),
+        (
+            a_cluster(use_downstream_protocol_config={}, http_filters=[{"name": "other"}]),
             "request trailers",
         ),
         (a_provider(failOpen=True), "lets every request pass"),
@@ -191,6 +199,14 @@ def test_says_what_is_unsafe_around_a_filter(manager: dict[str, Any], words: str
 def test_says_what_is_unsafe_elsewhere(document: Mapping[str, Any], words: str) -> None:
     (message,) = said(document)
     assert words in message
+
+
+def test_upstreams_that_get_no_trailers_are_good() -> None:
+    http1: dict[str, Any] = {"http_protocol_options": {}}
+    assert not said(a_cluster(explicit_http_config=http1))
+    # The authorizer itself reads none.
+    asked = a_cluster("extauthz", explicit_http_config={"http2_protocol_options": {}})
+    assert not said({"filter": a_filter(), "cluster": asked})
 
 
 def test_a_mesh_configuration_that_cannot_be_read_is_passed_over() -> None:
