@@ -33,11 +33,17 @@ _FIXED: Final = {
     Reason.AMBIGUOUS_CREDENTIALS: ("Send one credential, in one place, once.",),
     Reason.TOKEN_EXPIRED: ("Get a new token or key; or is a clock wrong?",),
     Reason.TOKEN_INACTIVE: ("Get a new token; or is a clock wrong?",),
-    Reason.TOKEN_REVOKED: ("Get a new token or key; `revoked_tokens` lists what was taken back.",),
+    Reason.TOKEN_REVOKED: (
+        "Get a new token or key; `revoked_tokens` in the catalog and `extauthz blocks` list what was "
+        "taken back.",
+    ),
     Reason.CREDENTIAL_NOT_PERMITTED: (
         "The key lists the addresses or referers that may use it; --client gives the address.",
     ),
-    Reason.BLOCKED: ("Remove the rule below `deny` in the catalog, or change it.",),
+    Reason.BLOCKED: (
+        "Remove the rule below `deny` in the catalog, or take the block back with "
+        "`extauthz unblock`.",
+    ),
     Reason.UNAVAILABLE: (
         "Nothing was decided. Envoy's failure_mode_allow and status_on_error say what follows.",
     ),

@@ -31,7 +31,9 @@ def say_finding(step: Step, found: object, catalog: Catalog) -> str:
             text = f"{found.reason.value}: {found.detail}"
             return f"{text} ({found.found})" if found.found else text
         case DenyRule():
-            return f"the deny rule {found.name!r} fits"
+            if found.source == "catalog":
+                return f"the deny rule {found.name!r} fits"
+            return f"{found.name} of {found.source} fits"
         case Route():
             api, resource = found.api, found.resource
             return (

@@ -17,7 +17,7 @@ from extauthz.catalog.file import FileCatalogSource
 from extauthz.config import DEFAULT_FILE, name_settings, read_settings
 from extauthz.document import Fault, decode_source, locate, read_file, read_mapping
 from extauthz.document_values import SourceText, read_values
-from extauthz.emergency.files import list_misfits
+from extauthz.emergency.files import list_misfits, read_blocks_file
 from extauthz.envoy.config_check import check_config
 from extauthz.errors import ConfigError, ExtauthzError, Problem
 from extauthz.model.catalog import UNLIMITED_TIER, Catalog
@@ -46,6 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an Envoy configuration, or Kubernetes objects of Istio or Envoy Gateway: says what in "
         "it is unsafe for extauthz; may be given several times",
     )
+    parser.add_argument(
+        "--blocks",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a file with blocks and revocations that no settings name; may be given several times",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,7 +61,14 @@ def run(arguments: argparse.Namespace) -> int:
     problems: list[Problem] = []
     for path in arguments.envoy:
         problems += _check_envoy(path)
-    paths: list[Path] = arguments.paths or ([] if arguments.envoy else [Path(DEFAULT_FILE)])
+    blocks: list[Path] = list(arguments.blocks)
+    for path in blocks:
+        try:
+            problems += read_blocks_file(path)[0].problems
+        except ConfigError as error:
+            problems += error.problems
+    is_default = not arguments.envoy and not blocks
+    paths: list[Path] = arguments.paths or ([Path(DEFAULT_FILE)] if is_default else [])
     catalog_files: list[Path] = []
     read: dict[Path, Settings] = {}
     for path in paths:
@@ -62,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
                 settings = read[path] = read_settings(path)
                 problems += list_file_problems(settings)
                 catalog_files += settings.catalog.files
+                blocks += settings.emergency.files
             else:
                 catalog_files.append(path)
         except ConfigError as error:
@@ -82,11 +98,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}", file=sys.stderr)
         return 1
     if catalog is not None:
-        for warning in _list_warnings(catalog, read):
+        for warning in _list_warnings(catalog, blocks, read):
             print(f"warning: {warning}", file=sys.stderr)
         print(_summary(catalog))
     for path in arguments.envoy:
         print(f"good: {path}, as far as is known")
+    for path in arguments.blocks:
+        print(f"good: {path}")
     return 0
 
 
@@ -122,12 +140,14 @@ def _split(source: SourceText) -> Iterator[tuple[int, SourceText]]:
         before += text.count("\n")
 
 
-def _list_warnings(catalog: Catalog, read: Mapping[Path, Settings]) -> Iterator[Problem]:
+def _list_warnings(
+    catalog: Catalog, blocks: Iterable[Path], read: Mapping[Path, Settings]
+) -> Iterator[Problem]:
     """What is good by the letter, and can hardly be meant."""
     yield from catalog.warnings
+    for file in blocks:
+        yield from list_misfits(file, catalog)
     for path, settings in read.items():
-        for file in settings.emergency.files:
-            yield from list_misfits(file, catalog)
         faults = [
             Fault(
                 path=("mixer", "quota_tiers", instance),

@@ -160,27 +160,30 @@ class Entry:
     Attributes:
         section: ``deny`` or ``revoked``.
         source: where it was read: a file's name, or ``redis``.
+        order: what decisions go by.
     """
 
     id: str
     section: str
     document: Document
-    source: str = ""
+    source: str
+    order: DenyRule | Revocation
 
     def is_over(self, now_us: int) -> bool:
         """Whether its time has ended."""
-        until_us = self.document.until_us
+        until_us = self.order.until_us
         return until_us is not None and until_us <= now_us
 
 
 def make_entry(section: str, document: Document, source: str = "") -> Entry:
     """An entry with its id, or the one that is made of what it names."""
-    return Entry(
-        id=document.id or make_id(section, document.conditions),
-        section=section,
-        document=document,
-        source=source,
-    )
+    name = document.id or make_id(section, document.conditions)
+    order: DenyRule | Revocation
+    if isinstance(document, BlockDocument):
+        order = _make_rule(name, document, source)
+    else:
+        order = _make_revocation(name, document, source)
+    return Entry(id=name, section=section, document=document, source=source, order=order)
 
 
 def make_id(section: str, conditions: Mapping[str, str]) -> str:
@@ -214,21 +217,21 @@ def write_us(time: datetime) -> int:
 
 
 def make_rules(entries: Iterable[Entry]) -> tuple[DenyRules, StandingOrders]:
-    """What decisions go by."""
+    """What decisions go by, found by what it names."""
     rules: list[DenyRule] = []
-    orders: list[Revocation] = []
+    revocations: list[Revocation] = []
     for entry in entries:
-        match entry.document:
-            case BlockDocument() as block:
-                rules.append(_make_rule(entry, block))
-            case RevocationDocument() as revoked:
-                orders.append(_make_order(entry, revoked))
-    return DenyRules(rules), StandingOrders(orders)
+        match entry.order:
+            case DenyRule() as rule:
+                rules.append(rule)
+            case Revocation() as revocation:
+                revocations.append(revocation)
+    return DenyRules(rules), StandingOrders(revocations)
 
 
-def _make_rule(entry: Entry, block: BlockDocument) -> DenyRule:
+def _make_rule(name: str, block: BlockDocument, source: str) -> DenyRule:
     return DenyRule(
-        name=entry.id,
+        name=name,
         network=None if block.ip is None else parse_network(block.ip),
         api=block.api,
         version=block.version,
@@ -236,14 +239,14 @@ def _make_rule(entry: Entry, block: BlockDocument) -> DenyRule:
         consumer_key=block.consumer_key,
         user=block.user,
         until_us=block.until_us,
-        source=entry.source,
+        source=source,
     )
 
 
-def _make_order(entry: Entry, revoked: RevocationDocument) -> Revocation:
+def _make_revocation(name: str, revoked: RevocationDocument, source: str) -> Revocation:
     before = revoked.issued_before
     return Revocation(
-        name=entry.id,
+        name=name,
         token_id=revoked.jti or "",
         digest=bytes.fromhex(revoked.sha256 or ""),
         consumer_key=revoked.consumer_key or "",
@@ -251,6 +254,7 @@ def _make_order(entry: Entry, revoked: RevocationDocument) -> Revocation:
         issuer=revoked.issuer or "",
         issued_before_us=0 if before is None else write_us(before),
         until_us=revoked.until_us,
+        source=source,
     )
 
 

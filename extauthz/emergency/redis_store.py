@@ -37,7 +37,7 @@ from extauthz.errors import EmergencyError, Problem
 NAME: Final = "redis"
 MAX_ENTRIES: Final = 20_000
 _MAX_VALUE: Final = 16_384
-_AT_ONCE: Final = 200
+_AT_ONCE: Final = 500
 """Entries in one call."""
 _SAID_EVERY_S: Final = 5.0
 REMEMBERED_S: Final = 15

@@ -68,8 +68,8 @@ class Denial:
         scopes: INSUFFICIENT_SCOPE only; what the resource asks for.
         level: RATE_LIMITED only; the first limit that had no room.
         retry_after_us: RATE_LIMITED only; when all limits would have room.
-        rule: BLOCKED, the name of the deny rule; RATE_LIMITED, of the tier or custom limit. For
-            the operator: clients are not told which rule refused them.
+        rule: BLOCKED, the name of the deny rule or block; TOKEN_REVOKED, of the revocation, where it
+            has one; RATE_LIMITED, of the tier or custom limit. For the operator: clients are not told which rule refused them.
     """
 
     reason: Reason

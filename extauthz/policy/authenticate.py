@@ -22,7 +22,6 @@ from extauthz.policy.bearer_tokens import BearerTokens
 from extauthz.policy.credentials import (
     BLANK,
     INVALID,
-    REVOKED,
     CredentialPlaces,
     find_api_key,
     find_bearer,
@@ -217,10 +216,11 @@ class Authenticator:
                 await self._failed_attempts.record(client_address, deadline)
             return INVALID
         # By either: who hashed it with a pepper may know no other.
-        if self._revocations.is_revoked(digest=digest) or (
-            key.digest != digest and self._revocations.is_revoked(digest=key.digest)
-        ):
-            return REVOKED
+        revoked = self._revocations.judge(digest=digest)
+        if revoked is None and key.digest != digest:
+            revoked = self._revocations.judge(digest=key.digest)
+        if revoked is not None:
+            return revoked
         if key.expires_at_us is not None and key.expires_at_us <= self._clock.now_us():
             return _EXPIRED
         if key.networks and not client_address:

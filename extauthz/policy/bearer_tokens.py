@@ -24,7 +24,7 @@ from extauthz.policy.claim_checks import (
     show_text,
 )
 from extauthz.policy.claims import TokenIdentity, read_identity_claims
-from extauthz.policy.credentials import INVALID, REVOKED
+from extauthz.policy.credentials import INVALID
 from extauthz.policy.recently_used import RecentlyUsed
 from extauthz.policy.revocations import Revocations
 from extauthz.policy.tokens import (
@@ -132,16 +132,17 @@ class BearerTokens:
 
     def _check_revoked(self, verified: _Verified, digest: bytes) -> Identity | Denial:
         token = verified.token
-        if self._revocations.is_revoked(
+        revoked = self._revocations.judge(
             token_id=token.token_id,
             digest=verified.digest,
             consumer_key=token.consumer_key,
             user=token.user,
             issuer=verified.issuer.issuer,
             issued_at_us=token.issued_at_us,
-        ):
+        )
+        if revoked is not None:
             self._verified.drop(digest)
-            return REVOKED
+            return revoked
         return verified.identity
 
     def _generation_of(self, catalog: Catalog) -> int:

@@ -13,10 +13,12 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 from extauthz.model.catalog import RevokedToken
+from extauthz.model.decision import Denial
+from extauthz.policy.credentials import REVOKED
 from extauthz.ports import Clock
 
 _LOG: Final = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class Revocation:
         consumer_key, user: whose tokens, when they were issued before `issued_before_us`.
         issuer: whose `token_id`, `consumer_key` or `user` it is; empty for any issuer's.
         until_us: when the order ends; None when it does not.
+        source: where it was written, for who asks why.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Revocation:
     issuer: str = ""
     issued_before_us: int = 0
     until_us: int | None = None
+    source: str = ""
 
 
 _NO_ORDERS: Final[list[Revocation]] = []
@@ -199,7 +203,7 @@ class Revocations:
         self._listed = lists[0] if len(lists) == 1 else frozenset().union(*lists)
         self._tidy()
 
-    def is_revoked(
+    def judge(
         self,
         *,
         token_id: str = "",
@@ -208,18 +212,38 @@ class Revocations:
         user: str = "",
         issuer: str = "",
         issued_at_us: int | None = None,
+    ) -> Denial | None:
+        """The denial of a credential of which anything was taken back; None for a good one."""
+        if self.standing.count:
+            order = self.standing.find(
+                now_us=self._clock.now_us(),
+                token_id=token_id,
+                digest=digest,
+                consumer_key=consumer_key,
+                user=user,
+                issuer=issuer,
+                issued_at_us=issued_at_us,
+            )
+            if order is not None:
+                found = f"{order.name} of {order.source}"
+                return replace(REVOKED, rule=order.name, found=found)
+        is_revoked = self.is_revoked(
+            token_id=token_id, digest=digest, consumer_key=consumer_key, issued_at_us=issued_at_us
+        )
+        return REVOKED if is_revoked else None
+
+    def is_revoked(
+        self,
+        *,
+        token_id: str = "",
+        digest: bytes = b"",
+        consumer_key: str = "",
+        issued_at_us: int | None = None,
     ) -> bool:
-        """Whether any of it was taken back. A token that hides its issue time counts as old."""
-        if self.standing.count and self.standing.find(
-            now_us=self._clock.now_us(),
-            token_id=token_id,
-            digest=digest,
-            consumer_key=consumer_key,
-            user=user,
-            issuer=issuer,
-            issued_at_us=issued_at_us,
-        ):
-            return True
+        """Whether any of it was taken back, but for `standing`.
+
+        A token that hides its issue time counts as old.
+        """
         if token_id and (token_id in self._tokens or token_id in self._listed):
             return True
         if digest and digest in self._digests:

@@ -338,3 +338,21 @@ def test_an_empty_secret_is_wrong_usage(run_with: Run, folder: Path) -> None:
     for option, what in (("--token-file", "token"), ("--api-key-file", "API key")):
         done = run_with("revoke", option, "-", stdin="\n")
         assert done.code == 2 and f"no {what} stands there" in done.err
+
+
+def test_explain_names_the_order_that_refuses_and_where_it_is_kept(run: Run, folder: Path) -> None:
+    (folder / "extauthz.yaml").write_text(WITH_FILE)
+    explain = (
+        *("explain", "--json", "--url", "http://api.example/httpbin/1.0.0/ip"),
+        *("-H", f"x-api-key: {API_KEY}"),
+    )
+    block = json.loads(run("block", "--application", "mobile", "--json").out)["id"]
+    found = json.loads(run(*explain).out)["steps"][-1]["found"]
+    assert found == f"{block} of {folder / 'blocks.yaml'} fits"
+    run("unblock", "--all")
+    digest = hashlib.sha256(API_KEY.encode()).hexdigest()
+    order = json.loads(run("revoke", "--api-key-hash", digest, "--json").out)["id"]
+    told = json.loads(run(*explain).out)
+    why = f"{order} of {folder / 'blocks.yaml'}"
+    assert told["steps"][-1]["found"] == f"token_revoked: The credential was revoked. ({why})"
+    assert "`extauthz blocks`" in told["advice"][0]

@@ -263,3 +263,15 @@ def test_an_empty_folder_is_told_where_it_is_named(folder: Path, run: Run) -> No
     assert done.err.startswith(
         f"extauthz.yaml:2: catalog.files[0]: {folder}/empty holds no catalog"
     )
+
+
+def test_a_file_of_blocks_can_be_checked_by_itself(folder: Path, run: Run) -> None:
+    (folder / "blocks.yaml").write_text("deny: [{user: a, reason: b}]\nrevoked: [{jti: t}]\n")
+    done = run("validate", "--blocks", "blocks.yaml")
+    assert (done.code, done.out, done.err) == (0, "good: blocks.yaml\n", "")
+    (folder / "blocks.yaml").write_text("deny: [{application: Mobile}]\n")
+    done = run("validate", "--blocks", "blocks.yaml", "catalog/")
+    assert done.code == 0 and "did you mean 'mobile'?" in done.err
+    (folder / "blocks.yaml").write_text("deny: [{usr: a}]\n")
+    done = run("validate", "--blocks", "blocks.yaml")
+    assert done.code == 1 and "blocks.yaml:1: deny[0].usr: unknown key 'usr'" in done.err

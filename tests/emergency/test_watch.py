@@ -101,7 +101,7 @@ async def test_entries_of_all_sources_are_in_force_together() -> None:
     watching = Watching(first, second)
     await watching.watch.start()
     assert watching.refuses("web") and watching.refuses("mobile")
-    assert watching.revocations.is_revoked(token_id="t-1")
+    assert watching.revocations.judge(token_id="t-1")
     rule = watching.blocks.find_for_name(watching.catalog, "web")
     assert rule is not None and rule.name == WEB.id
     assert watching.watch.count() == 3
@@ -113,10 +113,10 @@ async def test_an_entry_ends_when_its_time_is_over() -> None:
     watching = Watching(store)
     await watching.watch.start()
     watching.clock.us = START_US + 10 * S - 1
-    assert watching.refuses("mobile") and watching.revocations.is_revoked(token_id="t-1")
+    assert watching.refuses("mobile") and watching.revocations.judge(token_id="t-1")
     watching.clock.us = START_US + 10 * S
     assert not watching.refuses("mobile")
-    assert not watching.revocations.is_revoked(token_id="t-1")
+    assert watching.revocations.judge(token_id="t-1") is None
     assert watching.watch.count() == 0
 
 
@@ -132,7 +132,7 @@ async def test_news_come_into_force_and_are_confirmed() -> None:
         await until(lambda: store.confirmed == 2)
         store.say(TOKEN)
         await until(lambda: not watching.refuses("web"))
-        assert watching.revocations.is_revoked(token_id="t-1")
+        assert watching.revocations.judge(token_id="t-1")
 
 
 async def test_a_source_that_goes_away_leaves_in_force_what_it_said(
@@ -155,7 +155,7 @@ async def test_a_source_that_goes_away_leaves_in_force_what_it_said(
         }  # fmt: skip
         # The other one is not held up.
         other.say(TOKEN)
-        await until(lambda: watching.revocations.is_revoked(token_id="t-1"))
+        await until(lambda: watching.revocations.judge(token_id="t-1") is not None)
         store.error = None
         await until(lambda: watching.watch.is_good)
         assert watching.refuses("web")

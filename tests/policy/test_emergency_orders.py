@@ -221,3 +221,16 @@ async def test_a_listentry_is_looked_up_in_the_blocks(value: object, reason: str
     )
     result = await Asking(deciding).ask(LISTENTRY, a_listentry(value))
     assert reason_of(model_pb2.CheckResult.FromString(result)) == reason
+
+
+async def test_the_decision_names_the_order_and_the_client_is_not_told() -> None:
+    deciding = Deciding(a_catalog_for(api={"subscription_required": False}))
+    for entry in (
+        a_block(id="order-1", application="mobile"),
+        a_block(id="order-1", ip="192.0.2.1"),
+        a_revocation(id="order-1", jti="token-1"),
+    ):
+        order(deciding, entry)
+        deny = await deciding.deny(TOKEN)
+        assert deny.denial.rule == "order-1"
+        assert "order-1" not in deny.denial.detail
