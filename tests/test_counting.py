@@ -78,7 +78,7 @@ async def test_a_store_in_memory_is_always_ready() -> None:
 async def test_readiness_tells_of_a_memory_that_is_full() -> None:
     counting = open_counting(CounterSettings(max_keys=100))
     for number in range(200):
-        charge = Charge(f"{{c{number}}}", Algorithm.FIXED_WINDOW, 5, 3600 * S, is_open=True)
+        charge = Charge(f"{{c{number}}}", Algorithm.FIXED_WINDOW, 5, 3600 * S, origin="6-1")
         await counting.store.take([charge])
     check = counting.check()
     assert check.state is ReadyState.DEGRADED

@@ -231,7 +231,7 @@ class MemoryCounterStore:
         Raises:
             CounterStoreError: there is no place, and the limit denies then.
         """
-        kind, places = int(charge.is_open), self._places
+        kind, places = find_kind("", charge), self._places
         own = self._states.get(charge.key)
         if own is not None:
             # One that says nothing may be dropped to make room for the others.

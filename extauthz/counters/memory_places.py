@@ -7,8 +7,10 @@ the rest is for what the catalog and verified tokens name. A live counter is nev
 When a limit's counter has no place, its outage mode says what becomes of the request:
 
 LOCAL   it is counted in a *shared counter*: one of a few that all newcomers with the same rule are
-        spread over by a hash of their keys. Such a counter has counted each of them in full, so no
-        limit is ever exceeded. It may refuse early, when many newcomers share it.
+        spread over, by a hash of where the caller comes from, or else of their keys. Such a counter
+        has counted each of them in full, so no limit is ever exceeded. It may refuse early, when
+        many newcomers share it: who makes them up has one counter for all of them, and others
+        have theirs.
 ALLOW   it is not counted.
 DENY    CounterStoreError, so the request is unavailable.
 
@@ -99,8 +101,8 @@ class Places:
         rule = charge.key.rpartition("|")[2] if "|" in charge.key else ""
         if charge.algorithm is Algorithm.BURST:
             rule = f"{rule}|{charge.limit}"
-        number = hash(charge.key) % self._of_a_rule
-        return f"{_PREFIX}|{int(charge.is_open)}|{number}|{charge.window_us}|{rule}"
+        number = hash(charge.origin or charge.key) % self._of_a_rule
+        return f"{_PREFIX}|{_kind_of(charge)}|{number}|{charge.window_us}|{rule}"
 
     def note_full(self, kind: int, now_us: int) -> None:
         """There was no place for a newcomer; says so in the log, once in a while."""
@@ -130,4 +132,8 @@ class Places:
 
 def find_kind(key: str, charge: Charge) -> int:
     """The number of a new counter's kind."""
-    return charge.is_open + (SHARED if key.startswith(_PREFIX) else 0)
+    return _kind_of(charge) + (SHARED if key.startswith(_PREFIX) else 0)
+
+
+def _kind_of(charge: Charge) -> int:
+    return 1 if charge.origin else 0

@@ -105,20 +105,20 @@ class OwedCharges:
                 return False
         # What is owed since a time to come was noted before the clock was set right.
         state = add_cost(charge, read_state(charge, None, at_us), at_us)
-        self._open += entry is None and charge.is_open
+        self._open += entry is None and charge.origin != ""
         self._entries[charge.key] = _Owed(charge, state, at_us)
         self._sweep(_SWEPT_AT_ONCE, at_us)
         return True
 
     def _has_room(self, charge: Charge) -> bool:
         # As in memory: what callers can make up takes half of the places at most.
-        if charge.is_open and self._open >= max(1, self._max_counters // 2):
+        if charge.origin and self._open >= max(1, self._max_counters // 2):
             return False
         return len(self._entries) < self._max_counters
 
     def _pop(self) -> tuple[str, _Owed]:
         key, entry = self._entries.popitem(last=False)
-        self._open -= entry.charge.is_open
+        self._open -= entry.charge.origin != ""
         return key, entry
 
     def forgive(self, charge: Charge, at_us: int, now_us: int) -> None:
@@ -163,7 +163,7 @@ class OwedCharges:
             key, entry = self._pop()
             if entry.state[0] > now_us:
                 self._entries[key] = entry
-                self._open += entry.charge.is_open
+                self._open += entry.charge.origin != ""
 
 
 def _read_cost(charge: Charge, state: State, now_us: int) -> int:

@@ -161,8 +161,9 @@ class Charge:
         on_outage: what becomes of this charge while the store is away.
         hold_us: SLIDING_WINDOW only: it is spent so much later at most, so it counts for so much
             longer. No more than the log's quantum.
-        is_open: a caller can make up what names the subject: an address, a header's value. A
-            store that is full keeps places for the others.
+        origin: where the caller comes from, when a caller can make up what names the subject (an
+            address, a header's value); empty otherwise. A store that is full counts newcomers of
+            one origin together, and keeps places for what nobody can make up.
     """
 
     key: str
@@ -174,7 +175,7 @@ class Charge:
     bounds: tuple[int, ...] = ()
     on_outage: OutageMode = OutageMode.LOCAL
     hold_us: int = 0
-    is_open: bool = False
+    origin: str = ""
 
 
 @request_value(frozen=True, slots=True)

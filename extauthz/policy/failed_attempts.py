@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from extauthz.errors import CounterStoreError
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.limits import Algorithm, Charge, LimitLevel
-from extauthz.policy.limit_keys import write_client
+from extauthz.policy.limit_keys import find_origin, write_client
 from extauthz.ports import CounterStore, Deadline
 
 
@@ -45,7 +45,12 @@ class FailedAttempts:
         if limit is None:
             return None
         charge = Charge(
-            _key(client_address), Algorithm.FIXED_WINDOW, limit.requests, limit.window_us, cost
+            _key(client_address),
+            Algorithm.FIXED_WINDOW,
+            limit.requests,
+            limit.window_us,
+            cost,
+            origin=find_origin(write_client(client_address)),
         )
         try:
             taking = await self._counters.take((charge,), deadline=deadline)

@@ -48,6 +48,17 @@ def write_client(address: str) -> str:
     return f"4-{number:x}" if family == 4 else f"6-{number >> 64:x}"
 
 
+def find_origin(client: str) -> str:
+    """The network that `write_client`'s client belongs to: an IPv4 /24, or an IPv6 /48.
+
+    Whoever has many addresses has them in a network like that; one text for all that is no address.
+    """
+    family, _, digits = client.partition("-")
+    if family == "4":
+        return f"4-{int(digits, 16) >> 8:x}"
+    return f"6-{int(digits, 16) >> 16:x}" if family == "6" else "?"
+
+
 @dataclass(frozen=True, slots=True)
 class _Facts:
     """What a template may ask about."""

@@ -41,7 +41,7 @@ from extauthz.model.limits import (
 from extauthz.model.request import ApiRequest
 from extauthz.model.routes import Route
 from extauthz.policy.conditions import ask_address, find_fitting_groups, fits_all
-from extauthz.policy.limit_keys import KeyTemplate, write_client, write_parts
+from extauthz.policy.limit_keys import KeyTemplate, find_origin, write_client, write_parts
 from extauthz.policy.request_cost import read_cost
 from extauthz.policy.tier_limits import PlannedLimit, TierPlanner, take_instead
 
@@ -287,6 +287,7 @@ class RateLimitPlanner:
             (LimitLevel.APPLICATION, f"{tag}a"),
         )
         is_by_address = not isinstance(consumer, str) and consumer[0] == _BY_ADDRESS
+        origin = find_origin(consumer[1]) if is_by_address else ""
         limits: list[PlannedLimit] = []
         for (level, subject), tier, fitting in zip(places, tiers, groups, strict=True):
             if tier is not None:
@@ -297,7 +298,7 @@ class RateLimitPlanner:
                     resource.cost,
                     now_us,
                     fitting=fitting,
-                    is_open=is_by_address and level is not shared[0],
+                    origin="" if level is shared[0] else origin,
                 )
         since_us, until_us = _ALWAYS
         for planned in limits:
@@ -322,7 +323,7 @@ class RateLimitPlanner:
         limits: list[PlannedLimit] = []
 
         def add(
-            level: LimitLevel, tier: Tier, subject: str, name: str = "", *, is_open: bool
+            level: LimitLevel, tier: Tier, subject: str, name: str = "", *, origin: str
         ) -> None:
             fitting = find_fitting_groups(tier.conditions, request, identity, client_address)
             limits.extend(
@@ -334,7 +335,7 @@ class RateLimitPlanner:
                     now_us,
                     name=name,
                     fitting=fitting,
-                    is_open=is_open,
+                    origin=origin,
                 )
             )
 
@@ -347,10 +348,12 @@ class RateLimitPlanner:
             if subject is not None:
                 # Two custom limits may count the same thing by the same rule.
                 subject = f"{{k{write_parts(custom.name)}{subject}}}"
-                add(LimitLevel.CUSTOM, custom.tier, subject, custom.name, is_open=template.is_open)
+                origin = find_origin(write_client(client_address)) if template.is_open else ""
+                add(LimitLevel.CUSTOM, custom.tier, subject, custom.name, origin=origin)
         if identity.scheme is _NONE and self._client_tier is not None:
             subject = f"{{c{write_parts(write_client(client_address))}}}"
-            add(LimitLevel.CLIENT, self._client_tier, subject, is_open=True)
+            origin = find_origin(write_client(client_address))
+            add(LimitLevel.CLIENT, self._client_tier, subject, origin=origin)
         return tuple(limits)
 
 

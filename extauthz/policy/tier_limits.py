@@ -52,7 +52,7 @@ def take_instead(planned: PlannedLimit, cost: int) -> PlannedLimit:
         was.enforced,
         was.bounds,
         was.on_outage,
-        is_open=was.is_open,
+        origin=was.origin,
     )
     return PlannedLimit(planned.level, planned.name, planned.limit, charge)
 
@@ -81,7 +81,7 @@ class TierPlanner:
         *,
         name: str = "",
         fitting: tuple[ConditionGroup, ...] = (),
-        is_open: bool = False,
+        origin: str = "",
     ) -> list[PlannedLimit]:
         """The limits of the groups that fit, or the tier's own when none does.
 
@@ -89,7 +89,7 @@ class TierPlanner:
             subject: what is counted, as a counter's key begins.
             name: instead of the tier's.
             fitting: the tier's condition groups that the request fits.
-            is_open: a caller can make up what the subject names.
+            origin: of the caller, when that can make up what the subject names.
         """
         name = name or tier.name
         holders: list[tuple[str, str, Tier | ConditionGroup]] = [
@@ -116,7 +116,7 @@ class TierPlanner:
                     tier.stop_on_quota_reach and not limit.shadow,
                     self._bounds_of(limit, now_us),
                     tier.on_outage or self._on_outage,
-                    is_open=is_open,
+                    origin=origin,
                 )
                 planned.append(PlannedLimit(at_level, shown, limit, charge))
         return planned

@@ -211,7 +211,7 @@ async def test_what_callers_make_up_takes_half_of_what_can_be_owed() -> None:
     async with Outage(rules=FallbackRules(max_owed=6)) as outage:
         await outage.begin()
         for number in range(20):
-            await outage.take(replace(a_charge(key=f"{{c{number}}}"), is_open=True))
+            await outage.take(replace(a_charge(key=f"{{c{number}}}"), origin="6-1"))
         assert outage.store.state.owed_counters == 3
         for number in range(3):
             await outage.take(a_charge(key=f"{{a{number}}}"))

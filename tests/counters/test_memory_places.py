@@ -22,7 +22,7 @@ W = 60 * S
 def of_caller(number: int, **fields: object) -> Charge:
     """The limit of an address, of which a /48 has more than there are places."""
     charge = Charge(
-        f"{{c6-{number:x}}}|fixed_window-{W}", Algorithm.FIXED_WINDOW, 5, W, is_open=True
+        f"{{c6-{number:x}}}|fixed_window-{W}", Algorithm.FIXED_WINDOW, 5, W, origin="6-1"
     )
     return replace(charge, **fields)  # type: ignore[arg-type]
 
@@ -58,6 +58,18 @@ async def test_a_newcomer_is_counted_with_others_when_memory_is_full() -> None:
     readings = [(await store.take([newcomer])).readings[0] for _ in range(3)]
     assert [reading.remaining for reading in readings] == [999, 998, 997]
     assert len(store) <= 1600
+
+
+async def test_who_fills_memory_uses_up_no_counter_of_callers_from_elsewhere() -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=100_000)
+    await flood(store, 60_000)
+    assert not (await store.take([of_caller(-1)])).charged
+    served = 0
+    for number in range(200):
+        elsewhere = of_caller(0, key=f"{{c4-{number:x}}}|fixed_window-{W}", origin=f"4-{number:x}")
+        served += (await store.take([elsewhere])).charged
+    # One in 390 shares the counter of the flood.
+    assert served > 190
 
 
 async def test_a_limit_that_allows_in_an_outage_is_not_counted_when_memory_is_full() -> None:
@@ -104,7 +116,9 @@ def test_nobody_gets_more_than_the_limit_however_full_memory_is(
         exact = MemoryCounterStore(clock)
         for who, cost, seconds in offers:
             clock.advance(seconds / 10)
-            charge = Charge(f"{{c{who}}}|x", algorithm, 3, 10 * S, cost, is_open=who % 2 > 0)
+            charge = Charge(
+                f"{{c{who}}}|x", algorithm, 3, 10 * S, cost, origin="6-1" if who % 2 else ""
+            )
             if (await full.take([charge])).charged:
                 assert (await exact.take([charge])).charged
             assert len(full) <= max_keys
@@ -168,6 +182,7 @@ async def test_says_once_that_memory_is_full_and_shows_it(
 
 async def test_newcomers_are_spread_over_the_shared_counters() -> None:
     store = MemoryCounterStore(FakeClock(START_US), max_keys=100_000)
-    names = Counter(store._places.name_shared(of_caller(number)) for number in range(50_000))
+    charges = [of_caller(number, origin=f"6-{number:x}") for number in range(50_000)]
+    names = Counter([store._places.name_shared(charge) for charge in charges])
     assert len(names) > 300
     assert max(names.values()) < 400
