@@ -194,7 +194,13 @@ class _ApiBuilder:
             except TemplateError:
                 continue  # told of with the resources
             resources.update((method.upper(), shape) for method in entry.methods)
-        return CatalogWord(security=self._written.security, resources=resources)
+        security = self._written.security
+        return CatalogWord(
+            security=security,
+            resources=resources,
+            takes_default=security is None
+            and any(entry.security is None for entry in self._written.resources),
+        )
 
     def _read_hosts(self) -> tuple[str, ...]:
         hosts: dict[str, None] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 1 when there is any problem."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="warning: %(message)s")
     problems: list[Problem] = []
     for path in arguments.envoy:
         problems += _check_envoy(path)
@@ -167,6 +169,9 @@ def _once(files: list[Path]) -> tuple[Path, ...]:
 def _is_settings(path: Path) -> bool:
     """Settings and catalogs share no section's name."""
     tree = read_mapping(decode_source(str(path), read_file(path)))
+    if "openapi" in tree or "swagger" in tree:
+        message = "is an OpenAPI document; name the catalog that refers to it"
+        raise ConfigError([Problem(file=str(path), line=1, message=message)])
     return not Settings.model_fields.keys().isdisjoint(tree)
 
 

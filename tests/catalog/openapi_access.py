@@ -667,6 +667,26 @@ REQUIREMENTS = (
 _RESOURCE = "    resources: [{methods: [GET], path: '/{x}', security: [mtls]}]\n"
 TEMPLATES = (
     Row(
+        place="what cannot be checked in the document, and the catalog decides who takes it",
+        text=paths("/{a}: {get: {}}\n/b: {get: {security: [{k: []}]}}"),
+        head=OPENAPI_3.replace("security: [{k: []}]", "security: [{basic: []}]"),
+        access="GET /{x}: mtls\nGET /b: api_key",
+        catalog=CATALOG + _RESOURCE,
+    ),
+    Row(
+        place="what cannot be checked in the document, and a resource that takes it",
+        text=paths("/{a}: {get: {}}\n/b: {get: {security: [{k: []}]}}"),
+        head=OPENAPI_3.replace("security: [{k: []}]", "security: [{basic: []}]  # here"),
+        refused="http basic cannot be checked",
+        catalog=CATALOG + "    resources: [{methods: [GET], path: '/{x}'}]\n",
+    ),
+    Row(
+        place="what is wrong in the document, though nobody takes it",
+        text=paths("/b: {get: {security: [{k: []}]}}"),
+        head=OPENAPI_3.replace("security: [{k: []}]", "security: k  # here"),
+        refused="security is a list of requirements",
+    ),
+    Row(
         place="operations, and any method in the catalog",
         text=paths("/{a}: {get: {security: []}, post: {security: [{basic: []}]}}\n/b: {get: {}}"),
         access="* /{x}: mtls\nGET /b: api_key",

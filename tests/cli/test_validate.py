@@ -74,12 +74,14 @@ def test_lists_every_problem_of_settings_and_catalog(folder: Path, run: Run) -> 
         ("broken.yaml", ": is not YAML: "),
         ("binary.yaml", "binary.yaml:1: is not UTF-8 text"),
         ("settings.yaml", "settings.yaml:1: catalog is missing; add it"),
+        ("api.yaml", "api.yaml:1: is an OpenAPI document; name the catalog that refers to it"),
     ],
 )
 def test_one_problem_is_one_line(path: str, message: str, folder: Path, run_program: Run) -> None:
     (folder / "broken.yaml").write_text("a: [")
     (folder / "binary.yaml").write_bytes(b"\xff")
     (folder / "settings.yaml").write_text("listen: {}")
+    (folder / "api.yaml").write_text("openapi: 3.1.0\npaths: {}\n")
     done = run_program("validate", path)
     assert done.code == 1 and not done.out
     problem, count = done.err.splitlines()
@@ -275,3 +277,17 @@ def test_a_file_of_blocks_can_be_checked_by_itself(folder: Path, run: Run) -> No
     (folder / "blocks.yaml").write_text("deny: [{usr: a}]\n")
     done = run("validate", "--blocks", "blocks.yaml")
     assert done.code == 1 and "blocks.yaml:1: deny[0].usr: unknown key 'usr'" in done.err
+
+
+def test_what_is_left_out_of_a_document_is_warned_of(folder: Path, run_program: Run) -> None:
+    (folder / "api.yaml").write_text(
+        "openapi: 3.0.3\n"
+        "components: {securitySchemes: {b: {type: http, scheme: basic}, t: {type: oauth2}}}\n"
+        "security:\n  - b: []\n  - t: []\n"
+        "paths: {/a: {get: {}}}\n"
+    )
+    (folder / "one.yaml").write_text("apis: [{name: A, version: v1, openapi: api.yaml}]\n")
+    done = run_program("validate", "one.yaml")
+    assert done.code == 0 and done.out.startswith("good: 1 API, 1 resource")
+    (warning,) = done.err.splitlines()
+    assert warning.startswith("warning: api.yaml:4: security[0]: security scheme 'b': http basic")

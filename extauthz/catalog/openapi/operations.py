@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 from extauthz.catalog.openapi.document import MergedNode, Node, OpenApiDocument
@@ -35,10 +36,12 @@ class CatalogWord:
     Attributes:
         security: schemes of the API; None when it names none.
         resources: method, or `ANY_METHOD`, and shape of the templates that it has a resource for.
+        takes_default: whether one of them takes what the document asks for as a whole.
     """
 
     security: tuple[SecurityScheme, ...] | None = None
     resources: AbstractSet[tuple[str, tuple[str, ...]]] = frozenset()
+    takes_default: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +77,6 @@ class OperationReader:
 
     Args:
         declared: its security schemes, by name; None when there are none.
-
-    Attributes:
-        default_schemes: what operations take that say nothing themselves.
     """
 
     def __init__(
@@ -88,20 +88,39 @@ class OperationReader:
     ) -> None:
         self._document, self._version, self._of_catalog = document, version, of_catalog
         root = document.root
-        application = self._read_application_security(root)
+        self._application = self._read_application_security(root)
         self._security = SecurityReader(
             document,
             declared,
             of_catalog=of_catalog.security,
             is_wso2=any(str(key).startswith("x-wso2-") for key in root.value),
-            application=application,
+            application=self._application,
         )
-        self._default_need = self._security.read_requirement(root)
         self._is_public = read_is_disabled(document, root) or False
-        self._own_default = application
-        if application is None and self._default_need is not None:
-            self._own_default = self._default_need.schemes
-        self.default_schemes = PUBLIC if self._is_public else self._own_default
+        self._is_default_asked = of_catalog.takes_default
+        """Whether anybody takes what the document asks for as a whole."""
+
+    @cached_property
+    def _default_need(self) -> SecurityNeed | None:
+        """What the document's ``security`` says; None when it is not expressible."""
+        self._is_default_asked = True
+        return self._security.read_requirement(self._document.root)
+
+    @property
+    def _own_default(self) -> tuple[SecurityScheme, ...] | None:
+        if self._application is not None:
+            return self._application
+        return None if self._default_need is None else self._default_need.schemes
+
+    @property
+    def default_schemes(self) -> tuple[SecurityScheme, ...] | None:
+        """What operations take that say nothing themselves, once all have been read.
+
+        None, too, when the catalog decides all of those.
+        """
+        if self._is_public:
+            return PUBLIC
+        return self._own_default if self._is_default_asked else self._application
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -114,7 +133,7 @@ class OperationReader:
         document = self._document
         paths = document.read_mapping(document.root, "paths")
         seen: dict[tuple[str, tuple[str, ...]], PlacedOperation] = {}
-        decided = 0
+        decided = False
         for key, item in paths.items() if paths is not None else ():
             if key.startswith("x-"):
                 document.check_extension(key, item)
@@ -135,7 +154,7 @@ class OperationReader:
                     continue
                 at = (method.upper(), shape)
                 if not self._of_catalog.resources.isdisjoint((at, (ANY_METHOD, shape))):
-                    decided += 1
+                    decided = True
                     continue
                 operation = self._read_operation(template, shape, method, fields)
                 if operation is None or not self._is_new(operation, at, seen):
@@ -145,6 +164,8 @@ class OperationReader:
                     message = f"more than {MAX_OPERATIONS} operations; split the document"
                     document.report(document.root.below("paths"), message)
                     return
+        if not decided:
+            self._is_default_asked = True
         if not seen and not decided and not document.problem_count:
             document.report(
                 document.root.below("paths"),
@@ -267,11 +288,12 @@ class OperationReader:
     def _read_need(self, operation: Node) -> SecurityNeed | None:
         """What an operation asks for; None, and a problem, when that cannot be expressed."""
         problems = self._document.problem_count
-        need = self._default_need
         if operation.has("security"):
             need = self._security.read_requirement(operation)
-        elif need is not None:
-            need = SecurityNeed(None, need.scopes, need.all_scopes)
+        else:
+            need = self._default_need
+            if need is not None:
+                need = SecurityNeed(None, need.scopes, need.all_scopes)
         own = self._read_application_security(operation)
         if need is None or self._document.problem_count > problems:
             return None
@@ -279,8 +301,8 @@ class OperationReader:
         scopes = read_scopes(self._document, operation, need.scopes)
         if scopes is None:
             return None
-        default = self._of_catalog.security or self._own_default
-        if scopes and (default if schemes is None else schemes) == PUBLIC:
+        taken = schemes or self._of_catalog.security or self._own_default if scopes else None
+        if taken == PUBLIC:
             self._document.report(
                 operation, "scopes are asked for, but no security: remove one of them"
             )
