@@ -16,7 +16,7 @@ DENY    CounterStoreError, so the request is unavailable.
 
 Who is counted in a shared counter stays there until that counter says nothing any more, also when
 there is a place again: a counter of its own would begin at zero. A sixteenth of all places, for each
-of the two kinds, is kept for shared counters, and a sixteenth of these for each rule.
+of the two kinds, is kept for shared counters, and a quarter of these for each rule.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ SHARED: Final = 2
 """Is added to a kind's number for its shared counters."""
 _PREFIX: Final = "\0shared"
 _PARTS: Final = 16
-_FEWEST_SHARED: Final = 4
+_RULES: Final = 4
+_FEWEST_SHARED: Final = 64
 """Where there are few places, so many are kept for shared counters, or a quarter of them."""
 FULL_FOR_US: Final = 60 * US_PER_S
 """A kind is called full until so long after the last newcomer that found no place."""
@@ -71,7 +72,7 @@ class Places:
         self.max_keys = max_keys
         shared = max(min(_FEWEST_SHARED, max_keys // 4), max_keys // _PARTS)
         self._most_shared = shared
-        self._of_a_rule = max(1, shared // _PARTS)
+        self._of_a_rule = max(1, shared // _RULES)
         self._most = max_keys - 2 * shared
         self._most_of_callers = max(1, max_keys // 2 - shared)
         self.held = [0, 0, 0, 0]
