@@ -76,6 +76,36 @@ A_DOCUMENT = (
 
 REFERENCES = (
     Row(
+        place="operation, to a path item",
+        text=paths("/a: {get: {$ref: '#/x-a'}}", "x-a:", f"  get: {CREATE}  # here"),
+        refused="unknown key 'get' in a place where access is said",
+    ),
+    Row(
+        place="operation, to a path item in another case",
+        text=paths("/a: {get: {$ref: '#/x-a'}}", "x-a:", f"  GET: {CREATE}  # here"),
+        refused="unknown key 'GET' in a place where access is said",
+    ),
+    Row(
+        place="operation, to a path",
+        text=paths("/a: {get: {$ref: ops.yaml}}"),
+        files={"ops.yaml": f"paths: {{/a: {{get: {CREATE}}}}}  # here\n"},
+        refused="unknown key 'paths' in a place where access is said",
+    ),
+    Row(
+        place="path item, to an operation",
+        text=paths(
+            "/a: {$ref: '#/x-ops/create'}", "x-ops:", "  create:", "    security: []  # here"
+        ),
+        refused="'security' is no method",
+    ),
+    Row(
+        place="security scheme, to all schemes",
+        text=operation("security: [{u: []}]"),
+        head=OPENAPI_3 + "    u: {$ref: '#/x-schemes'}\n"
+        "x-schemes:  # here\n  u: {type: mutualTLS}\n",
+        refused="no type that is known",
+    ),
+    Row(
         place="operation",
         text=paths("/a: {get: {$ref: '#/x-ops/create'}}", f"x-ops: {{create: {CREATE}}}"),
         access=BY_SCOPE,
@@ -917,9 +947,10 @@ SWAGGER = (
     ),
     Row(
         place="components of OpenAPI 3",
-        access=BY_KEY,
-        warned="unknown key 'components'",
-        text=operation("{}", "components: {securitySchemes: {k: {type: http, scheme: basic}}}"),
+        text=operation(
+            "{}", "components: {securitySchemes: {k: {type: http, scheme: basic}}}  # here"
+        ),
+        refused="unknown key 'components'",
     ),
     Row(
         place="servers of OpenAPI 3",

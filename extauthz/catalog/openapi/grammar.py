@@ -78,6 +78,8 @@ HARMLESS_BESIDE_A_REFERENCE: Final = (_OPERATION - {"security"}) | {
 _ACCESS: Final = re.compile(
     "secur|secr|auth(?!ors?$)|scope|permission|permit|role|credential|api_?-?key|\\bacl\\b|public|anonym"
 )
+_HOLDERS: Final = frozenset({"openapi", "swagger", "paths", "components", *METHODS})
+"""What other objects have that hold access: a reference led to the wrong one."""
 _ACCESS_KEYS: Final = ("security", "securityschemes", "securitydefinitions", "servers", "$ref")
 
 
@@ -88,7 +90,7 @@ def reads_like_access(key: str) -> bool:
     [True, True, True, False]
     """
     word = key.casefold()
-    if key in EXTENSIONS:
+    if key in EXTENSIONS or word in _HOLDERS:
         return True
     if key in _NOT_ABOUT_A_REQUEST:
         return False
