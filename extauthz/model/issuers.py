@@ -1,0 +1,92 @@
+"""Who signs tokens, where their keys are, and where they are asked about opaque ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from extauthz.model.identity import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimNames:
+    """Where an issuer's tokens say things. For each, the first claim that is there counts."""
+
+    consumer_key: tuple[str, ...] = ("azp", "client_id", "consumerKey")
+    scopes: tuple[str, ...] = ("scope", "scp")
+    user: tuple[str, ...] = ("sub",)
+    key_type: tuple[str, ...] = ("keytype",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntrospectionEndpoint:
+    """Where opaque tokens of an issuer are asked for (RFC 7662).
+
+    Attributes:
+        credentials_in_body: send the client's credentials in the form, not as HTTP Basic.
+        timeout_us: for one call; the caller's deadline may be nearer.
+        ttl_us: longest time that a positive answer is believed.
+        inactive_ttl_us: longest time that a definite "inactive" is believed.
+        require_token_type: an answer without ``token_type`` is of no access token.
+    """
+
+    url: str
+    client_id: str
+    client_secret: Secret
+    credentials_in_body: bool = False
+    timeout_us: int = 1_000_000
+    ttl_us: int = 60_000_000
+    inactive_ttl_us: int = 10_000_000
+    require_token_type: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLocation:
+    """Where an issuer's keys are: exactly one of the attributes is set.
+
+    Attributes:
+        jwks_url: a JWK Set (RFC 7517) over HTTP.
+        discovery_url: an OpenID Provider configuration that names the JWK Set.
+        jwks, pem: the text itself, as read from a file.
+        hmac_secret: a shared secret; only with HS algorithms.
+    """
+
+    jwks_url: str | None = None
+    discovery_url: str | None = None
+    jwks: str | None = None
+    pem: str | None = None
+    hmac_secret: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """Who signs tokens (a key manager), and how its tokens are read.
+
+    Attributes:
+        audiences: one of them must be in ``aud``; empty takes any (not recommended).
+        keys: None when the issuer has opaque tokens only.
+        algorithms: the only ones taken (RFC 8725 3.1).
+        leeway_s: clock skew allowed for ``exp``, ``nbf`` and ``iat``.
+        ttl_us: longest time that a verified token is believed without looking again.
+        refresh_us: how old fetched keys may get before they are fetched again, behind.
+        cooldown_us: shortest time between two fetches, whatever ``kid`` a token names.
+        subscriptions_from_token: take subscriptions from the ``subscribedAPIs`` claim
+            (WSO2's self-contained tokens).
+        ca: PEM of the authorities that may sign its servers' certificates, for keys and
+            introspection; empty for the system's.
+        allow_bound_tokens: take tokens that are bound to a key or certificate (``cnf``) from
+            whoever holds them.
+    """
+
+    issuer: str
+    algorithms: tuple[str, ...] = ("RS256",)
+    audiences: frozenset[str] = frozenset()
+    keys: KeyLocation | None = None
+    claims: ClaimNames = ClaimNames()
+    introspection: IntrospectionEndpoint | None = None
+    leeway_s: int = 5
+    ttl_us: int = 300_000_000
+    refresh_us: int = 300_000_000
+    cooldown_us: int = 30_000_000
+    subscriptions_from_token: bool = False
+    allow_bound_tokens: bool = False
+    ca: str = field(default="", repr=False)
