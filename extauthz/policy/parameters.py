@@ -66,6 +66,9 @@ def find_parameters(request: ApiRequest, place: Place) -> tuple[Found, ...]:
         return ()
     found: tuple[Found, ...] | None = request.found.get(place)
     if found is None:
+        sent = (request.query,) if kind is _QUERY else _read_cookies(request)
+        if sum(map(len, sent)) > MAX_BYTES:
+            raise _refuse_long(kind)
         found = request.found[place] = _search(read_text(request, kind), place)
     return found
 
@@ -118,12 +121,10 @@ def cut_out(text: bytes, found: list[Found]) -> bytes:
 
 
 def _search(text: bytes, place: Place) -> tuple[Found, ...]:
-    is_query = place.kind is _QUERY
     if len(text) > MAX_BYTES:
-        what = "query" if is_query else "cookies"
-        raise MalformedRequest(f"The {what} must not exceed {MAX_BYTES} bytes: they are read here.")
+        raise _refuse_long(place.kind)
     pattern = _compile(place)
-    plain, other = (b"&", b";") if is_query else (b";", b",")
+    plain, other = (b"&", b";") if place.kind is _QUERY else (b";", b",")
     found: list[Found] = []
     at = 0
     while (match := pattern.search(text, at)) is not None:
@@ -140,6 +141,13 @@ def _search(text: bytes, place: Place) -> tuple[Found, ...]:
         at = min((one for one in ends if one >= 0), default=len(text))
         found.append(Found(start, at, text[end:at], is_plain))
     return tuple(found)
+
+
+def _refuse_long(kind: PlaceKind) -> MalformedRequest:
+    what = "query" if kind is _QUERY else "cookies"
+    return MalformedRequest(
+        f"The {what} must not exceed {MAX_BYTES} bytes, as something is read there."
+    )
 
 
 @lru_cache(maxsize=1024)
