@@ -1,9 +1,10 @@
 """Says whom a bearer token speaks for, and remembers it for a while.
 
 A JWT is verified with its issuer's keys; any other token is shown to the issuer that answers
-for opaque ones, unless it cannot be a token of that issuer. Only these two may wait. A token that was good is believed until it ends, as
-long as the same issuer's rules hold. Which application it stands for is looked up anew in
-every new catalog, and whether it was revoked is asked each time.
+for opaque ones, unless it cannot be a token of that issuer. Only these two may wait. A token
+that was good is believed until it ends, as long as the same issuer's rules hold. Which
+application it stands for is looked up anew in every new catalog, and whether it was revoked is
+asked each time.
 """
 
 from __future__ import annotations
