@@ -334,9 +334,10 @@ def test_counts_through_a_unix_socket_with_a_password_from_a_file(
         assert [replica.ask("one") for _ in range(2)] == [200, 429]
         assert replica.read_readiness()[1] == "ready"
     with redis.Redis(port=server.port, db=3, password=password_file.read_text().strip()) as client:
-        counter, marker = sorted(client.scan_iter(), reverse=True)
+        marker, counter, confirmed = sorted(client.scan_iter())
         assert counter.startswith(b"mesh:{a3:one}")
         assert marker == b"mesh:{0}marker"
+        assert confirmed == b"mesh:{blocks}:confirmed"
 
 
 def test_a_wrong_password_is_an_outage_and_shows_nowhere(
