@@ -93,6 +93,11 @@ class Http2Connection:
         """Sends frames as they are."""
         self._writer.write(b"".join(frame.serialize() for frame in frames))
 
+    @property
+    def open_calls(self) -> int:
+        """Calls that have begun and not ended."""
+        return self._next_stream // 2 - len(self.statuses)
+
     async def was_read(self) -> None:
         """Returns when the other side has read all that was sent, or has gone."""
         pongs = self._pongs
