@@ -24,6 +24,8 @@ from extauthz.counters.redis_refusals import RedisRefusal
 MOST_ELEMENTS: Final = 100_000
 """Of one reply, all levels together: a cluster's map with every slot in a row of its own has
 fewer elements for each of 16,384 slots than could be written in any sensible cluster."""
+MOST_AT_ONCE: Final = 8_192
+"""Integers that are read without a pause: several times what one call can ask for."""
 LONGEST_TEXT: Final = 65_536
 """Bytes of a text or a line."""
 DEEPEST: Final = 8
@@ -104,9 +106,10 @@ class BoundedParser:
         self._left -= count
         if count < 0 or self._left < 0 or depth > DEEPEST:
             raise InvalidResponse(f"a list of {count} elements is longer than any reply can be")
-        integers = await self._read_integers(count)
-        if integers is not None:
-            return integers
+        if count <= MOST_AT_ONCE:
+            integers = await self._read_integers(count)
+            if integers is not None:
+                return integers
         found: list[Reply] = []
         for number in range(count):
             if number % _YIELD_AFTER == _YIELD_AFTER - 1:
