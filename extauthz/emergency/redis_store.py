@@ -18,7 +18,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -71,7 +71,8 @@ class RedisEmergency:
         """See `EmergencyStore.look`."""
         revision, count = await self._look()
         if self._confirms and time.monotonic() - self._said_s > _SAID_EVERY_S:
-            await self.confirm()
+            with suppress(EmergencyError):  # who waits for it sees that; what is read counts
+                await self.confirm()
         if (revision, count) == (self._revision, self._count):
             return None
         known = self._revision

@@ -69,6 +69,8 @@ class EmergencyWatch:
         self._putting = asyncio.Lock()
         self._told: frozenset[str] = frozenset()
         self._misfits: frozenset[str] = frozenset()
+        self._unconfirmed = ""
+        """Why it could not be told last what is in force."""
         self._revision = ""
         """Of the catalog that names were last looked for in."""
         self.entries: tuple[Entry, ...] = ()
@@ -132,17 +134,23 @@ class EmergencyWatch:
                 elif self._catalog().revision != self._revision:
                     await self._tell_misfits()
                 if watched.was_read and watched.error is None and not is_confirmed:
-                    await watched.source.confirm()
                     is_confirmed = True
-            except BackendError as exc:
-                watched.error = exc
-                self._tell()
+                    await self._confirm(watched.source)
             except Exception as exc:  # noqa: BLE001  # whatever it was, later orders must be seen
                 error = EmergencyError(f"a defect: {type(exc).__name__}")
                 if str(error) != str(watched.error):
                     _log.exception("looking for blocks and revocations failed; going on")
                 watched.error = error
             await self._sleep(pause_s)
+
+    async def _confirm(self, source: EmergencyStore) -> None:
+        """Tells that it is in force. Where that fails it is in force all the same."""
+        try:
+            await source.confirm()
+        except BackendError as exc:
+            if str(exc) != self._unconfirmed:
+                _log.warning("it cannot be told in %s what is in force: %s", source.name, exc)
+            self._unconfirmed = str(exc)
 
     async def _look(self, watched: _Watched) -> bool:
         """Whether there may be something new."""

@@ -217,6 +217,8 @@ NAMED_FILES = {
     "mixer: {callers: {token_file: gone}}  # here\n",
     "counters.password_file": "counters:\n  store: redis\n  url: redis://h\n"
     "  password_file: gone  # here\n",
+    "emergency.redis.password_file": "emergency:\n  redis:\n    url: redis://h\n"
+    "    password_file: gone  # here\n",
     "responses.backend_jwt.private_key_file": "responses:\n  backend_jwt:\n"
     "    private_key_file: gone  # here\n",
     "log.decisions": "log:\n  decisions: gone/decisions.jsonl  # here\n",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from extauthz.emergency import redis_store
 from extauthz.emergency.redis_store import RedisEmergency
 from extauthz.errors import EmergencyError
 from tests.emergency.stores import KEY, a_block, by_id
@@ -285,3 +286,24 @@ async def test_what_a_failover_lost_is_written_back(
         server.ask("RESTORE", key, 0, state, "REPLACE")
     assert await read(store) == {WEB.id, MOBILE.id}
     assert await read(open_store()) == {WEB.id, MOBILE.id}
+
+
+async def test_a_user_who_may_only_read_sees_every_order(
+    deployment: Deployment, open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_store, "_SAID_EVERY_S", -1.0)
+    server = deployment.primary
+    allowed = ("~extauthz:*", "+eval", "+get", "+hlen", "+hscan")
+    server.ask("ACL", "SETUSER", "reader", "on", ">secret", *allowed)
+    try:
+        url = deployment.url.replace("redis://", "redis://reader:secret@")
+        reader = open_store(Deployment([server], [], url))
+        await reader.look()
+        with pytest.raises(EmergencyError, match="refused: "):
+            await reader.confirm()
+        await open_store().write(by_id(WEB))
+        assert await read(reader) == {WEB.id}
+        with pytest.raises(EmergencyError, match="refused: "):
+            await reader.write(by_id(MOBILE))
+    finally:
+        server.ask("ACL", "DELUSER", "reader")

@@ -34,6 +34,7 @@ class FakeStore:
         self.reading: Reading | None = None
         self.error: EmergencyError | None = None
         self.confirmed = 0
+        self.confirm_error: EmergencyError | None = None
         self.was_closed = False
 
     def say(self, *entries: object, problems: tuple[Problem, ...] = ()) -> None:
@@ -53,6 +54,8 @@ class FakeStore:
 
     async def confirm(self) -> None:
         self.confirmed += 1
+        if self.confirm_error is not None:
+            raise self.confirm_error
 
     async def close(self) -> None:
         self.was_closed = True
@@ -235,3 +238,20 @@ async def test_a_defect_of_one_source_does_not_end_the_watch(
         await until(lambda: "going on" in caplog.text)
         store.say(WEB)
         await until(lambda: watching.refuses("web"))
+
+
+async def test_a_source_that_takes_no_confirmation_is_read_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = FakeStore()
+    store.say()
+    store.confirm_error = EmergencyError("no permission")
+    watching = Watching(store)
+    await watching.watch.start()
+    async with watching.running():
+        await until(lambda: store.confirmed == 1)
+        store.say(WEB)
+        await until(lambda: watching.refuses("web"))
+        await until(lambda: store.confirmed == 2)
+        assert watching.watch.is_good
+    assert caplog.text.count("no permission") == 1
