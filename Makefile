@@ -11,7 +11,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test jose providers test-compiled check bench bench-compiled docs lock clean
+.PHONY: help setup demo test jose providers fuzz-paths test-compiled check bench bench-compiled docs lock clean
 
 # What runs through compiled logic, at both doors and down to the counters.
 COMPILED_TESTS := tests/policy tests/model tests/answers tests/envoy tests/counters tests/properties \
@@ -39,6 +39,10 @@ providers: ## real identity providers, asked by the recipes in docs/: needs Java
 	@.ci/setup python
 	@$(BIN)/python -m pytest $(or $(ARGS),tests/providers/keycloak.py tests/providers/oidc_provider.py \
 		tests/providers/spring_authorization_server.py)
+
+fuzz-paths: ## 100,000 paths, spelled in all ways, against upstreams that read them in their own
+	@.ci/setup python
+	@PATH_TRIES=100000 $(BIN)/python -m pytest tests/properties/test_path_readers.py $(ARGS)
 
 test-compiled: ## what a compiled wheel holds, tested as installed; installs gcc when there is none
 	@.ci/setup python redis compiler

@@ -53,6 +53,9 @@ UNREADABLE: Final = Denial(
     reason=Reason.MALFORMED_REQUEST,
     detail="The path has an encoding or a segment that is not accepted.",
 )
+TOO_MANY_SEGMENTS: Final = Denial(
+    reason=Reason.MALFORMED_REQUEST, detail="The path has too many segments."
+)
 NOT_NORMAL: Final = Denial(
     reason=Reason.MALFORMED_REQUEST,
     detail="The path is not in its normal form; send it without dot segments, doubled slashes and "
@@ -84,7 +87,7 @@ def read_path(path: str) -> RequestPath | Denial:
     if not path.startswith("/") or len(path) > MAX_PATH_BYTES:
         return UNREADABLE
     if path.count("/") > MAX_SEGMENTS:
-        return Denial(reason=Reason.MALFORMED_REQUEST, detail="The path has too many segments.")
+        return TOO_MANY_SEGMENTS
     decoded = path
     if not _PLAIN.fullmatch(path):
         if path.count("%") > MAX_ESCAPES:

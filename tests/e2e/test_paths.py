@@ -270,4 +270,7 @@ def test_envoys_own_normalisation_agrees_with_ours(
     gateway = deployment.gateway(version)
     assert send(gateway, "/sides//1.0.0/secret/../public/./x").target == PUBLIC
     assert send(gateway, "/sides/1.0.0/public/%2e%2e/secret/x").status == 401
+    # Of escapes those that nobody needs go, and all others stay as they are.
+    answer = send(gateway, "/sides/1.0.0/%70ublic/%7Ea/%40%c3%a9%20")
+    assert answer.target == "/sides/1.0.0/public/~a/%40%c3%a9%20"
     assert send(gateway, "/sides/1.0.0/public/..%2fsecret/x").status == 400

@@ -41,6 +41,7 @@ from tests.builders import a_catalog, a_request, a_resource, an_api
         ("/%E2%82%AC", ["€"]),
         ("/100%25", ["100%"]),
         ("/a%2541", ["a%41"]),
+        ("/" + "%40" * MAX_ESCAPES, ["@" * MAX_ESCAPES]),
         ("/%7Bid%7D", ["{id}"]),
         ("/%ff%20", ["\udcff "]),
         ("/" + "a" * (MAX_PATH_BYTES - 1), ["a" * (MAX_PATH_BYTES - 1)]),

@@ -131,43 +131,66 @@ def _spell(text: str) -> str:
     return quote(text, safe="%-._~!$&'()*+,;=:@")
 
 
-def find_resource(
-    templates: Sequence[Template], base_paths: Sequence[str], target: str, reader: Reader
-) -> list[int]:
-    """The resource that a reader sends a target to, by its number.
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An API: its base path, which has no slash at its end, and its templates."""
 
-    None, or several when the templates rank alike: any of them.
-    """
+    base_path: str
+    templates: tuple[Template, ...]
+
+
+Place = tuple[int, int]
+"""Which API it is, and which of its templates."""
+
+
+def find_by_path(apis: Sequence[Served], target: str, reader: Reader) -> Place | None:
+    """Where a reader sends a target: the longest base path first, then the best template."""
     path = target[1:].split("/")
-    best: tuple[int, list[int]] | None = None
-    for base_path in base_paths:
-        base = base_path.split("/")[1:]
-        begins = [*map(reader.read, path[: len(base)])]
-        if begins != [*map(reader.read_template, base)]:
-            continue
-        if best is not None and best[0] >= len(base):
-            continue
-        best = len(base), _find_best(templates, path[len(base) :], reader)
-    return [] if best is None else best[1]
+    fitting = [
+        (len(rest), number)
+        for number, api in enumerate(apis)
+        if (rest := _cut(path, api.base_path, reader)) is not None
+    ]
+    if not fitting:
+        return None
+    left, number = min(fitting)
+    return _find_best(apis, number, path[len(path) - left :], reader)
 
 
-def _find_best(templates: Sequence[Template], rest: list[str], reader: Reader) -> list[int]:
+def find_below(
+    apis: Sequence[Served], number: int, target: str, reader: Reader, *, has_base_path: bool
+) -> Place | None:
+    """The same for a service that has one API alone, and gets its base path or not."""
+    rest: list[str] | None = target[1:].split("/")
+    if has_base_path:
+        rest = _cut(target[1:].split("/"), apis[number].base_path, reader)
+    return None if rest is None else _find_best(apis, number, rest, reader)
+
+
+def _cut(path: list[str], base_path: str, reader: Reader) -> list[str] | None:
+    base = base_path.split("/")[1:]
+    begins = [*map(reader.read, path[: len(base)])]
+    return path[len(base) :] if begins == [*map(reader.read_template, base)] else None
+
+
+def _find_best(
+    apis: Sequence[Served], number: int, rest: list[str], reader: Reader
+) -> Place | None:
     if rest == [""]:
         rest = []
     ranked = [
-        (rank, number)
-        for number, template in enumerate(templates)
+        (rank, place)
+        for place, template in enumerate(apis[number].templates)
         if (rank := template.rank(rest, reader)) is not None
     ]
-    if not ranked:
-        return []
-    first = min(rank for rank, _ in ranked)
-    return [number for rank, number in ranked if rank == first]
+    return (number, min(ranked)[1]) if ranked else None
 
 
 def spell_in_every_way(text: str, characters: str) -> list[str]:
     """A text with each of some characters as it is, and as an escape in either case."""
-    choices = [
-        (it, f"%{ord(it):02X}", f"%{ord(it):02x}") if it in characters else (it,) for it in text
-    ]
+    choices = [(it, _escape(it), _escape(it).lower()) if it in characters else (it,) for it in text]
     return ["".join(choice) for choice in product(*choices)]
+
+
+def _escape(character: str) -> str:
+    return "".join(f"%{octet:02X}" for octet in character.encode())
