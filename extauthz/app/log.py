@@ -34,7 +34,7 @@ def start_log(settings: LogSettings, *, worker: int = 0) -> None:
     handler.setFormatter(PlainFormatter(f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s"))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler])
     # They log each request's URL, and each change of a file, at INFO.
-    for name in ("httpx", "httpcore", "watchfiles"):
+    for name in ("httpx2", "httpcore2", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -85,7 +85,7 @@ def _run(folder: Path, console: Console, *, keep: bool) -> int:
 
 def _make_calls(stage: Stage) -> list[Outcome]:
     url = f"http://127.0.0.1:{stage.envoy_port}"
-    with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+    with httpx2.Client(base_url=url, timeout=30, trust_env=False) as client:
         return [make_call(client, call) for call in script_calls(stage)]
 
 

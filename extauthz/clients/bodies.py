@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import httpx
+import httpx2
 
 IDENTITY_ENCODING: Final = {"accept-encoding": "identity"}
 """Asks for an uncompressed body, so that its size is known before it is in memory."""
@@ -14,12 +14,12 @@ class UnusableBody(ValueError):
     """The body is too large, or compressed although nobody asked for that."""
 
 
-async def read_body(response: httpx.Response, *, max_bytes: int) -> bytes:
+async def read_body(response: httpx2.Response, *, max_bytes: int) -> bytes:
     """The body of a streamed response.
 
     Raises:
         UnusableBody: it is larger than `max_bytes`, or compressed.
-        httpx.HTTPError: it did not arrive whole.
+        httpx2.HTTPError: it did not arrive whole.
     """
     if response.headers.get("content-encoding", "identity") != "identity":
         raise UnusableBody("compressed, which was not asked for")

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote_plus
 
-import httpx
+import httpx2
 
 from extauthz.clients.bodies import IDENTITY_ENCODING, UnusableBody, read_body
 from extauthz.clients.introspection_answers import TokenRefused, read_answer
@@ -189,7 +189,7 @@ class IntrospectionClient:
                 status, body = await self._post(issuer, endpoint, token, timeout_s)
         except TimeoutError:
             failure = f"no answer within {timeout_s:g} s"
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
             failure = say_failure(error, issuer)
         except ValueError as error:
             failure = f"the answer is {error}"
@@ -236,8 +236,8 @@ class IntrospectionClient:
             headers["authorization"] = _write_basic(endpoint)
         async with self._http.find_client(issuer, endpoint.url).stream(
             "POST",
-            # httpx logs the URL of each request. A user in it has no meaning next to ours.
-            httpx.URL(endpoint.url).copy_with(userinfo=b""),
+            # httpx2 logs the URL of each request. A user in it has no meaning next to ours.
+            httpx2.URL(endpoint.url).copy_with(userinfo=b""),
             data=form,
             headers=headers,
             follow_redirects=False,
@@ -247,7 +247,7 @@ class IntrospectionClient:
             try:
                 return status, await read_body(response, max_bytes=MAX_BODY_BYTES)
             except UnusableBody:
-                if status == httpx.codes.OK:
+                if status == httpx2.codes.OK:
                     raise
                 return status, b""  # the status says enough
 

@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-import httpx
+import httpx2
 
 from extauthz.model.catalog import Issuer
 
 _LOG: Final = logging.getLogger(__name__)
-_LIMITS: Final = httpx.Limits(max_connections=50, max_keepalive_connections=10)
+_LIMITS: Final = httpx2.Limits(max_connections=50, max_keepalive_connections=10)
 _PROXY_VARIABLES: Final = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy")
 _UNTRUSTED: Final = frozenset((18, 19, 20, 21))
 """X509_V_ERR codes of chains that end at nobody whom we trust (openssl-verification-options)."""
@@ -39,7 +39,7 @@ class IssuerHttp:
         self._proxy = proxy
         self._no_proxy = tuple(host.lstrip(".").lower() for host in no_proxy)
         # An authority changes about once a year: none is worth forgetting.
-        self._clients: dict[tuple[str, bool], httpx.AsyncClient] = {}
+        self._clients: dict[tuple[str, bool], httpx2.AsyncClient] = {}
         self._system = ssl.create_default_context()
 
     async def __aenter__(self) -> Self:
@@ -54,25 +54,25 @@ class IssuerHttp:
         for client in self._clients.values():
             await client.aclose()
 
-    def find_client(self, issuer: Issuer, url: str) -> httpx.AsyncClient:
+    def find_client(self, issuer: Issuer, url: str) -> httpx2.AsyncClient:
         """The client for a URL of an issuer's.
 
         Raises:
-            httpx.InvalidURL: it is none.
+            httpx2.InvalidURL: it is none.
         """
-        key = (issuer.ca, bool(self._proxy) and not self._is_direct(httpx.URL(url).host))
+        key = (issuer.ca, bool(self._proxy) and not self._is_direct(httpx2.URL(url).host))
         client = self._clients.get(key)
         if client is None:
             client = self._clients[key] = self._make_client(*key)
         return client
 
-    def _make_client(self, ca: str, is_proxied: bool) -> httpx.AsyncClient:  # noqa: FBT001  (its key)
+    def _make_client(self, ca: str, is_proxied: bool) -> httpx2.AsyncClient:  # noqa: FBT001  (its key)
         verify = ssl.create_default_context(cadata=ca) if ca else self._system
         proxy = None
         if is_proxied:
             is_https = self._proxy.startswith("https:")
-            proxy = httpx.Proxy(self._proxy, ssl_context=self._system if is_https else None)
-        return httpx.AsyncClient(verify=verify, proxy=proxy, limits=_LIMITS, trust_env=False)
+            proxy = httpx2.Proxy(self._proxy, ssl_context=self._system if is_https else None)
+        return httpx2.AsyncClient(verify=verify, proxy=proxy, limits=_LIMITS, trust_env=False)
 
     def _is_direct(self, host: str) -> bool:
         host = host.strip("[]").lower()
@@ -114,7 +114,7 @@ def _say_cause(cause: BaseException, issuer: Issuer) -> str:
             )
         case ssl.SSLError():
             return f"TLS failed: {cause.reason or type(cause).__name__}"
-        case httpx.ProxyError():
+        case httpx2.ProxyError():
             return f"the proxy of the settings (http.proxy) refused: {cause}"
         case socket.gaierror():
             return "its host's name cannot be resolved"

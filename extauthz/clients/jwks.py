@@ -17,7 +17,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import httpx
+import httpx2
 
 from extauthz.clients.bodies import IDENTITY_ENCODING, read_body
 from extauthz.clients.issuer_http import IssuerHttp, say_failure
@@ -174,7 +174,7 @@ class JwksKeySource:
                 known = read_jwks(await self._get(issuer, await self._find_url(issuer, location)))
         except TimeoutError:
             failure = f"no answer within {self._timeout_s:g} s"
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
             failure = say_failure(error, issuer)
         except ValueError as error:
             failure = f"the answer is {error}"
@@ -206,23 +206,23 @@ class JwksKeySource:
         url = metadata.get("jwks_uri")
         if not isinstance(url, str):
             raise ValueError("a discovery document without jwks_uri")  # noqa: TRY004  # a wrong value, read from outside
-        schemes = {"https", httpx.URL(location.discovery_url).scheme}
-        if httpx.URL(url).scheme not in schemes:
+        schemes = {"https", httpx2.URL(location.discovery_url).scheme}
+        if httpx2.URL(url).scheme not in schemes:
             raise ValueError("a discovery document with a jwks_uri that is not https")
         return url
 
     async def _get(self, issuer: Issuer, url: str) -> bytes:
-        asked = httpx.URL(url)
+        asked = httpx2.URL(url)
         async with self._http.find_client(issuer, url).stream(
             "GET",
-            # httpx logs the URL of each request: a password in it goes another way.
+            # httpx2 logs the URL of each request: a password in it goes another way.
             asked.copy_with(userinfo=b""),
             auth=(asked.username, asked.password) if asked.userinfo else None,
             headers={"accept": "application/json, application/jwk-set+json", **IDENTITY_ENCODING},
             follow_redirects=False,
             timeout=self._timeout_s,
         ) as response:
-            if response.status_code != httpx.codes.OK:
+            if response.status_code != httpx2.codes.OK:
                 raise ValueError(f"of status {response.status_code} and not 200")
             return await read_body(response, max_bytes=MAX_BODY_BYTES)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import httpx
+import httpx2
 
 from extauthz.demo.stage import BASE_PATH, Stage
 
@@ -123,7 +123,7 @@ def script_calls(stage: Stage) -> tuple[Call, ...]:
     )
 
 
-def make_call(client: httpx.Client, call: Call) -> Outcome:
+def make_call(client: httpx2.Client, call: Call) -> Outcome:
     """Makes a call, as often as it says; the last answer counts."""
     answer = client.request(call.method, call.path, headers=dict(call.headers))
     for _ in range(call.repeat - 1):
@@ -143,7 +143,7 @@ def make_call(client: httpx.Client, call: Call) -> Outcome:
     return Outcome(call, answer.status_code, reason, remark, as_expected)
 
 
-def _remark_denied(answer: httpx.Response, body: Mapping[str, Any]) -> str:
+def _remark_denied(answer: httpx2.Response, body: Mapping[str, Any]) -> str:
     for name in ("retry-after", "allow"):
         if name in answer.headers:
             return f"{name.title()}: {answer.headers[name]}"

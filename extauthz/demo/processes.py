@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-import httpx
+import httpx2
 
 from extauthz.errors import ExtauthzError
 from extauthz.serving.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -181,12 +181,12 @@ def _wait_until_healthy(
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log_file: Path) -> None:
-    with httpx.Client(trust_env=False) as client:
+    with httpx2.Client(trust_env=False) as client:
         for _ in _attempts(process, "Envoy", log_file):
             try:
                 if client.get(url, timeout=1).status_code == 200:
                     return
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 continue
 
 

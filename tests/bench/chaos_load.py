@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-import httpx
+import httpx2
 import yaml
 
 from extauthz.demo.processes import find_free_port, run_extauthz
@@ -70,7 +70,7 @@ class Replica:
 
     pid: int
     channel: grpc.aio.Channel
-    admin: httpx.AsyncClient
+    admin: httpx2.AsyncClient
 
     async def read_counters(self) -> dict[str, Any]:
         """What ``/readyz`` says of them."""
@@ -115,7 +115,7 @@ async def run_replicas(folder: Path, url: str) -> AsyncIterator[list[Replica]]:
             Replica(
                 pid,
                 grpc.aio.insecure_channel(address, options),
-                httpx.AsyncClient(base_url=f"http://{admin}", timeout=10, trust_env=False),
+                httpx2.AsyncClient(base_url=f"http://{admin}", timeout=10, trust_env=False),
             )
             for pid, address, admin in started
         ]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 import yaml
 
 from extauthz.demo.processes import find_free_port, run_extauthz
@@ -136,7 +136,7 @@ class Stand:
 
     async def read_metrics(self) -> tuple[dict[str, int], int]:
         """Decisions by reason since the start (allows under ``allowed``), and calls shed."""
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx2.AsyncClient(trust_env=False) as client:
             text = (await client.get(f"http://{self.admin}/metrics")).text
         reasons: dict[str, int] = {}
         for reason, count in _DECISIONS.findall(text):

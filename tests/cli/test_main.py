@@ -121,7 +121,7 @@ def test_help_imports_no_command(folder: Path) -> None:
         "import sys\nfrom extauthz.cli import main\ntry:\n    main(['--help'])\n"
         "except SystemExit:\n    pass\n"
         "print(*sorted(name for name in sys.modules if name in "
-        "{'grpc', 'httpx', 'pydantic', 'rich', 'yaml', 'envoy_data_plane'}), file=sys.stderr)"
+        "{'grpc', 'httpx2', 'pydantic', 'rich', 'yaml', 'envoy_data_plane'}), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 import pytest
 
 pytestmark = pytest.mark.e2e
@@ -107,7 +107,7 @@ def is_running(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def run_curl(line: str) -> httpx.Response:
+def run_curl(line: str) -> httpx2.Response:
     """Does what a line that is pasted into a shell does, on machines without curl, too."""
     command, *words = shlex.split(line)
     assert command == "curl"
@@ -118,7 +118,7 @@ def run_curl(line: str) -> httpx.Response:
         if option == "-H":
             name, _, value = words.pop(0).partition(": ")
             headers[name] = value
-    return httpx.get(words[0], headers=headers, timeout=TURN_S, trust_env=False)
+    return httpx2.get(words[0], headers=headers, timeout=TURN_S, trust_env=False)
 
 
 def test_the_lines_to_try_work_until_it_is_interrupted(tmp_path: Path) -> None:
@@ -135,8 +135,8 @@ def test_the_lines_to_try_work_until_it_is_interrupted(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(TURN_S) == 0
         assert [pid for pid in children if is_running(pid)] == []
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"http://127.0.0.1:{port}/", trust_env=False)
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(f"http://127.0.0.1:{port}/", trust_env=False)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-import httpx
+import httpx2
 
 from tests.e2e.running import Gateway, next_client
 
@@ -67,7 +67,7 @@ async def steady_load(
     load, ended = Load(), asyncio.Event()
     url = f"http://127.0.0.1:{gateway.port}"
 
-    async def call(client: httpx.AsyncClient) -> None:
+    async def call(client: httpx2.AsyncClient) -> None:
         while not ended.is_set() and len(load.answers) < MAX_ANSWERS:
             asked_s = time.monotonic()
             answer = await client.post(path, headers={**headers, "x-forwarded-for": next_client()})
@@ -76,7 +76,7 @@ async def steady_load(
                 load.changed.notify_all()
 
     async with (
-        httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client,
+        httpx2.AsyncClient(base_url=url, timeout=60, trust_env=False) as client,
         asyncio.TaskGroup() as callers,
     ):
         for _ in range(CALLERS):

@@ -17,7 +17,7 @@ from subprocess import Popen, TimeoutExpired
 from typing import Any, Final
 
 import grpc
-import httpx
+import httpx2
 import yaml
 
 from extauthz.demo.processes import find_free_port
@@ -104,7 +104,7 @@ class Replica:
         log_file: Path,
         grpc_address: str,
         channel: grpc.Channel,
-        admin: httpx.Client,
+        admin: httpx2.Client,
     ) -> None:
         self.process = process
         self.log_file = log_file
@@ -214,6 +214,6 @@ def run_replica(
     with (
         deployment.run_service("replica", settings) as service,
         grpc.insecure_channel(service.grpc_address, options) as channel,
-        httpx.Client(base_url=f"http://{admin}", timeout=TURN_S, trust_env=False) as http,
+        httpx2.Client(base_url=f"http://{admin}", timeout=TURN_S, trust_env=False) as http,
     ):
         yield Replica(service.process, service.log_file, service.grpc_address, channel, http)

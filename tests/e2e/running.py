@@ -12,7 +12,7 @@ from subprocess import Popen
 from typing import Any, Final
 
 import grpc
-import httpx
+import httpx2
 import yaml
 
 from extauthz.demo.processes import find_free_port, run_envoy, run_extauthz
@@ -61,7 +61,7 @@ class Gateway:
     """A running Envoy, and a client of it. Each call comes from an address of its own."""
 
     port: int
-    http: httpx.Client
+    http: httpx2.Client
     channel: grpc.Channel
     log_file: Path
 
@@ -81,7 +81,7 @@ class Gateway:
         headers: Mapping[str, str] | list[tuple[str, str]] | None = None,
         *,
         client: str = "",
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """One request over HTTP/1.1."""
         pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers or ())
         pairs.append(("x-forwarded-for", client or next_client()))
@@ -191,7 +191,7 @@ class Deployment:
         options = [("grpc.default_authority", GRPC_HOST), ("grpc.enable_http_proxy", 0)]
         with (
             run_envoy(file, admin_port, log_file, find_envoy_binary(version)),
-            httpx.Client(base_url=url, timeout=60, trust_env=False) as http,
+            httpx2.Client(base_url=url, timeout=60, trust_env=False) as http,
             grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel,
         ):
             yield Gateway(port, http, channel, log_file)

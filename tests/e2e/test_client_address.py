@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, Final
 
-import httpx
+import httpx2
 import pytest
 import yaml
 
@@ -153,7 +153,7 @@ def test_a_client_behind_a_proxy_on_loopback_is_told_apart(
     host = f"[{loopback}]" if ":" in loopback else loopback
     url = f"http://{host}:{ports[hops, loopback, use]}/where/v1"
     headers = {"x-forwarded-for": forwarded} if forwarded else {}
-    with httpx.Client(trust_env=False, timeout=60) as client:
+    with httpx2.Client(trust_env=False, timeout=60) as client:
         answers = {
             name: client.get(f"{url}/bound", headers={**headers, "x-api-key": name})
             for name in _KEYS
@@ -176,7 +176,7 @@ def test_a_client_behind_a_proxy_on_loopback_is_told_apart(
             }
 
 
-def _read_reason(answer: httpx.Response) -> str:
+def _read_reason(answer: httpx2.Response) -> str:
     return "allowed" if answer.status_code == 200 else str(answer.json()["reason"])
 
 
@@ -185,7 +185,7 @@ def test_the_log_says_what_to_do_about_an_unknown_address(
 ) -> None:
     """Runs behind the cases above, which have made it unknown."""
     port = ports[1, LOOPBACKS[0], True]
-    answer = httpx.get(f"http://127.0.0.1:{port}/where/v1/open", trust_env=False, timeout=60)
+    answer = httpx2.get(f"http://127.0.0.1:{port}/where/v1/open", trust_env=False, timeout=60)
     assert answer.status_code == 400
     (log,) = [file for file in deployment.log_files if "hops-1" in str(file)]
     assert "client_address_unknown: credentials.trusted_hops is 1" in log.read_text()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-import httpx
+import httpx2
 import pytest
 
 from extauthz.demo.processes import find_free_port
@@ -37,7 +37,7 @@ class Stage:
 
     services: tuple[Service, ...]
     doors: tuple[BothDoors, ...]
-    admins: tuple[httpx.Client, ...]
+    admins: tuple[httpx2.Client, ...]
     catalog: Path
 
     def order(self, *words: str, stdin: str = "") -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Stage:
         answers = [ask(asked) for it in self.doors for ask in (it.ask_envoy, it.ask_mixer)]
         return {answer.reason for answer in answers}
 
-    def check(self, admin: httpx.Client, name: str) -> dict[str, Any]:
+    def check(self, admin: httpx2.Client, name: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(admin.get("/readyz").text)["checks"][name]
         return found
 
@@ -101,7 +101,7 @@ def start(
             stack.enter_context(grpc.insecure_channel(address, options))
             for address in (service.grpc_address, mixer)
         ]
-        client = httpx.Client(base_url=f"http://{admin}", timeout=TURN_S, trust_env=False)
+        client = httpx2.Client(base_url=f"http://{admin}", timeout=TURN_S, trust_env=False)
         services.append(service)
         doors.append(BothDoors(*channels))
         admins.append(stack.enter_context(client))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-import httpx
+import httpx2
 import pytest
 
 from extauthz.envoy.bootstrap import UnderscoreHeaders
@@ -26,7 +26,7 @@ def gateway(deployment: Deployment, version: EnvoyVersion) -> Gateway:
     return deployment.gateway(version, underscore_headers=UnderscoreHeaders.ALLOW)
 
 
-def seen_identity(answer: httpx.Response) -> list[tuple[str, str]]:
+def seen_identity(answer: httpx2.Response) -> list[tuple[str, str]]:
     """Each field that an upstream could take for ours: CGI reads ``_`` and ``-`` alike."""
     assert answer.status_code == 200, answer.text
     return sorted(

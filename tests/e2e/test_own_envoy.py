@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
+import httpx2
 import pytest
 import yaml
 
@@ -107,11 +107,11 @@ class OwnEnvoy:
 
     def __init__(self, ports: Mapping[str, int], log_file: Path) -> None:
         self._ports, self._log_file = ports, log_file
-        self.http = httpx.Client(trust_env=False, timeout=60)
+        self.http = httpx2.Client(trust_env=False, timeout=60)
 
     def call(
         self, listener: str, method: str, path: str, headers: Mapping[str, str]
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         url = f"http://127.0.0.1:{self._ports[listener]}{path}"
         return self.http.request(method, url, headers={"x-forwarded-for": next_client(), **headers})
 
@@ -194,7 +194,7 @@ def _write_envoy(
     return written[0]
 
 
-def seen_by_upstream(answer: httpx.Response) -> tuple[str, dict[str, str]]:
+def seen_by_upstream(answer: httpx2.Response) -> tuple[str, dict[str, str]]:
     """Target and header fields."""
     assert answer.status_code == 200, answer.text
     seen = answer.json()

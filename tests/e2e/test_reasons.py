@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import grpc
-import httpx
+import httpx2
 import pytest
 
 from extauthz.model.decision import Reason
@@ -253,7 +253,7 @@ MEANINGS: Final[dict[Reason, tuple[int, grpc.StatusCode, int, int]]] = {
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
 
 
-def call_http(gateway: Gateway, world: World, case: Case) -> httpx.Response:
+def call_http(gateway: Gateway, world: World, case: Case) -> httpx2.Response:
     headers = list(case.headers(world).items())
     headers += [(name, world.keys["sandbox"]) for name in case.repeated]
     for _ in range(case.calls - 1):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-import httpx
+import httpx2
 import pytest
 
 from tests.e2e.envoys import EnvoyVersion
@@ -23,7 +23,7 @@ PATH: Final = "/tokens/1.0.0/open"
 Make = Callable[[World], str]
 
 
-def call(gateway: Gateway, token: str) -> httpx.Response:
+def call(gateway: Gateway, token: str) -> httpx2.Response:
     return gateway.call("POST", PATH, [("authorization", f"Bearer {token}")])
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-import httpx
+import httpx2
 import pytest
 import yaml
 
@@ -286,7 +286,7 @@ def test_nothing_is_left_when_the_supervisor_is_killed(
         stderr=subprocess.DEVNULL,
     )
     try:
-        with httpx.Client(base_url=f"http://{admin}", timeout=TURN_S, trust_env=False) as http:
+        with httpx2.Client(base_url=f"http://{admin}", timeout=TURN_S, trust_env=False) as http:
             wait_for(process, lambda: is_ready(http))
         workers = children_of(process.pid)
         assert len(workers) == WORKERS
@@ -305,10 +305,10 @@ def test_nothing_is_left_when_the_supervisor_is_killed(
     assert list(temporary.iterdir()) == []
 
 
-def is_ready(http: httpx.Client) -> bool:
+def is_ready(http: httpx2.Client) -> bool:
     try:
         return bool(http.get("/readyz").json()["status"] == "ready")
-    except httpx.TransportError:
+    except httpx2.TransportError:
         return False
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import envoy
 import grpc
-import httpx
+import httpx2
 
 from extauthz.envoy.bootstrap import EnvoyParameters, Upstream, render_bootstrap
 from extauthz.envoy.check_request import read_check_request
@@ -26,7 +26,7 @@ Answer = Callable[[ApiRequest], bytes]
 class Mesh:
     """Envoy's client, what Envoy asks, and how it is answered."""
 
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     asked: list[ApiRequest] = field(default_factory=list)
     answer: Answer = lambda _: write_allow()
     fails: bool = False
@@ -36,7 +36,7 @@ class Mesh:
 async def running_mesh(folder: Path, **parameters: Any) -> AsyncIterator[Mesh]:
     """Envoy on a free port in front of an upstream that says what it got, as JSON."""
     route = {key: parameters.pop(key) for key in ("context", "hosts") if key in parameters}
-    mesh = Mesh(client=httpx.AsyncClient())
+    mesh = Mesh(client=httpx2.AsyncClient())
     upstream = await asyncio.start_server(_say_what_came, "127.0.0.1", 0)
     port = upstream.sockets[0].getsockname()[1]
     extauthz = grpc.aio.server()
@@ -58,7 +58,7 @@ async def running_mesh(folder: Path, **parameters: Any) -> AsyncIterator[Mesh]:
     )
     try:
         async with _running_envoy(file, folder / "admin") as url:
-            mesh.client.base_url = httpx.URL(url)
+            mesh.client.base_url = httpx2.URL(url)
             async with mesh.client:
                 yield mesh
     finally:
@@ -86,7 +86,7 @@ async def _running_envoy(file: Path, admin_file: Path) -> AsyncIterator[str]:
     draining = asyncio.create_task(process.stderr.read())
     try:
         admin = admin_file.read_text()  # noqa: ASYNC240 - one short line, long written
-        async with httpx.AsyncClient() as client:
+        async with httpx2.AsyncClient() as client:
             found = await client.get(f"http://{admin}/listeners?format=json")
         (listener,) = found.json()["listener_statuses"]
         yield f"http://127.0.0.1:{listener['local_address']['socket_address']['port_value']}"

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from extauthz.envoy.check_response import (
@@ -20,7 +20,7 @@ from tests.envoy.running import running_mesh
 pytestmark = pytest.mark.e2e
 
 
-def upstream_headers(response: httpx.Response, name: str) -> list[str]:
+def upstream_headers(response: httpx2.Response, name: str) -> list[str]:
     assert response.status_code == 200, response.text
     got: list[list[str]] = response.json()["headers"]
     return [value for found, value in got if found == name]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
+import httpx2
 import pytest
 
 from extauthz.demo.processes import find_free_port
@@ -26,7 +26,7 @@ _OPENID: Final = "/realms/shop/protocol/openid-connect"
 class Keycloak:
     """A running Keycloak with a realm, a client that asks, clients that call, and a user."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx2.Client) -> None:
         self.url = str(http.base_url).rstrip("/")
         self.http = http
         admin = {"grant_type": "password", "client_id": "admin-cli"}
@@ -56,7 +56,7 @@ class Keycloak:
             f"{_OPENID}/token", {"grant_type": "client_credentials", **client_of, **how}
         )
 
-    def introspect(self, token: str, secret: str = SECRET) -> httpx.Response:
+    def introspect(self, token: str, secret: str = SECRET) -> httpx2.Response:
         """The answer as it is."""
         form = {"token": token, "token_type_hint": "access_token"}
         return self.http.post(f"{_OPENID}/token/introspect", data=form, auth=("gateway", secret))
@@ -132,7 +132,7 @@ def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keycloak]:
             folder / "keycloak.log",
             environment=environment,
         ),
-        httpx.Client(base_url=url, trust_env=False, timeout=60) as http,
+        httpx2.Client(base_url=url, trust_env=False, timeout=60) as http,
     ):
         yield Keycloak(http)
 

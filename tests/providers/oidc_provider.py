@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 import pytest
 
 from extauthz.demo.processes import find_free_port
@@ -26,7 +26,7 @@ _SCRIPT: Final = Path(__file__).with_suffix(".mjs")
 class OidcProvider:
     """A running oidc-provider."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx2.Client) -> None:
         self.url = str(http.base_url).rstrip("/")
         self.http = http
 
@@ -42,7 +42,7 @@ class OidcProvider:
         """A live one."""
         return self.http.get("/refresh-token").text
 
-    def introspect(self, token: str, secret: str = SECRET) -> httpx.Response:
+    def introspect(self, token: str, secret: str = SECRET) -> httpx2.Response:
         """The answer as it is."""
         form = {"token": token, "token_type_hint": "access_token"}
         return self.http.post("/token/introspection", data=form, auth=("gateway", secret))
@@ -70,7 +70,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OidcProvider]
             tmp_path_factory.mktemp("oidc") / "provider.log",
             environment={},
         ),
-        httpx.Client(base_url=url, trust_env=False, timeout=60) as http,
+        httpx2.Client(base_url=url, trust_env=False, timeout=60) as http,
     ):
         yield OidcProvider(http)
 

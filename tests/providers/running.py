@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 import pytest
 
 DOWNLOADS: Final = Path(__file__).resolve().parents[2] / "build" / "providers"
@@ -57,6 +57,6 @@ def run_until_answered(
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, trust_env=False, timeout=5).status_code == 200
-    except httpx.TransportError:
+        return httpx2.get(url, trust_env=False, timeout=5).status_code == 200
+    except httpx2.TransportError:
         return False

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
+import httpx2
 import jwt
 import pytest
 
@@ -27,7 +27,7 @@ _PROJECT: Final = Path(__file__).with_name("spring")
 class SpringServer:
     """A running server."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx2.Client) -> None:
         self.url = str(http.base_url).rstrip("/")
         self.http = http
 
@@ -79,7 +79,7 @@ def spring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpringServer]:
             tmp_path_factory.mktemp("spring") / "server.log",
             environment={"SPRING_APPLICATION_JSON": json.dumps(settings)},
         ),
-        httpx.Client(base_url=url, trust_env=False, timeout=60) as http,
+        httpx2.Client(base_url=url, trust_env=False, timeout=60) as http,
     ):
         yield SpringServer(http)
 

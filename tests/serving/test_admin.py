@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from extauthz.serving.admin import AdminListener
@@ -26,9 +26,9 @@ class Admin:
     async def write_metrics(self) -> tuple[bytes, str]:
         return b"up 1\n", "text/plain; a=b"
 
-    async def get(self, path: str) -> httpx.Response:
+    async def get(self, path: str) -> httpx2.Response:
         url = f"http://127.0.0.1:{self.listener.port}{path}"
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx2.AsyncClient(trust_env=False) as client:
             return await client.get(url)
 
 
@@ -84,8 +84,8 @@ async def test_a_taken_port_is_told(admin: Admin) -> None:
 async def test_serves_on_a_unix_socket(tmp_path: Path) -> None:
     admin = Admin(read_listen_address(f"unix:{tmp_path}/admin.sock"))
     await admin.listener.start()
-    transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "admin.sock"))
-    async with httpx.AsyncClient(transport=transport) as client:
+    transport = httpx2.AsyncHTTPTransport(uds=str(tmp_path / "admin.sock"))
+    async with httpx2.AsyncClient(transport=transport) as client:
         answer = await client.get("http://admin/healthz")
     await admin.listener.stop()
     assert answer.status_code == 200
