@@ -3,7 +3,8 @@
 A request waits for a fetch only when nothing is known yet, when its token names a key that is
 not known, or when no known key verifies its signature: the key may have been replaced under
 the same name. Then all waiting requests share one fetch, and whoever gives up does not stop
-it. Keys that get old are fetched again behind. When a fetch fails, the keys that were good
+it. It waits for a part of its time only, so that its denial is there in time. Keys that get
+old are fetched again behind. When a fetch fails, the keys that were good
 stay. Between two fetches lies at least the issuer's cool-down, whatever tokens name and
 however often a fetch fails, so neither a stranger nor an outage makes us hammer an issuer.
 
@@ -39,6 +40,10 @@ _LOG: Final = logging.getLogger(__name__)
 MAX_BODY_BYTES: Final = 1 << 20
 FETCH_TIMEOUT_S: Final = 5.0
 
+_WAIT_PART: Final = 0.75
+"""Of a request's time. A denial that comes together with the deadline may lose the race, and a
+proxy that lets failures pass would then let through what was just denied."""
+
 
 class _IssuerKeys:
     """What is known about one issuer's keys."""
@@ -73,7 +78,7 @@ class JwksKeySource:
         """Keys named `key_id`, else keys without a name; all keys when it is None.
 
         Empty when no known key fits, also when a fetch that could bring one fails or takes
-        longer than the deadline: an unknown name alone must not turn a denial into an outage.
+        too long: an unknown name alone must not turn a denial into an outage.
 
         Raises:
             KeySourceError: no keys are known, and they could not be fetched by the deadline.
@@ -98,7 +103,7 @@ class JwksKeySource:
             return found
         fetch = self._start_fetch(state, issuer, location)
         if fetch is not None:
-            await is_done_by(fetch, deadline)
+            await is_done_by(fetch, deadline, part=_WAIT_PART)
         return state.known.find(key_id)
 
     async def find_newer_keys(
@@ -116,10 +121,11 @@ class JwksKeySource:
             return ()
         # Another request's fetch may have ended while this signature was looked at.
         found = state.known.find(key_id)
-        if found == than:
+        # Without any key to try, `find_keys` has waited for a fetch already.
+        if found == than and than:
             fetch = self._start_fetch(state, issuer, location)
             if fetch is not None:
-                await is_done_by(fetch, deadline)
+                await is_done_by(fetch, deadline, part=_WAIT_PART)
             found = state.known.find(key_id)
         return () if found == than else found
 
@@ -140,7 +146,7 @@ class JwksKeySource:
         self, state: _IssuerKeys, issuer: Issuer, location: KeyLocation, deadline: Deadline
     ) -> KeySet:
         fetch = self._start_fetch(state, issuer, location)
-        in_time = fetch is None or await is_done_by(fetch, deadline)
+        in_time = fetch is None or await is_done_by(fetch, deadline, part=_WAIT_PART)
         if state.known is not None:
             return state.known
         if not in_time:

@@ -9,12 +9,15 @@ from typing import Any
 from extauthz.ports import Deadline
 
 
-async def is_done_by(task: asyncio.Task[Any], deadline: Deadline) -> bool:
-    """Whether the task ended before the deadline. Never cancels it, never raises its error."""
+async def is_done_by(task: asyncio.Task[Any], deadline: Deadline, *, part: float = 1.0) -> bool:
+    """Whether the task ended before the deadline. Never cancels it, never raises its error.
+
+    part: of the time that is left, to wait for; the rest is for what comes after.
+    """
     if task.done():
         return True
     timeout_s = None
     if deadline.monotonic_s is not None:
-        timeout_s = max(0.0, deadline.monotonic_s - time.monotonic())
+        timeout_s = part * max(0.0, deadline.monotonic_s - time.monotonic())
     done, _ = await asyncio.wait((task,), timeout=timeout_s)
     return bool(done)

@@ -164,6 +164,24 @@ async def test_a_failed_search_for_newer_keys_finds_none_and_keeps_the_old(
     assert await source.find_keys(issuer, "k1") == known
 
 
+@pytest.mark.parametrize("kid", ["k1", "made-up", None])
+async def test_a_token_that_no_key_signed_is_judged_in_time_while_its_issuer_hangs(
+    source: JwksKeySource, server: LoopbackServer, clock: FakeClock, kid: str | None
+) -> None:
+    publishes(server, k1=rsa_key())
+    issuer = jwks_issuer(server)
+    await source.find_keys(issuer, "k1")
+    server.hold()
+    clock.advance(30)
+    deadline = within(0.8)
+    found = await source.find_keys(issuer, kid, deadline=deadline)
+    assert await source.find_newer_keys(issuer, kid, found, deadline=deadline) == ()
+    # Hosts end a call at its deadline: what comes together with it may not be sent any more.
+    assert deadline.monotonic_s is not None
+    assert deadline.monotonic_s - time.monotonic() > 0.08
+    assert len(server.asked) == 2
+
+
 async def test_configured_keys_are_not_looked_for_again(source: JwksKeySource) -> None:
     issuer = an_issuer(keys=KeyLocation(jwks=a_jwks()))
     known = await source.find_keys(issuer, "k1")
