@@ -23,11 +23,11 @@ from google.protobuf.any_pb2 import Any as WireAny
 from google.protobuf.message import DecodeError
 
 from extauthz.errors import MalformedRequest
-from extauthz.model.decision import Decision, Denial, Deny
+from extauthz.model.decision import UNAVAILABLE, Decision, Denial, Deny
 from extauthz.model.deny_rules import DenyRule, read_address
 from extauthz.model.request import ApiRequest
 from extauthz.policy.blocks import refuse_by
-from extauthz.policy.pipeline import UNAVAILABLE, Steps
+from extauthz.policy.pipeline import Steps
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.serving.methods import Call, UnaryMethod
 from mixer_compat.callers import check_caller

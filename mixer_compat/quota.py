@@ -28,10 +28,9 @@ from google.protobuf.message import DecodeError
 
 from extauthz.answers.denial import write_denial
 from extauthz.errors import BackendError, MalformedRequest
-from extauthz.model.decision import Denial, Deny, Reason
+from extauthz.model.decision import UNAVAILABLE, Denial, Deny, Reason
 from extauthz.model.limits import Algorithm, LimitStatus
 from extauthz.policy.limit_keys import write_parts
-from extauthz.policy.pipeline import UNAVAILABLE
 from extauthz.policy.quota import QuotaAsk
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.policy.tier_quotas import TierQuotas

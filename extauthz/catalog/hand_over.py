@@ -28,7 +28,7 @@ from extauthz.errors import Problem
 from extauthz.model.catalog import Api, Application, Catalog
 from extauthz.model.conditions import Pattern
 from extauthz.model.limits import Tier
-from extauthz.model.routes import BasePathConflict
+from extauthz.model.route_table import BasePathConflict
 from extauthz.model.subscriptions import SubscriptionTerms
 from extauthz.model.templates import TemplateError
 

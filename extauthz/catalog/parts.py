@@ -18,7 +18,7 @@ from extauthz.model.catalog import (
 )
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.limits import Tier
-from extauthz.model.routes import BasePathConflict
+from extauthz.model.route_table import BasePathConflict
 from extauthz.model.subscriptions import Subscriptions
 from extauthz.model.templates import TemplateError
 

@@ -21,7 +21,7 @@ from extauthz.model.issuers import IntrospectionEndpoint as IntrospectionEndpoin
 from extauthz.model.issuers import Issuer as Issuer  # noqa: PLC0414  # too
 from extauthz.model.issuers import KeyLocation as KeyLocation  # noqa: PLC0414  # too
 from extauthz.model.limits import Tier
-from extauthz.model.routes import RouteTable
+from extauthz.model.route_table import RouteTable
 from extauthz.model.subscriptions import Subscription as Subscription  # noqa: PLC0414  # looked for here
 from extauthz.model.subscriptions import Subscriptions
 from extauthz.model.subscriptions import SubscriptionState as SubscriptionState  # noqa: PLC0414  # too

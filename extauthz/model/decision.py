@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 from extauthz.model.catalog import Subscription
 from extauthz.model.identity import ANONYMOUS, Identity, Place
@@ -80,6 +81,10 @@ class Denial:
     level: LimitLevel | None = None
     retry_after_us: int = 0
     rule: str = ""
+
+
+UNAVAILABLE: Final = Denial(reason=Reason.UNAVAILABLE, detail="Try again in a moment.")
+"""Nobody could decide; nothing of why is for the client."""
 
 
 @request_value(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,7 @@
 """Decides: match, authenticate, subscription, scopes, rate limits; in this order.
 
-One decision reads one catalog snapshot. Each step is a plain function that returns what it
-found or a `Denial`; this is the only place that puts them in order, and with the authenticator
-the only one that waits. `Allow` is built on the last line: nothing starts from it. Whatever
+One decision reads one catalog snapshot. Each step returns what it found or a `Denial`; `_judge`
+puts them in order. Only the authenticator and the charger wait. `Allow` is built on the last line: nothing starts from it. Whatever
 goes wrong on the way is UNAVAILABLE.
 """
 
@@ -11,19 +10,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from extauthz.errors import BackendError, MalformedRequest
 from extauthz.model.catalog import Catalog, Subscription
-from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
+from extauthz.model.decision import UNAVAILABLE, Allow, Decision, Denial, Deny, Reason
+from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import ANONYMOUS, Identity, Place
-from extauthz.model.limits import Charge, LimitStatus, OutageMode, Taking
+from extauthz.model.limits import LimitStatus, OutageMode
 from extauthz.model.request import ApiRequest
 from extauthz.model.routes import Route
 from extauthz.policy.authenticate import NETWORK_NOT_KNOWN, Authenticator
 from extauthz.policy.blocks import Blocks, judge_rule
+from extauthz.policy.charging import LimitCharger, LimitedRequest, has_passed
 from extauthz.policy.client_address import (
     ADDRESS_NOT_KNOWN,
     ClientAddressUnknown,
@@ -33,17 +34,13 @@ from extauthz.policy.client_address import (
 from extauthz.policy.credentials import CredentialPlaces
 from extauthz.policy.decision_record import DecisionRecord
 from extauthz.policy.match import check_route
-from extauthz.policy.peek import judge_peek
-from extauthz.policy.quota import Grant, QuotaAsk, UsedBytes, take_quota, take_used_bytes
-from extauthz.policy.rate_limit import RateLimitPlanner, judge
+from extauthz.policy.quota import Grant, QuotaAsk, UsedBytes
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.policy.scopes import check_named_scopes, check_scopes
-from extauthz.policy.subscription import check_subscription
+from extauthz.policy.subscription import Subscribed, check_subscription
 from extauthz.ports import NO_DEADLINE, Clock, CounterStore, Deadline, DecisionObserver
 
 _log = logging.getLogger(__name__)
-
-UNAVAILABLE: Final = Denial(reason=Reason.UNAVAILABLE, detail="Try again in a moment.")
 
 
 class Step(Enum):
@@ -95,16 +92,27 @@ _UP_TO_SCOPES: Final = Steps.UP_TO_SCOPES
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a decision has come: what is known when it is refused half-way."""
+    """What is asked, and how far the decision has come: what is known when it is refused.
 
+    Attributes:
+        takes: whether limits are charged and bad credentials counted.
+        asked: an amount instead of the request's cost, or the bytes of an answered request.
+    """
+
+    request: ApiRequest
+    deadline: Deadline
+    note: Note = _note_nothing
+    takes: bool = True
+    shadow: bool = False
+    asked: QuotaAsk | UsedBytes | None = None
+
+    client_address: str = ""
     route: Route | None = None
     identity: Identity = ANONYMOUS
     subscription: Subscription | None = None
     tier: str = ""
     limits: tuple[LimitStatus, ...] = ()
     removed_places: tuple[Place, ...] = ()
-    shadow: bool = False
-    asked: QuotaAsk | UsedBytes | None = None
     granted: int = 0
 
 
@@ -128,15 +136,12 @@ class Pipeline:
     ) -> None:
         self._catalog = catalog
         self._authenticator = authenticator
-        self._counters = counters
-        self._clock = clock
+        self._charger = LimitCharger(counters, clock, rules.on_outage)
         self._rules = rules
         self.record: Final = DecisionRecord(observers)
         """For what a door decides by itself."""
         self.blocks: Final = blocks or Blocks(clock)
-        self._planner: tuple[Catalog, RateLimitPlanner] | None = None
         self._undecided = RepeatedWarnings(_log, "could not decide")
-        self._not_given_back = RepeatedWarnings(_log, "the charge of a refused request stays")
         self._unknown = RepeatedWarnings(_log, "a request is refused, as its address is not known")
 
     async def decide(
@@ -156,10 +161,8 @@ class Pipeline:
             nothing is taken.
         note: is told what each step found.
         """
-        progress = _Progress(shadow=shadow)
-        return await self._decide(
-            request, progress, steps, deadline, note, charge=charge and not shadow
-        )
+        progress = _Progress(request, deadline, note, takes=charge and not shadow, shadow=shadow)
+        return await self._decide(progress, steps)
 
     async def grant(
         self,
@@ -174,10 +177,8 @@ class Pipeline:
         The limits and their counters are those of `decide`, with the amount as the cost. An
         amount of 0 or less is granted nothing. `shadow`: as in `decide`.
         """
-        progress = _Progress(shadow=shadow, asked=ask)
-        decision = await self._decide(
-            request, progress, Steps.ALL, deadline, _note_nothing, charge=not shadow
-        )
+        progress = _Progress(request, deadline, takes=not shadow, shadow=shadow, asked=ask)
+        decision = await self._decide(progress)
         return Grant(decision, progress.granted if isinstance(decision, Allow) else 0)
 
     async def charge_usage(
@@ -188,25 +189,14 @@ class Pipeline:
         Gives what is known of the request, as a decision that observers are not told of. Where
         that is a denial, nothing was taken.
         """
-        progress = _Progress(asked=used)
-        return await self._decide(
-            request, progress, Steps.ALL, deadline, _note_nothing, charge=True, observed=False
-        )
+        return await self._decide(_Progress(request, deadline, asked=used), observed=False)
 
     async def _decide(
-        self,
-        request: ApiRequest,
-        progress: _Progress,
-        steps: Steps,
-        deadline: Deadline,
-        note: Note,
-        *,
-        charge: bool,
-        observed: bool = True,
+        self, progress: _Progress, steps: Steps = Steps.ALL, *, observed: bool = True
     ) -> Decision:
         started_ns = time.perf_counter_ns()
         try:
-            denial = await self._judge(request, progress, steps, deadline, note, charge=charge)
+            denial = await self._judge(progress, steps)
         except MalformedRequest as error:
             denial = Denial(reason=Reason.MALFORMED_REQUEST, detail=str(error))
         except BackendError as error:
@@ -215,161 +205,116 @@ class Pipeline:
         except Exception:  # noqa: BLE001  (no failure of any kind may become an allow)
             _log.exception("could not decide because of a defect; the request is denied")
             denial = UNAVAILABLE
-        if denial is None and _has_passed(deadline):
+        if denial is None and has_passed(progress.deadline):
             denial = UNAVAILABLE
         if denial is ADDRESS_NOT_KNOWN or denial is NETWORK_NOT_KNOWN:
-            self._warn_of_unknown_address(request)
+            self._warn_of_unknown_address(progress.request)
         decision = self._conclude(denial, progress)
         if observed:
-            self.record.tell(request, decision, started_ns)
+            self.record.tell(progress.request, decision, started_ns)
         return decision
 
-    async def _judge(
-        self,
-        request: ApiRequest,
-        progress: _Progress,
-        steps: Steps,
-        deadline: Deadline,
-        note: Note,
-        *,
-        charge: bool,
-    ) -> Denial | None:
-        """The first denial, or None when no step refuses. Notes what it learns in `progress`."""
+    async def _judge(self, progress: _Progress, steps: Steps) -> Denial | None:
+        """The first denial, or None when no step refuses."""
         catalog = self._catalog()
-
-        route = check_route(catalog, request)
-        note(Step.MATCH, route)
+        route = check_route(catalog, progress.request)
+        progress.note(Step.MATCH, route)
         if isinstance(route, Denial):
             return route
         progress.route = route
-        api = route.api
 
-        rules = self._rules
-        client_address = read_client_address(
-            request, rules.trusted_hops, use_remote_address=rules.use_remote_address
-        )
-        is_answered = isinstance(progress.asked, UsedBytes)
-        if not self.blocks.are_empty(catalog):
-            rule = self.blocks.find_for_client(catalog, client_address, api)
-            denial = judge_rule(rule, client_address, is_answered=is_answered)
-            note(Step.DENY_RULES, rule if denial and denial.rule else denial)
-            if denial is not None:
-                return denial
+        denial = self._check_client(catalog, route, progress)
+        if denial is not None:
+            return denial
+        denial = await self._authenticate(catalog, route, progress)
+        if denial is not None:
+            return denial
+        denial = self._check_caller(catalog, route, progress)
+        if denial is not None:
+            return denial
 
-        identity = await self._authenticator.identify(
-            request,
-            route,
-            catalog,
-            client_address,
-            deadline,
-            # A request that was answered is no new guess: its credential may have ended since.
-            count_failures=charge and not isinstance(progress.asked, UsedBytes),
-        )
-        note(Step.AUTHENTICATE, identity)
-        if isinstance(identity, Denial):
-            return identity
-        progress.identity = identity
-
-        # Asked anew: a block may have come while the issuer was asked.
-        if not self.blocks.are_empty(catalog):
-            rule = self.blocks.find_for_caller(catalog, client_address, api, identity)
-            denial = judge_rule(rule, client_address, is_answered=is_answered)
-            note(Step.DENY_RULES, rule if denial and denial.rule else denial)
-            if denial is not None:
-                return denial
-
-        subscribed = check_subscription(catalog, api, identity)
-        note(Step.SUBSCRIPTION, subscribed)
+        subscribed = check_subscription(catalog, route.api, progress.identity)
+        progress.note(Step.SUBSCRIPTION, subscribed)
         if isinstance(subscribed, Denial):
             return subscribed
         progress.subscription = subscribed.subscription
         if subscribed.tier is not None:
             progress.tier = subscribed.tier.name
 
-        progress.removed_places = self._rules.places.find_removed(request, api)
-        denial = check_scopes(route.resource, identity)
-        if denial is None and request.context:
-            denial = check_named_scopes(request, identity)
-        note(Step.SCOPES, denial)
+        denial = self._check_scopes(route, progress)
         if denial is not None or steps is _UP_TO_SCOPES:
             return denial
+        return await self._charge(catalog, route, subscribed, progress)
 
-        planner = self._find_planner(catalog)
-        asked = progress.asked
-        if isinstance(asked, UsedBytes):
-            usage = planner.plan_usage_charges(
-                route,
-                identity,
-                subscribed.subscription,
-                request,
-                client_address,
-                self._clock.now_us(),
-                request_bytes=asked.request_bytes,
-                response_bytes=asked.response_bytes,
-                subscription_tier=subscribed.tier,
-            )
-            await take_used_bytes(self._counters, usage, deadline)
-            return None
-        if not client_address and planner.asks_address(
-            route, identity, subscribed.subscription, subscribed.tier
-        ):
-            note(Step.RATE_LIMITS, ADDRESS_NOT_KNOWN)
-            return ADDRESS_NOT_KNOWN
-        planned = planner.plan_charges(
-            route,
-            identity,
-            subscribed.subscription,
-            request,
-            client_address,
-            self._clock.now_us(),
-            subscription_tier=subscribed.tier,
-            cost=None if asked is None else max(0, asked.amount),
+    def _check_client(self, catalog: Catalog, route: Route, progress: _Progress) -> Denial | None:
+        """Where the client is, and the deny rules that need not know who calls."""
+        rules = self._rules
+        progress.client_address = read_client_address(
+            progress.request, rules.trusted_hops, use_remote_address=rules.use_remote_address
         )
-        if asked is not None:
-            progress.granted = max(0, asked.amount)
-        if not planned:
-            note(Step.RATE_LIMITS, ())
+        if self.blocks.are_empty(catalog):
             return None
-        if _has_passed(deadline):
-            # Nobody waits for the answer any more: what is refused is not charged.
-            return UNAVAILABLE
-        dedup_id = None
-        charges = [one.charge for one in planned]
-        if not charge:
-            charges = [replace(one, cost=0) for one in charges]
-            taking = await self._counters.take(charges, deadline=deadline)
-            taking = judge_peek(planned, taking)
-        elif asked is None:
-            taking = await self._counters.take(charges, deadline=deadline)
-        else:
-            taken = await take_quota(self._counters, planned, asked, deadline)
-            planned, taking, dedup_id = taken.planned, taken.taking, taken.dedup_id
-            charges = [one.charge for one in planned]
-            progress.granted = taken.amount
-        progress.limits, denial = judge(planned, taking)
-        note(Step.RATE_LIMITS, denial or progress.limits)
-        if not charge or not taking.charged:
-            return denial
-        if denial is None and _has_passed(deadline):
-            denial = UNAVAILABLE
-        if denial is not None:
-            # Too late, or refused by a limit in bytes, which a store does not judge.
-            await self._give_back(charges, taking, dedup_id)
+        rule = self.blocks.find_for_client(catalog, progress.client_address, route.api)
+        return _judge_rule(rule, progress)
+
+    async def _authenticate(
+        self, catalog: Catalog, route: Route, progress: _Progress
+    ) -> Denial | None:
+        identity = await self._authenticator.identify(
+            progress.request,
+            route,
+            catalog,
+            progress.client_address,
+            progress.deadline,
+            # A request that was answered is no new guess: its credential may have ended since.
+            count_failures=progress.takes and not isinstance(progress.asked, UsedBytes),
+        )
+        progress.note(Step.AUTHENTICATE, identity)
+        if isinstance(identity, Denial):
+            return identity
+        progress.identity = identity
+        return None
+
+    def _check_caller(self, catalog: Catalog, route: Route, progress: _Progress) -> Denial | None:
+        """Deny rules, once it is known who calls. A block may have come since `_check_client`."""
+        if self.blocks.are_empty(catalog):
+            return None
+        rule = self.blocks.find_for_caller(
+            catalog, progress.client_address, route.api, progress.identity
+        )
+        return _judge_rule(rule, progress)
+
+    def _check_scopes(self, route: Route, progress: _Progress) -> Denial | None:
+        request = progress.request
+        progress.removed_places = self._rules.places.find_removed(request, route.api)
+        denial = check_scopes(route.resource, progress.identity)
+        if denial is None and request.context:
+            denial = check_named_scopes(request, progress.identity)
+        progress.note(Step.SCOPES, denial)
         return denial
 
-    async def _give_back(
-        self, charges: Sequence[Charge], taking: Taking, dedup_id: str | None
-    ) -> None:
-        """Undoes what a refused request was charged. What cannot be undone stays, and is logged."""
-        if dedup_id is None:
-            # What is remembered under an id is found by all of its charges.
-            charges = [charge for charge in charges if charge.cost]
-        if not charges:
-            return
-        try:
-            await self._counters.give_back(charges, at_us=taking.at_us, dedup_id=dedup_id)
-        except BackendError as error:
-            self._not_given_back.warn(error)
+    async def _charge(
+        self, catalog: Catalog, route: Route, subscribed: Subscribed, progress: _Progress
+    ) -> Denial | None:
+        """Rate limits; of a request that was answered, its bytes, which are never refused."""
+        limited = LimitedRequest(
+            progress.request,
+            route,
+            progress.identity,
+            subscribed.subscription,
+            subscribed.tier,
+            progress.client_address,
+        )
+        asked = progress.asked
+        if isinstance(asked, UsedBytes):
+            await self._charger.charge_usage(catalog, limited, asked, progress.deadline)
+            return None
+        charged = await self._charger.charge(
+            catalog, limited, asked, progress.deadline, take=progress.takes
+        )
+        progress.limits, progress.granted = charged.limits, charged.granted
+        progress.note(Step.RATE_LIMITS, charged.denial or charged.limits)
+        return charged.denial
 
     def _warn_of_unknown_address(self, request: ApiRequest) -> None:
         rules = self._rules
@@ -377,11 +322,6 @@ class Pipeline:
             request, rules.trusted_hops, use_remote_address=rules.use_remote_address
         )
         self._unknown.warn(ClientAddressUnknown(why))
-
-    def _find_planner(self, catalog: Catalog) -> RateLimitPlanner:
-        if self._planner is None or self._planner[0] is not catalog:
-            self._planner = (catalog, RateLimitPlanner(catalog, on_outage=self._rules.on_outage))
-        return self._planner[1]
 
     def _conclude(self, denial: Denial | None, progress: _Progress) -> Decision:
         decision_id = self.record.make_id()
@@ -409,5 +349,8 @@ class Pipeline:
         )
 
 
-def _has_passed(deadline: Deadline) -> bool:
-    return deadline.monotonic_s is not None and time.monotonic() >= deadline.monotonic_s
+def _judge_rule(rule: DenyRule | None, progress: _Progress) -> Denial | None:
+    is_answered = isinstance(progress.asked, UsedBytes)
+    denial = judge_rule(rule, progress.client_address, is_answered=is_answered)
+    progress.note(Step.DENY_RULES, rule if denial and denial.rule else denial)
+    return denial

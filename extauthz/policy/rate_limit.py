@@ -1,4 +1,4 @@
-"""Step 5, how often: which counters a request takes from, and what their answer means.
+"""Step 5, how often: which counters a request takes from.
 
 Limits are asked in WSO2 API Manager's order, and the first one without room names the denial:
 
@@ -13,29 +13,24 @@ A tier's burst follows its limits, whatever the tier hangs on. The limits of the
 that a request fits stand in the place of the tier's. A consumer is the application; for tokens
 that name none, the issuer's consumer key, else its user, else the client address.
 
-A limit in bytes is only looked at, as the bytes are not known yet: `judge` refuses when nothing
-is left, and `plan_usage_charges` takes them after the response.
+A limit in bytes is only looked at, as the bytes are not known yet: `limit_answers.judge` refuses
+when nothing is left, and `plan_usage_charges` takes them after the response.
 
-All of it is pure: the pipeline takes between `plan_charges` and `judge`.
+All of it is pure: `extauthz.policy.charging` takes between `plan_charges` and `judge`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from extauthz.errors import CounterStoreError
 from extauthz.model.catalog import Catalog, Subscription
-from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import (
     ConditionGroup,
     LimitLevel,
-    LimitStatus,
     OutageMode,
     QuotaUnit,
-    Taking,
     Tier,
 )
 from extauthz.model.request import ApiRequest
@@ -375,61 +370,3 @@ def _find_nameless_consumer(identity: Identity, client_address: str) -> tuple[st
     if identity.user:
         return ("user", identity.issuer, identity.user)
     return (_BY_ADDRESS, write_client(client_address))
-
-
-def judge(
-    planned: Sequence[PlannedLimit], taking: Taking
-) -> tuple[tuple[LimitStatus, ...], Denial | None]:
-    """What a store's answer means: every limit's status, and the denial when one has no room.
-
-    A limit in bytes has no room when nothing is left. The store cannot know that, as nothing is
-    taken from it yet: the others may be charged then, and are to be given back.
-
-    Raises:
-        CounterStoreError: the answer does not fit the question.
-    """
-    readings = taking.readings
-    if len(readings) != len(planned):
-        raise CounterStoreError(
-            f"the counter store gave {len(readings)} readings for {len(planned)} charges"
-        )
-    is_refused_by_store = False
-    refusing: PlannedLimit | None = None
-    retry_after_us = 0
-    statuses = []
-    for asked, reading in zip(planned, readings, strict=True):
-        enforced = asked.charge.enforced
-        if enforced and reading.exceeded:
-            is_refused_by_store = True
-        if not reading.remaining and asked.limit.quota_unit is _BYTES:
-            # Something is left at the reset at the latest; a sliding window cannot tell when.
-            reading = replace(reading, exceeded=True, retry_after_us=reading.reset_us)
-        statuses.append(LimitStatus(asked.level, asked.name, asked.limit, reading, enforced))
-        if enforced and reading.exceeded:
-            refusing = refusing or asked
-            retry_after_us = max(retry_after_us, reading.retry_after_us)
-    if taking.charged is is_refused_by_store:
-        raise CounterStoreError(
-            "the counter store's answer contradicts its readings; is the same version of "
-            "extauthz counting everywhere?"
-        )
-    if refusing is None:
-        return tuple(statuses), None
-    return tuple(statuses), Denial(
-        reason=Reason.RATE_LIMITED,
-        detail=_DETAILS[refusing.level],
-        level=refusing.level,
-        retry_after_us=retry_after_us,
-        rule=refusing.name,
-    )
-
-
-_DETAILS: Final = {
-    LimitLevel.API: "The API has reached its rate limit.",
-    LimitLevel.RESOURCE: "The resource has reached its rate limit.",
-    LimitLevel.SUBSCRIPTION: "The subscription has reached its rate limit.",
-    LimitLevel.BURST: "Requests come too fast one after another.",
-    LimitLevel.APPLICATION: "The application has reached its rate limit.",
-    LimitLevel.CUSTOM: "A rate limit is reached.",
-    LimitLevel.CLIENT: "This client has reached its rate limit.",
-}

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from extauthz.model.catalog import UNLIMITED_TIER, Catalog
 from extauthz.model.decision import Denial
 from extauthz.model.limits import LimitLevel, LimitStatus, OutageMode
+from extauthz.policy.limit_answers import judge
 from extauthz.policy.limit_keys import write_parts
 from extauthz.policy.quota import QuotaAsk, take_quota
-from extauthz.policy.rate_limit import judge
 from extauthz.policy.tier_limits import TierPlanner
 from extauthz.ports import NO_DEADLINE, Clock, CounterStore, Deadline
 

@@ -25,7 +25,8 @@ from extauthz.model.conditions import (
 from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
 from extauthz.model.limits import Algorithm, Charge, ConditionGroup, Tier
 from extauthz.model.routes import Route
-from extauthz.policy.rate_limit import RateLimitPlanner, judge
+from extauthz.policy.limit_answers import judge
+from extauthz.policy.rate_limit import RateLimitPlanner
 from tests.bench.tables import Row
 from tests.builders import (
     START_US,

@@ -1,6 +1,6 @@
 """Nothing that an OpenAPI document says about access is dropped without a word.
 
-Each row of `tests.catalog.openapi_access` is a place in the grammar of OpenAPI 3.0 and 3.1 or of
+Each row of `tests.catalog.openapi_access` and `openapi_references` is a place in the grammar of OpenAPI 3.0 and 3.1 or of
 Swagger 2.0, what a document says there, and what becomes of it: the access that the catalog then
 asks for, or a problem on the marked line.
 """
@@ -24,7 +24,6 @@ from tests.catalog.openapi_access import (
     KEYS,
     MARK,
     OPENAPI_3,
-    REFERENCES,
     REQUIREMENTS,
     SERVERS,
     SWAGGER,
@@ -33,6 +32,7 @@ from tests.catalog.openapi_access import (
     Row,
     paths,
 )
+from tests.catalog.openapi_references import REFERENCES
 
 
 def write_access(resource: Resource) -> str:

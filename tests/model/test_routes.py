@@ -9,13 +9,8 @@ import pytest
 
 from extauthz.model import routes
 from extauthz.model.catalog import Api
-from extauthz.model.routes import (
-    MAX_STEPS,
-    BasePathConflict,
-    ResourceTree,
-    Route,
-    RouteTable,
-)
+from extauthz.model.route_table import BasePathConflict, RouteTable
+from extauthz.model.routes import MAX_STEPS, ResourceTree, Route
 from extauthz.model.segments import RequestPath, decode
 from extauthz.model.templates import MAX_SEGMENTS, TemplateError, split_template
 from tests.builders import a_resource, an_api

@@ -13,7 +13,8 @@ from extauthz.model.catalog import Api, Application, Subscription
 from extauthz.model.decision import Reason
 from extauthz.model.limits import Algorithm, LimitLevel, QuotaUnit, Reading, Taking, Tier
 from extauthz.model.routes import Route
-from extauthz.policy.rate_limit import MAX_USAGE_BYTES, RateLimitPlanner, judge
+from extauthz.policy.limit_answers import judge
+from extauthz.policy.rate_limit import MAX_USAGE_BYTES, RateLimitPlanner
 from extauthz.policy.tier_limits import PlannedLimit
 from tests.builders import (
     API_KEY,

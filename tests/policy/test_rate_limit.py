@@ -21,7 +21,8 @@ from extauthz.model.limits import (
     Taking,
     Tier,
 )
-from extauthz.policy.rate_limit import MAX_PLANS, RateLimitPlanner, judge
+from extauthz.policy.limit_answers import judge
+from extauthz.policy.rate_limit import MAX_PLANS, RateLimitPlanner
 from extauthz.policy.tier_limits import PlannedLimit
 from tests.builders import (
     START_US,

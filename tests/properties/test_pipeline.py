@@ -263,7 +263,7 @@ def decide(request: ApiRequest, points: Points) -> tuple[Decision | None, int]:
     tokens.active["opaque"] = {"client_id": "abc123", "aud": "httpbin"}
     authenticator._tokens._keys = PointedKeys(points)
     authenticator._tokens._introspector = tokens
-    authenticator._tokens._clock = authenticator._clock = pipeline._clock = clock
+    authenticator._tokens._clock = authenticator._clock = pipeline._charger._clock = clock
     authenticator._failed_attempts._counters = PointedStore(points, "failures")
     pipeline._catalog = lambda: points.read("catalog", CATALOG)
 

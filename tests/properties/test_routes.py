@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from extauthz.model.catalog import Api, Resource
-from extauthz.model.routes import ResourceTree, Route, RouteTable
+from extauthz.model.route_table import RouteTable
+from extauthz.model.routes import ResourceTree, Route
 from extauthz.model.templates import TemplateError
 from tests.builders import a_resource, an_api
 
