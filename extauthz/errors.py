@@ -94,6 +94,10 @@ class IntrospectionError(BackendError):
     code = "introspection_failed"
 
 
+class IntrospectionShareError(IntrospectionError):
+    """Nobody was asked: as many tokens of the same client as may be are being asked about."""
+
+
 class CatalogError(BackendError):
     """A catalog source could not be read."""
 

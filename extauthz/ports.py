@@ -125,11 +125,21 @@ class TokenIntrospector(Protocol):
     """Asks an issuer about an opaque token."""
 
     async def introspect(
-        self, issuer: Issuer, token: Secret, *, deadline: Deadline = NO_DEADLINE
+        self,
+        issuer: Issuer,
+        token: Secret,
+        *,
+        deadline: Deadline = NO_DEADLINE,
+        client: str = "",
     ) -> Mapping[str, Any] | None:
         """The claims of an active token; None when the issuer calls it inactive.
 
+        Args:
+            client: who sent it, as `extauthz.policy.limit_keys.write_client` names clients: one of
+                them alone never keeps the issuer from being asked for the others.
+
         Raises:
+            IntrospectionShareError: too many other tokens of the client are being asked about.
             IntrospectionError: nobody answered by the deadline, or not in a usable way.
         """
 

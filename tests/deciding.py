@@ -67,7 +67,12 @@ class GivenTokens:
         self.error: Exception | None = None
 
     async def introspect(
-        self, issuer: Issuer, token: Secret, *, deadline: Deadline = NO_DEADLINE
+        self,
+        issuer: Issuer,
+        token: Secret,
+        *,
+        deadline: Deadline = NO_DEADLINE,
+        client: str = "",
     ) -> Mapping[str, Any] | None:
         self.asked += 1
         if self.error is not None:

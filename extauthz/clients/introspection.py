@@ -6,7 +6,8 @@ decide", which is not kept. A positive answer is kept until the token expires, o
 ``nbf``, ``iss``, ``aud``) is for the asker to judge, each time:
 `extauthz.policy.claim_checks.check_introspected`.
 
-Calls for one token are shared, and whoever gives up does not stop the call for the others.
+Calls for one token are shared, and whoever gives up does not stop the call for the others. A client
+may have as many calls under way as are left for all others: half of them when it is alone.
 No token is kept: answers stand under its SHA-256.
 """
 
@@ -28,7 +29,7 @@ from extauthz.clients.bodies import IDENTITY_ENCODING, UnusableBody, read_body
 from extauthz.clients.introspection_answers import TokenRefused, read_answer
 from extauthz.clients.issuer_http import IssuerHttp, say_failure
 from extauthz.clients.waiting import is_done_by
-from extauthz.errors import IntrospectionError
+from extauthz.errors import IntrospectionError, IntrospectionShareError
 from extauthz.model.catalog import IntrospectionEndpoint, Issuer
 from extauthz.model.identity import Secret
 from extauthz.policy.claim_checks import drop_absent
@@ -71,7 +72,7 @@ class IntrospectionClient:
         clock: Clock,
         *,
         max_entries: int = 10_000,
-        max_calls: int = 64,
+        max_calls: int = 128,
     ) -> None:
         self._http = http
         self._clock = clock
@@ -80,17 +81,24 @@ class IntrospectionClient:
         self._answers: OrderedDict[bytes, dict[_Asked, _Answer]] = OrderedDict()
         self._calls: dict[tuple[bytes, _Asked], asyncio.Task[_Answer]] = {}
         self._running: set[asyncio.Task[_Answer]] = set()
-        self._running_for: Counter[str] = Counter()
+        self._running_for: dict[str, Counter[str]] = {}
+        """Calls under way to an issuer, by the client whose token they are about."""
         self._proven: set[_Asked] = set()
         """Who has answered as RFC 7662 says."""
         self._refusals = RepeatedWarnings(_LOG, "a token is denied, as its issuer refused it")
 
     async def introspect(
-        self, issuer: Issuer, token: Secret, *, deadline: Deadline = NO_DEADLINE
+        self,
+        issuer: Issuer,
+        token: Secret,
+        *,
+        deadline: Deadline = NO_DEADLINE,
+        client: str = "",
     ) -> Mapping[str, Any] | None:
-        """The answer's members for an active token; None when its issuer does not call it active.
+        """See `TokenIntrospector`. The members of the answer, for an active token.
 
         Raises:
+            IntrospectionShareError: the client's share of calls is used up.
             IntrospectionError: nobody answered by the deadline, or not in a usable way.
         """
         endpoint = issuer.introspection
@@ -105,7 +113,7 @@ class IntrospectionClient:
             return kept.claims
         call = self._calls.get((digest, asked))
         if call is None:
-            call = self._start_call(digest, asked, issuer, token)
+            call = self._start_call(digest, asked, issuer, token, client)
         if not await is_done_by(call, deadline):
             raise IntrospectionError(f"{issuer.issuer} did not answer by the deadline")
         if call.cancelled():
@@ -146,21 +154,27 @@ class IntrospectionClient:
         return answer
 
     def _start_call(
-        self, digest: bytes, asked: _Asked, issuer: Issuer, token: Secret
+        self, digest: bytes, asked: _Asked, issuer: Issuer, token: Secret, client: str
     ) -> asyncio.Task[_Answer]:
         name = issuer.issuer
-        if self._running_for[name] >= self._max_calls:
+        running = self._running_for.setdefault(name, Counter())
+        left = self._max_calls - running.total()
+        if running[client] >= max(1, left):
+            raise IntrospectionShareError(f"{name} is being asked about too many of one client")
+        if left <= 0:
             raise IntrospectionError(
                 f"{name} is being asked about {self._max_calls} tokens already"
             )
         call = asyncio.create_task(self._ask(asked, issuer, token))
         self._calls[digest, asked] = call
         self._running.add(call)
-        self._running_for[name] += 1
+        running[client] += 1
 
         def end(ended: asyncio.Task[_Answer]) -> None:
             self._running.discard(ended)
-            self._running_for[name] -= 1
+            running[client] -= 1
+            if not running[client]:
+                del running[client]
             # Forgotten meanwhile (or asked anew): the answer may be older than a revocation.
             is_current = self._calls.get((digest, asked)) is ended
             if is_current:

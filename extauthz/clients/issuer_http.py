@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,7 +22,9 @@ import httpx2
 from extauthz.model.catalog import Issuer
 
 _LOG: Final = logging.getLogger(__name__)
-_LIMITS: Final = httpx2.Limits(max_connections=50, max_keepalive_connections=10)
+_LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=10)
+"""Who asks bounds the calls to each issuer. A bound for all of them would let one that hangs keep the
+others from being asked."""
 _PROXY_VARIABLES: Final = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy")
 _UNTRUSTED: Final = frozenset((18, 19, 20, 21))
 """X509_V_ERR codes of chains that end at nobody whom we trust (openssl-verification-options)."""
@@ -72,7 +75,14 @@ class IssuerHttp:
         if is_proxied:
             is_https = self._proxy.startswith("https:")
             proxy = httpx2.Proxy(self._proxy, ssl_context=self._system if is_https else None)
-        return httpx2.AsyncClient(verify=verify, proxy=proxy, limits=_LIMITS, trust_env=False)
+        return httpx2.AsyncClient(
+            verify=verify,
+            proxy=proxy,
+            limits=_LIMITS,
+            trust_env=False,
+            # Issuers share a client, and what one sets is of no use to any.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        )
 
     def _is_direct(self, host: str) -> bool:
         host = host.strip("[]").lower()

@@ -277,7 +277,9 @@ class Authenticator:
         # Behind a shared address a good token that is checked here still gets through.
         if refused is not None and self._tokens.is_guessable(credential.secret, security, catalog):
             return refused
-        outcome = await self._tokens.verify(credential.secret, security, catalog, deadline)
+        outcome = await self._tokens.verify(
+            credential.secret, security, catalog, deadline, client_address
+        )
         if isinstance(outcome, Denial) and outcome.reason in _GUESSES:
             if count_failures:
                 await self._failed_attempts.record(client_address, deadline)

@@ -13,10 +13,11 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Final
 
-from extauthz.errors import KeySourceError
+from extauthz.errors import IntrospectionShareError, KeySourceError
 from extauthz.model.catalog import Catalog, ClientRegistration, Issuer
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Identity, Secret, SecurityScheme
+from extauthz.model.limits import US_PER_S, LimitLevel
 from extauthz.policy.claim_checks import (
     VerifiedClaims,
     check_introspected,
@@ -26,6 +27,7 @@ from extauthz.policy.claim_checks import (
 )
 from extauthz.policy.claims import TokenIdentity, read_identity_claims
 from extauthz.policy.credentials import INVALID
+from extauthz.policy.limit_keys import write_client
 from extauthz.policy.recently_used import RecentlyUsed
 from extauthz.policy.revocations import Revocations
 from extauthz.policy.tokens import (
@@ -47,6 +49,13 @@ _LOG: Final = logging.getLogger(__name__)
 _INACTIVE: Final = Denial(
     reason=Reason.TOKEN_INACTIVE, detail="The token's issuer does not call it active."
 )
+_TOO_MANY: Final = Denial(
+    reason=Reason.RATE_LIMITED,
+    detail="Too many unknown tokens came from this address at once.",
+    level=LimitLevel.CLIENT,
+    retry_after_us=US_PER_S,
+)
+"""Not UNAVAILABLE: whoever sends many tokens must not make an outage of denials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +127,16 @@ class BearerTokens:
         security: tuple[SecurityScheme, ...],
         catalog: Catalog,
         deadline: Deadline,
+        client_address: str = "",
     ) -> Identity | Denial:
         """Whom a token speaks for, found out from its signature or its issuer.
+
+        client_address: where it came from; empty when that is not known.
 
         Raises:
             KeySourceError, IntrospectionError: it could not be found out in time.
         """
-        outcome = await self._verify(secret, security, catalog, deadline)
+        outcome = await self._verify(secret, security, catalog, deadline, client_address)
         if isinstance(outcome, Denial):
             return outcome
         digest = secret.digest()
@@ -160,6 +172,7 @@ class BearerTokens:
         security: tuple[SecurityScheme, ...],
         catalog: Catalog,
         deadline: Deadline,
+        client_address: str,
     ) -> _Verified | Denial:
         text = secret.reveal()
         token = read_token(text) if looks_like_jwt(text) else None
@@ -173,7 +186,7 @@ class BearerTokens:
         if issuer is not None and (token is None or may_be_explained(token, issuer)):
             # Nothing else goes out: what is no token at all may upset who is asked.
             if has_bearer_form(text):
-                return await self._introspect(secret, issuer, catalog, deadline)
+                return await self._introspect(secret, issuer, catalog, deadline, client_address)
             return INVALID
         return INVALID if token is None else _unknown_issuer(token, catalog)
 
@@ -228,10 +241,21 @@ class BearerTokens:
         return self._believe(claims, issuer, catalog, SecurityScheme.JWT, issuer.ttl_us, digest)
 
     async def _introspect(
-        self, secret: Secret, issuer: Issuer, catalog: Catalog, deadline: Deadline
+        self,
+        secret: Secret,
+        issuer: Issuer,
+        catalog: Catalog,
+        deadline: Deadline,
+        client_address: str,
     ) -> _Verified | Denial:
         assert issuer.introspection is not None
-        answer = await self._introspector.introspect(issuer, secret, deadline=deadline)
+        client = write_client(client_address)
+        try:
+            answer = await self._introspector.introspect(
+                issuer, secret, deadline=deadline, client=client
+            )
+        except IntrospectionShareError:
+            return _TOO_MANY
         if answer is None:
             return _INACTIVE
         claims = check_introspected(answer, issuer, self._clock.now_us())

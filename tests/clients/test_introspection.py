@@ -12,7 +12,7 @@ import pytest
 
 from extauthz.clients.introspection import MAX_BODY_BYTES, IntrospectionClient
 from extauthz.clients.issuer_http import IssuerHttp
-from extauthz.errors import IntrospectionError
+from extauthz.errors import IntrospectionError, IntrospectionShareError
 from extauthz.model.catalog import IntrospectionEndpoint, Issuer
 from extauthz.model.identity import Secret
 from extauthz.ports import Deadline, TokenIntrospector
@@ -274,7 +274,8 @@ async def test_calls_over_the_bound_are_refused_at_once_for_that_issuer_only(
     other = an_issuer(issuer="https://other.example/", introspection=issuer.introspection)
     server.hold()
     waiting = [
-        asyncio.create_task(client.introspect(issuer, Secret(f"t{number}"))) for number in range(5)
+        asyncio.create_task(client.introspect(issuer, Secret(f"t{number}"), client=str(number)))
+        for number in range(5)
     ]
     for _ in waiting:
         await server.arrived.acquire()
@@ -285,6 +286,32 @@ async def test_calls_over_the_bound_are_refused_at_once_for_that_issuer_only(
     server.release()
     assert await asyncio.gather(*waiting, elsewhere) == [ACTIVE] * 6
     assert await client.introspect(issuer, TOKEN) == ACTIVE
+
+
+async def test_a_client_has_as_many_calls_as_are_left_for_all_others(
+    client: IntrospectionClient, server: LoopbackServer
+) -> None:
+    says(server, ACTIVE)
+    issuer = issuer_at(server)
+    server.hold()
+
+    def ask(text: str, who: str) -> asyncio.Task[Any]:
+        return asyncio.create_task(client.introspect(issuer, Secret(text), client=who))
+
+    flood = [ask(f"guess-{number}", "4-1") for number in range(20)]
+    for _ in range(3):
+        await server.arrived.acquire()
+    others = [ask("guess-0", "4-2"), ask("t1", "4-2"), ask("t2", "4-3")]
+    for _ in range(2):
+        await server.arrived.acquire()
+    with pytest.raises(IntrospectionShareError):
+        await client.introspect(issuer, Secret("t3"), client="4-2")
+    server.release()
+    answers = await asyncio.gather(*flood, return_exceptions=True)
+    assert answers[:3] == [ACTIVE] * 3
+    assert {type(answer) for answer in answers[3:]} == {IntrospectionShareError}
+    assert await asyncio.gather(*others) == [ACTIVE] * 3
+    assert await client.introspect(issuer, Secret("guess-19"), client="4-1") == ACTIVE
 
 
 async def test_keeps_the_answers_that_were_used_last(

@@ -117,6 +117,16 @@ async def test_what_went_wrong_is_said_with_what_to_do(tmp_path: Path) -> None:
     assert (await fetch("http://nowhere.invalid")).endswith("its host's name cannot be resolved")
 
 
+async def test_cookies_of_issuers_are_not_kept() -> None:
+    issuer = an_issuer()
+    async with LoopbackServer() as server, IssuerHttp() as http:
+        server.answers["/jwks"] = Answer(headers={"set-cookie": "session=abc; Path=/"})
+        for _ in range(2):
+            url = f"{server.url}/jwks"
+            await http.find_client(issuer, url).get(url)
+        assert ["cookie" in asked.headers for asked in server.asked] == [False, False]
+
+
 async def test_a_server_that_speaks_no_tls_is_said_to() -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from extauthz.errors import IntrospectionError, KeySourceError
+from extauthz.errors import IntrospectionError, IntrospectionShareError, KeySourceError
 from extauthz.model.catalog import (
     Catalog,
     ClientRegistration,
@@ -440,6 +440,14 @@ async def test_an_issuer_that_is_away_is_no_verdict() -> None:
     deciding.introspector.error = IntrospectionError("away")
     with pytest.raises(IntrospectionError):
         await identify(deciding, bearer("opaque"))
+    deciding.introspector.error = None
+    assert await who(deciding, bearer("opaque")) == "opaque:mobile"
+
+
+async def test_too_many_tokens_of_one_client_at_once_are_a_denial_and_no_outage() -> None:
+    deciding = knowing(Deciding(a_catalog_for()))
+    deciding.introspector.error = IntrospectionShareError("too many of one client")
+    assert await who(deciding, bearer("opaque")) == "rate_limited"
     deciding.introspector.error = None
     assert await who(deciding, bearer("opaque")) == "opaque:mobile"
 

@@ -169,10 +169,15 @@ class BlocksMeanwhile(GivenTokens):
         self._deciding = deciding
 
     async def introspect(
-        self, issuer: Issuer, token: Secret, *, deadline: Deadline = NO_DEADLINE
+        self,
+        issuer: Issuer,
+        token: Secret,
+        *,
+        deadline: Deadline = NO_DEADLINE,
+        client: str = "",
     ) -> Mapping[str, Any] | None:
         order(self._deciding, a_block(user="dave"))
-        return await super().introspect(issuer, token, deadline=deadline)
+        return await super().introspect(issuer, token, deadline=deadline, client=client)
 
 
 async def test_a_block_that_comes_while_an_issuer_is_asked_counts() -> None:

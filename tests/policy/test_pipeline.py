@@ -589,7 +589,12 @@ class SwappingTokens:
         self._then = then
 
     async def introspect(
-        self, issuer: Issuer, token: Secret, *, deadline: Deadline = NO_DEADLINE
+        self,
+        issuer: Issuer,
+        token: Secret,
+        *,
+        deadline: Deadline = NO_DEADLINE,
+        client: str = "",
     ) -> Mapping[str, Any]:
         self._deciding.catalog = self._then
         return {"active": True, "client_id": "abc123", "aud": "httpbin"}

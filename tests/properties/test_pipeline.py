@@ -168,10 +168,17 @@ class PointedTokens(GivenTokens):
         self._points = points
 
     async def introspect(
-        self, issuer: Issuer, token: Secret, *, deadline: Deadline = NO_DEADLINE
+        self,
+        issuer: Issuer,
+        token: Secret,
+        *,
+        deadline: Deadline = NO_DEADLINE,
+        client: str = "",
     ) -> Mapping[str, Any] | None:
         ask = super().introspect
-        return await self._points.ask("introspector", lambda: ask(issuer, token, deadline=deadline))
+        return await self._points.ask(
+            "introspector", lambda: ask(issuer, token, deadline=deadline, client=client)
+        )
 
 
 class PointedStore(MemoryCounterStore):
