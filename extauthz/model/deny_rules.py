@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Final
+from typing import Final, TypeVar
 
 Network = IPv4Network | IPv6Network
 
@@ -63,95 +63,110 @@ class _Asked:
     now_us: int = 0
 
 
-class _Places:
-    """Rules by network, or by API where they name no network; those with neither are tried each."""
+_Key = tuple[str | None, str | None]
+"""Name and version of an API, None where a rule takes any."""
 
-    __slots__ = ("_apis", "_networks", "_of_address", "_others")
+
+class _Places:
+    """Rules by network and API. Of rules that ask for the same, the one that lasts longest is kept.
+
+    However many there are, a look takes as many steps as there are kinds of rules: lengths of
+    prefix, with an API, with a version of it.
+    """
+
+    __slots__ = ("_networks", "_of_address", "_others")
 
     def __init__(self) -> None:
-        self._networks: dict[tuple[int, int], dict[int, list[DenyRule]]] = {}
-        self._apis: dict[str, list[DenyRule]] = {}
-        self._others: list[DenyRule] = []
-        self._of_address: dict[str | None, list[DenyRule]] = {}
-        """Those in `_networks` by their API, for callers whose address is not known."""
+        self._networks: dict[
+            tuple[int, int, bool, bool], dict[tuple[int, str | None, str | None], DenyRule]
+        ] = {}
+        """By family, length of prefix, and whether they name an API and a version."""
+        self._of_address: dict[_Key, DenyRule] = {}
+        """Those in `_networks`, for callers whose address is not known."""
+        self._others: dict[_Key, DenyRule] = {}
 
     def add(self, rule: DenyRule) -> None:
-        network = rule.network
-        if rule.invert:
-            self._others.append(rule)
-        elif network is not None:
-            of_prefix = self._networks.setdefault((network.version, network.prefixlen), {})
-            of_prefix.setdefault(int(network.network_address), []).append(rule)
-            self._of_address.setdefault(rule.api, []).append(rule)
-        elif rule.api is not None:
-            self._apis.setdefault(rule.api, []).append(rule)
-        else:
-            self._others.append(rule)
+        network, api, version = rule.network, rule.api, rule.version
+        if network is None:
+            _keep_longest(self._others, (api, version), rule)
+            return
+        kind = (network.version, network.prefixlen, api is not None, version is not None)
+        rules = self._networks.setdefault(kind, {})
+        _keep_longest(rules, (int(network.network_address), api, version), rule)
+        _keep_longest(self._of_address, (api, version), rule)
 
     def find(self, asked: _Asked) -> DenyRule | None:
-        for (family, prefix), networks in self._networks.items():
+        for (family, prefix, has_api, has_version), rules in self._networks.items():
             if family == asked.family:
                 shift = (32 if family == 4 else 128) - prefix
-                rules = networks.get(asked.number >> shift << shift)
-                found = None if rules is None else _find_first(rules, asked)
-                if found is not None:
-                    return found
-        of_address = self._of_address if asked.family == _UNKNOWN else {}
-        for rules in (
-            self._apis.get(asked.api),
-            self._others,
-            of_address.get(asked.api),
-            of_address.get(None),
-        ):
-            found = _find_first(rules, asked) if rules else None
-            if found is not None:
-                return found
+                api, version = (
+                    asked.api if has_api else None,
+                    asked.version if has_version else None,
+                )
+                rule = rules.get((asked.number >> shift << shift, api, version))
+                if rule is not None and _is_on(rule, asked):
+                    return rule
+        for others in (self._others, self._of_address if asked.family == _UNKNOWN else None):
+            if others:
+                for key in (
+                    (asked.api, asked.version),
+                    (asked.api, None),
+                    (None, asked.version),
+                    (None, None),
+                ):
+                    rule = others.get(key)
+                    if rule is not None and _is_on(rule, asked):
+                        return rule
         return None
 
 
 class DenyRules:
-    """Deny rules by what they name: one look-up for each name and for each length of prefix."""
+    """Deny rules by what they name: a few look-ups, however many rules there are.
+
+    Inverted ones are tried one by one: they refuse all but what they name, so that there are few.
+    """
 
     __slots__ = (
-        "_applications",
-        "_consumer_keys",
-        "_inverted",
+        "_caller_kinds",
+        "_inverted_of_caller",
+        "_inverted_of_client",
+        "_of_caller",
         "_of_client",
-        "_users",
         "is_empty",
         "rules",
     )
 
     def __init__(self, rules: Iterable[DenyRule] = ()) -> None:
         self._of_client = _Places()
-        self._applications: dict[str, _Places] = {}
-        self._consumer_keys: dict[str, _Places] = {}
-        self._users: dict[str, _Places] = {}
-        self._inverted: list[DenyRule] = []
-        """Those that ask who calls."""
+        self._of_caller: dict[tuple[str | None, str | None, str | None], _Places] = {}
+        """By application, consumer key and user, None where a rule takes any."""
+        self._caller_kinds: dict[tuple[bool, bool, bool], None] = {}
+        """Which of the three the rules in `_of_caller` name."""
+        self._inverted_of_client: list[DenyRule] = []
+        self._inverted_of_caller: list[DenyRule] = []
         self.rules = tuple(rules)
         self.is_empty = not self.rules
         for rule in self.rules:
             self._add(rule)
 
     def _add(self, rule: DenyRule) -> None:
-        if not rule.needs_identity:
+        if rule.invert:
+            is_of_caller = rule.needs_identity
+            (self._inverted_of_caller if is_of_caller else self._inverted_of_client).append(rule)
+        elif not rule.needs_identity:
             self._of_client.add(rule)
-        elif rule.invert:
-            self._inverted.append(rule)
-        elif rule.application is not None:
-            self._applications.setdefault(rule.application, _Places()).add(rule)
-        elif rule.consumer_key is not None:
-            self._consumer_keys.setdefault(rule.consumer_key, _Places()).add(rule)
-        elif rule.user is not None:
-            self._users.setdefault(rule.user, _Places()).add(rule)
+        else:
+            application, key, user = rule.application, rule.consumer_key, rule.user
+            self._caller_kinds[(application is not None, key is not None, user is not None)] = None
+            self._of_caller.setdefault((application, key, user), _Places()).add(rule)
 
     def find_for_client(
         self, address: str, api: str, version: str, *, now_us: int = 0
     ) -> DenyRule | None:
         """A rule that refuses a client on an API, whoever it says it is."""
         family, number = read_address(address)
-        return self._of_client.find(_Asked(family, number, api, version, now_us=now_us))
+        asked = _Asked(family, number, api, version, now_us=now_us)
+        return self._of_client.find(asked) or _find_inverted(self._inverted_of_client, asked)
 
     def find_for_caller(
         self,
@@ -165,25 +180,49 @@ class DenyRules:
         now_us: int = 0,
     ) -> DenyRule | None:
         """A rule that refuses an application, consumer key or user."""
-        named = (
-            self._applications.get(application),
-            self._consumer_keys.get(consumer_key),
-            self._users.get(user),
-        )
-        if named == (None, None, None) and not self._inverted:
+        asked: _Asked | None = None
+        for has_application, has_key, has_user in self._caller_kinds:
+            places = self._of_caller.get(
+                (
+                    application if has_application else None,
+                    consumer_key if has_key else None,
+                    user if has_user else None,
+                )
+            )
+            if places is not None:
+                asked = asked or _Asked(
+                    *read_address(address), api, version, application, consumer_key, user, now_us
+                )
+                found = places.find(asked)
+                if found is not None:
+                    return found
+        if not self._inverted_of_caller:
             return None
-        family, number = read_address(address)
-        asked = _Asked(family, number, api, version, application, consumer_key, user, now_us)
-        for places in named:
-            found = None if places is None else places.find(asked)
-            if found is not None:
-                return found
-        return _find_first(self._inverted, asked)
+        asked = asked or _Asked(
+            *read_address(address), api, version, application, consumer_key, user, now_us
+        )
+        return _find_inverted(self._inverted_of_caller, asked)
 
 
-def _find_first(rules: Iterable[DenyRule], asked: _Asked) -> DenyRule | None:
+_K = TypeVar("_K")
+
+
+def _keep_longest(rules: dict[_K, DenyRule], key: _K, rule: DenyRule) -> None:
+    """Puts a rule in its place, unless the one there lasts as long."""
+    known = rules.get(key)
+    if known is None or (
+        known.until_us is not None and (rule.until_us is None or known.until_us < rule.until_us)
+    ):
+        rules[key] = rule
+
+
+def _is_on(rule: DenyRule, asked: _Asked) -> bool:
+    return rule.until_us is None or asked.now_us < rule.until_us
+
+
+def _find_inverted(rules: Iterable[DenyRule], asked: _Asked) -> DenyRule | None:
     for rule in rules:
-        if _refuses(rule, asked) and (rule.until_us is None or asked.now_us < rule.until_us):
+        if _is_on(rule, asked) and not _fits_for_sure(rule, asked):
             return rule
     return None
 
@@ -206,19 +245,16 @@ def _read_address(address: str) -> tuple[int, int]:
     return parsed.version, int(parsed)
 
 
-def _refuses(rule: DenyRule, asked: _Asked) -> bool:
-    fits = (
+def _fits_for_sure(rule: DenyRule, asked: _Asked) -> bool:
+    """Whether a caller is what a rule names; one whose address is not known may be another."""
+    return (
         rule.api in (None, asked.api)
         and rule.version in (None, asked.version)
         and rule.application in (None, asked.application)
         and rule.consumer_key in (None, asked.consumer_key)
         and rule.user in (None, asked.user)
+        and (rule.network is None or contains(rule.network, asked.family, asked.number))
     )
-    if rule.network is not None and fits:
-        if asked.family == _UNKNOWN:
-            return True  # it may lie in the network, and it may not
-        fits = contains(rule.network, asked.family, asked.number)
-    return fits is not rule.invert
 
 
 def contains(network: Network, family: int, number: int) -> bool:

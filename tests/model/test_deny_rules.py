@@ -240,21 +240,36 @@ def test_many_thousands_of_rules_are_not_looked_at_one_by_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked_at = 0
-    refuses = deny_rules._refuses
+    is_on = deny_rules._is_on
 
     def count(*arguments: Any) -> bool:
         nonlocal looked_at
         looked_at += 1
-        return refuses(*arguments)
+        return is_on(*arguments)
 
-    monkeypatch.setattr(deny_rules, "_refuses", count)
+    monkeypatch.setattr(deny_rules, "_is_on", count)
     networks = [a_rule(f"10.{n >> 8}.{n & 255}.0/24") for n in range(20_000)]
     names = [a_rule(application=f"a{n}") for n in range(5_000)]
     users = [a_rule(f"10.0.{n & 255}.0/24", user="alice") for n in range(256)]
-    rules = DenyRules([*networks, *names, *users])
+    of_versions = [a_rule("192.0.2.9/32", api="Pets", version=f"v{n}") for n in range(5_000)]
+    of_users = [a_rule(application="web", user=f"u{n}", until_us=0) for n in range(5_000)]
+    over = [a_rule(f"172.16.{n >> 8}.{n & 255}/32", api="Dogs", until_us=0) for n in range(5_000)]
+    rules = DenyRules([*networks, *names, *users, *of_versions, *of_users, *over])
     assert refused(rules, "10.1.1.1") == "rule"
     assert refused(rules, "192.0.2.1") is None
+    assert refused(rules, "192.0.2.9", version="w") is None
     assert caller_refused(rules, application="a4999") == "rule"
     assert caller_refused(rules, application="b", user="alice") is None
     assert caller_refused(rules, address="10.0.7.1", application="b", user="alice") == "rule"
-    assert looked_at <= 5
+    assert caller_refused(rules, application="web", user="u7") is None
+    # Nor for a client whose address is not known.
+    assert refused(DenyRules([*over, *of_versions]), "", api="Dogs") is None
+    assert refused(DenyRules([*over, *of_versions]), "", version="w") is None
+    assert looked_at <= 6
+
+
+def test_of_rules_that_ask_for_the_same_the_one_that_lasts_longest_counts() -> None:
+    for ends in ([None, 5, 7], [5, None, 7], [7, 5, None]):
+        rules = [a_rule(user="alice", name=str(us), until_us=us) for us in ends]
+        rule = DenyRules(rules).find_for_caller("", "Pets", "1", "", "alice", now_us=6)
+        assert rule is not None and rule.name == "None"
