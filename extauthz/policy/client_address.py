@@ -24,13 +24,15 @@ from extauthz.model.deny_rules import read_address
 from extauthz.model.request import ApiRequest, Peer
 
 REMOTE_ADDRESS_EXTENSION: Final = "extauthz.use_remote_address"
-"""The route's context extension: "true" or "false", before what the settings say."""
+"""The route's context extension: "true" or "false", before what the settings say. Another word
+leaves it open."""
 
 ADDRESS_NOT_KNOWN: Final = Denial(
     reason=Reason.MALFORMED_REQUEST,
     detail="The client's address is not known, and a rule asks for it.",
 )
 
+_WORDS: Final = {"true": True, "false": False}
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 
 
@@ -89,7 +91,7 @@ def say_why_unknown(
 
 def _find_use(request: ApiRequest, *, said: bool | None) -> bool | None:
     told = request.context.get(REMOTE_ADDRESS_EXTENSION)
-    return said if told is None else told == "true"
+    return said if told is None else _WORDS.get(told)
 
 
 def _count_added(entries: list[str], peer: Peer, *, said: bool | None) -> int | None:

@@ -60,6 +60,14 @@ def test_counts_trusted_hops_from_the_right(hops: int, forwarded: list[str], exp
     assert read_client_address(a_forwarded(*forwarded), hops) == expected
 
 
+@pytest.mark.parametrize("word", ["True", "TRUE", "yes", "1", "", "false "])
+def test_a_word_that_says_nothing_of_the_peer_is_no_answer(word: str) -> None:
+    request = a_forwarded(CLIENT, OWN, peer="127.0.0.1", **{REMOTE_ADDRESS_EXTENSION: word})
+    assert read_client_address(request, 1) == NOBODY
+    assert read_client_address(request, 1, use_remote_address=True) == NOBODY
+    assert read_client_address(a_forwarded(CLIENT, **{REMOTE_ADDRESS_EXTENSION: word}), 1) == CLIENT
+
+
 @pytest.mark.parametrize("forged", ["127.0.0.1", f"127.0.0.1, {PROXY}", PROXY, ",,,", "unknown"])
 def test_what_the_client_writes_itself_is_never_reached(forged: str) -> None:
     assert read_client_address(a_forwarded(f"{forged}, {CLIENT}"), 1) == CLIENT
