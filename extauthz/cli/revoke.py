@@ -21,11 +21,19 @@ from extauthz.config import read_secret_file, read_settings
 from extauthz.document import read_file
 from extauthz.model.identity import Secret
 from extauthz.policy.claims import read_numeric_date_us
-from extauthz.policy.tokens import MAX_TOKEN_BYTES, UnverifiedToken, read_token, token_digest
+from extauthz.policy.tokens import (
+    MAX_TOKEN_BYTES,
+    UnverifiedToken,
+    has_bearer_form,
+    read_token,
+    token_digest,
+)
 from extauthz.settings import Settings
 
 _KEPT_AFTER_EXPIRY: Final = timedelta(hours=1)
 """Longer than any leeway for clocks."""
+_LONGEST_TYPED: Final = 4095
+"""Bytes of a line that Linux passes on from a terminal; the rest is lost."""
 _MAX_TEXT: Final = MAX_TOKEN_BYTES + 100
 
 
@@ -73,7 +81,12 @@ def _read_fields(arguments: argparse.Namespace) -> tuple[dict[str, Any], Secret 
     fields: dict[str, Any] = {}
     key: Secret | None = None
     if arguments.token_file:
-        text = _read_secret(arguments.token_file, "token").removeprefix("Bearer ").strip()
+        text = _read_secret(arguments.token_file, "token")
+        if text[:7].lower() == "bearer ":
+            text = text[7:].strip()
+        if not has_bearer_form(text):
+            # Who sent it would be asked for another credential: nothing would be taken back.
+            raise ValueError("what stands there is no token; write it alone, without quotes")
         fields["sha256"] = token_digest(text).hex()
         token = read_token(text)
         if isinstance(token, UnverifiedToken):
@@ -102,6 +115,8 @@ def _read_secret(name: str, what: str) -> str:
     """A secret from a file, or from standard input without an echo."""
     if name == "-" and sys.stdin.isatty():
         text = getpass.getpass(f"{what}: ")
+        if len(text) >= _LONGEST_TYPED:
+            raise ValueError(f"a terminal cuts what is typed in; put the {what} into a file")
     elif name == "-":
         text = sys.stdin.read(_MAX_TEXT)
     else:

@@ -19,6 +19,7 @@ from extauthz.cli.orders import (
 from extauthz.config import read_settings
 from extauthz.emergency.entries import BlockDocument, Entry
 from extauthz.emergency.reading import Reading
+from extauthz.errors import ExtauthzError
 from extauthz.settings import Settings
 
 
@@ -69,7 +70,12 @@ async def _take_back(
     is_good = True
     async with opened_stores(settings) as stores:
         for store in stores:
-            reading = await store.look() or Reading()
+            try:
+                reading = await store.look() or Reading()
+            except ExtauthzError as error:
+                complain(f"nothing is taken from {store.name}: {error}")
+                is_good = False
+                continue
             ids = dict.fromkeys((*reading.entries, *arguments.ids))
             meant = {
                 it: reading.entries.get(it) for it in ids if is_meant(it, reading.entries.get(it))
@@ -90,6 +96,8 @@ async def _take_back(
     for entry_id, entry, placed in () if arguments.json else taken:
         if entry is not None:
             print(f"{entry_id} is taken back: {say_entry(entry)}; {say_placed(placed)}")
+    if not taken and not is_good:
+        return 1
     if not taken:
         complain("nothing of the kind is blocked or revoked; `extauthz blocks` lists what is")
         return 1

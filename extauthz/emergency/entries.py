@@ -23,6 +23,8 @@ from extauthz.policy.revocations import Revocation, StandingOrders
 
 MAX_ID: Final = 64
 _ID_DIGITS: Final = 12
+KEPT_AFTER_END_US: Final = 3_600_000_000
+"""How long an entry that is over is surely kept: clocks differ."""
 
 EntryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
 
@@ -38,6 +40,17 @@ def _check_digest(text: str) -> str:
     return digits
 
 
+def _check_time(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must lie in the years 1 to 9999 in UTC") from None
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_check_time)]
+"""An instant, in UTC whatever zone it was written in."""
+
+
 class _EntryDocument(StrictModel):
     """What every entry may say."""
 
@@ -47,9 +60,9 @@ class _EntryDocument(StrictModel):
     """Why, for whoever finds it later."""
     by: Line = ""
     """Who asked for it."""
-    at: AwareDatetime | None = None
+    at: Time | None = None
     """When."""
-    until: AwareDatetime | None = None
+    until: Time | None = None
     """When it ends by itself; never if left out."""
 
     @property
@@ -106,7 +119,7 @@ class RevocationDocument(_EntryDocument):
     """User whose tokens are taken back; needs issued_before."""
     issuer: Name | None = None
     """Issuer of the jti, or of the tokens; any when left out."""
-    issued_before: AwareDatetime | None = None
+    issued_before: Time | None = None
     """Tokens issued at or after this time stay good."""
 
     @model_validator(mode="after")

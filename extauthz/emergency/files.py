@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,7 +36,7 @@ from extauthz.document import (
     say_why_unreadable,
 )
 from extauthz.document_values import read_values
-from extauthz.emergency.entries import SECTIONS, Entry, write_tree
+from extauthz.emergency.entries import KEPT_AFTER_END_US, SECTIONS, Entry, write_tree
 from extauthz.emergency.names import CatalogNames
 from extauthz.emergency.reading import Reading, read_entries, read_entry
 from extauthz.errors import ConfigError, Problem
@@ -163,7 +164,16 @@ def _change(path: Path, entries: Mapping[str, Entry | None]) -> None:
             source = decode_source(str(path), _read_text(path))
             tree = {} if read_values(source) is None else read_mapping(source)
             _put(tree, entries)
-            _write(path, _write_text(tree, is_json=source.is_json))
+            text = _write_text(tree, is_json=source.is_json)
+            if len(text) > MAX_BYTES:
+                _drop_what_is_over(tree)
+                text = _write_text(tree, is_json=source.is_json)
+            if len(text) > MAX_BYTES:
+                message = (
+                    f"would be larger than {MAX_BYTES} bytes; lift some with `extauthz unblock`"
+                )
+                raise ConfigError([Problem(file=str(path), message=message)])
+            _write(path, text)
     except OSError as exc:
         message = f"could not be written: {say_why_unreadable(exc)}"
         raise ConfigError([Problem(file=str(path), message=message)]) from exc
@@ -183,6 +193,22 @@ def _put(tree: dict[str, Any], entries: Mapping[str, Entry | None]) -> None:
             tree[section] = kept
 
 
+def _drop_what_is_over(tree: dict[str, Any]) -> None:
+    """Takes out entries that ended more than an hour ago, by whatever clock."""
+    ended_us = time.time_ns() // 1000 - KEPT_AFTER_END_US
+    for section in SECTIONS:
+        listed = tree[section]
+        if isinstance(listed, list):
+            tree[section] = [one for one in listed if not _is_over(section, one, ended_us)]
+
+
+def _is_over(section: str, written: Any, now_us: int) -> bool:
+    try:
+        return read_entry(section, written, "").is_over(now_us)
+    except ValidationError:
+        return False
+
+
 def _find_id(section: str, written: Any) -> str:
     """The id of an entry, as far as it can be read."""
     try:
@@ -191,10 +217,11 @@ def _find_id(section: str, written: Any) -> str:
         return str(written.get("id", "")) if isinstance(written, dict) else ""
 
 
-def _write_text(tree: dict[str, Any], *, is_json: bool) -> str:
+def _write_text(tree: dict[str, Any], *, is_json: bool) -> bytes:
     if is_json:
-        return json.dumps(tree, indent=1) + "\n"
-    return _HEAD + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+        return (json.dumps(tree, separators=(",\n", ": ")) + "\n").encode()
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+    return (_HEAD + text).encode()
 
 
 @contextmanager
@@ -205,16 +232,34 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _write(path: Path, text: str) -> None:
+def _give_access(descriptor: int, place: Path) -> None:
+    """The mode and owner of the file that is replaced: the service must be able to read it."""
+    try:
+        before = place.stat()
+    except FileNotFoundError:
+        os.fchmod(descriptor, 0o644)
+        return
+    os.fchmod(descriptor, before.st_mode & 0o777)
+    try:
+        os.fchown(descriptor, before.st_uid, before.st_gid)
+    except PermissionError:
+        now = os.fstat(descriptor)
+        is_lost = (before.st_uid != now.st_uid and before.st_mode & 0o400) or (
+            before.st_gid != now.st_gid and before.st_mode & 0o040
+        )
+        if is_lost and not before.st_mode & 0o004:
+            raise  # who could read it could not do so any more
+
+
+def _write(path: Path, text: bytes) -> None:
     place = path.resolve()
     with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=place.parent, prefix=f".{place.name}.", delete=False
+        dir=place.parent, prefix=f".{place.name}.", delete=False
     ) as beside:
         try:
             beside.write(text)
             beside.flush()
-            mode = place.stat().st_mode & 0o777 if place.exists() else 0o644
-            os.fchmod(beside.fileno(), mode)
+            _give_access(beside.fileno(), place)
             os.fsync(beside.fileno())
             Path(beside.name).replace(place)
         except BaseException:

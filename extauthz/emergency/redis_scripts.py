@@ -3,7 +3,8 @@
 Three keys in one hash slot (``prefix`` is that of the settings):
 
     prefix{blocks}            hash: id of an entry to {"deny": {...}} or {"revoked": {...}} in JSON
-    prefix{blocks}:revision   "counter-nonce"; another one with each change
+    prefix{blocks}:revision   "counter-nonce.nonce..."; with each change the counter is one higher and a
+                              nonce of 8 digits comes in front, of which 8 are kept
     prefix{blocks}:confirmed  hash: a process to "revision unix-time": what it has in force, when it said so
 
 Each script gets the three in this order as KEYS.
@@ -34,10 +35,18 @@ end
 return found
 """
 
-_RAISE: Final = """
+MAX_COUNTER_DIGITS: Final = 12
+"""Of a revision; a longer one is from elsewhere, and would soon be counted inexactly."""
+_RAISE: Final = f"""
 local function raise(least)
-  local counter = tonumber(string.match(redis.call('GET', KEYS[2]) or '', '^(%d+)-')) or 0
-  local revision = string.format('%.0f-%s', math.max(counter, least) + 1, ARGV[1])
+  local said = redis.call('GET', KEYS[2]) or ''
+  local counter, nonces = string.match(said, '^(%d+)%-([%x.]+)$')
+  if not counter or #counter > {MAX_COUNTER_DIGITS} then counter, nonces = 0, '' end
+  counter = tonumber(counter)
+  -- What is jumped over has no nonces.
+  if counter < least then counter, nonces = least, '' end
+  nonces = string.gsub(string.sub(ARGV[1] .. '.' .. nonces, 1, 71), '%.$', '')
+  local revision = string.format('%.0f-%s', counter + 1, nonces)
   redis.call('SET', KEYS[2], revision)
   return revision
 end
@@ -46,9 +55,17 @@ end
 WRITE: Final = (
     _RAISE
     + """
--- ARGV: nonce, then ids and values in turn; an empty value removes the entry
--- Returns the new revision.
-for number = 2, #ARGV, 2 do
+-- ARGV: nonce, most entries, then ids and values in turn; an empty value removes the entry
+-- Returns the new revision; an empty text, with nothing changed, where there is no room.
+local count = redis.call('HLEN', KEYS[1])
+for number = 3, #ARGV, 2 do
+  local change = ARGV[number + 1] == '' and -1 or 1
+  if redis.call('HEXISTS', KEYS[1], ARGV[number]) == (change < 0 and 1 or 0) then
+    count = count + change
+  end
+end
+if count > tonumber(ARGV[2]) and count > redis.call('HLEN', KEYS[1]) then return '' end
+for number = 3, #ARGV, 2 do
   if ARGV[number + 1] == '' then
     redis.call('HDEL', KEYS[1], ARGV[number])
   else

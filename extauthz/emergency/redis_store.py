@@ -3,7 +3,8 @@
 Looking is one small call. Everything is read when the revision is another one, so whoever was
 away has caught up with the first answer. Nothing is pushed: no message can be missed.
 
-What is in force ends only with a newer revision. Where Redis is found with an older one, or with
+What is in force ends only with a revision that follows the known one: it has a higher counter, and
+the known one's nonce among its last ones. Where Redis is found with another one, or with
 fewer entries under the same (it was restarted empty, a failover lost the last writes, memory ran
 out), whoever notices first writes back what it knows: a block may come back that was just
 lifted, but none is lost. Of an entry that cannot be read the last good state stays in force.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 import socket
 import time
@@ -29,7 +31,14 @@ from extauthz.document import list_problems
 from extauthz.document_messages import show_name
 from extauthz.document_values import SourceText
 from extauthz.emergency import redis_scripts as scripts
-from extauthz.emergency.entries import MAX_ID, SECTIONS, Entry, make_entry, write_tree
+from extauthz.emergency.entries import (
+    KEPT_AFTER_END_US,
+    MAX_ID,
+    SECTIONS,
+    Entry,
+    make_entry,
+    write_tree,
+)
 from extauthz.emergency.reading import Reading
 from extauthz.emergency.redis_calls import RedisCalls
 from extauthz.errors import EmergencyError, Problem
@@ -42,6 +51,8 @@ _AT_ONCE: Final = 500
 _SAID_EVERY_S: Final = 5.0
 REMEMBERED_S: Final = 15
 """How long after its last word a process is taken to be alive."""
+
+_REVISION: Final = re.compile(rf"([0-9]{{1,{scripts.MAX_COUNTER_DIGITS}}})-([0-9a-f.]+)")
 
 _Raw = dict[str, bytes]
 _Parsed = tuple[dict[str, Entry], dict[str, tuple[Problem, ...]]]
@@ -59,7 +70,8 @@ class RedisEmergency:
         self._raw: _Raw = {}
         self._entries: dict[str, Entry] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
-        self._confirms = False
+        self._confirmed = ""
+        """The revision that is in force in this process."""
         self._said_s = 0.0
 
     @property
@@ -70,18 +82,18 @@ class RedisEmergency:
     async def look(self) -> Reading | None:
         """See `EmergencyStore.look`."""
         revision, count = await self._look()
-        if self._confirms and time.monotonic() - self._said_s > _SAID_EVERY_S:
+        if self._confirmed and time.monotonic() - self._said_s > _SAID_EVERY_S:
             with suppress(EmergencyError):  # who waits for it sees that; what is read counts
-                await self.confirm()
+                await self._say_confirmed()
         if (revision, count) == (self._revision, self._count):
             return None
         known = self._revision
-        if known is not None and self._raw:
-            older = find_counter(revision) <= find_counter(known) and revision != known
-            if older or (revision == known and count < self._count):
-                await self._restore(find_counter(known))
-                revision, count = await self._look()
+        if known is not None and self._raw and self._has_lost(known, self._count, revision, count):
+            await self._restore(read_revision(known)[0])
+            revision, count = await self._look()
         raw, is_all = await self._scan()
+        if self._has_lost(revision, count, *await self._look()):
+            raise EmergencyError("Redis lost entries while they were read")
         if not is_all:
             raw = {**self._raw, **raw}
         parsed = await asyncio.to_thread(self._parse, raw)
@@ -95,23 +107,49 @@ class RedisEmergency:
 
     async def confirm(self) -> None:
         """Tells that what was read last is in force in this process."""
-        self._confirms = True
+        self._confirmed = self._revision or "0-"
+        await self._say_confirmed()
+
+    async def _say_confirmed(self) -> None:
         self._said_s = time.monotonic()
-        args = (self._process, self._revision or "0-", REMEMBERED_S * 4)
+        args = (self._process, self._confirmed, REMEMBERED_S * 4)
         await self._calls.call(scripts.CONFIRM, *args)
 
     async def write(self, entries: Mapping[str, Entry | None]) -> str:
         """Puts entries in, in one step; None takes one out. Gives the new revision.
 
+        What is over gives its place to what is new.
+
         Raises:
-            EmergencyError: Redis did not answer; whether it was done is then not known.
+            EmergencyError: there is no room; or Redis did not answer, and whether it was done is
+                not known.
         """
-        args = [
-            part
-            for entry_id, entry in entries.items()
-            for part in (entry_id, b"" if entry is None else write_value(entry))
+        values = {it: b"" if entry is None else write_value(entry) for it, entry in entries.items()}
+        revision = await self._write(values)
+        if not revision:
+            over = await self._list_over()
+            revision = await self._write({**dict.fromkeys(over, b""), **values}) if over else ""
+        if not revision:
+            raise EmergencyError(
+                f"Redis holds {self._max_entries} blocks and revocations, and no more are taken; "
+                "lift some with `extauthz unblock`"
+            )
+        return revision
+
+    async def _write(self, values: Mapping[str, bytes]) -> str:
+        args = [part for item in values.items() for part in item]
+        nonce = secrets.token_hex(4)
+        return _text(await self._calls.call(scripts.WRITE, nonce, self._max_entries, *args))
+
+    async def _list_over(self) -> list[str]:
+        """Some entries that ended more than an hour ago, by whatever clock."""
+        raw, _ = await self._scan()
+        ended_us = time.time_ns() // 1000 - KEPT_AFTER_END_US
+        read = {it: read_value(it, value) for it, value in raw.items()}
+        over = [
+            it for it, entry in read.items() if isinstance(entry, Entry) and entry.is_over(ended_us)
         ]
-        return _text(await self._calls.call(scripts.WRITE, secrets.token_hex(4), *args))
+        return over[:_AT_ONCE]
 
     async def list_confirmed(self) -> dict[str, str]:
         """Processes that are alive, and the revision that each has in force.
@@ -138,6 +176,18 @@ class RedisEmergency:
         with _making_sense():
             revision, count = reply
             return _text(revision), int(count)
+
+    @staticmethod
+    def _has_lost(known: str, known_count: int, revision: str, count: int) -> bool:
+        """Whether a revision that Redis has now does not follow a known one."""
+        if revision == known:
+            return count < known_count
+        counter, nonces = read_revision(revision)
+        known_counter, known_nonces = read_revision(known)
+        behind = counter - known_counter
+        return behind <= 0 or (
+            behind < len(nonces) and nonces[behind : behind + 1] != known_nonces[:1]
+        )
 
     async def _scan(self) -> tuple[_Raw, bool]:
         """Ids and values, and whether these are all."""
@@ -225,8 +275,13 @@ def _cut(raw: _Raw) -> Iterator[list[str | bytes]]:
 
 def find_counter(revision: str) -> int:
     """How new a revision is; 0 for what is none."""
-    digits = revision.partition("-")[0]
-    return int(digits) if digits.isascii() and digits.isdigit() else 0
+    return read_revision(revision)[0]
+
+
+def read_revision(revision: str) -> tuple[int, list[str]]:
+    """The counter of a revision, and the nonces of it and those before; 0 and none for what is none."""
+    found = _REVISION.fullmatch(revision)
+    return (0, []) if found is None else (int(found[1]), found[2].split("."))
 
 
 def _text(value: Any) -> str:

@@ -125,12 +125,13 @@ class EmergencyWatch:
     async def _run(self, watched: _Watched) -> None:
         is_file = isinstance(watched.source, EmergencyFile)
         pause_s = LOOK_AT_FILE_S if is_file else LOOK_AT_REDIS_S
-        is_confirmed = False
+        is_new, is_confirmed = False, False
         while True:
             try:
-                if await self._look(watched):
+                is_new = await self._look(watched) or is_new
+                if is_new:
                     await self._put_in_force()
-                    is_confirmed = False
+                    is_new, is_confirmed = False, False
                 elif self._catalog().revision != self._revision:
                     await self._tell_misfits()
                 if watched.was_read and watched.error is None and not is_confirmed:

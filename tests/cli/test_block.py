@@ -333,6 +333,52 @@ def test_a_revocation_that_makes_no_sense_is_wrong_usage(
     assert done.code == 2 and told in done.err
 
 
+@pytest.mark.parametrize(
+    "text", ["Authorization: Bearer abc", '"abc"', "abc def", "{}", "bearer  'abc'", "a" * 16_385]
+)
+def test_what_cannot_be_a_token_is_not_said_to_be_taken_back(
+    text: str, run_with: Run, folder: Path
+) -> None:
+    (folder / "extauthz.yaml").write_text(WITH_FILE)
+    done = run_with("revoke", "--token-file", "-", stdin=f"{text}\n")
+    assert done.code == 2 and "is no token" in done.err
+    assert text not in done.err and not (folder / "blocks.yaml").exists()
+
+
+def test_a_token_that_a_terminal_has_cut_is_not_said_to_be_taken_back(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "extauthz.yaml").write_text(WITH_FILE)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("getpass.getpass", lambda _: "a" * 4095)
+    done = run("revoke", "--token-file", "-")
+    assert done.code == 2 and "put the token into a file" in done.err
+
+
+def test_times_are_kept_in_utc_and_those_that_have_none_are_wrong(run: Run, folder: Path) -> None:
+    (folder / "extauthz.yaml").write_text(WITH_FILE)
+    for instant in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"):
+        done = run("revoke", "--user", "a", "--issued-before", instant)
+        assert done.code == 2 and "--issued-before: must lie in the years" in done.err
+    assert run("revoke", "--user", "a", "--issued-before", "2030-01-31T12:00:00+02:00").code == 0
+    assert "issued before 2030-01-31T10:00:00Z" in run("blocks").out
+    (folder / "blocks.yaml").write_text("deny: [{user: a, until: 9999-12-31T23:59:59-14:00}]\n")
+    listed = run("blocks")
+    assert listed.code == 1 and "deny[0].until: must lie in the years" in listed.err
+
+
+def test_a_redis_that_is_away_keeps_no_block_in_a_file(run: Run, folder: Path) -> None:
+    (folder / "extauthz.yaml").write_text(
+        f"{WITH_FILE}counters: {{store: redis, url: 'redis://127.0.0.1:1'}}\n"
+    )
+    assert run("block", "--application", "mobile", "--file").code == 0
+    done = run("unblock", "--application", "mobile")
+    assert done.code == 1 and "nothing is taken from redis: " in done.err
+    assert "is taken back: application mobile" in done.out
+    done = run("unblock", "--application", "mobile")
+    assert done.code == 1 and "nothing is taken from redis: " in done.err
+
+
 def test_an_empty_secret_is_wrong_usage(run_with: Run, folder: Path) -> None:
     (folder / "extauthz.yaml").write_text(WITH_FILE)
     for option, what in (("--token-file", "token"), ("--api-key-file", "API key")):

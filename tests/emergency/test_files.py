@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import stat
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from extauthz.emergency import files
 from extauthz.emergency.files import MAX_BYTES, EmergencyFile
 from extauthz.errors import ConfigError
 from tests.emergency.stores import a_block, by_id
@@ -162,6 +164,61 @@ async def test_a_write_keeps_the_file_s_mode_and_leaves_nothing_beside_it(path: 
     await EmergencyFile(path).write(by_id(WEB))
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert {it.name for it in path.parent.iterdir()} == {"blocks.yaml", ".blocks.yaml.lock"}
+
+
+async def test_a_write_keeps_the_file_s_owner_or_leaves_the_file_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the service could not read any more what it is told of."""
+    path.write_text("deny: []\n")
+    path.chmod(0o640)
+    given: list[tuple[int, int]] = []
+    before = path.stat()
+    theirs = os.stat_result((*before[:4], before.st_uid + 1, *before[5:]))
+    stat_file = Path.stat
+    place = path.resolve()
+    monkeypatch.setattr(
+        Path,
+        "stat",
+        lambda self, **more: theirs if self == place else stat_file(self, **more),
+    )
+    monkeypatch.setattr(os, "fchown", lambda _, uid, gid: given.append((uid, gid)))
+    await EmergencyFile(path).write(by_id(WEB))
+    assert given == [(before.st_uid + 1, before.st_gid)]
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    written = path.read_text()
+    monkeypatch.setattr(os, "fchown", refuse)
+    with pytest.raises(ConfigError, match="could not be written"):
+        await EmergencyFile(path).write(by_id(MOBILE))
+    assert path.read_text() == written
+    # What everybody may read, the service may still read.
+    theirs = os.stat_result((before.st_mode | 0o004, *theirs[1:]))
+    await EmergencyFile(path).write(by_id(MOBILE))
+    assert "mobile" in path.read_text()
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+async def test_a_file_does_not_grow_beyond_what_is_read(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_BYTES", 4000)
+    path, long = tmp_path / f"blocks.{suffix}", "x" * 500
+    ended = [{"user": f"{n}", "reason": long, "until": "2020-01-01T00:00:00Z"} for n in range(3)]
+    path.write_text(json.dumps({"deny": [*ended, {"user": "kept", "reason": long}]}))
+    await EmergencyFile(path).write(by_id(*(a_block(user=f"a{n}", reason=long) for n in range(4))))
+    found = await EmergencyFile(path).look()
+    assert found is not None and not found.problems
+    users = [entry.document.conditions["user"] for entry in found.entries.values()]
+    assert users == ["kept", "a0", "a1", "a2", "a3"]
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="would be larger than 4000 bytes"):
+        await EmergencyFile(path).write(
+            by_id(*(a_block(user=f"b{n}", reason=long) for n in range(4)))
+        )
+    assert path.read_bytes() == before
 
 
 async def test_a_write_goes_through_a_link(path: Path, tmp_path: Path) -> None:

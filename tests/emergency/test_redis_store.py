@@ -179,6 +179,94 @@ async def test_a_revision_from_elsewhere_loses_nothing(
     assert await read(store) == {WEB.id, MOBILE.id}
 
 
+@pytest.mark.parametrize(
+    "revision",
+    [
+        "9" * 26 + "-ab",
+        "9007199254740993-ab",
+        "5",
+        "5-x",
+        "-5-ab",
+        "nonsense",
+        "999999999999-ab",
+        "",
+    ],
+)
+async def test_a_block_is_lifted_whatever_was_written_as_the_revision(
+    revision: str, deployment: Deployment, open_store: Open
+) -> None:
+    store, writer = open_store(), open_store()
+    await writer.write(by_id(WEB))
+    await store.look()
+    deployment.primary.ask("SET", f"{KEY}:revision", revision)
+    await store.look()
+    await writer.write(by_id(MOBILE))
+    assert await read(store) == {WEB.id, MOBILE.id}
+    await writer.write({WEB.id: None})
+    assert await read(store) == {MOBILE.id}
+    await writer.write({MOBILE.id: None})
+    assert await read(store) == set()
+
+
+async def test_a_loss_is_seen_behind_many_newer_orders(
+    deployment: Deployment, open_store: Open
+) -> None:
+    """An emptied Redis, or a failover, and then a busy operator before anybody looks again."""
+    store, writer = open_store(), open_store()
+    await writer.write(by_id(WEB))
+    server = deployment.primary
+    older = {key: server.ask("DUMP", key) for key in (KEY, f"{KEY}:revision")}
+    await writer.write(by_id(MOBILE))
+    await store.look()
+    blocks = [a_block(user=f"u{number}") for number in range(6)]
+    everything = {WEB.id, MOBILE.id, *(block.id for block in blocks)}
+    deployment.flush()
+    for block in blocks:
+        await writer.write(by_id(block))
+    assert await read(store) == everything
+    for key, state in older.items():
+        server.ask("RESTORE", key, 0, state, "REPLACE")
+    for block in blocks:
+        await writer.write(by_id(block))
+    assert await read(store) == everything
+    assert await read(open_store()) == everything
+
+
+async def test_a_loss_while_entries_are_read_takes_nothing_back(
+    deployment: Deployment, open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    await store.write(by_id(WEB))
+    await store.look()
+    await store.write(by_id(MOBILE))
+    scan = RedisEmergency._scan
+
+    async def scan_what_was_lost(self: RedisEmergency) -> Any:
+        deployment.flush()
+        return await scan(self)
+
+    monkeypatch.setattr(RedisEmergency, "_scan", scan_what_was_lost)
+    with pytest.raises(EmergencyError, match="lost entries while they were read"):
+        await store.look()
+    monkeypatch.undo()
+    assert WEB.id in await read(store)
+
+
+async def test_what_is_over_gives_its_place_and_what_does_not_fit_is_not_said_to_be_taken(
+    open_store: Open,
+) -> None:
+    store = open_store(max_entries=3)
+    ended = a_block(user="ended", until="2020-01-01T00:00:00Z")
+    await store.write(by_id(WEB, ended, MOBILE))
+    await store.write(by_id(WEB))
+    await store.write(by_id(NETWORK))
+    assert await read(store) == {WEB.id, MOBILE.id, NETWORK.id}
+    with pytest.raises(EmergencyError, match=r"holds 3 .*no more are taken"):
+        await store.write(by_id(a_block(user="late")))
+    await store.write({WEB.id: None, **by_id(a_block(user="late"))})
+    assert len(await read(store)) == 3
+
+
 async def test_more_than_is_kept_is_told_and_nothing_known_is_lost(
     deployment: Deployment, open_store: Open
 ) -> None:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from extauthz.app.emergency import check_ready
+from extauthz.emergency.entries import make_rules
 from extauthz.emergency.reading import Reading
 from extauthz.emergency.watch import EmergencyWatch
 from extauthz.errors import EmergencyError, Problem
@@ -255,3 +256,23 @@ async def test_a_source_that_takes_no_confirmation_is_read_all_the_same(
         await until(lambda: store.confirmed == 2)
         assert watching.watch.is_good
     assert caplog.text.count("no permission") == 1
+
+
+async def test_what_could_not_be_put_in_force_is_put_there_with_the_next_look(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FakeStore()
+    store.say()
+    watching = Watching(store)
+    await watching.watch.start()
+    name = "extauthz.emergency.watch.make_rules"
+
+    def fail(_: object) -> None:
+        monkeypatch.setattr(name, make_rules)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(name, fail)
+    async with watching.running():
+        store.say(WEB)
+        await until(lambda: watching.refuses("web"))
+    assert "going on" in caplog.text
