@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,9 +93,10 @@ def _record(told: Recorded, doors: BothDoors, world: World) -> None:
         if scenario.outcome == "unavailable":
             # Where Envoy's door decides, its call fails; what is written down is the same.
             continue
+        same = scenario.ask(world)
         for number in range(scenario.calls):
             name = f"table/{scenario.title}/{number}"
-            asked = scenario.ask(world, name)
+            asked = replace(same, request_id=name)
             told.answers[name] = shadow(asked), other(asked)
             if number == scenario.calls - 1:
                 told.outcomes[name] = scenario.outcome

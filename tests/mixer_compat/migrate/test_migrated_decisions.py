@@ -431,14 +431,14 @@ def a_list(entries: str, more: str) -> str:
             ADDRESS,
             "",
             ["192.0.2.1"],
-            ["198.51.100.1", "::1", ""],
+            ["198.51.100.1", "::1"],
         ),
         (
             a_list("[192.0.2.0/24, 198.51.100.0/24]", "entryType: IP_ADDRESSES"),
             ADDRESS,
             "",
             ["192.0.2.1", "198.51.100.1"],
-            ["203.0.113.1", "::1", ""],
+            ["203.0.113.1", "::1"],
         ),
         (a_list("[]", "entryType: IP_ADDRESSES"), ADDRESS, "", [], ["192.0.2.1", "::1"]),
         (
@@ -473,6 +473,18 @@ async def test_what_cannot_be_said_is_refused_and_no_less(
         assert await deciding.reason(to("one", client=client)) == "allowed"
     for client in refused:
         assert await deciding.reason(to("two", client=client)) == "blocked"
+
+
+@pytest.mark.parametrize("blacklist", ["true", "false"])
+@pytest.mark.parametrize("entries", ["[192.0.2.0/24]", "[192.0.2.0/24, 198.51.100.0/24]"])
+async def test_a_caller_without_an_address_passes_no_list_of_addresses(
+    entries: str, blacklist: str, migrate: Migrate
+) -> None:
+    handler = a_list(entries, f"entryType: IP_ADDRESSES, blacklist: {blacklist}")
+    other = a_quota("{quotas: [{name: rq, maxAmount: 1000, validDuration: 1s}]}")
+    deciding = await migrate(a_check(handler, ADDRESS), other).decide_by()
+    # Not "blocked": the address is not on the wrong list, but not known.
+    assert await deciding.reason(to("two", client="")) == "malformed_request"
 
 
 OLD = """\
