@@ -70,7 +70,11 @@ class IssuerHttp:
         return client
 
     def _make_client(self, ca: str, is_proxied: bool) -> httpx2.AsyncClient:  # noqa: FBT001  (its key)
-        verify = ssl.create_default_context(cadata=ca) if ca else self._system
+        verify = self._system
+        if ca:
+            verify = ssl.create_default_context(cadata=ca)
+            # As of Python 3.13: whom the catalog names need not be at the end of the chain.
+            verify.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         proxy = None
         if is_proxied:
             is_https = self._proxy.startswith("https:")

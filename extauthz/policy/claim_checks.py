@@ -216,6 +216,8 @@ def _judge_audience(claims: Mapping[str, Any], issuer: Issuer, _now_us: int) -> 
         return None
     if audience is None:
         found = "it has no aud"
+    elif audience == []:
+        found = "its aud is empty"
     else:
         found = f"its aud is {list_some(named) if isinstance(named, list) else show_text(named)}"
     return _invalid(

@@ -68,7 +68,7 @@ _MAX_TEXT: Final = 2048
 
 
 class _WrongClaim(Exception):
-    """A claim has a type or text that it may not have. Never leaves this module."""
+    """A claim has a type or text that it may not have. Says which. Never leaves this module."""
 
 
 def read_identity_claims(claims: Mapping[str, Any], issuer: Issuer) -> TokenIdentity | Denial:
@@ -84,30 +84,33 @@ def read_identity_claims(claims: Mapping[str, Any], issuer: Issuer) -> TokenIden
         if not isinstance(application, dict):
             application = {}  # not WSO2's: other issuers may use the name as they like
         return TokenIdentity(
-            consumer_key=_read_text(_find_claim(claims, names.consumer_key)),
-            user=_read_text(_find_claim(claims, (*names.user, "username"))),
-            scopes=_read_scopes(_find_claim(claims, names.scopes)),
-            key_type=_read_key_type(_find_claim(claims, names.key_type)),
-            token_id=_read_text(claims.get("jti", "")),
+            consumer_key=_read_text(*_find_claim(claims, names.consumer_key)),
+            user=_read_text(*_find_claim(claims, (*names.user, "username"))),
+            scopes=_read_scopes(*_find_claim(claims, names.scopes)),
+            key_type=_read_key_type(*_find_claim(claims, names.key_type)),
+            token_id=_read_text("jti", claims.get("jti", "")),
             subscribed=(
                 _read_subscribed(claims.get("subscribedAPIs", []))
                 if issuer.subscriptions_from_token
                 else None
             ),
-            application_name=_read_text(application.get("name") or ""),
-            application_owner=_read_text(application.get("owner") or ""),
-            application_tier=_read_text(application.get("tier") or ""),
+            application_name=_read_text("application.name", application.get("name") or ""),
+            application_owner=_read_text("application.owner", application.get("owner") or ""),
+            application_tier=_read_text("application.tier", application.get("tier") or ""),
             expires_at_us=read_numeric_date_us(claims.get("exp")),
             issued_at_us=read_numeric_date_us(claims.get("iat")),
             claims=claims,
         )
-    except _WrongClaim:
+    except _WrongClaim as error:
         return Denial(
-            reason=Reason.INVALID_CREDENTIALS, detail="A claim of the token cannot be used."
+            reason=Reason.INVALID_CREDENTIALS,
+            detail="A claim of the token cannot be used.",
+            found=str(error),
         )
 
 
-def _find_claim(claims: Mapping[str, Any], names: Sequence[str]) -> Any:
+def _find_claim(claims: Mapping[str, Any], names: Sequence[str]) -> tuple[str, Any]:
+    """The name and value of the first that is there; empty texts when none is."""
     for name in names:
         found: Any = claims.get(name)
         if found is None and "." in name:
@@ -115,46 +118,50 @@ def _find_claim(claims: Mapping[str, Any], names: Sequence[str]) -> Any:
             for step in name.split("."):
                 found = found.get(step) if isinstance(found, Mapping) else None
         if found is not None:
-            return found
-    return ""
+            return name, found
+    return "", ""
 
 
-def _read_text(value: Any) -> str:
+def _read_text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _WrongClaim(f"its {name} is or holds no text but {type(value).__name__}")
     # What could not be sent upstream in a header is refused here, before anything is charged.
-    if (
-        not isinstance(value, str)
-        or len(value) > _MAX_TEXT
-        or value != value.strip()
-        or not value.isprintable()
-    ):
-        raise _WrongClaim
+    if len(value) > _MAX_TEXT or value != value.strip() or not value.isprintable():
+        raise _WrongClaim(
+            f"its {name} has more than {_MAX_TEXT} characters, or some that are not printable, or "
+            "blanks around it"
+        )
     return value
 
 
-def _read_scopes(value: Any) -> frozenset[str]:
+def _read_scopes(name: str, value: Any) -> frozenset[str]:
     """Space-separated text (RFC 8693 4.2), or an array of texts."""
     scopes = value.split(" ") if isinstance(value, str) else value
     if not isinstance(scopes, list):
-        raise _WrongClaim
-    return frozenset(scope for scope in map(_read_text, scopes) if scope)
+        raise _WrongClaim(f"its {name} is neither text nor an array but {type(value).__name__}")
+    return frozenset(scope for scope in [_read_text(name, one) for one in scopes] if scope)
 
 
-def _read_key_type(value: Any) -> KeyType | None:
-    text = _read_text(value)
+def _read_key_type(name: str, value: Any) -> KeyType | None:
+    text = _read_text(name, value)
     try:
         return KeyType(text.upper()) if text else None
     except ValueError as error:
-        raise _WrongClaim from error
+        raise _WrongClaim(f"its {name} is neither PRODUCTION nor SANDBOX") from error
 
 
 def _read_subscribed(value: Any) -> Mapping[tuple[str, str], str]:
     """WSO2's ``subscribedAPIs``. Where an API stands twice the first counts, as in WSO2."""
     if not isinstance(value, list):
-        raise _WrongClaim
+        raise _WrongClaim(f"its subscribedAPIs is no array but {type(value).__name__}")
     subscribed: dict[tuple[str, str], str] = {}
     for entry in value:
         if not isinstance(entry, dict):
-            raise _WrongClaim
-        api = (_read_text(entry.get("name")), _read_text(entry.get("version")))
-        subscribed.setdefault(api, _read_text(entry.get("subscriptionTier") or ""))
+            raise _WrongClaim(f"its subscribedAPIs holds no object but {type(entry).__name__}")
+        api = (
+            _read_text("subscribedAPIs", entry.get("name")),
+            _read_text("subscribedAPIs", entry.get("version")),
+        )
+        tier = _read_text("subscribedAPIs", entry.get("subscriptionTier") or "")
+        subscribed.setdefault(api, tier)
     return subscribed

@@ -139,6 +139,8 @@ def read_jwks(raw: bytes) -> KeySet:
 def _read_jwk(member: Any) -> NamedKey:
     if not isinstance(member, dict):
         raise ValueError("not an object")  # noqa: TRY004  # a wrong value, read from outside
+    # As in claims: who writes every member of a key writes null for those that it does not have.
+    member = {name: value for name, value in member.items() if value is not None}
     algorithm, key_id = member.get("alg"), member.get("kid")
     if "d" in member:
         raise ValueError("a private key; publish the public half only, and replace this key")

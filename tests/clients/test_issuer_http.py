@@ -71,6 +71,8 @@ async def test_an_issuer_may_have_an_authority_of_its_own(tmp_path: Path) -> Non
         both = OTHERS.pem.decode() + OURS.pem.decode()
         assert await fetch(server.url, both) == "good"
         assert await fetch(f"https://127.0.0.1:{server.port}", both) == "good"
+        # Whom the catalog names need not be at the end of the chain.
+        assert await fetch(server.url, (tmp_path / "tls.crt").read_text()) == "good"
 
 
 async def test_introspection_trusts_the_same_authority_and_no_other(tmp_path: Path) -> None:

@@ -461,6 +461,7 @@ def test_leaves_out_keys_that_may_not_verify_signatures() -> None:
         a_jwks(
             a_jwk(main, "good"),
             a_jwk(main, "good-ops", key_ops=["verify"], alg="PS256"),
+            a_jwk(main, "nulls", use=None, key_ops=None, alg=None, d=None, x5c=None),
             a_jwk(main, "enc", use="enc"),
             a_jwk(main, "ops", key_ops=["sign"]),
             a_jwk(main, "ops-text", key_ops="verify"),
@@ -476,7 +477,7 @@ def test_leaves_out_keys_that_may_not_verify_signatures() -> None:
             a_jwk(rsa_key("small", bits=1024), "small"),
         ).encode()
     )
-    assert [key.key_id for key in kept.keys] == ["good", "good-ops"]
+    assert [key.key_id for key in kept.keys] == ["good", "good-ops", "nulls"]
     assert kept.keys[1].algorithm_name == "PS256"
     assert len(kept.left_out) == 13
 
