@@ -19,12 +19,14 @@ from extauthz.cli.block import give
 from extauthz.cli.orders import add_common_arguments, complain, make_order
 from extauthz.config import read_secret_file, read_settings
 from extauthz.document import read_file
+from extauthz.model.decision import Denial
 from extauthz.model.identity import Secret
 from extauthz.policy.claims import read_numeric_date_us
 from extauthz.policy.tokens import (
     MAX_TOKEN_BYTES,
     UnverifiedToken,
     has_bearer_form,
+    read_claims,
     read_token,
     token_digest,
 )
@@ -89,8 +91,9 @@ def _read_fields(arguments: argparse.Namespace) -> tuple[dict[str, Any], Secret 
             raise ValueError("what stands there is no token; write it alone, without quotes")
         fields["sha256"] = token_digest(text).hex()
         token = read_token(text)
-        if isinstance(token, UnverifiedToken):
-            expires_us = read_numeric_date_us(token.claims.get("exp"))
+        claims = read_claims(token) if isinstance(token, UnverifiedToken) else token
+        if not isinstance(claims, Denial):
+            expires_us = read_numeric_date_us(claims.get("exp"))
             if expires_us is not None:
                 ends = datetime.fromtimestamp(expires_us // 1_000_000, UTC)
                 fields["until"] = ends + _KEPT_AFTER_EXPIRY

@@ -36,9 +36,8 @@ from extauthz.policy.tokens import (
     check_algorithm,
     check_unsigned,
     has_bearer_form,
-    looks_like_jwt,
     may_be_explained,
-    read_token,
+    read_if_jwt,
     token_digest,
     verify_token,
 )
@@ -175,7 +174,7 @@ class BearerTokens:
         client_address: str,
     ) -> _Verified | Denial:
         text = secret.reveal()
-        token = read_token(text) if looks_like_jwt(text) else None
+        token = read_if_jwt(text)
         if isinstance(token, Denial):
             return token
         if token is not None and SecurityScheme.JWT in security:
@@ -197,12 +196,9 @@ class BearerTokens:
 
         Nobody guesses a signature: a token with one is checked here.
         """
-        text = secret.reveal()
-        if SecurityScheme.JWT not in security or not looks_like_jwt(text):
-            return True
-        token = read_token(text)
-        if isinstance(token, Denial):
-            return False
+        token = read_if_jwt(secret.reveal()) if SecurityScheme.JWT in security else None
+        if token is None or isinstance(token, Denial):
+            return token is None
         return SecurityScheme.OPAQUE in security and _find_signer(token, catalog) is None
 
     async def _verify_jwt(

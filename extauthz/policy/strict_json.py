@@ -1,14 +1,17 @@
 """Reads JSON that a stranger wrote: tokens, key sets, answers of token services.
 
 Stricter than `json.loads` where two readers could disagree, or where a value could fail far
-from here: names that stand twice, NaN and Infinity, text that is not UTF-8, and strings with
-half of a surrogate pair are refused. Nesting that is too deep is refused and not raised.
+from here: names that stand twice, NaN and Infinity, text that is not UTF-8, strings with half of a
+surrogate pair, and whole numbers of more than 512 digits, which take long to read, are refused.
+Nesting that is too deep is refused and not raised.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
+
+_MOST_DIGITS: Final = 512
 
 
 def read_json_object(raw: bytes) -> dict[str, Any]:
@@ -31,7 +34,12 @@ def _read(raw: bytes) -> Any:
     """
     try:
         text = raw.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_read_members, parse_constant=_refuse_constant)
+        value = json.loads(
+            text,
+            object_pairs_hook=_read_members,
+            parse_constant=_refuse_constant,
+            parse_int=_read_integer,
+        )
         if "\\u" in text:
             # A lone surrogate reads well and fails when somebody writes it to a header or a log.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -45,6 +53,12 @@ def _read_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise ValueError("a name stands twice")
     return members
+
+
+def _read_integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number has more than {_MOST_DIGITS} digits")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> None:

@@ -3,14 +3,13 @@
 The order is fixed: size, form, algorithm, signature, then the claims
 (`extauthz.policy.claim_checks`). The clock is an argument. What a token says is believed only
 after `verify_token`; before that only ``alg``, ``kid`` and ``iss`` are looked at, to choose
-the key. Keys that a token brings along (``jwk``, ``jku``, ``x5u``, ``x5c``) are ignored.
+the key. Many claims are not even read before: anybody may send them, and reading them takes longer
+than the signature. Keys that a token brings along (``jwk``, ``jku``, ``x5u``, ``x5c``) are ignored.
 No text makes anything in here raise. Sources: RFC 7515, RFC 7519, RFC 8725, RFC 6750.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -27,16 +26,22 @@ from extauthz.policy.claim_checks import (
     list_some,
     show_text,
 )
+from extauthz.policy.compact_jws import (
+    MAX_HEADER_BYTES,
+    MAX_HEADER_VALUES,
+    MAX_UNSIGNED_VALUES,
+    Parts,
+    decode_base64url,
+    find_issuer,
+    has_more_values,
+    take_apart,
+)
 from extauthz.policy.strict_json import read_json_object
 from extauthz.policy.verification_keys import HMAC_ALGORITHMS, is_signed
 from extauthz.ports import VerificationKey
 
 MAX_TOKEN_BYTES: Final = 16384
 
-_COMPACT: Final = re.compile(
-    r"(?P<signed>(?P<header>[\w-]+={0,2})\.(?P<payload>[\w-]+={0,2}))\.(?P<signature>[\w-]*={0,2})",
-    re.ASCII,
-)
 _BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _MEDIA_TYPE: Final = re.compile(r"(?:application/)?([a-z0-9!#$&^_.+-]+)[ \t]*(?:;.*)?", re.DOTALL)
 
@@ -47,13 +52,16 @@ class UnverifiedToken:
 
     Attributes:
         issuer: empty when ``iss`` is not there or not a string.
+        claims: None when they are too many to be read before the signature was looked at.
+        payload: the JSON of the claims.
         signed: the bytes that the signature is over.
     """
 
     algorithm: str
     key_id: str | None
     issuer: str
-    claims: Mapping[str, Any] = field(repr=False)
+    claims: Mapping[str, Any] | None = field(repr=False)
+    payload: bytes = field(repr=False)
     signed: bytes = field(repr=False)
     signature: bytes = field(repr=False)
 
@@ -63,6 +71,18 @@ def _invalid(detail: str, found: str = "") -> Denial:
 
 
 _MALFORMED: Final = _invalid("The token is not a well-formed JWT.")
+_LARGE_HEADER: Final = _invalid(
+    f"The token's header has more than {MAX_HEADER_BYTES} bytes or {MAX_HEADER_VALUES} values."
+)
+_SEVERAL_ISSUERS: Final = _invalid(
+    "The token has many claims, and names several issuers.",
+    f"with more than {MAX_UNSIGNED_VALUES} values, iss must stand in it once",
+)
+_NOT_READ: Final = _invalid(
+    "The token cannot be verified now.",
+    f"its issuer's keys cannot be had, and more than {MAX_UNSIGNED_VALUES} values are not read "
+    "before the signature is verified",
+)
 BAD_SIGNATURE: Final = _invalid("The token's signature cannot be verified.")
 """None of the keys made it. Newer ones may."""
 
@@ -77,9 +97,7 @@ def looks_like_jwt(text: str) -> bool:
 
     An encrypted JWT (five parts) is opaque to us: only its issuer can say what it means.
     """
-    parts = _COMPACT.fullmatch(text) if len(text) <= MAX_TOKEN_BYTES else None
-    header = None if parts is None else _decode_base64url(parts["header"])
-    return header is not None and header.lstrip(b" \t\r\n").startswith(b"{")
+    return _take_apart_jwt(text) is not None
 
 
 def token_digest(text: str) -> bytes:
@@ -95,20 +113,32 @@ def read_token(text: str) -> UnverifiedToken | Denial:
     """A JWT in compact form, taken apart. Base64url may be padded, as WSO2 2.6 and 3.0 write it."""
     if len(text) > MAX_TOKEN_BYTES:
         return _invalid(f"The token is larger than {MAX_TOKEN_BYTES} bytes.")
-    parts = _COMPACT.fullmatch(text)
-    if parts is None:
+    return read_if_jwt(text) or _MALFORMED
+
+
+def read_if_jwt(text: str) -> UnverifiedToken | Denial | None:
+    """As `read_token`; None for what does not look like a JWT."""
+    found = _take_apart_jwt(text)
+    if found is None:
+        return None
+    parts, raw_header = found
+    payload = decode_base64url(parts.payload)
+    signature = decode_base64url(parts.signature)
+    if payload is None or signature is None:
         return _MALFORMED
-    raw_header = _decode_base64url(parts["header"])
-    raw_payload = _decode_base64url(parts["payload"])
-    signature = _decode_base64url(parts["signature"])
-    if raw_header is None or raw_payload is None or signature is None:
-        return _MALFORMED
+    if len(raw_header) > MAX_HEADER_BYTES or has_more_values(raw_header, MAX_HEADER_VALUES):
+        return _LARGE_HEADER
+    claims: dict[str, Any] | None = None
     try:
         header = read_json_object(raw_header)
-        claims = drop_absent(read_json_object(raw_payload))
+        if not has_more_values(payload, MAX_UNSIGNED_VALUES):
+            claims = drop_absent(read_json_object(payload))
     except ValueError:
         return _MALFORMED
-    algorithm, key_id, issuer = header.get("alg"), header.get("kid"), claims.get("iss")
+    issuer = find_issuer(payload) if claims is None else claims.get("iss", "")
+    if issuer is None:
+        return _SEVERAL_ISSUERS
+    algorithm, key_id = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or not isinstance(key_id, str | None):
         return _MALFORMED
     if "crit" in header or header.get("b64", True) is not True:
@@ -123,22 +153,29 @@ def read_token(text: str) -> UnverifiedToken | Denial:
         key_id=key_id,
         issuer=issuer if isinstance(issuer, str) else "",
         claims=claims,
-        signed=parts["signed"].encode("ascii"),
+        payload=payload,
+        signed=parts.signed,
         signature=signature,
     )
 
 
-def _decode_base64url(text: str) -> bytes | None:
-    """Bytes of base64url with correct padding or none; None for anything else."""
-    bare = text.rstrip("=")
-    if len(bare) % 4 == 1 or (bare != text and len(text) % 4):
+def _take_apart_jwt(text: str) -> tuple[Parts, bytes] | None:
+    """The parts of what looks like a JWT, and the text of its header."""
+    parts = take_apart(text) if len(text) <= MAX_TOKEN_BYTES else None
+    header = None if parts is None else decode_base64url(parts.header)
+    if parts is None or header is None or not header.lstrip(b" \t\r\n").startswith(b"{"):
         return None
+    return parts, header
+
+
+def read_claims(token: UnverifiedToken) -> Mapping[str, Any] | Denial:
+    """All that a token claims, however much that is."""
+    if token.claims is not None:
+        return token.claims
     try:
-        decoded = base64.urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
-    except (binascii.Error, ValueError):
-        return None
-    # Two texts must not stand for the same bytes: unused bits have to be zero.
-    return decoded if base64.urlsafe_b64encode(decoded).rstrip(b"=") == bare.encode() else None
+        return drop_absent(read_json_object(token.payload))
+    except ValueError:
+        return _MALFORMED
 
 
 def _is_of_another_kind(typ: Any) -> bool:
@@ -162,11 +199,8 @@ def may_be_explained(token: UnverifiedToken, issuer: Issuer) -> bool:
     Never another issuer's: who is shown it could use it there. What nobody signed needs no
     asking.
     """
-    return (
-        token.claims.get("iss", issuer.issuer) == issuer.issuer
-        and token.algorithm.lower() != "none"
-        and token.signature != b""
-    )
+    names = token.issuer if token.claims is None else token.claims.get("iss", issuer.issuer)
+    return names == issuer.issuer and token.algorithm.lower() != "none" and token.signature != b""
 
 
 def check_algorithm(token: UnverifiedToken, issuer: Issuer) -> Denial | None:
@@ -195,11 +229,23 @@ def verify_token(
         is_signed(token.signed, token.signature, key=key, algorithm=token.algorithm) for key in keys
     ):
         return BAD_SIGNATURE
-    return check_unsigned(token, issuer, now_us)
+    claims = read_claims(token)
+    return claims if isinstance(claims, Denial) else _check_claims(claims, issuer, now_us)
 
 
 def check_unsigned(token: UnverifiedToken, issuer: Issuer, now_us: int) -> VerifiedClaims | Denial:
-    """What `verify_token` would say if the signature were good. A denial holds in any case."""
-    if "exp" not in token.claims:
+    """What `verify_token` would say if the signature were good. A denial holds in any case.
+
+    So does that of claims that are too many to be read: what nobody signed must not cause an outage.
+    """
+    if token.claims is None:
+        return _NOT_READ
+    return _check_claims(token.claims, issuer, now_us)
+
+
+def _check_claims(
+    claims: Mapping[str, Any], issuer: Issuer, now_us: int
+) -> VerifiedClaims | Denial:
+    if "exp" not in claims:
         return _invalid("The token has no expiry.", "it has no exp")
-    return check_claims(token.claims, issuer, now_us)
+    return check_claims(claims, issuer, now_us)

@@ -195,6 +195,17 @@ def list_token_kinds(private_key: PrivateKey) -> list[Kind]:
         "a header of 11,000 bytes": forge({"x": "a" * 10_800}, claims),
         "a header of 1,200 members": forge({f"m{n}": 1 for n in range(1_200)}, claims),
         "1,200 claims": forge({}, {**claims, **{f"m{n}": 1 for n in range(1_200)}}),
+        "3,000 empty objects": forge({}, {**claims, "x": [{}] * 3_000}),
+        "1,100 claims with an empty object each": forge(
+            {}, {**claims, **{f"{n:x}": {} for n in range(1_100)}}
+        ),
+        "5,000 elements, and issuers": forge(
+            {}, {"x": [1] * 5_000, "y": [{"iss": ISSUER}] * 3, **claims}
+        ),
+        "500 claims with escapes": forge(
+            {}, json.dumps({**claims, **{f"é{n}": {} for n in range(240)}})
+        ),
+        "64 values in a header": forge({f"é{n}": {} for n in range(30)}, claims),
         "5,000 scopes": forge({}, {**claims, "scope": " ".join(["s"] * 5_000)}),
         "2,800 audiences": forge({}, {**claims, "aud": ["a"] * 2_800}),
         "5,000 brackets": forge({}, f'{{"iss":"{ISSUER}","x":{nested}}}'),

@@ -12,9 +12,12 @@ from extauthz.model.catalog import Issuer, KeyLocation
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Secret
 from extauthz.policy.claim_checks import VerifiedClaims
+from extauthz.policy.compact_jws import MAX_UNSIGNED_VALUES
 from extauthz.policy.tokens import (
+    BAD_SIGNATURE,
     MAX_TOKEN_BYTES,
     UnverifiedToken,
+    check_unsigned,
     looks_like_jwt,
     read_token,
     token_digest,
@@ -278,13 +281,13 @@ def test_judges_each_claim_of_a_genuine_token(
 
 
 @pytest.mark.parametrize(
-    "number", ["1e999", "-1e999", "NaN", "Infinity", "9" * 5000, "1" + "0" * 4000]
+    "number", ["1e999", "-1e999", "NaN", "Infinity", "9" * 5000, "9" * 513, "1" + "0" * 511]
 )
 def test_never_raises_for_numbers_that_python_finds_hard(number: str) -> None:
     payload = json.dumps(claims_of(exp=0)).replace('"exp": 0', f'"exp": {number}')
     assert number in payload
     outcome = verify(sign_jws({"alg": "RS256"}, payload.encode()))
-    # A whole number of 4001 digits is a time far away; all others are no times.
+    # A whole number of 512 digits is a time far away; all others are no times.
     assert reason_of(outcome) is (None if number.startswith("10") else INVALID)
 
 
@@ -416,6 +419,88 @@ def test_reads_who_to_ask_without_believing_anything() -> None:
         unnamed = read_token(a_jwt(iss=odd, kid=None))
         assert isinstance(unnamed, UnverifiedToken)
         assert (unnamed.issuer, unnamed.key_id) == ("", None)
+
+
+def write_large(text: str) -> bytes:
+    """Claims that hold more values than are read before the signature, around these."""
+    many = ",".join(["1"] * MAX_UNSIGNED_VALUES)
+    return f'{{"before":[{many}],{text},"after":{{"iss ":"x"}}}}'.encode()
+
+
+GOOD = f'"aud":"httpbin","exp":{START_S + 300}'
+
+
+@pytest.mark.parametrize(
+    ("text", "issuer"),
+    [
+        (r'"iss" : "https:\/\/idp.example\u002f"', "https://idp.example/"),
+        ('"iss":"a","act":{"iss":"a"}', "a"),
+        (r'"x":"\"iss\":\"b","iss":"a","y\"iss":"c"', "a"),
+        ('"x":["iss","iss"]', ""),
+        ('"iss":null', ""),
+        ('"iss":["a"]', ""),
+        ('"iss":5', ""),
+    ],
+)
+def test_finds_the_issuer_of_many_claims_before_it_reads_them(text: str, issuer: str) -> None:
+    token = read_token(sign_jws({"alg": "RS256"}, write_large(text)))
+    assert isinstance(token, UnverifiedToken)
+    assert (token.issuer, token.claims) == (issuer, None)
+
+
+@pytest.mark.parametrize(
+    "text", ['"iss":"a","act":{"iss":"b"}', ",".join(f'"{n}":{{"iss":"a"}}' for n in range(5))]
+)
+def test_refuses_many_claims_that_name_several_issuers_or_one_many_times(text: str) -> None:
+    assert reason_of(read_token(sign_jws({"alg": "RS256"}, write_large(text)))) is INVALID
+
+
+def test_believes_a_token_with_the_most_groups_roles_and_certificates_that_fit() -> None:
+    claims = claims_of(
+        groups=[f"00000000-0000-0000-0000-{number:012d}" for number in range(120)],
+        resource_access={f"client-{n}": {"roles": ["reader"]} for n in range(60)},
+    )
+    chain = {"x5c": ["A" * 1_000] * 3, "x5t": "a" * 27}
+    assert isinstance(verify(sign_jws({"alg": "RS256", "kid": "k1", **chain}, claims)), dict)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f'"iss":"https://idp.example/",{GOOD}', None),
+        (f'"iss":"https://idp.example/",{GOOD},"nbf":{START_S + 60}', INACTIVE),
+        (f'"iss":"https://idp.example/",{GOOD},"aud":"httpbin"', INVALID),
+        (f'"act":{{"iss":"https://idp.example/"}},{GOOD}', INVALID),
+        (f'"act":{{"iss":"https://idp.example/"}},"\\u0069ss":"b",{GOOD}', INVALID),
+        (f'"iss":"https://idp.example/",{GOOD},"broken"', INVALID),
+    ],
+)
+def test_many_claims_are_read_once_the_signature_is_good(text: str, reason: Reason | None) -> None:
+    genuine = sign_jws({"alg": "RS256"}, write_large(text))
+    assert reason_of(verify(genuine)) is reason
+    forged = sign_jws({"alg": "RS256"}, write_large(text), key=rsa_key("thief"))
+    assert verify(forged) is BAD_SIGNATURE
+
+
+def test_claims_that_are_not_read_before_the_signature_are_no_reason_for_an_outage() -> None:
+    token = read_token(
+        sign_jws({"alg": "RS256"}, write_large(f'"iss":"https://idp.example/",{GOOD}'))
+    )
+    assert isinstance(token, UnverifiedToken)
+    assert reason_of(check_unsigned(token, an_issuer(), START_US)) is INVALID
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"x5c": ["A" * 8_200]},
+        {f"m{number}": 1 for number in range(70)},
+        {"x": [[]] * 70},
+        {"x": 10**600},
+    ],
+)
+def test_refuses_headers_that_take_long_to_read(header: dict[str, Any]) -> None:
+    assert reason_of(read_token(sign_jws({"alg": "RS256", **header}, claims_of()))) is INVALID
 
 
 def test_no_denial_tells_the_client_what_the_token_says() -> None:
