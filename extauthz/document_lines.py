@@ -1,7 +1,7 @@
 """Finds the lines that nodes of a YAML or JSON text stand on.
 
-Both kinds of text become one stream of marks (a scalar, a mapping or sequence that begins, one
-that ends), and one walk follows it. Only the nodes that are asked for are kept.
+Of YAML, one walk follows the parser's events. Of JSON, only what leads to a node that is asked for
+is walked; the parser passes over the rest. Only the nodes that are asked for are kept.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import Final
 
@@ -18,7 +19,8 @@ NodePath = tuple[str | int, ...]
 """From the top of a document: keys of mappings and positions in sequences."""
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_JSON_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s{}\[\],:"]+')
+_BETWEEN: Final = re.compile(r"[\s,:]*")
+"""What stands between the keys and values of a JSON text."""
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -54,7 +56,7 @@ def find_lines(text: str, paths: Sequence[NodePath], *, is_json: bool) -> list[i
     wanted = {path[:depth] for path in paths for depth in range(1, len(path) + 1)}
     if not wanted:
         return [1 for _ in paths]
-    found = _find(_marks_of_json(text) if is_json else _marks_of_yaml(text), wanted)
+    found = _find_in_json(text, wanted) if is_json else _find(_marks_of_yaml(text), wanted)
     return [
         next((found[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in found), 1)
         for path in paths
@@ -112,20 +114,48 @@ def _marks_of_yaml(text: str) -> Iterator[_Mark]:
                 pass
 
 
-def _marks_of_json(text: str) -> Iterator[_Mark]:
+def _find_in_json(text: str, wanted: set[NodePath]) -> dict[NodePath, int]:
+    """As `_find`. The C scanner passes over what leads to no node that is wanted."""
+    found: dict[NodePath, int] = {}
+    open_paths: list[NodePath] = []
+    positions: list[int | None] = []
+    """For each open collection: a sequence's next position; None for a mapping."""
+    read = json.JSONDecoder(strict=False).raw_decode
     line, counted = 1, 0
-    for token in _JSON_TOKEN.finditer(text):
-        line += text.count("\n", counted, token.start())
-        counted = token.start()
-        word = token[0]
-        match word[0]:
-            case "{":
-                yield _Kind.MAPPING, "", line
-            case "[":
-                yield _Kind.SEQUENCE, "", line
-            case "}" | "]":
-                yield _Kind.END, "", line
-            case '"':
-                yield _Kind.SCALAR, json.loads(word, strict=False), line
-            case _:
-                yield _Kind.SCALAR, word, line
+    path: NodePath = ()
+    at = _skip(text, 0)
+    while True:
+        end = None
+        if text[at] not in "{[" or (open_paths and path not in wanted):
+            # What is nested too deeply for the scanner is walked through, too.
+            with suppress(RecursionError):
+                end = read(text, at)[1]
+        if end is None:
+            open_paths.append(path)
+            positions.append(0 if text[at] == "[" else None)
+            end = at + 1
+        at = _skip(text, end)
+        while open_paths and text[at] in "}]":
+            open_paths.pop()
+            positions.pop()
+            at = _skip(text, at + 1)
+        if not open_paths:
+            return found
+        start, position = at, positions[-1]
+        if position is None:
+            key, at = read(text, at)
+            at = _skip(text, at)
+            path = (*open_paths[-1], key)
+        else:
+            path = (*open_paths[-1], position)
+            positions[-1] = position + 1
+        if path in wanted:
+            line += text.count("\n", counted, start)
+            counted = start
+            found.setdefault(path, line)
+
+
+def _skip(text: str, at: int) -> int:
+    """The place of the next key, value or end."""
+    between = _BETWEEN.match(text, at)
+    return at if between is None else between.end()

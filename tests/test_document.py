@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,25 @@ def test_finds_the_same_lines_in_json_as_in_yaml(tree: dict[str, Any]) -> None:
     lines = find_lines(text, paths, is_json=True)
     assert lines == sorted(lines)
     assert find_lines(text, paths, is_json=False) == lines
+
+
+def test_finds_a_line_behind_what_is_nested_as_deep_as_can_be_read() -> None:
+    limit, after = sys.getrecursionlimit(), f',\n"b": {json.dumps(["x"] * 3)}}}'
+
+    def read_from(text: str, frames: int) -> list[int]:
+        if frames:
+            return read_from(text, frames - 1)
+        return find_lines(text, [("b", 2)], is_json=True)
+
+    for depth in range(1, limit, 7):
+        text = '{"a": ' + "[" * depth + "]" * depth + after
+        try:
+            read(text, "x.json")
+        except ConfigError:
+            break
+        assert read_from(text, 50) == [2]
+    else:
+        pytest.fail("JSON of any depth is read")
 
 
 def _paths(tree: Any, above: tuple[str | int, ...] = ()) -> Any:
