@@ -28,6 +28,10 @@ class TemplateError(ValueError):
     """A path template that cannot be matched. The text says what to write instead."""
 
 
+class NeverMatchedError(TemplateError):
+    """A path template that stands for requests that are refused, whatever else there is."""
+
+
 def split_template(template: str) -> list[str]:
     """A template's segments, with as few escapes as there can be; ``/`` has none.
 
@@ -98,8 +102,8 @@ def _read_escape(escape: re.Match[str]) -> str:
     return chr(octet) if _NEVER_ESCAPED.match(chr(octet)) else escape[0].upper()
 
 
-def _never_match(escape: str, segment: str) -> TemplateError:
-    return TemplateError(
+def _never_match(escape: str, segment: str) -> NeverMatchedError:
+    return NeverMatchedError(
         f"{escape} in {segment} can never match: requests with backslashes, semicolons, control "
         "characters, encoded slashes, question marks or hashes, or broken escapes are refused "
         "(a percent sign itself is written %25)"

@@ -458,6 +458,40 @@ TEMPLATES = (
         catalog=CATALOG + "    security: [jwt]\n",
     ),
     Row(
+        place="what no request matches",
+        access=BY_KEY,
+        text=paths("/a: {get: {}}\n/b;c: {get: {security: [{t: [write]}]}}"),
+        warned="; requests for GET /b;c are denied",
+    ),
+    Row(
+        place="a name with a star",
+        access=BY_KEY,
+        text=paths("/a: {get: {}}\n'/b/{c*}': {get: {security: [{t: [write]}]}}"),
+        warned="; requests for GET /b/{c*} are denied",
+    ),
+    Row(
+        place="a query in a name",
+        access=BY_KEY,
+        text=paths("/a: {get: {}}\n'/b{?c,d}': {get: {}}"),
+        warned="; requests for GET /b{?c,d} are denied",
+    ),
+    Row(
+        place="a name with a star, where another operation asks for less",
+        text=paths("/b/{d}: {get: {}}\n'/b/{c*}':\n  get:  # here\n    security: [{t: [write]}]"),
+        refused="here the same request may be meant for GET /b/{d}",
+    ),
+    Row(
+        place="a name with a star, and in the catalog",
+        access="GET /b/**: mtls\nGET /b/{d}: api_key",
+        text=paths("/b/{d}: {get: {}}\n'/b/{c*}': {get: {security: [{t: [write]}]}}"),
+        catalog=CATALOG + _RESOURCE.replace("/{x}", "/b/**"),
+    ),
+    Row(
+        place="half a name",
+        text=paths("'/b/{c': {get: {}}  # here"),
+        refused="without its other half",
+    ),
+    Row(
         place="several names in one segment",
         text=paths("/{lat},{lon}: {get: {security: [{t: [write]}]}}"),
         access=f"GET /{{lat}},{{lon}}: {TOKEN} [write]",
@@ -483,13 +517,48 @@ SERVERS = (
     ),
     Row(
         place="operation: another base path",
-        text=paths("/a:\n  get:  # here\n    servers: [{url: /v2}]", _AT_API),
-        refused="put it at base path /v2",
+        access="GET /b: api_key",
+        text=paths("/a: {get: {servers: [{url: /v2}], security: []}}\n/b: {get: {}}", _AT_API),
+        warned="put it at base path /v2, and an API has one base path, here /v1; requests for "
+        "GET /a are denied",
     ),
     Row(
         place="path item: another base path",
-        text=paths("/a:\n  servers: [{url: /v2}]\n  get: {}  # here", _AT_API),
-        refused="put it at base path /v2",
+        access="GET /b: api_key",
+        text=paths("/a: {servers: [{url: /v2}], get: {}, put: {}}\n/b: {get: {}}", _AT_API),
+        warned="requests for GET /a, PUT /a are denied",
+    ),
+    Row(
+        place="operation: another base path, and nothing is left",
+        text=paths("/a: {get: {servers: [{url: /v2}]}}", _AT_API).replace(":", ":  # here", 1),
+        refused="no operation is served here",
+    ),
+    Row(
+        place="operation: another base path, where another operation asks for less",
+        text=paths(
+            "/a:\n  get:  # here\n    security: [{t: [write]}]\n    servers: [{url: /v2}]\n"
+            "/{b}: {get: {}}",
+            _AT_API,
+        ),
+        refused="here the same request may be meant for GET /{b}, which asks for something else",
+    ),
+    Row(
+        place="operation: another base path, where another operation asks for the same",
+        access=BY_KEY.replace("/a", "/{b}"),
+        text=paths("/a: {get: {servers: [{url: /v2}]}}\n/{b}: {get: {}}", _AT_API),
+        warned="requests for GET /a are denied",
+    ),
+    Row(
+        place="operation: another base path for the public, where another operation asks for more",
+        access=BY_KEY.replace("/a", "/{b}"),
+        text=paths("/a: {get: {security: [], servers: [{url: /v2}]}}\n/{b}: {get: {}}", _AT_API),
+        warned="requests for GET /a are denied",
+    ),
+    Row(
+        place="a base path that is not told",
+        access=BY_KEY,
+        text=operation("{}", "servers: [{url: v1}]"),
+        warned="the servers do not tell the base path",
     ),
     Row(
         place="operation: another base path, and in the catalog",
@@ -506,11 +575,30 @@ SERVERS = (
     Row(
         place="operation: another host, where another operation may be meant",
         text=paths(
-            "/status:\n  servers: [{url: 'https://s.example/v1'}]\n  get: {security: []}  # here\n"
-            "/{page}: {get: {}}",
+            "/status:\n  servers: [{url: 'https://s.example/v1'}]\n  get:  # here\n"
+            "    security: [{t: [write]}]\n/{page}: {get: {}}",
             _AT_API,
         ),
         refused="the same request may be meant for GET /{page}",
+    ),
+    Row(
+        place="operation: another host for the public, where another operation may be meant",
+        access="GET /{page}: api_key",
+        text=paths(
+            "/status: {servers: [{url: 'https://s.example/v1'}], get: {security: []}}\n"
+            "/{page}: {get: {}}",
+            _AT_API,
+        ),
+        warned="requests for GET /status are denied",
+    ),
+    Row(
+        place="operation: another host, where another operation asks for the same",
+        access="GET /status: api_key\nGET /{page}: api_key",
+        text=paths(
+            "/status: {servers: [{url: 'https://s.example/v1'}], get: {}}\n/{page}: {get: {}}",
+            _AT_API,
+        ),
+        warned="at host s.example: here it is served at all hosts",
     ),
     Row(
         place="path items: each states the same",
@@ -522,7 +610,8 @@ SERVERS = (
         text=paths(
             "/a: {servers: [{url: 'https://a.example'}], get: {}}\n"
             "/b: {servers: [{url: 'https://a.example'}], get: {}}\n"
-            "/{c}:\n  servers: [{url: 'https://c.example'}]\n  get: {security: []}  # here"
+            "/{c}:\n  servers: [{url: 'https://c.example'}]\n  get:  # here\n"
+            "    security: [{t: [write]}]"
         ),
         refused="may be meant for GET /a",
     ),
@@ -538,8 +627,11 @@ SERVERS = (
     ),
     Row(
         place="by reference",
-        text=paths("/a:\n  get: {servers: {$ref: '#/x-s'}}  # here", _AT_API, "x-s: [{url: /v2}]"),
-        refused="put it at base path /v2",
+        access="GET /b: api_key",
+        text=paths(
+            "/a: {get: {servers: {$ref: '#/x-s'}}}\n/b: {get: {}}", _AT_API, "x-s: [{url: /v2}]"
+        ),
+        warned="put it at base path /v2",
     ),
     Row(
         place="no list",

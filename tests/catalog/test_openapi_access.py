@@ -140,3 +140,27 @@ def test_references_cannot_stand_for_more_and_more(
     text = paths(many, f"x-ops: {{create: {{security: [{{t: [{scopes}]}}]}}}}")
     with pytest.raises(ConfigError, match="stand for more than 10000 values"):
         load(Row(place="", text=text), tmp_path)
+
+
+def test_no_more_warnings_than_can_be_read_and_a_word_on_the_rest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    many = "".join(f"/a{n}: {{get: {{unknown{n}: 1}}}}\n" for n in range(120))
+    load(Row(place="", text=paths(many)), tmp_path)
+    assert len(caplog.messages) == 101
+    assert caplog.messages[-1].endswith("api.yaml: 20 more warnings are not listed")
+
+
+def test_operations_that_are_served_elsewhere_are_compared_in_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extauthz.catalog.openapi.servers.MAX_COMPARED", 400)
+    here = "".join(f"/a{n}: {{get: {{security: [{{t: []}}]}}}}\n" for n in range(30))
+    for elsewhere, is_read in ((10, True), (20, False)):
+        there = "".join(f"/b{n}: {{get: {{servers: [{{url: /v2}}]}}}}\n" for n in range(elsewhere))
+        row = Row(place="", text=paths(here + there, "servers: [{url: /v1}]"))
+        if is_read:
+            assert len(load(row, tmp_path).resources) == 30
+        else:
+            with pytest.raises(ConfigError, match="the same request may be meant for"):
+                load(row, tmp_path)

@@ -152,9 +152,14 @@ class OpenApiDocument:
             more = f" (the first of {len(nodes)} places)" if len(nodes) > 1 else ""
             fault = Fault(path=nodes[0].path, message=message + more)
             of_file.setdefault(nodes[0].file, []).append(fault)
-        return tuple(
+        listed = [
             warning for file, faults in of_file.items() for warning in locate(file.source, faults)
-        )
+        ]
+        unlisted = len(self._warnings) - _MAX_WARNINGS
+        if unlisted > 0:
+            message = f"{unlisted} more warnings are not listed"
+            listed.append(Problem(file=self.root.file.source.file, message=message))
+        return tuple(listed)
 
     def check_keys(self, node: Node, known: Collection[str]) -> None:
         """Tells of keys that are not read. One that may have been meant as access is a problem."""

@@ -24,9 +24,11 @@ from extauthz.catalog.openapi.wso2 import (
 from extauthz.document_messages import show_name
 from extauthz.model.identity import Place, SecurityScheme
 from extauthz.model.routes import ANY_METHOD
-from extauthz.model.templates import TemplateError, split_template, write_shape
+from extauthz.model.templates import NeverMatchedError, TemplateError, split_template, write_shape
 
 MAX_OPERATIONS: Final = 10_000
+_QUERY: Final = re.compile(r"[?#](?![^{}]*\})")
+_WRITTEN_AS_A_PATH: Final = re.compile(r"/(?:[^{}]|\{[^{}]*\})*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +66,19 @@ class OpenApiResource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedOperation:
-    """An operation, and where it stands in the document and on servers of its own."""
+    """An operation, and where it stands in the document and on servers of its own.
+
+    Attributes:
+        shape: as `write_shape`. When the template is `unmatched`, of all that it may mean; empty
+            when that is refused anyhow.
+        unmatched: why its template fits no request; None when it does.
+    """
 
     resource: OpenApiResource
     shape: tuple[str, ...]
     node: Node
     servers: tuple[ServerPlace, ...] | None
+    unmatched: str | None = None
 
 
 class OperationReader:
@@ -77,6 +86,9 @@ class OperationReader:
 
     Args:
         declared: its security schemes, by name; None when there are none.
+
+    Attributes:
+        is_decided: whether the catalog had a resource for an operation that was read so far.
     """
 
     def __init__(
@@ -99,6 +111,7 @@ class OperationReader:
         self._is_public = read_is_disabled(document, root) or False
         self._is_default_asked = of_catalog.takes_default
         """Whether anybody takes what the document asks for as a whole."""
+        self.is_decided = False
 
     @cached_property
     def _default_need(self) -> SecurityNeed | None:
@@ -133,20 +146,19 @@ class OperationReader:
         document = self._document
         paths = document.read_mapping(document.root, "paths")
         seen: dict[tuple[str, tuple[str, ...]], PlacedOperation] = {}
-        decided = False
+        count = 0
         for key, item in paths.items() if paths is not None else ():
             if key.startswith("x-"):
                 document.check_extension(key, item)
                 continue
-            template = re.split("[?#]", key, maxsplit=1)[0]
+            template = _QUERY.split(key, maxsplit=1)[0]
             if template != key:
                 document.warn(
                     item, "what follows ? or # in a path is not matched: the path alone decides"
                 )
-            try:
-                shape = write_shape(split_template(template))
-            except TemplateError as error:
-                document.report(item, str(error))
+            shape, unmatched = _read_template(template)
+            if unmatched is not None and not _WRITTEN_AS_A_PATH.fullmatch(template):
+                document.report(item, unmatched)
                 continue
             fields = self._read_path_item(item)
             for method in [] if fields is None else fields.names():
@@ -154,23 +166,23 @@ class OperationReader:
                     continue
                 at = (method.upper(), shape)
                 if not self._of_catalog.resources.isdisjoint((at, (ANY_METHOD, shape))):
-                    decided = True
+                    self.is_decided = True
                     continue
                 operation = self._read_operation(template, shape, method, fields)
-                if operation is None or not self._is_new(operation, at, seen):
+                if operation is None:
+                    continue
+                if unmatched is not None:
+                    operation = replace(operation, unmatched=unmatched)
+                elif not self._is_new(operation, at, seen):
                     continue
                 yield operation
-                if len(seen) > MAX_OPERATIONS:
+                count += 1
+                if count > MAX_OPERATIONS:
                     message = f"more than {MAX_OPERATIONS} operations; split the document"
                     document.report(document.root.below("paths"), message)
                     return
-        if not decided:
+        if not self.is_decided:
             self._is_default_asked = True
-        if not seen and not decided and not document.problem_count:
-            document.report(
-                document.root.below("paths"),
-                "no operation is described: nothing could be called",
-            )
 
     def _is_new(
         self,
@@ -320,3 +332,22 @@ class OperationReader:
             return None
         self._document.warn(found.node, f"{found.why}: the catalog's security stands in its place")
         return of_catalog
+
+
+def _read_template(template: str) -> tuple[tuple[str, ...], str | None]:
+    """`PlacedOperation.shape` and `PlacedOperation.unmatched`."""
+    try:
+        return write_shape(split_template(template)), None
+    except NeverMatchedError as error:
+        return (), str(error)
+    except TemplateError as error:
+        unmatched = str(error)
+    shape: list[str] = []
+    for segment in template.split("/")[1:]:
+        try:
+            shape += write_shape(split_template(f"/{segment}")) if segment else ("**",)
+        except TemplateError:
+            shape.append("**")
+        if shape[-1] == "**":
+            break
+    return tuple(shape) or ("**",), unmatched

@@ -65,7 +65,9 @@ def read_openapi(
             document.check_keys(components, COMPONENTS)
             declared = document.read_mapping(components, "securitySchemes")
     reader = OperationReader(document, version, declared, of_catalog or CatalogWord())
-    operations = list(reader.read_paths())
+    base_path, operations = place_operations(document, version, list(reader.read_paths()))
+    if not operations and not reader.is_decided and not document.problem_count:
+        document.report(root.below("paths"), "no operation is served here: nothing could be called")
     places = reader.places
     key_header = document.read_header_name(root.below("x-wso2-api-key-header"))
     if key_header is not None:
@@ -76,7 +78,7 @@ def read_openapi(
         preflight = document.read_flag(cors, "corsConfigurationEnabled")
     return OpenApiResources(
         resources=tuple(one.resource for one in operations),
-        base_path=place_operations(document, version, operations),
+        base_path=base_path,
         bearer_header=document.read_header_name(root.below("x-wso2-auth-header")),
         api_key_places=places or None,
         tier=read_tier(document, root),
