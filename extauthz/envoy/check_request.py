@@ -10,7 +10,7 @@ Rules:
 - The host is told once: a `host` field or a second ``:authority`` that says otherwise, an empty
   one, and what is no ``host[:port]`` leave a request without a host that could be judged.
 - An Envoy that keeps header fields from us (`allowed_headers`) keeps pseudo headers, too, unless its
-  list has them. So where there are none, other fields may be missing.
+  list has them. So where one of the three is missing that every request has, other fields may be, too.
 - The path is split at the first ``?``, and what follows is cut at the first ``#``. Nothing is decoded.
   A ``#`` in the path itself stays, and so is refused: no request target holds a fragment.
 """
@@ -33,7 +33,7 @@ from extauthz.model.authority import find_host, read_host
 from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer, read_field_value
 
 PARTIAL_BODY_HEADER: Final = "x-envoy-auth-partial-body"
-_PSEUDO_HEADERS: Final = (":method", ":path", ":scheme", ":protocol")
+_IN_EVERY_REQUEST: Final = frozenset({":authority", ":method", ":path"})
 _MAX_CACHED_PEER_BYTES: Final = 8192
 _EXACT_FLOAT: Final = 2**53
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -62,7 +62,7 @@ def read_check_request(data: bytes) -> ApiRequest:
     if "#" in query:
         query = query[: query.index("#")]
     raw = http.header_map.headers
-    headers, authorities = (
+    headers, authorities, are_whole = (
         _read_header_map(raw) if raw else _read_headers({**http.headers}, are_apart=False)
     )
     return ApiRequest(
@@ -73,7 +73,7 @@ def read_check_request(data: bytes) -> ApiRequest:
         scheme=http.scheme,
         protocol=http.protocol,
         headers=headers,
-        headers_are_partial=not authorities and http.protocol != "",
+        headers_are_partial=not are_whole and http.protocol != "",
         source=source,
         destination=destination,
         context=dict(extensions) if extensions else _NOTHING,
@@ -109,18 +109,21 @@ def _find_host(host: str, authorities: tuple[str, ...], headers: Headers) -> str
     return find_host((*authorities, *fields))
 
 
-def _read_headers(
-    fields: dict[str, str | bytes], *, are_apart: bool
-) -> tuple[Headers, tuple[str, ...]]:
-    """Header fields, and the values of ``:authority``."""
+_Fields = tuple[Headers, tuple[str, ...], bool]
+"""Header fields, the values of ``:authority``, and whether the pseudo headers are there."""
+
+
+def _read_headers(fields: dict[str, str | bytes], *, are_apart: bool) -> _Fields:
     authority = fields.pop(":authority", None)
-    for name in _PSEUDO_HEADERS:
-        fields.pop(name, None)
+    method, path = fields.pop(":method", None), fields.pop(":path", None)
+    fields.pop(":scheme", None)
+    fields.pop(":protocol", None)
+    are_whole = authority is not None and method is not None and path is not None
     authorities = () if authority is None else (read_field_value(authority),)
-    return Headers.of_dict(fields, are_apart=are_apart), authorities
+    return Headers.of_dict(fields, are_apart=are_apart), authorities, are_whole
 
 
-def _read_header_map(entries: Collection[HeaderValue]) -> tuple[Headers, tuple[str, ...]]:
+def _read_header_map(entries: Collection[HeaderValue]) -> _Fields:
     fields: dict[str, str | bytes] = {
         entry.key: entry.raw_value or entry.value for entry in entries
     }
@@ -130,6 +133,7 @@ def _read_header_map(entries: Collection[HeaderValue]) -> tuple[Headers, tuple[s
     return (
         Headers((pair for pair in pairs if pair[0][:1] != ":"), are_apart=True),
         tuple(value for name, value in pairs if name == ":authority"),
+        fields.keys() >= _IN_EVERY_REQUEST,
     )
 
 

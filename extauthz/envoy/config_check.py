@@ -18,6 +18,7 @@ from extauthz.document import Fault
 from extauthz.document_lines import NodePath
 from extauthz.document_values import SourceText, read_values
 from extauthz.errors import ConfigError
+from extauthz.policy.client_address import REMOTE_ADDRESS_EXTENSION
 
 Tree = dict[str, Any]
 
@@ -47,7 +48,7 @@ def check_config(document: Any) -> tuple[list[Fault], bool]:
     authorizers = [_find(tree, "grpc_service", "envoy_grpc", "cluster_name") for _, tree in trees]
     for path, tree in trees:
         for is_there, find in _RULES:
-            if find is _check_upstream and tree.get("name") in authorizers:
+            if find in _OF_UPSTREAMS and tree.get("name") in authorizers:
                 continue
             if is_there(tree):
                 asks = asks or find in _ASKING
@@ -62,7 +63,10 @@ Found = Iterator[tuple[NodePath, str]]
 
 
 def _open_mesh(document: Any) -> Any:
-    """Istio keeps its mesh configuration as a text in a ConfigMap."""
+    """Istio keeps its mesh configuration as a text in a ConfigMap, which may stand in a List."""
+    items = _find(document, "items")
+    if _find(document, "kind") == "List" and isinstance(items, list):
+        return {"items": [_open_mesh(item) for item in items]}
     mesh = _find(document, "data", "mesh")
     if _find(document, "kind") != "ConfigMap" or not isinstance(mesh, str):
         return document
@@ -238,6 +242,7 @@ def _check_manager(tree: Tree) -> Found:
             "of extauthz to false"
         )
         yield (), message
+    yield from _check_remote_address(tree)
     if _find(tree, "local_reply_config", "body_format"):
         message = (
             "takes the place of the body and content type of denials; leave replies with the "
@@ -245,6 +250,18 @@ def _check_manager(tree: Tree) -> Found:
         )
         yield ("local_reply_config", "body_format"), message
     yield from _check_hosts(tree)
+
+
+def _check_remote_address(tree: Tree) -> Found:
+    appends = tree.get("use_remote_address") is True and tree.get("skip_xff_append") is not True
+    for path, below in _walk(tree, ()):
+        word = _find(below, "context_extensions", REMOTE_ADDRESS_EXTENSION)
+        if word is not None and word != str(appends).lower():
+            message = (
+                f"must be {str(appends).lower()!r}, as use_remote_address and skip_xff_append stand "
+                "here: else clients get addresses that are not theirs"
+            )
+            yield (*path, "context_extensions", REMOTE_ADDRESS_EXTENSION), message
 
 
 def _check_hosts(tree: Tree) -> Found:
@@ -276,14 +293,23 @@ def _check_upstream(tree: Tree) -> Found:
         if not any(
             _find(one, "typed_config", "mutations", "request_trailers_mutations") for one in filters
         ):
-            message = (
-                "an upstream that speaks HTTP/2 gets request trailers, and a client may name them "
-                "x-extauthz-user; take them out with a header_mutation filter "
-                "(request_trailers_mutations) in its http_filters"
-            )
-            yield (), message
+            yield (), _TRAILERS
 
 
+def _is_cluster_of_old(tree: Tree) -> bool:
+    """Envoy takes the options still that stood in the cluster itself."""
+    return "name" in tree and _has("http2_protocol_options")(tree)
+
+
+def _check_cluster_of_old(_tree: Tree) -> Found:
+    yield ("http2_protocol_options",), _TRAILERS
+
+
+_TRAILERS: Final = (
+    "an upstream that speaks HTTP/2 gets request trailers, and a client may name them "
+    "x-extauthz-user; take them out with a header_mutation filter (request_trailers_mutations) in "
+    "the http_filters of its HttpProtocolOptions"
+)
 _HTTP2: Final = (
     ("explicit_http_config", "http2_protocol_options"),
     ("auto_config",),
@@ -339,11 +365,13 @@ def _check_security_policy(tree: Tree) -> Found:
 
 _ASKING: Final = (_check_filter, _check_provider, _check_http_provider, _check_security_policy)
 """Rules about what asks an authorizer."""
+_OF_UPSTREAMS: Final = (_check_upstream, _check_cluster_of_old)
 _RULES: Final[tuple[tuple[Callable[[Tree], bool], Callable[[Tree], Found]], ...]] = (
     (_is_of(_EXT_AUTHZ), _check_filter),
     (_is_of(_PER_ROUTE), _check_route),
     (_is_of(_MANAGER), _check_manager),
     (_has("typed_extension_protocol_options"), _check_upstream),
+    (_is_cluster_of_old, _check_cluster_of_old),
     (_has("envoy_ext_authz_grpc"), _check_provider),
     (_has("envoy_ext_authz_http"), _check_http_provider),
     (_is_kind("AuthorizationPolicy", "istio.io"), _check_policy),

@@ -86,6 +86,15 @@ CHANGES: Final[Mapping[str, Callable[[Tree], None]]] = {
     "some headers": _ext_authz(
         allowed_headers={"patterns": [{"exact": "x-api-key"}, {"exact": "x-forwarded-for"}]}
     ),
+    "some headers and the host": _ext_authz(
+        allowed_headers={
+            "patterns": [
+                {"exact": "x-api-key"},
+                {"exact": "x-forwarded-for"},
+                {"exact": ":authority"},
+            ]
+        }
+    ),
     "no address": _ext_authz(allowed_headers={"patterns": [{"exact": "x-api-key"}]}),
     "disallow_all": _rules(disallow_all=True),
     "disallow_all is error": _rules(disallow_all=True, disallow_is_error=True),
@@ -216,12 +225,13 @@ def test_what_is_hidden_from_the_service_does_not_pass(envoy: OwnEnvoy, world: W
     }
     # Seen, there are two keys that differ; so nobody knows which one counts.
     assert envoy.call("printed", "GET", SECRET, sent).json()["reason"] == "ambiguous_credentials"
-    _, headers = seen_by_upstream(envoy.call("some headers", "GET", SECRET, sent))
-    assert headers["x-extauthz-user"] == "alice"
-    assert headers["x-other"] == "1"
-    assert headers.keys().isdisjoint(
-        {"x-api-key", "apikey", "x_api_key", "x_extauthz_user", "x-extauthz_tier"}
-    )
+    for listener in ("some headers", "some headers and the host"):
+        _, headers = seen_by_upstream(envoy.call(listener, "GET", SECRET, sent))
+        assert headers["x-extauthz-user"] == "alice"
+        assert headers["x-other"] == "1"
+        assert headers.keys().isdisjoint(
+            {"x-api-key", "apikey", "x_api_key", "x_extauthz_user", "x-extauthz_tier"}
+        )
 
 
 def test_a_client_whose_address_is_hidden_is_refused_by_rules_that_ask_for_it(

@@ -214,6 +214,7 @@ def test_a_host_that_is_told_in_two_lines_is_none(name: str) -> None:
 
 
 PSEUDO = {":authority": "a", ":method": "GET", ":path": "/", ":scheme": "http"}
+RAW_PSEUDO = [(name, value.encode()) for name, value in PSEUDO.items()]
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["headers", "header_map"])
@@ -345,8 +346,14 @@ def test_peers_labels_cannot_be_changed_by_who_reads_them() -> None:
 @pytest.mark.parametrize(
     ("http", "partial"),
     [
-        ({"protocol": "HTTP/1.1", "headers": {":authority": "a", "accept": "*/*"}}, False),
-        ({"protocol": "HTTP/1.1", "raw": [(":authority", b"a"), (":path", b"/")]}, False),
+        ({"protocol": "HTTP/1.1", "headers": {**PSEUDO, "accept": "*/*"}}, False),
+        ({"protocol": "HTTP/1.1", "raw": RAW_PSEUDO}, False),
+        ({"protocol": "HTTP/1.1", "raw": [*RAW_PSEUDO, ("a", b"1"), ("a", b"2")]}, False),
+        # The list may name the host, or all beginnings of some kind.
+        ({"protocol": "HTTP/1.1", "headers": {":authority": "a", "accept": "*/*"}}, True),
+        ({"protocol": "HTTP/1.1", "raw": [(":authority", b"a"), (":path", b"/")]}, True),
+        ({"protocol": "HTTP/2", "raw": [(":method", b"GET"), (":path", b"/")]}, True),
+        ({"protocol": "HTTP/2", "raw": [(":authority", b"a"), ("a", b"1"), ("a", b"2")]}, True),
         ({"protocol": "HTTP/1.1", "headers": {"x-api-key": "a"}}, True),
         ({"protocol": "HTTP/2", "raw": [("x-api-key", b"a")]}, True),
         ({"protocol": "HTTP/2"}, True),

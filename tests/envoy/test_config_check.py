@@ -153,7 +153,10 @@ def test_a_cluster_of_a_mesh_with_an_authority_is_good() -> None:
     [
         (a_manager("normalize_path"), "normalize_path is not true"),
         (a_manager("merge_slashes"), "merge_slashes is not true"),
-        (a_manager("use_remote_address"), "credentials.use_remote_address"),
+        (
+            a_manager("use_remote_address", route_config={"virtual_hosts": [{"domains": ["*"]}]}),
+            "credentials.use_remote_address",
+        ),
         (a_manager("strip_trailing_host_dot"), "strip_trailing_host_dot is not true"),
         (a_manager(route_config={"virtual_hosts": [{"domains": ["a"]}]}), "ignore_port"),
         (a_manager(local_reply_config={"body_format": {"json_format": {}}}), "content type"),
@@ -178,6 +181,17 @@ def test_says_what_is_unsafe_around_a_filter(manager: dict[str, Any], words: str
             "request trailers",
         ),
         (a_cluster(auto_config={}), "request trailers"),
+        ({"name": "a", "http2_protocol_options": {}}, "request trailers"),
+        (
+            {
+                "kind": "List",
+                "items": [
+                    {"kind": "ConfigMap", "data": {"mesh": "a: {envoyExtAuthzHttp: {}}"}},
+                    {"kind": "ConfigMap", "data": {"other": "1"}},
+                ],
+            },
+            "write envoyExtAuthzGrpc",
+        ),
         (
             a_cluster(use_downstream_protocol_config={}, http_filters=[{"name": "other"}]),
             "request trailers",
@@ -199,6 +213,22 @@ def test_says_what_is_unsafe_around_a_filter(manager: dict[str, Any], words: str
 def test_says_what_is_unsafe_elsewhere(document: Mapping[str, Any], words: str) -> None:
     (message,) = said(document)
     assert words in message
+
+
+@pytest.mark.parametrize(
+    ("manager", "words"),
+    [
+        (a_manager(skip_xff_append=True), "must be 'false'"),
+        (a_manager("use_remote_address"), "must be 'false'"),
+        (a_manager(use_remote_address=False), "must be 'false'"),
+    ],
+)
+def test_what_is_said_of_envoys_peer_must_be_so(manager: dict[str, Any], words: str) -> None:
+    faults, _ = check_config(manager)
+    told = [fault for fault in faults if words in fault.message]
+    assert told
+    for fault in told:
+        assert fault.path[-2:] == ("context_extensions", "extauthz.use_remote_address")
 
 
 def test_upstreams_that_get_no_trailers_are_good() -> None:
