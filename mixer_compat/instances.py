@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import quote_plus
+from urllib.parse import quote, quote_plus
 
 from extauthz.errors import MalformedRequest
 from extauthz.model.authority import find_host
@@ -42,10 +42,7 @@ from mixer_compat.values import Values, check_count, find_text, read_text, strip
 DOOR: Final = "mixer"
 """See `ApiRequest.door`."""
 
-_VARIABLE: Final = re.compile(r"\{[^{}/]*\}|\*\*?")
-_ANY: Final = "~-~"
-"""Stands for what a variable holds. A path of a client's may look like a template: it must not
-become the name of a resource."""
+_VARIABLE: Final = re.compile(r"\{[^{}/]*\}")
 _MAX_VARIABLES: Final = 128
 """As many as a path may have segments."""
 _BEARER: Final = "bearer"
@@ -205,16 +202,20 @@ def _split_target(target: str) -> tuple[str, str]:
 
 
 def _fill_template(template: str) -> str:
-    """A path that a path template fits: each variable and wildcard is a segment of its own.
+    """A path that a path template fits: each variable stands for itself, with its braces escaped.
+
+    Who wrote it is not known: an instance may tell a template that the proxy matched, or the path
+    that a client sent, which may look like one. So nothing is put in a variable's place: the
+    resource is the one that the service finds under the same text.
 
     Raises:
-        MalformedRequest: it has more of them than any path has.
+        MalformedRequest: it has more variables than any path has.
     """
     if len(template) > MAX_PATH_BYTES:
         return template  # which is no path in any case
-    if template.count("{") + template.count("*") > _MAX_VARIABLES:
+    if template.count("{") > _MAX_VARIABLES:
         raise MalformedRequest(f"the operation has more than {_MAX_VARIABLES} variables")
-    return _VARIABLE.sub(_ANY, template)
+    return _VARIABLE.sub(lambda variable: quote(variable[0], safe="%"), template)
 
 
 def _read_principal(principal: str) -> str:

@@ -433,6 +433,30 @@ async def test_no_path_of_a_clients_becomes_another_resource(path: str) -> None:
     assert reason_of(model_pb2.CheckResult.FromString(data)) == "missing_credentials"
 
 
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        # What a client sends, though it looks like a template: as the service reads it, or refused.
+        ("/*me", "malformed_request"),
+        ("/{,}", "malformed_request"),
+        ("/x{:}", "allowed"),
+        # Templates that the proxy matched.
+        ("/{id}", "allowed"),
+        ("/{a}-{b}", "missing_credentials"),
+        ("/{lat},{lon}", "missing_credentials"),
+        ("/r/*", "missing_credentials"),
+    ],
+)
+async def test_an_operation_leads_to_what_the_service_finds_under_the_same_text(
+    path: str, reason: str
+) -> None:
+    public = a_resource("/{id}", security=(SecurityScheme.NONE,))
+    with_key = map(a_resource, ("/{lat},{lon}", "/%2Ame", "/{from}-{to}", "/r/**"))
+    asking = Asking(Deciding(catalog_of(public, *with_key)))
+    data = await asking.ask(APIKEY, an_apikey(f"GET {path}", ""))
+    assert reason_of(model_pb2.CheckResult.FromString(data)) == reason
+
+
 async def test_what_is_empty_in_the_subject_does_not_hide_what_the_action_says() -> None:
     asking = Asking(Deciding(catalog_of(a_resource())))
     asked = an_authorization({**GOOD, **WITH_TOKEN, "scope": ""})
