@@ -6,7 +6,8 @@ or send a line without an end. Nothing is allocated for what was only announced,
 breaks a bound below, or the protocol, is an `InvalidResponse`: who reads then drops the connection.
 
 A reply is an `int`, `bytes`, None, a list of those, or a `RedisRefusal`, which is an error reply.
-The script's own replies, long lists of integers, are read at once and not one by one.
+The script's own replies, lists of nothing but integers, are found by their alphabet and given to
+hiredis at once: what holds no other kind of reply announces nothing that has not come.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import re
 from typing import Final
 
+import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
@@ -33,7 +35,8 @@ DEEPEST: Final = 8
 _AT_ONCE: Final = 65_536
 _YIELD_AFTER: Final = 1_000
 """Elements that are read one by one before others get their turn."""
-_INTEGERS: Final = re.compile(rb"(?::-?[0-9]{1,19}\r\n)*")
+_HEAD_OF_INTEGERS: Final = re.compile(rb"\*([0-9]{1,4})\r\n:")
+_OF_INTEGERS: Final = b"0123456789-:\r\n"
 _LONGEST_INTEGER: Final = 23
 _NUMBER: Final = re.compile(rb"-?[0-9]{1,19}")
 
@@ -83,6 +86,13 @@ class BoundedParser:
             redis.exceptions.ConnectionError: the other side has closed the connection.
         """
         self._left = MOST_ELEMENTS
+        if self._at == len(self._buffer):
+            await self._fill()
+        head = _HEAD_OF_INTEGERS.match(self._buffer, self._at)
+        if head is not None:
+            integers = await self._read_integers(int(head[1]), head.end() - self._at - 1)
+            if integers is not None:
+                return integers
         return await self._read(1)
 
     async def _read(self, depth: int) -> Reply:
@@ -106,10 +116,6 @@ class BoundedParser:
         self._left -= count
         if count < 0 or self._left < 0 or depth > DEEPEST:
             raise InvalidResponse(f"a list of {count} elements is longer than any reply can be")
-        if count <= MOST_AT_ONCE:
-            integers = await self._read_integers(count)
-            if integers is not None:
-                return integers
         found: list[Reply] = []
         for number in range(count):
             if number % _YIELD_AFTER == _YIELD_AFTER - 1:
@@ -117,24 +123,32 @@ class BoundedParser:
             found.append(await self._read(depth + 1))
         return found
 
-    async def _read_integers(self, count: int) -> list[Reply] | None:
-        """So many elements at once; None, and nothing read, when they are not all integers."""
-        done, end = 0, self._at
+    async def _read_integers(self, count: int, size_of_head: int) -> list[Reply] | None:
+        """A list of so many integers at once; None, and nothing read, when it is another."""
+        if not 0 < count <= MOST_AT_ONCE:
+            return None
         while True:
-            match = _INTEGERS.match(self._buffer, end)
-            assert match is not None
-            done += match.group().count(b"\n")
-            end = match.end()
-            if done >= count:
-                break
-            rest = self._buffer[end : end + _LONGEST_INTEGER + 1]
-            if rest[:1] not in (b":", b"") or b"\n" in rest or len(rest) > _LONGEST_INTEGER:
+            buffer, begin = self._buffer, self._at + size_of_head
+            end = buffer.find(b"*", begin)  # of the next reply to the same write, on a cluster
+            numbers = buffer[begin : end if end >= 0 else None]
+            if numbers.translate(None, _OF_INTEGERS) or len(numbers) > count * _LONGEST_INTEGER:
                 return None
-            end -= self._at  # Filling moves what is buffered to the front.
+            lines = numbers.count(b"\n")
+            if lines >= count or end >= 0:
+                break
             await self._fill()
-        lines = self._buffer[self._at : end].split(b"\r\n", count)
-        self._at = end - len(lines.pop())
-        return [int(line[1:]) for line in lines]
+        if lines != count or numbers[-1:] != b"\n":
+            return None
+        reader = hiredis.Reader()
+        reader.feed(buffer[self._at : begin] + numbers)
+        try:
+            reply = reader.gets()
+        except hiredis.ProtocolError:
+            return None
+        if type(reply) is not list:
+            return None
+        self._at = begin + len(numbers)
+        return reply
 
     async def _read_text(self, size: int) -> bytes | None:
         if size == -1:

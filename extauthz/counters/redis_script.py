@@ -211,7 +211,7 @@ def settle(orders: Sequence[Order], reply: object) -> bool:
 
 
 def _read_reply(orders: Sequence[Order], reply: object) -> list[Taking | CounterStoreError]:
-    if type(reply) is not list or not all(type(number) is int for number in reply):
+    if type(reply) is not list or set(map(type, reply)) != {int}:
         raise TypeError
     answers: list[Taking | CounterStoreError] = []
     at = 0
@@ -248,21 +248,19 @@ def _read_taking(
     readings = []
     passes, is_sound = True, 0 <= at_us < _BEYOND_DOUBLES
     # What is remembered may be from a time at which the limit was another.
-    is_remembered = bool(order.remembered_as)
+    is_remembered = order.remembered_as != ""
     is_taken = charged and order.asked is _TAKE
-    at = 0
-    for charge in order.charges:
-        remaining, reset_us, retry_us = numbers[at], numbers[at + 1], numbers[at + 2]
-        at += 3
+    each = iter(numbers)
+    for charge, remaining, reset_us, retry_us in zip(order.charges, each, each, each, strict=True):
+        longest_us = 2 * charge.window_us + _SET_BACK_US
+        if charge.algorithm is _CALENDAR and charge.bounds:
+            longest_us = charge.bounds[-1] - charge.bounds[0]
         exceeded = retry_us > 0
         most = _BEYOND_DOUBLES if is_remembered else charge.limit
         if exceeded:
             passes = passes and not charge.enforced
         elif is_taken and not is_remembered:
             most -= charge.cost
-        longest_us = 2 * charge.window_us + _SET_BACK_US
-        if charge.algorithm is _CALENDAR and charge.bounds:
-            longest_us = charge.bounds[-1] - charge.bounds[0]
         if not (
             0 <= remaining <= most
             and 0 <= reset_us <= longest_us

@@ -124,7 +124,7 @@ async def test_a_reply_that_no_redis_gives_is_refused_before_anything_is_made_of
         began_s = time.process_time()
         with pytest.raises(InvalidResponse):
             await read_all([HOSTILE[name]], 1)
-        assert time.process_time() - began_s < 1
+        assert time.process_time() - began_s < 3
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
