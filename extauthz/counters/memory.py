@@ -192,38 +192,34 @@ class MemoryCounterStore:
 
     def _take_where_there_is_room(self, charges: Sequence[Charge], now_us: int) -> Taking:
         """As `_take`, where not every charge may have a counter of its own."""
+        self._places.forget_rules()
         newcomers = [0, 0, 0, 0]
         counted: dict[str, Charge] = {}
         keys = []
         for charge in charges:
-            place = self._find_place(charge, now_us, newcomers)
-            keys.append("" if place is None else place.key)
-            if place is None:
-                continue
-            other = counted.get(place.key)
-            if other is not None:
-                # Two limits of one request in one counter: it counts the larger cost.
-                place = replace(
-                    place,
-                    cost=max(place.cost, other.cost),
-                    limit=min(place.limit, other.limit),
-                    enforced=place.enforced or other.enforced,
-                )
-            counted[place.key] = place
+            places = self._find_places(charge, now_us, newcomers)
+            keys.append([place.key for place in places])
+            for place in places:
+                other = counted.get(place.key)
+                if other is not None:
+                    # Two limits of one request in one counter: it counts the larger cost.
+                    place = replace(
+                        place,
+                        cost=max(place.cost, other.cost),
+                        limit=min(place.limit, other.limit),
+                        enforced=place.enforced or other.enforced,
+                    )
+                counted[place.key] = place
         taking = self._take(list(counted.values()), now_us, have_places=True)
-        readings = dict(zip(counted, taking.readings, strict=True))
-        return replace(
-            taking,
-            readings=tuple(
-                [
-                    readings[key] if key else Reading(False, charge.limit, 0, 0)
-                    for charge, key in zip(charges, keys, strict=True)
-                ]
-            ),
-        )
+        found = dict(zip(counted, taking.readings, strict=True))
+        readings = [
+            _join(charge, [found[key] for key in of_charge])
+            for charge, of_charge in zip(charges, keys, strict=True)
+        ]
+        return replace(taking, readings=tuple(readings))
 
-    def _find_place(self, charge: Charge, now_us: int, newcomers: list[int]) -> Charge | None:
-        """The charge as it is counted; None when it is not.
+    def _find_places(self, charge: Charge, now_us: int, newcomers: list[int]) -> Sequence[Charge]:
+        """The charge as it is counted, in one counter or in two; empty when it is not.
 
         Args:
             newcomers: of each kind, those of this request that found a place before; is raised.
@@ -236,34 +232,41 @@ class MemoryCounterStore:
         if own is not None:
             # One that says nothing may be dropped to make room for the others.
             newcomers[kind] += own[0] <= now_us
-            return charge
-        shared = places.name_shared(charge)
+            return (charge,)
+        shared, *others = places.name_shared(charge)
         state = self._states.get(shared)
         may_share = charge.on_outage is _LOCAL or (
             charge.on_outage is _DENY and not charge.enforced
         )
-        if may_share and state is not None and state[0] > now_us:
-            places.crowded += 1
-            return replace(charge, key=shared)
-        if not charge.cost:
-            return charge
-        if self._make_room(kind, newcomers, now_us):
-            newcomers[kind] += 1
-            return charge
-        places.note_full(kind, now_us)
+        if not may_share or state is None or state[0] <= now_us:
+            if not charge.cost:
+                return (charge,)
+            if self._make_room(kind, newcomers, now_us):
+                newcomers[kind] += 1
+                return (charge,)
+            places.note_full(kind, now_us)
+            if charge.on_outage is _ALLOW:
+                places.crowded += 1
+                return ()
+            if not may_share or not self._has_shared(shared, kind, newcomers, now_us):
+                places.crowded += 1
+                raise CounterStoreError(
+                    f"all {places.max_keys} counters are in use; "
+                    "raise the store's max_keys or count in Redis",
+                    charged_nothing=True,
+                )
         places.crowded += 1
-        if charge.on_outage is _ALLOW:
-            return None
-        if may_share and state is None:
-            may_share = self._make_room(kind + SHARED, newcomers, now_us)
-            newcomers[kind + SHARED] += may_share
-        if not may_share:
-            raise CounterStoreError(
-                f"all {places.max_keys} counters are in use; "
-                "raise the store's max_keys or count in Redis",
-                charged_nothing=True,
-            )
-        return replace(charge, key=shared)
+        names = [shared]
+        names += [name for name in others if self._has_shared(name, kind, newcomers, now_us)]
+        return [replace(charge, key=name) for name in names]
+
+    def _has_shared(self, name: str, kind: int, newcomers: list[int], now_us: int) -> bool:
+        """Whether a shared counter is there, or has a place now."""
+        if name in self._states:
+            return True
+        has_place = self._make_room(kind + SHARED, newcomers, now_us)
+        newcomers[kind + SHARED] += has_place
+        return has_place
 
     async def give_back(
         self,
@@ -285,13 +288,13 @@ class MemoryCounterStore:
             del self._answers[key]
         changed = {}
         for charge in charges:
-            key_of_it = charge.key
-            stored = self._states.get(key_of_it)
-            if stored is None and charge.on_outage is not _ALLOW:
-                key_of_it = self._places.name_shared(charge)
-                stored = self._states.get(key_of_it)
-            if stored is not None:
-                changed[key_of_it] = self._take_back(charge, stored, at_us, now_us)
+            names: Sequence[str] = (charge.key,)
+            if charge.key not in self._states and charge.on_outage is not _ALLOW:
+                names = self._places.name_shared(charge)
+            for name in names:
+                stored = self._states.get(name)
+                if stored is not None:
+                    changed[name] = self._take_back(charge, stored, at_us, now_us)
         self._states.update(changed)
 
     def _take_back(self, charge: Charge, stored: State, at_us: int | None, now_us: int) -> State:
@@ -348,6 +351,20 @@ class MemoryCounterStore:
             if not self._drop_due(now_us):
                 return False
         return self._places.has_room(kind, newcomers)
+
+
+def _join(charge: Charge, readings: Sequence[Reading]) -> Reading:
+    """The reading of a charge that is counted in so many counters."""
+    if len(readings) == 1:
+        return readings[0]
+    if not readings:
+        return Reading(False, charge.limit, 0, 0)
+    return Reading(
+        any(reading.exceeded for reading in readings),
+        min(reading.remaining for reading in readings),
+        max(reading.reset_us for reading in readings),
+        max(reading.retry_after_us for reading in readings),
+    )
 
 
 def _dedup_key(dedup_id: str, charges: Sequence[Charge]) -> _DedupKey:

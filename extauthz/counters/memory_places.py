@@ -1,22 +1,23 @@
 """Who may have a place of its own among the counters in memory, and what becomes of the others.
 
 A store holds `max_keys` counters at most. What a caller can make up (addresses, values of headers and
-query parameters) has no end, so counters that are named by it take half of the places at most;
-the rest is for what the catalog and verified tokens name. A live counter is never thrown out.
+query parameters) or an issuer names (users, claims) has no end, so counters that are named by it
+take half of the places at most; the rest is for what the catalog names. A live counter is never
+thrown out.
 
 When a limit's counter has no place, its outage mode says what becomes of the request:
 
 LOCAL   it is counted in a *shared counter*: one of a few that all newcomers with the same rule are
-        spread over, by a hash of where the caller comes from, or else of their keys. Such a counter
-        has counted each of them in full, so no limit is ever exceeded. It may refuse early, when
-        many newcomers share it: who makes them up has one counter for all of them, and others
-        have theirs.
+        spread over, by a hash of where the caller comes from, or else of their keys, or by both.
+        Such a counter has counted each of them in full, so no limit is ever exceeded. It may
+        refuse early, when many newcomers share it: who makes them up has one counter for all of
+        them, and others have theirs.
 ALLOW   it is not counted.
 DENY    CounterStoreError, so the request is unavailable.
 
 Who is counted in a shared counter stays there until that counter says nothing any more, also when
 there is a place again: a counter of its own would begin at zero. A sixteenth of all places, for each
-of the two kinds, is kept for shared counters, and a quarter of these for each rule.
+of the two kinds, is kept for shared counters. A rule has a quarter of what other rules left of them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from extauthz.model.limits import US_PER_S, Algorithm, Charge
 _log = logging.getLogger(__name__)
 
 KINDS: Final = ("named", "caller")
-"""What names a counter: the catalog or a verified token; or what a caller can make up."""
+"""What names a counter: the catalog; or what has no end, as a caller or an issuer makes it up."""
 SHARED: Final = 2
 """Is added to a kind's number for its shared counters."""
 _PREFIX: Final = "\0shared"
@@ -72,7 +73,8 @@ class Places:
         self.max_keys = max_keys
         shared = max(min(_FEWEST_SHARED, max_keys // 4), max_keys // _PARTS)
         self._most_shared = shared
-        self._of_a_rule = max(1, shared // _RULES)
+        self._sizes: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        """How many shared counters a rule has, of each kind."""
         self._most = max_keys - 2 * shared
         self._most_of_callers = max(1, max_keys // 2 - shared)
         self.held = [0, 0, 0, 0]
@@ -97,13 +99,35 @@ class Places:
             return False
         return held[0] + held[1] + newcomers[0] + newcomers[1] < self._most
 
-    def name_shared(self, charge: Charge) -> str:
-        """The shared counter for a charge: of its rule, and its limit where the state depends on it."""
-        rule = charge.key.rpartition("|")[2] if "|" in charge.key else ""
-        if charge.algorithm is Algorithm.BURST:
-            rule = f"{rule}|{charge.limit}"
-        number = hash(charge.origin or charge.key) % self._of_a_rule
-        return f"{_PREFIX}|{_kind_of(charge)}|{number}|{charge.window_us}|{rule}"
+    def name_shared(self, charge: Charge) -> tuple[str, ...]:
+        """The shared counters for a charge, each for its rule; the first counts its key in full.
+
+        A key that comes from one origin only is counted with all others of that. Of one that
+        roams, the counter of its origin has to have room as well: whoever makes up keys uses that
+        up first, and leaves what others share alone.
+        """
+        rule = _name_rule(charge)
+        if not charge.origin:
+            return (self._name_shared(charge, f"key|{rule}", charge.key),)
+        of_origin = self._name_shared(charge, f"origin|{rule}", charge.origin)
+        if not charge.roams:
+            return (of_origin,)
+        return (self._name_shared(charge, f"key|{rule}", charge.key), of_origin)
+
+    def forget_rules(self) -> None:
+        """Lets go of the rules of a kind of which no shared counter is there; before names are asked."""
+        for sizes, held in zip(self._sizes, self.held[SHARED:], strict=True):
+            if sizes and not held:
+                sizes.clear()
+
+    def _name_shared(self, charge: Charge, rule: str, spread_by: str) -> str:
+        kind = _kind_of(charge)
+        sizes = self._sizes[kind]
+        size = sizes.get(rule)
+        if size is None:
+            left = self._most_shared - sum(sizes.values())
+            size = sizes[rule] = max(1, left // _RULES)
+        return f"{_PREFIX}|{kind}|{hash(spread_by) % size}|{rule}"
 
     def note_full(self, kind: int, now_us: int) -> None:
         """There was no place for a newcomer; says so in the log, once in a while."""
@@ -113,9 +137,9 @@ class Places:
                 "mode of its limit (local: newcomers share counters, and may be refused early); "
                 "raise counters.max_keys (%d), or count in Redis",
                 CounterStoreError.code,
-                "callers make up (addresses, values of headers and query parameters)"
+                "has no end (addresses, users, values of headers, query parameters and claims)"
                 if kind
-                else "the catalog and tokens name",
+                else "the catalog names",
                 self.max_keys,
                 extra={"code": CounterStoreError.code},
             )
@@ -134,6 +158,16 @@ class Places:
 def find_kind(key: str, charge: Charge) -> int:
     """The number of a new counter's kind."""
     return _kind_of(charge) + (SHARED if key.startswith(_PREFIX) else 0)
+
+
+def _name_rule(charge: Charge) -> str:
+    """What all charges have in common whose counters mean the same, at one level of limits."""
+    _, *rule = charge.key.rsplit("|", 2)
+    if len(rule) > 1 and not rule[1].isdigit():
+        del rule[0]  # It belongs to the subject; the number of a repeated rule follows the rule.
+    of_limit = charge.limit if charge.algorithm is Algorithm.BURST else ""
+    level = charge.key[:2]
+    return f"{level}|{charge.algorithm.value}|{charge.window_us}|{of_limit}|{'|'.join(rule)}"
 
 
 def _kind_of(charge: Charge) -> int:

@@ -161,9 +161,10 @@ class Charge:
         on_outage: what becomes of this charge while the store is away.
         hold_us: SLIDING_WINDOW only: it is spent so much later at most, so it counts for so much
             longer. No more than the log's quantum.
-        origin: where the caller comes from, when a caller can make up what names the subject (an
-            address, a header's value); empty otherwise. A store that is full counts newcomers of
+        origin: where the caller comes from, when what names the subject has no end (an
+            address, a header's value, a user); empty otherwise. A store that is full counts newcomers of
             one origin together, and keeps places for what nobody can make up.
+        roams: the same subject (a header's value, a user) may come from any origin.
     """
 
     key: str
@@ -176,6 +177,7 @@ class Charge:
     on_outage: OutageMode = OutageMode.LOCAL
     hold_us: int = 0
     origin: str = ""
+    roams: bool = False
 
 
 @request_value(frozen=True, slots=True)

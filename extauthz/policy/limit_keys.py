@@ -86,7 +86,7 @@ _NAMED: Final[dict[str, Callable[[_Facts, str], str]]] = {
     "claim": lambda facts, name: find_claim(facts.identity, name),
     "query": lambda facts, name: find_query(facts.request, name),
 }
-_MADE_UP: Final = ("clientIp", "header", "query")
+_WITHOUT_END: Final = ("clientIp", "header", "query", "user", "claim", "consumerKey")
 _VARIABLE: Final = re.compile(
     r"\$(?:(?P<dollar>\$)|\{(?P<braced>[^{}]*)\}|(?P<bare>[A-Za-z]+(?:\.[A-Za-z0-9_-]+)?))"
 )
@@ -148,8 +148,8 @@ class KeyTemplate:
 
     @property
     def is_open(self) -> bool:
-        """Whether a caller can make up what it is filled with, so that subjects have no end."""
-        return any(kind in _MADE_UP for kind, _, _ in self._variables)
+        """Whether what it is filled with has no end: a caller makes it up, or an issuer names it."""
+        return any(kind in _WITHOUT_END for kind, _, _ in self._variables)
 
     def find_subject(
         self, route: Route, identity: Identity, request: ApiRequest, client_address: str

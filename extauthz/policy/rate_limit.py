@@ -318,7 +318,13 @@ class RateLimitPlanner:
         limits: list[PlannedLimit] = []
 
         def add(
-            level: LimitLevel, tier: Tier, subject: str, name: str = "", *, origin: str
+            level: LimitLevel,
+            tier: Tier,
+            subject: str,
+            name: str = "",
+            *,
+            origin: str,
+            roams: bool = False,
         ) -> None:
             fitting = find_fitting_groups(tier.conditions, request, identity, client_address)
             limits.extend(
@@ -331,6 +337,7 @@ class RateLimitPlanner:
                     name=name,
                     fitting=fitting,
                     origin=origin,
+                    roams=roams,
                 )
             )
 
@@ -344,7 +351,14 @@ class RateLimitPlanner:
                 # Two custom limits may count the same thing by the same rule.
                 subject = f"{{k{write_parts(custom.name)}{subject}}}"
                 origin = find_origin(write_client(client_address)) if template.is_open else ""
-                add(LimitLevel.CUSTOM, custom.tier, subject, custom.name, origin=origin)
+                add(
+                    LimitLevel.CUSTOM,
+                    custom.tier,
+                    subject,
+                    custom.name,
+                    origin=origin,
+                    roams=not template.asks_address,
+                )
         if identity.scheme is _NONE and self._client_tier is not None:
             subject = f"{{c{write_parts(write_client(client_address))}}}"
             origin = find_origin(write_client(client_address))

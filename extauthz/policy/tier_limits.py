@@ -53,6 +53,7 @@ def take_instead(planned: PlannedLimit, cost: int) -> PlannedLimit:
         was.bounds,
         was.on_outage,
         origin=was.origin,
+        roams=was.roams,
     )
     return PlannedLimit(planned.level, planned.name, planned.limit, charge)
 
@@ -82,6 +83,7 @@ class TierPlanner:
         name: str = "",
         fitting: tuple[ConditionGroup, ...] = (),
         origin: str = "",
+        roams: bool = False,
     ) -> list[PlannedLimit]:
         """The limits of the groups that fit, or the tier's own when none does.
 
@@ -89,7 +91,7 @@ class TierPlanner:
             subject: what is counted, as a counter's key begins.
             name: instead of the tier's.
             fitting: the tier's condition groups that the request fits.
-            origin: of the caller, when that can make up what the subject names.
+            origin, roams: of the caller, when that can make up what the subject names; see `Charge`.
         """
         name = name or tier.name
         holders: list[tuple[str, str, Tier | ConditionGroup]] = [
@@ -117,6 +119,7 @@ class TierPlanner:
                     self._bounds_of(limit, now_us),
                     tier.on_outage or self._on_outage,
                     origin=origin,
+                    roams=roams,
                 )
                 planned.append(PlannedLimit(at_level, shown, limit, charge))
         return planned

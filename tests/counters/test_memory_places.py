@@ -98,12 +98,87 @@ async def test_a_limit_that_denies_in_an_outage_is_unavailable_when_memory_is_fu
     assert (await store.take([of_caller(0, on_outage=OutageMode.DENY)])).charged
 
 
+def of_tenant(name: str, origin: str, **fields: object) -> Charge:
+    """The limit of a header's value, which may come from any network."""
+    charge = Charge(f"{{k{name}}}|fixed_window-{W}", Algorithm.FIXED_WINDOW, 3, W)
+    return replace(charge, origin=origin, roams=True, **fields)  # type: ignore[arg-type]
+
+
+async def test_what_comes_from_many_networks_is_counted_as_one_when_memory_is_full() -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=1600)
+    for number in range(2000):
+        await store.take([of_tenant(f"made up {number}", "4-1")])
+    admitted = 0
+    for network in range(40):
+        for _ in range(4):
+            admitted += (await store.take([of_tenant("victim", f"4-{network:x}")])).charged
+    assert admitted <= 3
+
+
+async def test_who_makes_up_keys_that_roam_uses_up_the_counter_of_his_network() -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=16_000)
+    made_up = [
+        (await store.take([of_tenant(f"made up {number}", "4-1")])).charged
+        for number in range(10_000)
+    ]
+    assert made_up[7003:] == [False] * 2997
+    served = [
+        (await store.take([of_tenant(f"victim {number}", f"4-{number + 2:x}")])).charged
+        for number in range(100)
+    ]
+    # Few of them share a counter with each other.
+    assert sum(served) > 90
+    victim = of_tenant("victim 1000", "4-1000")
+    taking = await store.take([victim])
+    await store.give_back([victim], at_us=taking.at_us)
+    assert (await store.take([victim])).readings == taking.readings
+
+
+async def test_every_rule_has_shared_counters_however_many_networks_come() -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=1600)
+    for number in range(2000):
+        for rule in range(12):
+            window_us = W + rule
+            key = f"{{c6-{number:x}}}|fixed_window-{window_us}"
+            await store.take(
+                [of_caller(number, key=key, window_us=window_us, origin=f"6-{number:x}")]
+            )
+    assert len(store) <= 1600
+
+
+@pytest.mark.parametrize("level", ["k", "a"])
+async def test_limits_of_another_algorithm_or_level_share_no_counter(level: str) -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=100)
+    await flood(store, 200)
+    for algorithm in Algorithm:
+        # The second of a kind in its tier.
+        key = f"{{{level}new}}|{algorithm.value}-{W}|2"
+        charge = of_caller(0, key=key, algorithm=algorithm, limit=3)
+        if algorithm is Algorithm.CALENDAR:
+            begin = START_US - START_US % W
+            charge = replace(charge, bounds=(begin - W, begin, begin + W, begin + 2 * W))
+        admitted = [(await store.take([charge])).charged for _ in range(5)]
+        assert admitted == [True] * 3 + [False] * 2, algorithm
+
+
+async def test_the_first_to_be_counted_with_others_by_two_limits_gets_no_more_of_either() -> None:
+    store = MemoryCounterStore(FakeClock(START_US), max_keys=1600)
+    for number in range(700):
+        await store.take([of_tenant(f"{number}", "4-1")])
+    both = [
+        of_tenant("victim", "4-2"),
+        of_tenant("victim", "4-2", key="{kvictim}|other", window_us=2 * W),
+    ]
+    admitted = [(await store.take(both)).charged for _ in range(5)]
+    assert admitted == [True] * 3 + [False] * 2
+
+
 @given(
     algorithm=st.sampled_from([a for a in Algorithm if a is not Algorithm.CALENDAR]),
     offers=st.lists(
         st.tuples(st.integers(0, 30), st.integers(1, 2), st.integers(0, 20)), max_size=200
     ),
-    max_keys=st.integers(4, 40),
+    max_keys=st.integers(8, 40),
 )
 def test_nobody_gets_more_than_the_limit_however_full_memory_is(
     algorithm: Algorithm, offers: list[tuple[int, int, int]], max_keys: int
@@ -116,9 +191,9 @@ def test_nobody_gets_more_than_the_limit_however_full_memory_is(
         exact = MemoryCounterStore(clock)
         for who, cost, seconds in offers:
             clock.advance(seconds / 10)
-            charge = Charge(
-                f"{{c{who}}}|x", algorithm, 3, 10 * S, cost, origin="6-1" if who % 2 else ""
-            )
+            origins = ("", False), ("6-1", False), (f"6-{seconds % 3}", True)
+            charge = Charge(f"{{c{who}}}|x", algorithm, 3, 10 * S, cost)
+            charge = replace(charge, origin=origins[who % 3][0], roams=origins[who % 3][1])
             if (await full.take([charge])).charged:
                 assert (await exact.take([charge])).charged
             assert len(full) <= max_keys
