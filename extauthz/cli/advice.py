@@ -6,6 +6,7 @@ all of it but secrets.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -15,11 +16,19 @@ from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
 from extauthz.model.request import ApiRequest
 from extauthz.policy.client_address import ADDRESS_NOT_KNOWN
 from extauthz.policy.credentials import CredentialPlaces
-from extauthz.policy.match import read_path
+from extauthz.policy.match import (
+    BASE_PATH_EXTENSION,
+    READ_IN_TWO_WAYS,
+    WITH_BASE_PATH_OR_WITHOUT,
+    read_path,
+)
 from extauthz.policy.subscription import find_tier_in_token
 
 _MOST_LISTED: Final = 10
 _MUST_QUOTE: Final = frozenset(":{}[],&*#?|-<>=!%@\\\"' ")
+
+_RESERVED_ESCAPE: Final = re.compile("%(2[146-9A-Ca-c]|3[ADad]|40)")
+"""Of what a segment may hold as it is: ``!$&'()*+,:=@``."""
 
 _CLIENT_CLAIMS: Final = ("cid", "appid", "client", "sub")
 """Claims that name the client with some issuers: Okta, Entra ID (v1), and those that write it as
@@ -101,6 +110,16 @@ def _malformed(deny: Deny, request: ApiRequest) -> Iterable[str]:
         return (
             "X-Forwarded-For has no address where credentials.trusted_hops leads to; is it",
             "what the proxies in front of Envoy send, and is use_remote_address as in Envoy?",
+        )
+    if deny.denial is READ_IN_TWO_WAYS:
+        plain = _RESERVED_ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), request.path)
+        if plain != request.path:
+            return (f"Send it without the escapes that it does not need: {plain}",)
+        return ("Send it with escapes in upper case, and encoded once.",)
+    if deny.denial is WITH_BASE_PATH_OR_WITHOUT:
+        return (
+            "Say whether paths have the base path (`sent` or `stripped`): with base_path of the API,",
+            f"or with the context extension {BASE_PATH_EXTENSION} of the route.",
         )
     return (
         "Send the path in its normal form: no `..`, `//`, `%2F`, backslash or semicolon.",

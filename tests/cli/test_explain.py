@@ -13,8 +13,9 @@ from extauthz.cli.advice import list_advice
 from extauthz.model.decision import Denial, Deny, Reason
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.policy.credentials import CredentialPlaces
+from extauthz.policy.match import check_route
 from extauthz.policy.subscription import check_subscription
-from tests.builders import API_KEY, a_catalog, a_request
+from tests.builders import API_KEY, a_catalog, a_request, a_resource, an_api
 from tests.cli.conftest import SETTINGS, Run
 from tests.keys import ISSUER, a_jwt, rsa_key
 
@@ -480,3 +481,23 @@ def test_an_identity_that_cannot_be_sent_is_a_denial_as_in_the_service(
     assert done.out.endswith("DENY unavailable\n")
     assert "The caller's identity cannot be sent on: the value for header" in done.out
     assert "The client gets 503:" in done.out
+
+
+def test_a_path_that_can_be_read_in_two_ways_is_told_with_what_to_send() -> None:
+    api = an_api(a_resource("/@me"), a_resource("/{id}"), a_resource("/u/{id}"), base_paths=("/u",))
+    catalog = a_catalog(api)
+
+    def advice_on(path: str, context: dict[str, str]) -> list[str]:
+        request = a_request(path, context=context)
+        denial = check_route(catalog, request)
+        assert isinstance(denial, Denial)
+        return list_advice(Deny(id="1", denial=denial), request, catalog, CredentialPlaces())
+
+    assert advice_on("/u/%40me", {}) == [
+        "Send it without the escapes that it does not need: /u/@me"
+    ]
+    named = {"extauthz.api": api.name, "extauthz.version": api.version}
+    assert advice_on("/u/7", named) == [
+        "Say whether paths have the base path (`sent` or `stripped`): with base_path of the API,",
+        "or with the context extension extauthz.base_path of the route.",
+    ]
