@@ -150,7 +150,7 @@ async def _open_service(settings: Settings, log: DecisionLog | None) -> AsyncIte
 
         async def write_metrics() -> tuple[bytes, str]:
             await core.counting.look()
-            return await decisions.write() + metrics.write(), CONTENT_TYPE
+            return await decisions.write(metrics.write()), CONTENT_TYPE
 
         async def ask_checks(_: object) -> list[dict[str, Any]]:
             return [write_check(check) for check in await list_checks()]

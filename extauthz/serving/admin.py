@@ -7,8 +7,9 @@ sums and states: no request, no credential, no customer. What else may be sent t
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from extauthz.serving.admin_http import AdminServer
 from extauthz.serving.listen import ListenAddress, ListenError
 from extauthz.serving.readiness import ReadyCheck, ReadyState, judge_readiness
 
+_PIECE_BYTES: Final = 131_072
 _NO_STORE: Final = {"cache-control": "no-store"}
 
 
@@ -100,4 +102,12 @@ class AdminListener:
 
     async def _serve_metrics(self) -> web.Response:
         text, content_type = await self._metrics()
-        return web.Response(body=text, headers={"content-type": content_type, **_NO_STORE})
+        headers = {"content-type": content_type, **_NO_STORE}
+        return web.Response(body=_in_pieces(text), headers=headers)
+
+
+async def _in_pieces(text: bytes) -> AsyncIterator[bytes]:
+    """So that what else this process does goes on: to send megabytes at once takes milliseconds."""
+    for start in range(0, len(text), _PIECE_BYTES):
+        yield text[start : start + _PIECE_BYTES]
+        await asyncio.sleep(0)

@@ -162,6 +162,7 @@ async def test_ten_thousand_apis_by_reason_are_seen_with_one_worker_and_with_two
             aiohttp.ClientSession() as session,
             session.get(f"http://127.0.0.1:{admin.port}/metrics") as response,
         ):
+            assert response.headers["transfer-encoding"] == "chunked"
             found = read_lines(await response.text())
         await admin.stop()
         assert len(found) == APIS * (1 + len(REASONS))
