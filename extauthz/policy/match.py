@@ -16,6 +16,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+import re2
+
 from extauthz.model.catalog import Api, ApiState, BasePath, Catalog, Resource
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import SecurityScheme
@@ -26,6 +28,7 @@ from extauthz.model.segments import (
     UNRESERVED_ESCAPE,
     RequestPath,
     decode,
+    decode_sound,
     find_structure,
 )
 from extauthz.model.templates import MAX_SEGMENTS
@@ -40,13 +43,24 @@ CONTEXT_EXTENSION: Final = "extauthz.context"
 
 MAX_PATH_BYTES: Final = 8192
 MAX_ESCAPES: Final = 384
-"""In a path. Each is looked at in every reading, which takes Python time."""
+"""In a path, where some are not of text beyond ASCII. Each is looked at in every reading, which takes
+Python time."""
+MAX_TEXT_ESCAPES: Final = 1_800
+"""In a path where all are: 600 Chinese characters."""
 
 # RFC 3986 pchar without ";" and "%": a path of these needs no second look. Nothing here is
 # possessive, although it could be: before Python 3.11.5 such a group takes "/a/.." for plain.
 _CHARACTERS: Final = r"A-Za-z0-9\-._~!$&'()*+,=:@"
 _PLAIN: Final = re.compile(rf"(?:/(?!\.\.?(?:/|$))[{_CHARACTERS}]+)*/?")
 _FOREIGN: Final = re.compile(rf"[^{_CHARACTERS}/%]")
+# Escapes of well-formed UTF-8 beyond ASCII (RFC 3629 section 4), and of the space: nobody takes them
+# for structure, and nobody may leave them out. Text of most of the world is written so.
+_NEXT: Final = "%[89ABab][0-9A-Fa-f]"
+_TEXT: Final = re2.compile(
+    f"(?:[{_CHARACTERS}/]|%20|%(?:[Cc][2-9A-Fa-f]|[Dd][0-9A-Fa-f]){_NEXT}"
+    f"|%(?:[Ee]0%[ABab][0-9A-Fa-f]|[Ee][1-9A-Ca-cEeFf]{_NEXT}|[Ee][Dd]%[89][0-9A-Fa-f]){_NEXT}"
+    f"|%(?:[Ff]0%[9ABab][0-9A-Fa-f]|[Ff][1-3]{_NEXT}|[Ff]4%8[0-9A-Fa-f]){_NEXT}{_NEXT})*"
+)
 _UNNORMALISED: Final = re.compile(r"//|/\.\.?(?:/|$)")
 
 UNREADABLE: Final = Denial(
@@ -89,7 +103,15 @@ def read_path(path: str) -> RequestPath | Denial:
     if path.count("/") > MAX_SEGMENTS:
         return TOO_MANY_SEGMENTS
     decoded = path
-    if not _PLAIN.fullmatch(path):
+    if _PLAIN.fullmatch(path):
+        pass
+    elif path.isascii() and _TEXT.fullmatch(path):
+        if path.count("%") > MAX_TEXT_ESCAPES:
+            return UNREADABLE
+        if _UNNORMALISED.search(path):
+            return NOT_NORMAL
+        decoded = decode_sound(path)
+    else:
         if path.count("%") > MAX_ESCAPES:
             return UNREADABLE
         if _FOREIGN.search(path) or BROKEN_ESCAPE.search(path):

@@ -191,7 +191,7 @@ def make_catalog(private_key: PrivateKey, *, is_curious: bool = False) -> Catalo
         a_resource("/costly/{id}", security=security, cost_from=by_header),
         *(
             a_resource(f"/deep/{template}", security=security)
-            for template in ("a/{a}/a/{b}/z", "{a}/a/{b}/a/y", "{a}/**", "@me/{a}/$count")
+            for template in ("a/{a}/a/{b}/z", "{a}/a/{b}/a/y", "{a}/**", "@me/{a}/$count", "x{a}:z")
         ),
     )
     api = Api(name="Worst", version="1.0.0", base_paths=("/worst/1.0.0",), resources=resources)

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Final
 
 from extauthz.clock import SystemClock
-from extauthz.policy.match import MAX_ESCAPES
+from extauthz.policy.match import MAX_ESCAPES, MAX_TEXT_ESCAPES
 from tests.bench.core import ISSUER, sign_token
 from tests.builders import API_KEY
 from tests.keys import PrivateKey
@@ -119,6 +119,13 @@ def _fill_path() -> Iterator[Kind]:
     for text in ("%40", "%C3%A9", "%2525", "%E4%BD%A0"):
         path = "/worst/1.0.0/deep/" + text * (MAX_ESCAPES // text.count("%"))
         yield Kind(title=f"a path of {MAX_ESCAPES} escapes", filled_with=text, path=path)
+    for text in ("%E4%BD%A0", "%e4%bd%a0", "a%C3%A9", "/x%E4%BD%A0" + "%e4%bd%a0" * 14, "%20"):
+        path = "/worst/1.0.0/deep/x" + text * (MAX_TEXT_ESCAPES // text.count("%"))
+        yield Kind(
+            title=f"a path of {MAX_TEXT_ESCAPES:,} escapes beyond ASCII",
+            filled_with=text,
+            path=f"{path}y",
+        )
 
 
 def _fill_many_fields() -> Iterator[Kind]:

@@ -46,6 +46,9 @@ from tests.builders import a_catalog, a_request, a_resource, an_api
         ("/%ff%20", ["\udcff "]),
         ("/" + "a" * (MAX_PATH_BYTES - 1), ["a" * (MAX_PATH_BYTES - 1)]),
         ("/" + "%C3%A9" * (MAX_ESCAPES // 2), ["é" * (MAX_ESCAPES // 2)]),
+        ("/" + "%E6%97%A5" * 600, ["日" * 600]),
+        ("/" + "%e6%97%a5" * 599 + "/a%20b", ["日" * 599, "a b"]),
+        ("/" + "%F0%9F%98%80" * 450 + "@", ["😀" * 450 + "@"]),
         ("/a" * 128, ["a"] * 128),
     ],
 )
@@ -137,6 +140,12 @@ READ_DIFFERENTLY = [
     "/a" * MAX_PATH_BYTES,
     "/a" * 129,
     "/" + "%40" * (MAX_ESCAPES + 1),
+    "/%40" + "%E6%97%A5" * (MAX_ESCAPES // 3),
+    "/" + "%E6%97" * MAX_ESCAPES,
+    "/" + "%ED%A0%80" * MAX_ESCAPES,
+    "/" + "%E6%97%A5" * MAX_ESCAPES + "%2Fa",
+    "/" + "%E6%97%A5" * MAX_ESCAPES + "/../a",
+    "/" + "%E6%97%A5" * 601,
 ]
 
 
