@@ -39,6 +39,8 @@ _AWAY: Final = "the counter store is away"
 _LOOK: Final = (Charge("probe", Algorithm.FIXED_WINDOW, 1, US_PER_S, 0),)
 """It costs 0: nothing is charged."""
 
+_UNSURE: Final = Taking(charged=False, readings=())
+
 DEFAULT_RULES: Final = FallbackRules()
 
 
@@ -82,6 +84,8 @@ class FallbackCounterStore:
         self._answers = RememberedTakings(ttl_us=rules.ids_remembered_us, most=rules.max_ids)
         self._undone = RememberedTakings(ttl_us=rules.ids_remembered_us, most=rules.max_ids)
         """Takings of here that were given back."""
+        self._unsure = RememberedTakings(ttl_us=rules.ids_remembered_us, most=rules.max_ids)
+        """Takings that the primary did not answer, and may have charged."""
         self._recovery = Recovery(
             primary,
             self._breaker,
@@ -149,11 +153,18 @@ class FallbackCounterStore:
         else:
             try:
                 taking = await self._take_there(charges, dedup_id, deadline)
+            except asyncio.CancelledError:
+                self._unsure.add(name, _UNSURE, self._moment_us())
+                raise
             except CounterStoreError as error:
+                now_us = self._moment_us()
                 # A repetition of this one may have been answered while it waited.
-                answer = self._answers.find(name, self._moment_us())
-                # Of an earlier call with this id it is not known whether it was charged.
-                taking = answer or await self._take_instead(charges, deadline, error, owed=False)
+                answer = self._answers.find(name, now_us)
+                # An earlier call with this id may have been charged.
+                owed = error.charged_nothing and self._unsure.find(name, now_us) is None
+                if not owed:
+                    self._unsure.add(name, _UNSURE, now_us)
+                taking = answer or await self._take_instead(charges, deadline, error, owed=owed)
         self._answers.add(name, taking, self._moment_us())
         return taking
 

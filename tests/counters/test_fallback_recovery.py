@@ -344,6 +344,21 @@ async def test_a_store_that_stays_away_is_found_out_by_what_is_to_be_charged() -
         assert await outage.counted(a_charge()) == 1
 
 
+async def test_what_was_surely_not_charged_is_owed_when_it_has_an_id_too() -> None:
+    async with Outage() as outage:
+        outage.primary.error = SURE
+        outage.primary.health = Health.REFUSES
+        admitted = [
+            await outage.take(a_charge(3), dedup_id=dedup_id)
+            for dedup_id in ("a", "b", "b", "c", "d")
+        ]
+        assert admitted == [True, True, True, True, False]
+        outage.primary.health = Health.UP
+        await outage.time.advance(5)
+        assert await outage.counted(a_charge(3)) == 3
+        assert not await outage.take(a_charge(3), dedup_id="e")
+
+
 async def test_a_repetition_that_was_surely_not_charged_may_have_been_before() -> None:
     async with Outage() as outage:
         outage.primary.health = Health.LOSES_ANSWERS
