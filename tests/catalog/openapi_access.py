@@ -115,6 +115,24 @@ KEYS = (
         refused="stands twice",
     ),
     Row(
+        place="path item: what belongs into an operation",
+        access=BY_KEY,
+        text=paths("/a: {tags: [a], operationId: a, get: {}}"),
+        warned="unknown key 'tags' is passed over",
+    ),
+    Row(
+        place="path item: operations by another name",
+        access=BY_KEY,
+        text=paths(f"/a: {{get: {{}}, x-amazon-apigateway-any-method: {CREATE}}}"),
+        warned="extension 'x-amazon-apigateway-any-method' is not read",
+    ),
+    Row(
+        place="document: paths by another name",
+        access=BY_KEY,
+        text=operation("{}", f"x-ms-paths: {{'/a?b=c': {{get: {CREATE}}}}}"),
+        warned="extension 'x-ms-paths' is not read",
+    ),
+    Row(
         place="path item: security",
         text=paths("/a:\n  get: {}\n  security: [{t: []}]  # here"),
         refused="'security' is no method",
@@ -313,6 +331,18 @@ REQUIREMENTS = (
     Row(
         place="different sets of scopes",
         text=operation("security: [{t: [read, write]}, {t: [admin]}]  # here"),
+        refused="different sets of scopes",
+    ),
+    Row(
+        place="a token without scopes beside one of another scheme with them",
+        access=BY_SCOPE,
+        head=OPENAPI_3 + "    p: {type: http, scheme: bearer}\n",
+        text=operation("security: [{p: []}, {t: [write]}]"),
+        warned="a token of p cannot be told from one of another scheme, which needs scopes: it is left",
+    ),
+    Row(
+        place="a token without scopes beside one of the same scheme with them",
+        text=operation("security: [{t: []}, {t: [write]}]  # here"),
         refused="different sets of scopes",
     ),
     Row(

@@ -161,8 +161,13 @@ class OpenApiDocument:
             listed.append(Problem(file=self.root.file.source.file, message=message))
         return tuple(listed)
 
-    def check_keys(self, node: Node, known: Collection[str]) -> None:
-        """Tells of keys that are not read. One that may have been meant as access is a problem."""
+    def check_keys(self, node: Node, known: Collection[str], *, is_referred: bool = False) -> None:
+        """Tells of keys that are not read. One that may have been meant as access is a problem.
+
+        Args:
+            is_referred: whether a reference led to the node, and may have led to the wrong kind:
+                each unknown key is a problem then.
+        """
         for key, field in node.items():
             if key in known or key in EXTENSIONS:
                 continue
@@ -173,6 +178,10 @@ class OpenApiDocument:
                     field,
                     f"unknown key {show_name(key)} in a place where access is said"
                     f"{suggest(key, sorted(known))}",
+                )
+            elif is_referred:
+                self.report(
+                    field, f"unknown key {show_name(key)}: the reference leads to it by mistake"
                 )
             else:
                 self.warn(field, f"unknown key {show_name(key)} is passed over")

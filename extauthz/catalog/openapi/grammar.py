@@ -78,8 +78,16 @@ HARMLESS_BESIDE_A_REFERENCE: Final = (_OPERATION - {"security"}) | {
 _ACCESS: Final = re.compile(
     "secur|secr|auth(?!ors?$)|scope|permission|permit|role|credential|api_?-?key|\\bacl\\b|public|anonym"
 )
-_HOLDERS: Final = frozenset({"openapi", "swagger", "paths", "components", *METHODS})
-"""What other objects have that hold access: a reference led to the wrong one."""
+_HOLDERS: Final = frozenset(
+    {
+        "openapi", "swagger", "paths", "components", *METHODS,
+        "allof", "anyof", "oneof", "$dynamicref", "$recursiveref",
+        "x-ms-paths", "x-amazon-apigateway-any-method",
+    }
+)  # fmt: skip
+"""What holds access elsewhere: other objects' keys, to which a reference led by mistake; what puts
+schemas together, and no operations; operations by another name.
+"""
 _ACCESS_KEYS: Final = ("security", "securityschemes", "securitydefinitions", "servers", "$ref")
 
 

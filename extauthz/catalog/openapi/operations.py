@@ -10,7 +10,13 @@ from functools import cached_property
 from typing import Final
 
 from extauthz.catalog.openapi.document import MergedNode, Node, OpenApiDocument
-from extauthz.catalog.openapi.grammar import EXTENSIONS, METHODS, OPERATION, PATH_ITEM
+from extauthz.catalog.openapi.grammar import (
+    EXTENSIONS,
+    METHODS,
+    OPERATION,
+    PATH_ITEM,
+    reads_like_access,
+)
 from extauthz.catalog.openapi.security import PUBLIC, SecurityNeed, SecurityReader
 from extauthz.catalog.openapi.servers import ServerPlace, read_servers
 from extauthz.catalog.openapi.wso2 import (
@@ -214,6 +220,12 @@ class OperationReader:
             field = fields.below(name)
             if name.startswith("x-"):
                 self._document.check_extension(name, field)
+            elif (
+                name not in known
+                and not isinstance(field.value, Mapping | None)
+                and not reads_like_access(name)
+            ):
+                self._document.warn(field, f"unknown key {show_name(name)} is passed over")
             elif name not in known:
                 self._document.report(
                     field,
@@ -227,14 +239,15 @@ class OperationReader:
         self, template: str, shape: tuple[str, ...], method: str, item: MergedNode
     ) -> PlacedOperation | None:
         document = self._document
-        node = document.resolve(item.below(method))
+        written = item.below(method)
+        node = document.resolve(written)
         if node is None:
             return None
         if not isinstance(node.value, Mapping):
             document.report(node, "an operation is a mapping")
             return None
         before = document.problem_count
-        self._document.check_keys(node, OPERATION[self._version])
+        document.check_keys(node, OPERATION[self._version], is_referred=node is not written)
         self._check_home(node, item)
         tier = read_tier(document, node, item)
         need: SecurityNeed | None = SecurityNeed(PUBLIC)

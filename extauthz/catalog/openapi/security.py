@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from extauthz.catalog.openapi.document import Node, OpenApiDocument
@@ -110,6 +110,7 @@ class SecurityReader:
         self, alternatives: list[_Alternative], node: Node, *, is_optional: bool
     ) -> SecurityNeed | None:
         """One need from several alternatives: all scopes of one, or one scope of each."""
+        alternatives = _leave_out_unscoped(alternatives)
         kept = [one for one in alternatives if one.unsayable is None]
         if not kept:
             return self._fall_back(alternatives)
@@ -248,6 +249,27 @@ class SecurityReader:
             if found is not None:
                 return _Scheme(API_KEY, Place(PlaceKind(kind), found))
         return None
+
+
+def _leave_out_unscoped(alternatives: list[_Alternative]) -> list[_Alternative]:
+    """The alternatives; a bearer token without scopes is unsayable beside one of another scheme.
+
+    The two cannot be told apart, so that the first would let in the second without its scopes.
+    """
+    bearers = [one for one in alternatives if SecurityScheme.JWT in one.schemes]
+    names = {frozenset(one.node.value) for one in bearers}
+    if len(names) <= 1 or not any(one.scopes for one in bearers):
+        return alternatives
+    return [
+        replace(
+            one,
+            unsayable=f"a token of {' and '.join(one.node.value)} cannot be told from one of another "
+            "scheme, which needs scopes",
+        )
+        if one in bearers and not one.scopes
+        else one
+        for one in alternatives
+    ]
 
 
 def is_scope(value: Any) -> bool:
