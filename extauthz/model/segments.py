@@ -195,8 +195,8 @@ class RequestPath:
     def __init__(self, path: str, decoded: str) -> None:
         self._segments: Segments | None = None
         self._sent = self.texts = path.split("/")[1:]
-        self.has_escapes = "%" in path
-        if self.has_escapes:
+        self.has_escapes = has_escapes = "%" in path
+        if has_escapes:
             self.texts = decoded.split("/")[1:]
 
     def find_base_paths(self, base_paths: Iterable[str]) -> tuple[int, ...]:

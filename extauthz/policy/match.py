@@ -134,7 +134,10 @@ def check_route(catalog: Catalog, request: ApiRequest) -> Route | Denial:
             reason=Reason.MALFORMED_REQUEST,
             detail="The host is not one host name or IP address, with at most one port.",
         )
-    found = _find_api(catalog, request, request.host, path)
+    if request.context:
+        found = _find_stated(catalog, request, request.host, path)
+    else:
+        found = _find_served(catalog, request.host, path)
     if found is None:
         return Denial(reason=Reason.API_NOT_FOUND, detail="No API is served here.")
     if isinstance(found, Denial):
@@ -189,12 +192,11 @@ _Found = tuple[Api, ResourceTree, tuple[int, ...], RequestPath]
 """An API, its resources, and where the rest of a path may begin, in every reading of it."""
 
 
-def _find_api(
+def _find_stated(
     catalog: Catalog, request: ApiRequest, host: str, path: RequestPath
 ) -> _Found | Denial | None:
+    """The API that a route's context names, or else that is served."""
     context = request.context
-    if not context:
-        return _find_served(catalog, host, path)
     named = context.get(API_EXTENSION)
     if named is None:
         base_path = context.get(CONTEXT_EXTENSION)
@@ -223,7 +225,10 @@ def _find_base_path(context: Mapping[str, str], api: Api) -> BasePath | None:
 def _find_served(catalog: Catalog, host: str, path: RequestPath) -> _Found | Denial | None:
     if not path.has_escapes:
         served = catalog.routes.find_api(host, path.texts)
-        return None if served is None else (served[0], served[1], (served[2],), path)
+        if served is None:
+            return None
+        api, resources, start = served
+        return api, resources, (start,), path
     return _join(catalog.routes.find_apis_in_every_way(host, path.read_in_every_way()), path)
 
 
