@@ -37,7 +37,7 @@ from extauthz.policy.compact_jws import (
     take_apart,
 )
 from extauthz.policy.strict_json import read_json_object
-from extauthz.policy.verification_keys import HMAC_ALGORITHMS, is_signed
+from extauthz.policy.verification_keys import HMAC_ALGORITHMS, fits, is_signed
 from extauthz.ports import VerificationKey
 
 MAX_TOKEN_BYTES: Final = 16384
@@ -82,6 +82,12 @@ _NOT_READ: Final = _invalid(
     "The token cannot be verified now.",
     f"its issuer's keys cannot be had, and more than {MAX_UNSIGNED_VALUES} values are not read "
     "before the signature is verified",
+)
+MAX_TRIED_KEYS: Final = 4
+"""A token that names no key is tried with each that fits: the last, the present and the next one of an
+issuer that rotates, and one more. Each costs a verification, whoever sent the token."""
+_TOO_MANY_KEYS: Final = _invalid(
+    "The token names no key (kid), and its issuer has too many that could have signed it."
 )
 BAD_SIGNATURE: Final = _invalid("The token's signature cannot be verified.")
 """None of the keys made it. Newer ones may."""
@@ -225,8 +231,12 @@ def verify_token(
     denial = check_algorithm(token, issuer)
     if denial is not None:
         return denial
+    tried = [key for key in keys if fits(key, token.algorithm)]
+    if len(tried) > MAX_TRIED_KEYS:
+        return _TOO_MANY_KEYS
     if not any(
-        is_signed(token.signed, token.signature, key=key, algorithm=token.algorithm) for key in keys
+        is_signed(token.signed, token.signature, key=key, algorithm=token.algorithm)
+        for key in tried
     ):
         return BAD_SIGNATURE
     claims = read_claims(token)

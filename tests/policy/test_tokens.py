@@ -16,6 +16,7 @@ from extauthz.policy.compact_jws import MAX_UNSIGNED_VALUES
 from extauthz.policy.tokens import (
     BAD_SIGNATURE,
     MAX_TOKEN_BYTES,
+    MAX_TRIED_KEYS,
     UnverifiedToken,
     check_unsigned,
     looks_like_jwt,
@@ -147,6 +148,18 @@ def test_refuses_a_token_signed_with_another_key_under_the_same_name() -> None:
 
 def test_refuses_every_token_when_there_is_no_key() -> None:
     assert reason_of(verify(a_jwt(), keys=[])) is INVALID
+
+
+@pytest.mark.parametrize(("others", "is_believed"), [(0, True), (1, False)])
+def test_tries_no_more_keys_than_a_rotation_has(others: int, *, is_believed: bool) -> None:
+    key = NamedKey(key=rsa_key("0").public_key(), algorithm_name=None, key_id=None)
+    other = NamedKey(key=rsa_key("1").public_key(), algorithm_name=None, key_id=None)
+    unfit = NamedKey(key=ec_key().public_key(), algorithm_name=None, key_id=None)
+    keys = [unfit] * 9 + [other] * (MAX_TRIED_KEYS - 1 + others) + [key]
+    found = verify(a_jwt(key=rsa_key("0")), keys=keys)
+    assert isinstance(found, Denial) is not is_believed
+    if isinstance(found, Denial):
+        assert found.reason is INVALID and "names no key" in found.detail
 
 
 def test_refuses_small_rsa_keys() -> None:
