@@ -110,8 +110,8 @@ def test_every_place_is_named_once() -> None:
 def test_files_beside_the_document_may_lie_anywhere_below_the_catalog(tmp_path: Path) -> None:
     row = Row(
         place="",
-        text=paths("/a: {get: {$ref: ../shared/ops.yaml}}"),
-        files={"shared/ops.yaml": CREATE},
+        text=paths("/a: {get: {$ref: ../elsewhere/ops.yaml}}"),
+        files={"elsewhere/ops.yaml": CREATE},
         catalog=CATALOG.replace("api.yaml", "specs/api.yaml"),
     )
     write_files(row, tmp_path)
