@@ -1,8 +1,8 @@
 """Nothing that an OpenAPI document says about access is dropped without a word.
 
-Each row of `tests.catalog.openapi_access` and `openapi_references` is a place in the grammar of OpenAPI 3.0 and 3.1 or of
-Swagger 2.0, what a document says there, and what becomes of it: the access that the catalog then
-asks for, or a problem on the marked line.
+Each row of `tests.catalog.openapi_access`, `openapi_references` and `openapi_servers` is a place in
+the grammar of OpenAPI 3.0 and 3.1 or of Swagger 2.0, what a document says there, and what becomes
+of it: the access that the catalog then asks for, or a problem on the marked line.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from tests.catalog.openapi_access import (
     MARK,
     OPENAPI_3,
     REQUIREMENTS,
-    SERVERS,
-    SWAGGER,
     SWAGGER_2,
     TEMPLATES,
     Row,
     paths,
 )
 from tests.catalog.openapi_references import REFERENCES
+from tests.catalog.openapi_servers import SERVERS, SWAGGER
 
 
 def write_access(resource: Resource) -> str:
