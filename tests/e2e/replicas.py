@@ -21,12 +21,14 @@ import httpx2
 import yaml
 
 from extauthz.demo.processes import find_free_port
-from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
-from tests.e2e.running import Deployment
+from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse, Peer
+from tests.e2e.running import Deployment, next_client
 
 CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 PATH: Final = "/counted/1.0.0/open"
 DECADE: Final = "3650d"
+PROXY: Final = "10.255.255.1"
+"""The proxy in front of Envoy, which is trusted and has appended the client."""
 TURN_S: Final = 60.0
 _POLL_S: Final = 0.02
 
@@ -62,8 +64,15 @@ def write_catalog(file: Path, tiers: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def write_check(consumer: str) -> bytes:
-    """What Envoy asks about a request of this consumer."""
+    """What Envoy asks about a request of this consumer, from an address of its own.
+
+    Addresses are what failed attempts are counted by: a test may ask for a consumer that is not
+    known yet as often as it has to.
+    """
+    peer = Peer()
+    peer.address.socket_address.address = PROXY
     request = CheckRequest()
+    request.attributes.source = peer.SerializeToString()
     http = request.attributes.request.http
     http.id, http.method, http.path = "1", "POST", PATH
     http.host, http.scheme, http.protocol = "api.example", "http", "HTTP/1.1"
@@ -72,6 +81,7 @@ def write_check(consumer: str) -> bytes:
         ":path": PATH,
         ":authority": "api.example",
         "x-api-key": key_of(consumer),
+        "x-forwarded-for": f"{next_client()},{PROXY}",
     }
     for name, value in fields.items():
         entry = http.header_map.headers.add()
