@@ -135,7 +135,7 @@ class TokenIntrospector(Protocol):
         """The claims of an active token; None when the issuer calls it inactive.
 
         Args:
-            client: who sent it, as `extauthz.policy.limit_keys.write_client` names clients: one of
+            client: who sent it, as `extauthz.policy.limits.keys.write_client` names clients: one of
                 them alone never keeps the issuer from being asked for the others.
 
         Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from extauthz.policy.tier_quotas import TierQuotas
+from extauthz.policy.limits.tier_quotas import TierQuotas
 from extauthz.ports import UsageObserver
 from extauthz.serving.methods import UnaryMethod
 from mixer_compat.checks import Checks

@@ -23,11 +23,11 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 from extauthz.errors import MalformedRequest
-from extauthz.model.authority import find_host
 from extauthz.model.deny_rules import read_address
 from extauthz.model.identity import Secret
 from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer
-from extauthz.policy.match import (
+from extauthz.model.routing.authority import find_host
+from extauthz.policy.matching.match import (
     API_EXTENSION,
     CONTEXT_EXTENSION,
     MAX_PATH_BYTES,

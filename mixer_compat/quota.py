@@ -30,10 +30,10 @@ from extauthz.answers.denial import write_denial
 from extauthz.errors import BackendError, MalformedRequest
 from extauthz.model.decision import UNAVAILABLE, Denial, Deny, Reason
 from extauthz.model.limits import Algorithm, LimitStatus
-from extauthz.policy.limit_keys import write_parts
-from extauthz.policy.quota import QuotaAsk
+from extauthz.policy.limits.keys import write_parts
+from extauthz.policy.limits.quota import QuotaAsk
+from extauthz.policy.limits.tier_quotas import TierQuotas
 from extauthz.policy.repeated_warnings import RepeatedWarnings
-from extauthz.policy.tier_quotas import TierQuotas
 from extauthz.serving.methods import Call, UnaryMethod
 from mixer_compat.callers import check_caller
 from mixer_compat.door import MALFORMED, NO_REQUEST, MixerDoor, make_row

@@ -25,7 +25,7 @@ from google.protobuf.message import DecodeError
 
 from extauthz.errors import MalformedRequest
 from extauthz.model.usage import UsageRecord
-from extauthz.policy.quota import UsedBytes
+from extauthz.policy.limits.quota import UsedBytes
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.ports import UsageObserver
 from extauthz.serving.methods import Call, UnaryMethod

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from extauthz.model.authority import read_host
 from extauthz.model.decision import Decision
+from extauthz.model.routing.authority import read_host
 from extauthz.model.usage import UNKNOWN, UsageRecord, UsageSource
 from mixer_compat.params import HandlerParams
 from mixer_compat.proto.edge_pb2 import InstanceMsg as EdgeInstance

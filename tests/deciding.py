@@ -10,12 +10,12 @@ from extauthz.model.catalog import Catalog, IntrospectionEndpoint, Issuer
 from extauthz.model.decision import Allow, Decision, Deny
 from extauthz.model.identity import Secret
 from extauthz.model.request import ApiRequest
-from extauthz.policy.authenticate import AuthenticationRules, Authenticator
-from extauthz.policy.credentials import CredentialPlaces
-from extauthz.policy.failed_attempts import FailedAttempts, FailureLimit
+from extauthz.policy.authentication.authenticate import AuthenticationRules, Authenticator
+from extauthz.policy.authentication.credentials import CredentialPlaces
+from extauthz.policy.authentication.failed_attempts import FailedAttempts, FailureLimit
+from extauthz.policy.authentication.revocations import Revocations
+from extauthz.policy.authentication.verification_keys import KeySet, read_jwks
 from extauthz.policy.pipeline import Pipeline, PipelineRules
-from extauthz.policy.revocations import Revocations
-from extauthz.policy.verification_keys import KeySet, read_jwks
 from extauthz.ports import NO_DEADLINE, CounterStore, Deadline, VerificationKey
 from tests.builders import FakeClock, S, a_catalog
 

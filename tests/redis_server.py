@@ -20,8 +20,8 @@ from typing import Any
 
 import redis
 
-from extauthz.counters.redis import RedisCounterStore
-from extauthz.counters.redis_connect import RedisSettings, read_redis_url
+from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.demo.processes import is_free, list_ports_in_turn
 from extauthz.ports import CounterStore
 from tests.builders import FakeClock

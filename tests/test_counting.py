@@ -9,8 +9,8 @@ import pytest
 
 from extauthz.app.counting import Counting, open_counting, probe_counting
 from extauthz.model.limits import Algorithm, Charge
-from extauthz.serving.readiness import ReadyState
-from extauthz.store_settings import CounterSettings
+from extauthz.serving.admin.readiness import ReadyState
+from extauthz.settings.stores import CounterSettings
 from tests.builders import S
 from tests.e2e.backends import hold_dead_port
 

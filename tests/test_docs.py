@@ -18,15 +18,15 @@ import pytest
 import yaml
 
 from extauthz.answers.upstream import IdentityFact, default_identity_headers
-from extauthz.catalog.document import catalog_schema
-from extauthz.catalog.file import FileCatalogSource
+from extauthz.catalog.documents.shapes import catalog_schema
+from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.cli import COMMANDS, read_arguments
-from extauthz.config import read_settings
 from extauthz.emergency.entries import emergency_schema
 from extauthz.emergency.files import read_blocks_file
-from extauthz.settings import PlaceSettings, settings_schema
+from extauthz.settings.reading import read_settings
+from extauthz.settings.tree import PlaceSettings, settings_schema
 from tests.json_schema import find_schema_faults
-from tests.settings_reference import list_rows, write_row
+from tests.settings.settings_reference import list_rows, write_row
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

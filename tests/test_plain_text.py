@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from extauthz.app.log import PlainFormatter
 from extauthz.cli import main
-from extauthz.counters.redis import RedisCounterStore
-from extauthz.counters.redis_connect import RedisSettings, read_redis_url
+from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError, Problem
 from extauthz.model.limits import Algorithm, Charge
 from extauthz.plain_text import write_plain, write_plain_lines
-from extauthz.serving.envoy_log import EnvoyLog
+from extauthz.serving.inside_envoy.log import EnvoyLog
 from tests.builders import S
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\r\n2026-01-01 ERROR forged: \u202etxet\x9b31m"
@@ -66,7 +66,7 @@ def test_a_log_record_is_plain_and_its_lines_pass_for_no_other_record() -> None:
 def test_the_services_log_is_written_so(tmp_path: Path) -> None:
     program = (
         "import logging, sys; from extauthz.app.log import start_log; "
-        "from extauthz.settings import LogSettings; start_log(LogSettings()); "
+        "from extauthz.settings.tree import LogSettings; start_log(LogSettings()); "
         "logging.getLogger('extauthz').warning('%s', sys.argv[1])"
     )
     done = subprocess.run(

@@ -12,10 +12,10 @@ from extauthz.answers.reasons import MEANINGS, WSO2_THROTTLE_CODES
 from extauthz.app.core import open_core
 from extauthz.app.watching import count_log, count_reports, make_metrics
 from extauthz.app.watching_workers import make_worker_metrics
-from extauthz.config import read_settings
 from extauthz.model.decision import Reason
 from extauthz.serving.load import Load
-from extauthz.serving.workers import Worker, Workers
+from extauthz.serving.workers.workers import Worker, Workers
+from extauthz.settings.reading import read_settings
 from extauthz.telemetry.decision_counts import DecisionCounts
 from extauthz.telemetry.decision_log import DecisionLog
 from tests.mixer_compat.asking import Asking

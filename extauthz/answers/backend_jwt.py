@@ -25,7 +25,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from extauthz.document import read_file
+from extauthz.documents.document import read_file
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.catalog import UNLIMITED_TIER
 from extauthz.model.decision import Allow

@@ -22,7 +22,7 @@ from extauthz.answers.limit_headers import LimitHeaderStyle, write_limit_headers
 from extauthz.model.decision import Allow
 from extauthz.model.identity import PlaceKind
 from extauthz.model.request import ApiRequest
-from extauthz.policy.parameters import Found, cut_out, find_parameters, read_text
+from extauthz.policy.request.parameters import Found, cut_out, find_parameters, read_text
 
 
 class IdentityFact(Enum):

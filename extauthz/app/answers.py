@@ -7,7 +7,7 @@ from extauthz.answers.denial import DenialStyle
 from extauthz.answers.upstream import UpstreamStyle
 from extauthz.envoy.authorization import AnswerStyle
 from extauthz.ports import Clock
-from extauthz.settings import ResponseSettings
+from extauthz.settings.tree import ResponseSettings
 
 
 def read_answer_style(responses: ResponseSettings, clock: Clock) -> AnswerStyle:

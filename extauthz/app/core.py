@@ -7,28 +7,28 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from extauthz import collector
 from extauthz.app.counting import Counting, open_counting
 from extauthz.app.emergency import open_emergency
-from extauthz.catalog.file import FileCatalogSource
+from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.catalog.refresh import CatalogRefresher
 from extauthz.clients.introspection import IntrospectionClient
 from extauthz.clients.issuer_http import IssuerHttp, warn_of_unused_proxy
 from extauthz.clients.jwks import JwksKeySource
 from extauthz.clock import SteadyClock, SystemClock
-from extauthz.config import read_secret_file
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.emergency.watch import EmergencyWatch
 from extauthz.model.catalog import Catalog
 from extauthz.model.identity import Place, PlaceKind
-from extauthz.policy.authenticate import AuthenticationRules, Authenticator
+from extauthz.policy.authentication.authenticate import AuthenticationRules, Authenticator
+from extauthz.policy.authentication.credentials import CredentialPlaces
+from extauthz.policy.authentication.failed_attempts import FailedAttempts, FailureLimit
+from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.blocks import Blocks
-from extauthz.policy.credentials import CredentialPlaces
-from extauthz.policy.failed_attempts import FailedAttempts, FailureLimit
 from extauthz.policy.pipeline import Pipeline, PipelineRules
-from extauthz.policy.revocations import Revocations
 from extauthz.ports import Clock, DecisionObserver
-from extauthz.settings import PlaceSettings, Settings
+from extauthz.process import collector
+from extauthz.settings.reading import read_secret_file
+from extauthz.settings.tree import PlaceSettings, Settings
 
 MAX_FAILED_ADDRESSES: Final = 100_000
 

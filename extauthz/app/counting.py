@@ -10,20 +10,20 @@ from functools import partial
 from typing import Final
 
 from extauthz.clock import SteadyClock, SystemClock
-from extauthz.config import read_secret_file
-from extauthz.counters.fallback import FallbackCounterStore
-from extauthz.counters.leases import LeaseRules, LeasingCounterStore
+from extauthz.counters.leases.store import LeaseRules, LeasingCounterStore
 from extauthz.counters.memory import MemoryCounterStore
-from extauthz.counters.outage import FallbackRules
-from extauthz.counters.redis import RedisCounterStore
-from extauthz.counters.redis_connect import RedisSettings, read_redis_url
-from extauthz.document import read_file
+from extauthz.counters.outage.fallback import FallbackCounterStore
+from extauthz.counters.outage.mode import FallbackRules
+from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.store import RedisCounterStore
+from extauthz.documents.document import read_file
 from extauthz.errors import ConfigError, CounterStoreError, Problem
 from extauthz.model.limits import US_PER_S
 from extauthz.ports import CounterStore
-from extauthz.serving.readiness import ReadyCheck, ReadyState
+from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
 from extauthz.serving.tls import TlsFiles, read_tls_files
-from extauthz.store_settings import CounterSettings, RedisAccessSettings
+from extauthz.settings.reading import read_secret_file
+from extauthz.settings.stores import CounterSettings, RedisAccessSettings
 
 _log = logging.getLogger(__name__)
 

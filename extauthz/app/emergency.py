@@ -11,12 +11,12 @@ from extauthz.emergency.redis_store import RedisEmergency
 from extauthz.emergency.watch import EmergencyWatch
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.catalog import Catalog
+from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.blocks import Blocks
-from extauthz.policy.revocations import Revocations
 from extauthz.ports import Clock
-from extauthz.serving.readiness import ReadyCheck, ReadyState
-from extauthz.settings import Settings
-from extauthz.store_settings import RedisAccessSettings
+from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
+from extauthz.settings.stores import RedisAccessSettings
+from extauthz.settings.tree import Settings
 
 
 def find_emergency_redis(settings: Settings) -> RedisAccessSettings | None:

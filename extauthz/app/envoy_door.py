@@ -9,7 +9,7 @@ from typing import Final
 from extauthz.app.log import start_log
 from extauthz.app.parameters import read_parameters
 from extauthz.app.service import open_service
-from extauthz.serving.asgi_life import OpenedDoors, make_app
+from extauthz.serving.inside_envoy.asgi_life import OpenedDoors, make_app
 
 APP: Final = f"{__name__}:app"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from extauthz.errors import ConfigError, Problem
 from extauthz.plain_text import write_plain_lines
-from extauthz.settings import LogSettings
+from extauthz.settings.tree import LogSettings
 from extauthz.telemetry.decision_log import DecisionLog
 
 

@@ -10,14 +10,14 @@ from typing import Final
 
 from extauthz.answers.denial import DenialStyle
 from extauthz.app.core import Core
-from extauthz.document import read_file
+from extauthz.documents.document import read_file
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.identity import Secret
-from extauthz.policy.tier_quotas import TierQuotas
+from extauthz.policy.limits.tier_quotas import TierQuotas
 from extauthz.serving.door import Door
 from extauthz.serving.health import HealthState
 from extauthz.serving.load import Load
-from extauthz.settings import Settings
+from extauthz.settings.tree import Settings
 from mixer_compat.adapter import SERVICES, MixerAdapter
 from mixer_compat.callers import CallerRules
 from mixer_compat.door import MixerDoor

@@ -7,7 +7,7 @@ import pickle
 from dataclasses import dataclass
 
 from extauthz.serving.door import DoorListener
-from extauthz.settings import Settings
+from extauthz.settings.tree import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,12 +27,12 @@ from extauthz.app.worker import MODULE
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.limits import US_PER_S
 from extauthz.serving.door import Host
-from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.grpcio.host import GrpcioHost
 from extauthz.serving.listen import read_listen_address
-from extauthz.serving.process_host import ProcessHost
-from extauthz.serving.shared_ports import hold_ports
-from extauthz.serving.workers import Worker, Workers
-from extauthz.settings import ServerSettings, Settings
+from extauthz.serving.workers.process_host import ProcessHost
+from extauthz.serving.workers.shared_ports import hold_ports
+from extauthz.serving.workers.workers import Worker, Workers
+from extauthz.settings.tree import ServerSettings, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ async def _open_workers(settings: Settings) -> AsyncIterator[_Steered]:
 
 def _make_envoy(parameters: DoorParameters) -> Worker:
     try:
-        from extauthz.serving.envoy_host import EnvoyHost
+        from extauthz.serving.inside_envoy.host import EnvoyHost
     except ModuleNotFoundError as exc:
         message = (
             f"envoy needs pyvoy ({exc.name} is missing): install extauthz[envoy], or write grpcio"

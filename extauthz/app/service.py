@@ -22,19 +22,19 @@ from extauthz.app.watching import count_log, count_reports, list_ready_checks, m
 from extauthz.clock import SystemClock
 from extauthz.envoy.authorization import SERVICE, AuthorizationService
 from extauthz.errors import ConfigError, Problem
-from extauthz.listen_settings import TlsSettings
 from extauthz.model.limits import US_PER_S
 from extauthz.ports import DecisionObserver
-from extauthz.serving.admin import AdminListener
-from extauthz.serving.control import Questions, Words
+from extauthz.serving.admin.listener import AdminListener
+from extauthz.serving.admin.readiness import ReadyCheck, write_check
 from extauthz.serving.door import Door, DoorListener
 from extauthz.serving.health import HealthState, HealthStatus
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.load import Load
-from extauthz.serving.readiness import ReadyCheck, write_check
 from extauthz.serving.tls import TlsFiles, read_tls_files
-from extauthz.settings import ServerSettings, Settings
+from extauthz.serving.workers.control import Questions, Words
+from extauthz.settings.listening import TlsSettings
+from extauthz.settings.tree import ServerSettings, Settings
 from extauthz.telemetry.decision_counts import DecisionCounts
 from extauthz.telemetry.decision_log import DecisionLog
 from extauthz.telemetry.metrics import CONTENT_TYPE

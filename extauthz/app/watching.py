@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from extauthz.app.core import Core
 from extauthz.app.emergency import check_ready
 from extauthz.model.limits import US_PER_S
+from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
 from extauthz.serving.health import OVERALL, HealthState, HealthStatus
 from extauthz.serving.load import Load
-from extauthz.serving.readiness import ReadyCheck, ReadyState
 from extauthz.telemetry import names
 from extauthz.telemetry.decision_counts import DecisionCounts
 from extauthz.telemetry.decision_log import DecisionLog

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from extauthz.app.service import CHECKS, METRICS
-from extauthz.serving.admin import AdminListener
+from extauthz.serving.admin.listener import AdminListener
+from extauthz.serving.admin.readiness import ReadyCheck, ReadyState, find_worst, read_check
 from extauthz.serving.listen import ListenAddress
-from extauthz.serving.readiness import ReadyCheck, ReadyState, find_worst, read_check
-from extauthz.serving.workers import Workers
+from extauthz.serving.workers.workers import Workers
 from extauthz.telemetry import names
 from extauthz.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauthz.telemetry.summed_metrics import SummedMetrics

@@ -13,9 +13,9 @@ from extauthz.app.log import start_log
 from extauthz.app.parameters import DoorParameters, read_parameters
 from extauthz.app.service import open_service, read_host_limits
 from extauthz.model.limits import US_PER_S
-from extauthz.serving.control import ControlEnded, Steered
-from extauthz.serving.grpcio_host import GrpcioHost
-from extauthz.serving.process_host import STOP
+from extauthz.serving.grpcio.host import GrpcioHost
+from extauthz.serving.workers.control import ControlEnded, Steered
+from extauthz.serving.workers.process_host import STOP
 
 MODULE: Final = "extauthz.app.worker"
 

@@ -18,9 +18,9 @@ from extauthz.model.catalog import (
 )
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.limits import Tier
-from extauthz.model.route_table import BasePathConflict
+from extauthz.model.routing.route_table import BasePathConflict
+from extauthz.model.routing.templates import TemplateError
 from extauthz.model.subscriptions import Subscriptions
-from extauthz.model.templates import TemplateError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

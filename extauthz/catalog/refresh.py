@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Final
 
 from extauthz.catalog.letting_go import let_go
-from extauthz.collector import without_full_collections
 from extauthz.errors import CatalogError, ConfigError, ExtauthzError
 from extauthz.model.catalog import Catalog
 from extauthz.ports import CatalogSource, Clock
+from extauthz.process.collector import without_full_collections
 
 _LOG = logging.getLogger(__name__)
 

@@ -42,6 +42,8 @@ COMMANDS: Final = {
     "compare": "list where Envoy's door and Mixer's decided differently",
 }
 
+_EMERGENCY: Final = frozenset({"block", "unblock", "revoke", "blocks"})
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code. Wrong usage raises SystemExit(2)."""
@@ -90,4 +92,5 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _module(command: str) -> ModuleType:
-    return importlib.import_module(f"extauthz.cli.{command.replace('-', '_')}")
+    folder = "extauthz.cli.emergency" if command in _EMERGENCY else "extauthz.cli"
+    return importlib.import_module(f"{folder}.{command.replace('-', '_')}")

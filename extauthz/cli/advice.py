@@ -14,14 +14,14 @@ from extauthz.model.catalog import Api, Catalog, Issuer
 from extauthz.model.decision import Denial, Deny, Reason
 from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
 from extauthz.model.request import ApiRequest
-from extauthz.policy.client_address import ADDRESS_NOT_KNOWN
-from extauthz.policy.credentials import CredentialPlaces
-from extauthz.policy.match import (
+from extauthz.policy.authentication.credentials import CredentialPlaces
+from extauthz.policy.matching.match import (
     BASE_PATH_EXTENSION,
     READ_IN_TWO_WAYS,
     WITH_BASE_PATH_OR_WITHOUT,
     read_path,
 )
+from extauthz.policy.request.client_address import ADDRESS_NOT_KNOWN
 from extauthz.policy.subscription import find_tier_in_token
 
 _MOST_LISTED: Final = 10

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from extauthz.config import DEFAULT_FILE, read_settings
-from extauthz.envoy.bootstrap import (
+from extauthz.envoy.configuration.bootstrap import (
     ClientTls,
     EnvoyParameters,
     Upstream,
@@ -17,7 +16,8 @@ from extauthz.envoy.bootstrap import (
 )
 from extauthz.errors import ConfigError
 from extauthz.serving.listen import read_listen_address
-from extauthz.settings import Settings
+from extauthz.settings.reading import DEFAULT_FILE, read_settings
+from extauthz.settings.tree import Settings
 
 _DEFAULTS = EnvoyParameters(upstreams=())
 

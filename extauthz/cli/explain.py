@@ -30,16 +30,16 @@ from extauthz.app.answers import read_answer_style
 from extauthz.app.core import Core, open_core
 from extauthz.cli.advice import list_advice
 from extauthz.cli.findings import Finding, say_finding
-from extauthz.config import DEFAULT_FILE, read_settings, say_where_files_are_named
 from extauthz.envoy.authorization import UNSENDABLE
 from extauthz.envoy.check_response import AnswerError, write_allow
-from extauthz.model.authority import find_host
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.request import ApiRequest, Headers, Peer
+from extauthz.model.routing.authority import find_host
 from extauthz.plain_text import write_plain
 from extauthz.policy.pipeline import Step
-from extauthz.settings import Settings
+from extauthz.settings.reading import DEFAULT_FILE, read_settings, say_where_files_are_named
+from extauthz.settings.tree import Settings
 
 _MARKS: Final = {True: Text("pass", style="green"), False: Text("deny", style="bold red")}
 _NOT_REACHED: Final = Text("-", style="dim")

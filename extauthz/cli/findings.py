@@ -9,8 +9,8 @@ from extauthz.model.decision import Denial
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import LimitStatus
-from extauthz.model.routes import Route
-from extauthz.policy.claim_checks import say_no_client
+from extauthz.model.routing.routes import Route
+from extauthz.policy.authentication.claim_checks import say_no_client
 from extauthz.policy.pipeline import Step
 from extauthz.policy.subscription import Subscribed
 

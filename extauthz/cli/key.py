@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from extauthz.config import read_secret_file
 from extauthz.model.identity import Secret
+from extauthz.settings.reading import read_secret_file
 
 _BYTES: Final = 32
 _PREFIX: Final = "xak_"

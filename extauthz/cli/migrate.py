@@ -17,12 +17,11 @@ from typing import Final
 from rich.console import Console
 from rich.progress import Progress
 
-from extauthz.document_messages import show_name
+from extauthz.documents.messages import show_name
 from extauthz.plain_text import write_plain
 from mixer_compat.migrate.convert import convert
-from mixer_compat.migrate.objects import Progress as Told
-from mixer_compat.migrate.objects import read_objects
-from mixer_compat.migrate.output import OutputError, check_output, write_folder
+from mixer_compat.migrate.reading.objects import Progress as Told
+from mixer_compat.migrate.reading.objects import read_objects
 from mixer_compat.migrate.report import (
     NEEDS_WORK,
     Finding,
@@ -32,6 +31,7 @@ from mixer_compat.migrate.report import (
     write_json_report,
     write_markdown,
 )
+from mixer_compat.migrate.writing.output import OutputError, check_output, write_folder
 
 REPORT: Final = "REPORT.md"
 _MANY_FILES: Final = 50

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from extauthz.answers.denial import Profile
 from extauthz.app.core import read_authentication_rules
-from extauthz.catalog.file import FileCatalogSource
-from extauthz.config import DEFAULT_FILE, read_settings
+from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.catalog import Api, Catalog
 from extauthz.serving.listen import read_listen_address
-from extauthz.settings import Settings
-from mixer_compat.manifests import (
+from extauthz.settings.reading import DEFAULT_FILE, read_settings
+from extauthz.settings.tree import Settings
+from mixer_compat.manifests.instances import Compat
+from mixer_compat.manifests.objects import (
     DEFAULT_PORT,
     ISTIO_VERSIONS,
     ManifestOptions,
@@ -24,9 +25,8 @@ from mixer_compat.manifests import (
     TokenAuthentication,
     make_manifests,
 )
-from mixer_compat.manifests_instances import Compat
-from mixer_compat.manifests_parts import find_request_parts
-from mixer_compat.manifests_text import render_manifests
+from mixer_compat.manifests.parts import find_request_parts
+from mixer_compat.manifests.text import render_manifests
 
 _HOST = "extauthz.extauthz.svc.cluster.local"
 """A Service `extauthz` in a namespace `extauthz`."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from extauthz.catalog.document import catalog_schema
+from extauthz.catalog.documents.shapes import catalog_schema
 from extauthz.emergency.entries import emergency_schema
-from extauthz.settings import settings_schema
+from extauthz.settings.tree import settings_schema
 
 _SCHEMAS = {"settings": settings_schema, "catalog": catalog_schema, "emergency": emergency_schema}
 

@@ -6,8 +6,13 @@ import argparse
 import os
 from pathlib import Path
 
-from extauthz.config import DEFAULT_FILE, check_conflicts, read_settings, say_where_files_are_named
-from extauthz.settings import MAX_WORKERS
+from extauthz.settings.reading import (
+    DEFAULT_FILE,
+    check_conflicts,
+    read_settings,
+    say_where_files_are_named,
+)
+from extauthz.settings.tree import MAX_WORKERS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Final
 
 from extauthz.app.service import list_file_problems
-from extauthz.catalog.faults import find_hint
-from extauthz.catalog.file import FileCatalogSource
-from extauthz.config import DEFAULT_FILE, name_settings, read_settings
-from extauthz.document import Fault, decode_source, locate, read_file, read_mapping
-from extauthz.document_values import SourceText, read_values
+from extauthz.catalog.documents.faults import find_hint
+from extauthz.catalog.files.source import FileCatalogSource
+from extauthz.documents.document import Fault, decode_source, locate, read_file, read_mapping
+from extauthz.documents.values import SourceText, read_values
 from extauthz.emergency.files import list_misfits, read_blocks_file
-from extauthz.envoy.config_check import check_config
+from extauthz.envoy.configuration.check import check_config
 from extauthz.errors import ConfigError, ExtauthzError, Problem
 from extauthz.model.catalog import UNLIMITED_TIER, Catalog
-from extauthz.settings import Settings
+from extauthz.settings.reading import DEFAULT_FILE, name_settings, read_settings
+from extauthz.settings.tree import Settings
 
 _DOCUMENT_START: Final = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 

@@ -4,7 +4,7 @@ What an answer means is `extauthz.clients.introspection_answers`'s: active, a de
 decide", which is not kept. A positive answer is kept until the token expires, or the endpoint's
 `ttl_us` if that is sooner; a denial for `inactive_ttl_us`. Whether the claims hold now (``exp``,
 ``nbf``, ``iss``, ``aud``) is for the asker to judge, each time:
-`extauthz.policy.claim_checks.check_introspected`.
+`extauthz.policy.authentication.claim_checks.check_introspected`.
 
 Calls for one token are shared, and whoever gives up does not stop the call for the others. A client
 may have as many calls under way as are left for all others: half of them when it is alone.
@@ -32,8 +32,8 @@ from extauthz.clients.waiting import is_done_by
 from extauthz.errors import IntrospectionError, IntrospectionShareError
 from extauthz.model.catalog import IntrospectionEndpoint, Issuer
 from extauthz.model.identity import Secret
-from extauthz.policy.claim_checks import drop_absent
-from extauthz.policy.claims import read_numeric_date_us
+from extauthz.policy.authentication.claim_checks import drop_absent
+from extauthz.policy.authentication.claims import read_numeric_date_us
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.ports import NO_DEADLINE, Clock, Deadline
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from extauthz.errors import IntrospectionError
 from extauthz.model.catalog import IntrospectionEndpoint
-from extauthz.policy.strict_json import read_json_object
+from extauthz.policy.authentication.strict_json import read_json_object
 
 _OF_THE_REQUEST: Final = frozenset(
     (

@@ -25,8 +25,8 @@ from extauthz.clients.issuer_http import IssuerHttp, say_failure
 from extauthz.clients.waiting import is_done_by
 from extauthz.errors import KeySourceError
 from extauthz.model.catalog import Issuer, KeyLocation
-from extauthz.policy.strict_json import read_json_object
-from extauthz.policy.verification_keys import (
+from extauthz.policy.authentication.strict_json import read_json_object
+from extauthz.policy.authentication.verification_keys import (
     KeySet,
     NamedKey,
     read_hmac_secret,

@@ -18,7 +18,7 @@ import jwt
 import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from extauthz.envoy.bootstrap import EnvoyParameters, Upstream, render_bootstrap
+from extauthz.envoy.configuration.bootstrap import EnvoyParameters, Upstream, render_bootstrap
 
 ISSUER: Final = "https://idp.example/"
 AUDIENCE: Final = "httpbin"

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
 
-from extauthz.catalog.networks import parse_network
-from extauthz.document import Line, Name, StrictModel, write_schema
+from extauthz.catalog.documents.networks import parse_network
+from extauthz.documents.document import Line, Name, StrictModel, write_schema
 from extauthz.model.deny_rules import DenyRule, DenyRules
-from extauthz.policy.revocations import Revocation, StandingOrders
+from extauthz.policy.authentication.revocations import Revocation, StandingOrders
 
 MAX_ID: Final = 64
 _ID_DIGITS: Final = 12

@@ -26,8 +26,8 @@ from typing import Any, Final
 import yaml
 from pydantic import ValidationError
 
-from extauthz.catalog.reading import Stamp, stamp_file
-from extauthz.document import (
+from extauthz.catalog.files.reading import Stamp, stamp_file
+from extauthz.documents.document import (
     Fault,
     decode_source,
     locate,
@@ -35,7 +35,7 @@ from extauthz.document import (
     read_mapping,
     say_why_unreadable,
 )
-from extauthz.document_values import read_values
+from extauthz.documents.values import read_values
 from extauthz.emergency.entries import KEPT_AFTER_END_US, SECTIONS, Entry, write_tree
 from extauthz.emergency.names import CatalogNames
 from extauthz.emergency.reading import Reading, read_entries, read_entry

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from functools import cached_property
 
-from extauthz.catalog.faults import find_hint
-from extauthz.catalog.networks import parse_network
-from extauthz.document_messages import show_name
+from extauthz.catalog.documents.faults import find_hint
+from extauthz.catalog.documents.networks import parse_network
+from extauthz.documents.messages import show_name
 from extauthz.emergency.entries import BlockDocument, Document
 from extauthz.model.catalog import Catalog
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from extauthz.document import Fault, list_problems, locate
-from extauthz.document_messages import show_name, suggest
-from extauthz.document_values import SourceText
+from extauthz.documents.document import Fault, list_problems, locate
+from extauthz.documents.messages import show_name, suggest
+from extauthz.documents.values import SourceText
 from extauthz.emergency.entries import SECTIONS, EmergencyDocument, Entry, make_entry
 from extauthz.errors import Problem
 

@@ -12,9 +12,9 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
-from extauthz.counters.redis_batch import disconnect
-from extauthz.counters.redis_connect import Connector, Deployment, RedisSettings, Server
-from extauthz.counters.redis_refusals import RedisRefusal, find_redirect
+from extauthz.counters.redis.batches import disconnect
+from extauthz.counters.redis.connection import Connector, Deployment, RedisSettings, Server
+from extauthz.counters.redis.refusals import RedisRefusal, find_redirect
 from extauthz.errors import EmergencyError
 from extauthz.plain_text import write_plain
 

@@ -26,10 +26,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from extauthz.counters.redis_connect import RedisSettings
-from extauthz.document import list_problems
-from extauthz.document_messages import show_name
-from extauthz.document_values import SourceText
+from extauthz.counters.redis.connection import RedisSettings
+from extauthz.documents.document import list_problems
+from extauthz.documents.messages import show_name
+from extauthz.documents.values import SourceText
 from extauthz.emergency import redis_scripts as scripts
 from extauthz.emergency.entries import (
     KEPT_AFTER_END_US,

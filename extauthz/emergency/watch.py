@@ -19,8 +19,8 @@ from extauthz.emergency.names import CatalogNames
 from extauthz.emergency.reading import EmergencyStore, Reading
 from extauthz.errors import BackendError, ConfigError, EmergencyError, Problem
 from extauthz.model.catalog import Catalog
+from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.blocks import Blocks
-from extauthz.policy.revocations import Revocations
 from extauthz.ports import Clock
 
 _log = logging.getLogger(__name__)

@@ -29,8 +29,8 @@ from google.protobuf.struct_pb2 import Struct, Value
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, HeaderValue, Metadata
 from extauthz.envoy.proto.ext_authz_pb2 import Peer as WirePeer
 from extauthz.errors import MalformedRequest
-from extauthz.model.authority import find_host, read_host
 from extauthz.model.request import NO_PEER, ApiRequest, Headers, Peer, read_field_value
+from extauthz.model.routing.authority import find_host, read_host
 
 PARTIAL_BODY_HEADER: Final = "x-envoy-auth-partial-body"
 _IN_EVERY_REQUEST: Final = frozenset({":authority", ":method", ":path"})

@@ -21,7 +21,7 @@ from extauthz.model.issuers import IntrospectionEndpoint as IntrospectionEndpoin
 from extauthz.model.issuers import Issuer as Issuer  # noqa: PLC0414  # too
 from extauthz.model.issuers import KeyLocation as KeyLocation  # noqa: PLC0414  # too
 from extauthz.model.limits import Tier
-from extauthz.model.route_table import RouteTable
+from extauthz.model.routing.route_table import RouteTable
 from extauthz.model.subscriptions import Subscription as Subscription  # noqa: PLC0414  # looked for here
 from extauthz.model.subscriptions import Subscriptions
 from extauthz.model.subscriptions import SubscriptionState as SubscriptionState  # noqa: PLC0414  # too
@@ -68,7 +68,7 @@ class Resource:
 
     Attributes:
         methods: upper-case, or ``*`` for any.
-        template: below the API's base path; see `extauthz.model.routes`.
+        template: below the API's base path; see `extauthz.model.routing.routes`.
         scopes: any of them is enough unless `all_scopes`; empty asks for none.
         security: schemes in order of preference, never empty. NONE alone lets everybody in;
             beside others it lets in who presents nothing.

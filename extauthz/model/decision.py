@@ -8,7 +8,7 @@ from typing import Final
 from extauthz.model.catalog import Subscription
 from extauthz.model.identity import ANONYMOUS, Identity, Place
 from extauthz.model.limits import LimitLevel, LimitStatus
-from extauthz.model.routes import Route
+from extauthz.model.routing.routes import Route
 from extauthz.model.values import request_value
 
 

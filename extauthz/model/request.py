@@ -139,7 +139,7 @@ class ApiRequest:
 
     Attributes:
         method: as sent, upper-case for all standard methods.
-        host: as `extauthz.model.authority` reads it; empty when nobody said it, None when what
+        host: as `extauthz.model.routing.authority` reads it; empty when nobody said it, None when what
             was said names no host, or several.
         headers_are_partial: the proxy keeps some header fields to itself.
         path: as sent, still percent-encoded, without the query.
@@ -151,7 +151,7 @@ class ApiRequest:
         request_id: the proxy's id of the request.
         api_key: a key of which it is not known where in the request it stood.
         door: the door that it came to, for the record: ``envoy`` or ``mixer``.
-        found: what `extauthz.policy.parameters` has found already, by place.
+        found: what `extauthz.policy.request.parameters` has found already, by place.
     """
 
     method: str

@@ -6,7 +6,7 @@ from extauthz.model.catalog import Api, Catalog
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.deny_rules import DenyRule, DenyRules
 from extauthz.model.identity import Identity
-from extauthz.policy.client_address import ADDRESS_NOT_KNOWN
+from extauthz.policy.request.client_address import ADDRESS_NOT_KNOWN
 from extauthz.ports import Clock
 
 

@@ -21,21 +21,21 @@ from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import ANONYMOUS, Identity, Place
 from extauthz.model.limits import LimitStatus, OutageMode
 from extauthz.model.request import ApiRequest
-from extauthz.model.routes import Route
-from extauthz.policy.authenticate import NETWORK_NOT_KNOWN, Authenticator
+from extauthz.model.routing.routes import Route
+from extauthz.policy.authentication.authenticate import NETWORK_NOT_KNOWN, Authenticator
+from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.blocks import Blocks, judge_rule
-from extauthz.policy.charging import LimitCharger, LimitedRequest, has_passed
-from extauthz.policy.client_address import (
+from extauthz.policy.decision_record import DecisionRecord
+from extauthz.policy.limits.charging import LimitCharger, LimitedRequest, has_passed
+from extauthz.policy.limits.quota import Grant, QuotaAsk, UsedBytes
+from extauthz.policy.matching.match import check_route
+from extauthz.policy.repeated_warnings import RepeatedWarnings
+from extauthz.policy.request.client_address import (
     ADDRESS_NOT_KNOWN,
     ClientAddressUnknown,
     read_client_address,
     say_why_unknown,
 )
-from extauthz.policy.credentials import CredentialPlaces
-from extauthz.policy.decision_record import DecisionRecord
-from extauthz.policy.match import check_route
-from extauthz.policy.quota import Grant, QuotaAsk, UsedBytes
-from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.policy.scopes import check_named_scopes, check_scopes
 from extauthz.policy.subscription import Subscribed, check_subscription
 from extauthz.ports import NO_DEADLINE, Clock, CounterStore, Deadline, DecisionObserver

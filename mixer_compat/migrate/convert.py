@@ -11,34 +11,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from extauthz.catalog.build import build_catalog, read_catalog_file
-from extauthz.document_values import SourceText
+from extauthz.catalog.documents.build import build_catalog, read_catalog_file
+from extauthz.documents.values import SourceText
 from extauthz.errors import ConfigError
-from mixer_compat.migrate.api_specs import read_apis
-from mixer_compat.migrate.apigee import carry_apigee
-from mixer_compat.migrate.authorizers import find_check_instance
-from mixer_compat.migrate.catalog_text import (
-    ISSUERS_EXAMPLE,
-    dump_documents,
-    write_catalog,
-    write_settings,
-)
-from mixer_compat.migrate.draft import Draft
-from mixer_compat.migrate.istio import write_envoy_filters, write_mesh_config, write_policies
-from mixer_compat.migrate.lists import (
+from mixer_compat.migrate.adapters.api_specs import read_apis
+from mixer_compat.migrate.adapters.apigee import carry_apigee
+from mixer_compat.migrate.adapters.authorizers import find_check_instance
+from mixer_compat.migrate.adapters.lists import (
     carry_denier,
     carry_list,
     is_list_instance,
     refuse_unknown,
 )
-from mixer_compat.migrate.objects import MixerObject
-from mixer_compat.migrate.quota import ADAPTERS as QUOTA_ADAPTERS
-from mixer_compat.migrate.quota import Charge, carry_quotas, read_charges
-from mixer_compat.migrate.references import Action, Objects, write_export
+from mixer_compat.migrate.adapters.quota import ADAPTERS as QUOTA_ADAPTERS
+from mixer_compat.migrate.adapters.quota import Charge, carry_quotas, read_charges
+from mixer_compat.migrate.adapters.threescale import carry_threescale
+from mixer_compat.migrate.adapters.wso2 import carry_wso2
+from mixer_compat.migrate.reading.objects import MixerObject
+from mixer_compat.migrate.reading.references import Action, Objects, write_export
+from mixer_compat.migrate.reading.targets import list_targets
 from mixer_compat.migrate.report import Outcome, Report
-from mixer_compat.migrate.targets import list_targets
-from mixer_compat.migrate.threescale import carry_threescale
-from mixer_compat.migrate.wso2 import carry_wso2
+from mixer_compat.migrate.writing.catalog_text import (
+    ISSUERS_EXAMPLE,
+    dump_documents,
+    write_catalog,
+    write_settings,
+)
+from mixer_compat.migrate.writing.draft import Draft
+from mixer_compat.migrate.writing.istio import (
+    write_envoy_filters,
+    write_mesh_config,
+    write_policies,
+)
 
 CATALOG: Final = "catalog/catalog.yaml"
 POLICIES: Final = "istio/authorization-policies.yaml"

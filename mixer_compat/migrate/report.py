@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from extauthz.document_lines import NodePath, find_lines, write_path
-from extauthz.document_values import SourceText
+from extauthz.documents.lines import NodePath, find_lines, write_path
+from extauthz.documents.values import SourceText
 from extauthz.plain_text import write_plain
 
 MAX_FINDINGS: Final = 20_000

@@ -34,7 +34,7 @@ from extauthz.model.catalog import Application
 from extauthz.model.decision import Allow, Decision
 from extauthz.model.identity import ANONYMOUS, Identity, KeyType, Place, PlaceKind, SecurityScheme
 from extauthz.model.request import ApiRequest
-from extauthz.model.routes import Route
+from extauthz.model.routing.routes import Route
 from extauthz.ports import NO_DEADLINE, Deadline
 from extauthz.serving.methods import Call
 from tests.builders import START_US, FakeClock, S, a_request, a_resource, a_tier, an_api

@@ -16,7 +16,7 @@ from extauthz.model.decision import Denial, Deny, Reason
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.limits import LimitLevel, LimitStatus, Reading
 from extauthz.model.request import ApiRequest
-from extauthz.model.routes import Route
+from extauthz.model.routing.routes import Route
 from tests.builders import START_US, S, a_limit, a_request, a_resource, an_api
 
 STANDARD, WSO2 = DenialStyle(), DenialStyle(profile=Profile.WSO2)

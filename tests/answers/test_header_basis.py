@@ -17,7 +17,7 @@ from extauthz.answers.upstream import (
 from extauthz.model.catalog import Application
 from extauthz.model.decision import Allow
 from extauthz.model.identity import Identity, KeyType, Place, PlaceKind, SecurityScheme
-from extauthz.model.routes import Route
+from extauthz.model.routing.routes import Route
 from tests.builders import a_request, a_resource, an_api
 
 KEY = Place(PlaceKind.HEADER, "x-api-key")

@@ -29,7 +29,7 @@ from extauthz.model.identity import (
 )
 from extauthz.model.limits import LimitLevel, LimitStatus, Reading
 from extauthz.model.request import ApiRequest
-from extauthz.model.routes import Route
+from extauthz.model.routing.routes import Route
 from tests.builders import S, a_limit, a_request, a_resource, an_api
 
 ALICE = Identity(

@@ -29,8 +29,8 @@ from zoneinfo import ZoneInfo
 
 import uvloop
 
-from extauthz.counters.redis import RedisCounterStore
-from extauthz.counters.redis_connect import RedisSettings, read_redis_url
+from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import (
     US_PER_S,
@@ -42,7 +42,7 @@ from extauthz.model.limits import (
     OutageMode,
     Tier,
 )
-from extauthz.policy.tier_limits import TierPlanner
+from extauthz.policy.limits.tier_limits import TierPlanner
 from tests.bench.pace import let_pass
 from tests.bench.tables import Row
 from tests.redis_server import find_shared, stop_shared

@@ -31,8 +31,7 @@ from statistics import median, quantiles
 from time import perf_counter, perf_counter_ns, process_time, process_time_ns
 from typing import Final
 
-from extauthz import collector
-from extauthz.catalog.file import FileCatalogSource
+from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.catalog.refresh import CatalogRefresher
 from extauthz.clients.introspection import IntrospectionClient
 from extauthz.clients.issuer_http import IssuerHttp
@@ -41,10 +40,11 @@ from extauthz.clock import SystemClock
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.envoy.authorization import AnswerStyle, AuthorizationService
 from extauthz.model.catalog import Catalog
-from extauthz.policy.authenticate import AuthenticationRules, Authenticator
-from extauthz.policy.failed_attempts import FailedAttempts
+from extauthz.policy.authentication.authenticate import AuthenticationRules, Authenticator
+from extauthz.policy.authentication.failed_attempts import FailedAttempts
+from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.pipeline import Pipeline, PipelineRules
-from extauthz.policy.revocations import Revocations
+from extauthz.process import collector
 from extauthz.serving.methods import Call
 from tests.bench.core import make_check_request
 from tests.bench.pace import let_pass

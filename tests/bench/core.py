@@ -38,10 +38,10 @@ from extauthz.model.catalog import (
     Subscription,
 )
 from extauthz.model.limits import Algorithm
-from extauthz.policy.authenticate import AuthenticationRules, Authenticator
-from extauthz.policy.failed_attempts import FailedAttempts
+from extauthz.policy.authentication.authenticate import AuthenticationRules, Authenticator
+from extauthz.policy.authentication.failed_attempts import FailedAttempts
+from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.pipeline import Pipeline, PipelineRules
-from extauthz.policy.revocations import Revocations
 from extauthz.ports import CounterStore
 from extauthz.serving.methods import Call
 from extauthz.telemetry.decision_counts import DecisionCounts

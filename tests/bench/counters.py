@@ -24,9 +24,9 @@ from extauthz.model.conditions import (
 )
 from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
 from extauthz.model.limits import Algorithm, Charge, ConditionGroup, Tier
-from extauthz.model.routes import Route
-from extauthz.policy.limit_answers import judge
-from extauthz.policy.rate_limit import RateLimitPlanner
+from extauthz.model.routing.routes import Route
+from extauthz.policy.limits.answers import judge
+from extauthz.policy.limits.planning import RateLimitPlanner
 from tests.bench.tables import Row
 from tests.builders import (
     START_US,

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 import grpc
 
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest
-from extauthz.serving.grpc_wire import write_frame
+from extauthz.serving.inside_envoy.grpc_wire import write_frame
 from tests.bench.core import make_check_request
 from tests.bench.hosts import PATH
 from tests.bench.pace import let_pass

@@ -28,16 +28,16 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from extauthz.clients.issuer_http import IssuerHttp
-from extauthz.counters.redis import RedisCounterStore
-from extauthz.counters.redis_connect import RedisSettings, read_redis_url
+from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.envoy.check_response import write_allow
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
-from extauthz.serving.asgi_life import OpenedDoors, make_app
 from extauthz.serving.door import Door, DoorListener, Host
-from extauthz.serving.envoy_host import EnvoyHost
-from extauthz.serving.grpc_wire import write_frame
-from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.grpcio.host import GrpcioHost
 from extauthz.serving.health import HealthState
+from extauthz.serving.inside_envoy.asgi_life import OpenedDoors, make_app
+from extauthz.serving.inside_envoy.grpc_wire import write_frame
+from extauthz.serving.inside_envoy.host import EnvoyHost
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.load import Load
 from extauthz.serving.methods import Call, Method, UnaryMethod

@@ -10,9 +10,9 @@ from statistics import median
 import uvloop
 
 from extauthz.clock import SystemClock
-from extauthz.counters.leases import LeaseRules, LeasingCounterStore
+from extauthz.counters.leases.store import LeaseRules, LeasingCounterStore
 from extauthz.counters.memory import MemoryCounterStore
-from extauthz.counters.redis import RedisCounterStore
+from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.model.limits import Algorithm, Charge
 from extauthz.ports import CounterStore
 from tests.bench.tables import Row

@@ -10,7 +10,7 @@ from statistics import median
 
 import uvloop
 
-from extauthz.counters.redis import RedisCounterStore
+from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.model.limits import Algorithm, Charge
 from tests.bench.tables import Row
 from tests.builders import S

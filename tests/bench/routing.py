@@ -13,8 +13,8 @@ from statistics import median
 from time import perf_counter_ns
 from typing import TextIO
 
-from extauthz.model.route_table import RouteTable
-from extauthz.model.routes import Route
+from extauthz.model.routing.route_table import RouteTable
+from extauthz.model.routing.routes import Route
 from tests.builders import a_resource, an_api
 
 RESOURCES = 20

@@ -23,7 +23,7 @@ import httpx2
 import yaml
 
 from extauthz.demo.processes import find_free_port, run_extauthz
-from extauthz.serving.grpc_wire import write_frame
+from extauthz.serving.inside_envoy.grpc_wire import write_frame
 from tests.bench.core import make_check_request
 from tests.bench.hosts import PATH
 from tests.bench.proxies import run_proxy

@@ -50,12 +50,12 @@ from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import Place, PlaceKind, SecurityScheme
 from extauthz.model.limits import ConditionGroup
 from extauthz.model.request import ApiRequest
-from extauthz.policy.authenticate import AuthenticationRules, Authenticator
-from extauthz.policy.credentials import CredentialPlaces
-from extauthz.policy.failed_attempts import FailedAttempts, FailureLimit
+from extauthz.policy.authentication.authenticate import AuthenticationRules, Authenticator
+from extauthz.policy.authentication.credentials import CredentialPlaces
+from extauthz.policy.authentication.failed_attempts import FailedAttempts, FailureLimit
+from extauthz.policy.authentication.revocations import Revocations
+from extauthz.policy.limits.tier_quotas import TierQuotas
 from extauthz.policy.pipeline import Pipeline, PipelineRules
-from extauthz.policy.revocations import Revocations
-from extauthz.policy.tier_quotas import TierQuotas
 from extauthz.serving.methods import Call
 from mixer_compat.adapter import MixerAdapter
 from mixer_compat.door import MixerDoor

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Final
 
 from extauthz.clock import SystemClock
-from extauthz.policy.match import MAX_ESCAPES, MAX_TEXT_ESCAPES
+from extauthz.policy.matching.match import MAX_ESCAPES, MAX_TEXT_ESCAPES
 from tests.bench.core import ISSUER, sign_token
 from tests.builders import API_KEY
 from tests.keys import PrivateKey

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from extauthz.catalog.file import FileCatalogSource
+from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.catalog.refresh import CatalogRefresher
 from extauthz.errors import CatalogError, ConfigError
 from extauthz.model.catalog import Catalog
 from tests.builders import START_US, FakeClock, S, a_catalog, an_api
-from tests.catalog.test_file import api_text
+from tests.catalog.files.test_source import api_text
 
 
 @pytest.fixture(name="path")

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from extauthz.cli.advice import list_advice
 from extauthz.model.decision import Denial, Deny, Reason
 from extauthz.model.identity import Identity, SecurityScheme
-from extauthz.policy.credentials import CredentialPlaces
-from extauthz.policy.match import check_route
+from extauthz.policy.authentication.credentials import CredentialPlaces
+from extauthz.policy.matching.match import check_route
 from extauthz.policy.subscription import check_subscription
 from tests.builders import API_KEY, a_catalog, a_request, a_resource, an_api
 from tests.cli.conftest import SETTINGS, Run

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from extauthz.app.core import open_core
-from extauthz.config import read_settings
 from extauthz.model.decision import Allow, Deny, Reason
+from extauthz.settings.reading import read_settings
 from tests.builders import a_request
 from tests.cli.conftest import Run
 

@@ -18,12 +18,12 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from extauthz.app.serve import serve
-from extauthz.config import read_settings
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from extauthz.errors import ConfigError
-from extauthz.serving.control import HostFailed
 from extauthz.serving.health import HealthStatus
 from extauthz.serving.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from extauthz.serving.workers.control import HostFailed
+from extauthz.settings.reading import read_settings
 from tests.builders import API_KEY
 from tests.cli.conftest import Run
 from tests.keys import ec_key
@@ -216,7 +216,7 @@ def test_says_what_to_install_when_the_extra_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyvoy", None)
     for name in list(sys.modules):
-        if name.startswith("extauthz.serving.envoy_"):
+        if name.startswith("extauthz.serving.inside_envoy."):
             monkeypatch.delitem(sys.modules, name)
     settings = read_settings(folder / "extauthz.yaml", {}).with_host("envoy")
     with pytest.raises(ConfigError, match=r"server.host: .*install extauthz\[envoy\]"):

@@ -20,11 +20,11 @@ from extauthz.app.core import open_core
 from extauthz.clients.introspection import IntrospectionClient
 from extauthz.clients.issuer_http import IssuerHttp, warn_of_unused_proxy
 from extauthz.clients.jwks import JwksKeySource
-from extauthz.config import read_settings
 from extauthz.errors import IntrospectionError, KeySourceError
 from extauthz.model.catalog import IntrospectionEndpoint, KeyLocation
 from extauthz.model.decision import Deny
 from extauthz.model.identity import Secret
+from extauthz.settings.reading import read_settings
 from tests.builders import FakeClock, a_request
 from tests.certificates import LOCAL, Authority
 from tests.clients.loopback import Answer, LoopbackServer, json_answer

@@ -15,8 +15,8 @@ from extauthz.clients.jwks import MAX_BODY_BYTES, JwksKeySource
 from extauthz.errors import KeySourceError
 from extauthz.model.catalog import Issuer, KeyLocation
 from extauthz.model.identity import Secret
-from extauthz.policy.tokens import UnverifiedToken, read_token, verify_token
-from extauthz.policy.verification_keys import NamedKey
+from extauthz.policy.authentication.tokens import UnverifiedToken, read_token, verify_token
+from extauthz.policy.authentication.verification_keys import NamedKey
 from extauthz.ports import Deadline, KeySource
 from tests.builders import START_US, FakeClock
 from tests.clients.loopback import Answer, LoopbackServer, json_answer

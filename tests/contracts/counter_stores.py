@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from extauthz.counters.leases import LeaseRules, LeasingCounterStore
+from extauthz.counters.leases.store import LeaseRules, LeasingCounterStore
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.model.limits import Algorithm, Charge, Reading
 from extauthz.ports import CounterStore
 from tests.builders import START_US, FakeClock, S
-from tests.counters.outages import make_fallback, make_fallback_in_outage
+from tests.counters.outage.outages import make_fallback, make_fallback_in_outage
 from tests.redis_server import DEPLOYMENTS, make_redis
 
 W = 60 * S

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from extauthz.errors import ConfigError, Problem
-from extauthz.serving.asgi_life import OpenedDoors, make_app
+from extauthz.serving.inside_envoy.asgi_life import OpenedDoors, make_app
 from extauthz.serving.limits import HostLimits
 from tests.contracts.rpc_service import make_doors
 

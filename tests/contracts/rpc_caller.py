@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from extauthz.serving.door import DoorListener, Host
-from extauthz.serving.envoy_host import EnvoyHost
-from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.grpcio.host import GrpcioHost
+from extauthz.serving.inside_envoy.host import EnvoyHost
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import ListenAddress, read_listen_address
 from extauthz.serving.proto.health_pb2 import (

@@ -6,12 +6,12 @@ import asyncio
 import os
 import signal
 
-from extauthz.serving.control import Steered
 from extauthz.serving.door import DoorListener
-from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.grpcio.host import GrpcioHost
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import read_listen_address
-from extauthz.serving.process_host import STOP
+from extauthz.serving.workers.control import Steered
+from extauthz.serving.workers.process_host import STOP
 from tests.contracts.rpc_app import open_doors
 
 MODULE = "tests.contracts.rpc_worker"

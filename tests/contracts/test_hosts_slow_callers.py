@@ -14,7 +14,7 @@ import trustme
 from hyperframe.frame import PingFrame, SettingsFrame
 
 from extauthz.serving.door import Host
-from extauthz.serving.grpc_wire import write_frame
+from extauthz.serving.inside_envoy.grpc_wire import write_frame
 from extauthz.serving.tls import TlsFiles
 from tests.contracts.rpc_caller import (
     PATIENCE_S,

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from extauthz.model.limits import Algorithm, LimitLevel, OutageMode
-from extauthz.policy.quota import QuotaAsk, take_quota
-from extauthz.policy.tier_limits import PlannedLimit, TierPlanner
+from extauthz.policy.limits.quota import QuotaAsk, take_quota
+from extauthz.policy.limits.tier_limits import PlannedLimit, TierPlanner
 from extauthz.ports import NO_DEADLINE
 from tests.builders import a_limit, a_tier
 from tests.contracts.counter_stores import FIRST_US, Store

@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from extauthz.counters.memory import MemoryCounterStore
-from extauthz.counters.redis import RedisCounterStore
+from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.model.limits import Algorithm, CalendarUnit, Charge, Taking
-from extauthz.policy.calendar_windows import plan_calendar_bounds
+from extauthz.policy.limits.calendar_windows import plan_calendar_bounds
 from extauthz.ports import CounterStore
 from tests.builders import FakeClock, S
-from tests.counters.outages import Health, Outage, settle
+from tests.counters.outage.outages import Health, Outage, settle
 from tests.redis_server import find_shared, settings_of
 
 DAY: Final = 86_400 * S

@@ -16,7 +16,7 @@ import httpx2
 import yaml
 
 from extauthz.demo.processes import find_free_port, run_envoy, run_extauthz
-from extauthz.envoy.bootstrap import EnvoyParameters, Upstream, write_bootstrap
+from extauthz.envoy.configuration.bootstrap import EnvoyParameters, Upstream, write_bootstrap
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.world import World
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from extauthz.counters.redis import RedisCounterStore
-from extauthz.counters.redis_connect import RedisSettings, read_redis_url
+from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.demo.processes import find_free_port, run_envoy
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge, Taking

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from extauthz.demo.processes import find_free_port
-from extauthz.serving.private_folder import PrivateFolder
+from extauthz.serving.workers.private_folder import PrivateFolder
 from tests.e2e.load import steady_load
 from tests.e2e.replicas import (
     CHECK,

@@ -15,9 +15,9 @@ from extauthz.emergency.reading import Reading
 from extauthz.emergency.watch import EmergencyWatch
 from extauthz.errors import EmergencyError, Problem
 from extauthz.model.catalog import Application, Catalog
+from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.blocks import Blocks
-from extauthz.policy.revocations import Revocations
-from extauthz.serving.readiness import ReadyState
+from extauthz.serving.admin.readiness import ReadyState
 from tests.builders import START_US, FakeClock, S
 from tests.emergency.stores import a_block, a_revocation, by_id
 

@@ -14,9 +14,9 @@ import envoy
 import grpc
 import httpx2
 
-from extauthz.envoy.bootstrap import EnvoyParameters, Upstream, render_bootstrap
 from extauthz.envoy.check_request import read_check_request
 from extauthz.envoy.check_response import write_allow
+from extauthz.envoy.configuration.bootstrap import EnvoyParameters, Upstream, render_bootstrap
 from extauthz.model.request import ApiRequest
 
 Answer = Callable[[ApiRequest], bytes]

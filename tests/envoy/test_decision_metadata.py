@@ -13,7 +13,7 @@ from extauthz.model.catalog import Application
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import LimitLevel, LimitStatus, Reading
-from extauthz.model.routes import Route
+from extauthz.model.routing.routes import Route
 from tests.builders import a_limit, a_resource, an_api
 
 RESOURCE = a_resource("/ip")

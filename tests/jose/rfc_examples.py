@@ -17,8 +17,8 @@ from typing import Any, Final
 import pytest
 
 from extauthz.model.decision import Denial, Reason
-from extauthz.policy.tokens import UnverifiedToken, read_token, verify_token
-from extauthz.policy.verification_keys import (
+from extauthz.policy.authentication.tokens import UnverifiedToken, read_token, verify_token
+from extauthz.policy.authentication.verification_keys import (
     SUPPORTED_ALGORITHMS,
     NamedKey,
     is_signed,

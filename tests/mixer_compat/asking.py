@@ -13,9 +13,9 @@ from google.protobuf.message import Message
 
 from extauthz.answers.denial import DenialStyle
 from extauthz.model.usage import UsageRecord
-from extauthz.policy.tier_quotas import TierQuotas
+from extauthz.policy.limits.tier_quotas import TierQuotas
 from extauthz.serving.door import Door, DoorListener
-from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.grpcio.host import GrpcioHost
 from extauthz.serving.health import HealthState
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.load import Load

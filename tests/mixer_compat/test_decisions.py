@@ -38,7 +38,7 @@ from tests.mixer_compat.asking import (
     served_plainly,
     validity_of,
 )
-from tests.policy.identifying import MOBILE
+from tests.policy.authentication.identifying import MOBILE
 
 GOOD: dict[str, object] = {
     "method": "GET",

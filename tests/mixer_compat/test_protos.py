@@ -27,7 +27,7 @@ from mixer_compat.proto import (
     tracespan_pb2,
     wso2_params_pb2,
 )
-from tests.mixer_compat.mixer_standin_encoding import (
+from tests.mixer_compat.standin.encoding import (
     TEMPLATE_NAME,
     TEMPLATE_VARIETY,
     read_options,

@@ -12,8 +12,8 @@ from extauthz.counters.memory import MemoryCounterStore
 from extauthz.errors import CounterStoreError
 from extauthz.model.catalog import Application, Catalog
 from extauthz.model.limits import Algorithm, CalendarUnit, OutageMode, QuotaUnit, Taking
-from extauthz.policy.quota import QuotaAsk
-from extauthz.policy.tier_quotas import TierQuotas
+from extauthz.policy.limits.quota import QuotaAsk
+from extauthz.policy.limits.tier_quotas import TierQuotas
 from extauthz.ports import NO_DEADLINE, Deadline
 from mixer_compat.params import HandlerParams
 from mixer_compat.proto import model_pb2

@@ -35,7 +35,7 @@ from mixer_compat.proto.params_pb2 import Properties
 from tests.builders import a_catalog, a_resource, an_api, sha256
 from tests.deciding import Deciding
 from tests.mixer_compat.asking import Asking, params_of, reason_of, served_plainly
-from tests.policy.identifying import MOBILE
+from tests.policy.authentication.identifying import MOBILE
 
 CALLS: list[dict[str, Any]] = [
     json.loads(line)

@@ -9,7 +9,7 @@ import pytest
 
 from extauthz.model.limits import US_PER_S, QuotaUnit
 from extauthz.model.usage import UNKNOWN, UsageRecord, UsageSource
-from extauthz.policy.failed_attempts import FailureLimit
+from extauthz.policy.authentication.failed_attempts import FailureLimit
 from extauthz.serving.methods import Call
 from mixer_compat.params import HandlerParams
 from mixer_compat.proto import edge_pb2, logentry_pb2, metric_pb2, policy_pb2, tracespan_pb2

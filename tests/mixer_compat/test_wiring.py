@@ -18,13 +18,13 @@ from extauthz.app.mixer_door import (
     read_handler_params,
 )
 from extauthz.app.service import METRICS, list_file_problems, open_service, read_listeners
-from extauthz.config import read_settings
 from extauthz.errors import ConfigError
 from extauthz.serving.door import Door
 from extauthz.serving.health import HealthStatus
 from extauthz.serving.load import Load
 from extauthz.serving.methods import Call, UnaryMethod
-from extauthz.settings import Settings
+from extauthz.settings.reading import read_settings
+from extauthz.settings.tree import Settings
 from mixer_compat.adapter import SERVICES
 from mixer_compat.params import WSO2_NAMES
 from mixer_compat.proto import model_pb2

@@ -18,7 +18,7 @@ from tests.deciding import Deciding, GivenTokens
 from tests.emergency.stores import a_block, a_revocation
 from tests.keys import ISSUER, a_jwt, an_issuer
 from tests.mixer_compat.asking import LISTENTRY, Asking, a_listentry, reason_of
-from tests.policy.identifying import (
+from tests.policy.authentication.identifying import (
     JWT,
     KEY,
     MOBILE,

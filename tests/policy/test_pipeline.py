@@ -28,7 +28,7 @@ from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import Identity, KeyType, Place, PlaceKind, Secret, SecurityScheme
 from extauthz.model.limits import Charge, LimitLevel, Taking
 from extauthz.model.request import ApiRequest
-from extauthz.model.routes import Route
+from extauthz.model.routing.routes import Route
 from extauthz.policy.pipeline import Step, Steps
 from extauthz.policy.repeated_warnings import EVERY_S
 from extauthz.policy.subscription import Subscribed

@@ -8,11 +8,11 @@ from math import ceil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extauthz.counters.breaker import BreakerState
 from extauthz.counters.memory import MemoryCounterStore
+from extauthz.counters.outage.breaker import BreakerState
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge, OutageMode
-from tests.counters.outages import FakeTime, Health, Outage, W, a_charge
+from tests.counters.outage.outages import FakeTime, Health, Outage, W, a_charge
 
 ALLOW, DENY, LOCAL = OutageMode.ALLOW, OutageMode.DENY, OutageMode.LOCAL
 KEYS = 3

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from extauthz.counters.formulas import read_state
-from extauthz.counters.lease_windows import LeasedTime
-from extauthz.counters.leases import LeaseRules, LeasingCounterStore
+from extauthz.counters.leases.store import LeaseRules, LeasingCounterStore
+from extauthz.counters.leases.windows import LeasedTime
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge, Taking

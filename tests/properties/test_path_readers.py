@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from extauthz.model.catalog import Api, BasePath, Catalog
 from extauthz.model.decision import Denial
 from extauthz.model.identity import SecurityScheme
-from extauthz.model.templates import TemplateError
-from extauthz.policy.match import READ_IN_TWO_WAYS, check_route
+from extauthz.model.routing.templates import TemplateError
+from extauthz.policy.matching.match import READ_IN_TWO_WAYS, check_route
 from tests.builders import a_catalog, a_request, a_resource, an_api
 from tests.properties.path_readers import (
     READERS,

@@ -30,7 +30,7 @@ from extauthz.model.decision import Allow, Decision, Deny, Reason
 from extauthz.model.identity import Secret, SecurityScheme
 from extauthz.model.limits import Charge, Taking
 from extauthz.model.request import ApiRequest, Headers, Peer
-from extauthz.policy.verification_keys import read_jwks
+from extauthz.policy.authentication.verification_keys import read_jwks
 from extauthz.ports import NO_DEADLINE, Deadline, VerificationKey
 from tests.builders import (
     API_KEY,

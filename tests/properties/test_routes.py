@@ -9,9 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from extauthz.model.catalog import Api, Resource
-from extauthz.model.route_table import RouteTable
-from extauthz.model.routes import ResourceTree, Route
-from extauthz.model.templates import TemplateError
+from extauthz.model.routing.route_table import RouteTable
+from extauthz.model.routing.routes import ResourceTree, Route
+from extauthz.model.routing.templates import TemplateError
 from tests.builders import a_resource, an_api
 
 WORDS = ("a", "b", "aab", "aabb", "aabab", "")

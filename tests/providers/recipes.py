@@ -11,10 +11,10 @@ from typing import Any, Final
 import yaml
 
 from extauthz.app.core import Core, open_core
-from extauthz.config import read_settings
 from extauthz.model.decision import Allow
 from extauthz.model.request import ApiRequest, Headers, Peer
-from extauthz.settings import Settings
+from extauthz.settings.reading import read_settings
+from extauthz.settings.tree import Settings
 
 SECRET: Final = "gateways-secret"
 """Of the client `gateway`, which asks."""

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from extauthz.errors import ConfigError
-from extauthz.serving.grpcio_host import GrpcioHost
+from extauthz.serving.grpcio.host import GrpcioHost
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.tls import TlsFiles, TlsReloader, read_tls_files
 from tests.certificates import renew_file

@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.identity import ANONYMOUS
 from extauthz.model.limits import LimitLevel
-from extauthz.model.routes import Route
-from extauthz.serving.admin import AdminListener
+from extauthz.model.routing.routes import Route
+from extauthz.serving.admin.listener import AdminListener
+from extauthz.serving.admin.readiness import ReadyCheck
 from extauthz.serving.listen import read_listen_address
-from extauthz.serving.readiness import ReadyCheck
 from extauthz.telemetry.decision_counts import FOLDED, DecisionCounts
 from extauthz.telemetry.metrics import CONTENT_TYPE
 from extauthz.telemetry.summed_metrics import SummedMetrics

@@ -15,13 +15,13 @@ import pytest
 import yaml
 
 from extauthz.app.service import GRPC, METRICS, Service, open_service
-from extauthz.config import read_settings
 from extauthz.errors import ConfigError
 from extauthz.model.decision import Allow, Denial, Deny, Reason
 from extauthz.model.identity import ANONYMOUS
 from extauthz.model.limits import LimitLevel
-from extauthz.model.routes import Route
+from extauthz.model.routing.routes import Route
 from extauthz.serving.methods import Call, UnaryMethod
+from extauthz.settings.reading import read_settings
 from extauthz.telemetry.decision_log import MAX_REQUEST_ID, DecisionLog
 from tests.builders import a_request, a_resource, an_api
 from tests.envoy.wire import a_check

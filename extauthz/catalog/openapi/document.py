@@ -20,10 +20,10 @@ from extauthz.catalog.openapi.grammar import (
     METHODS,
     reads_like_access,
 )
-from extauthz.document import Fault, locate
-from extauthz.document_lines import NodePath
-from extauthz.document_messages import show_name, suggest
-from extauthz.document_values import SourceText, read_values
+from extauthz.documents.document import Fault, locate
+from extauthz.documents.lines import NodePath
+from extauthz.documents.messages import show_name, suggest
+from extauthz.documents.values import SourceText, read_values
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.field_names import FIELD_NAME
 

@@ -27,10 +27,15 @@ from extauthz.catalog.openapi.wso2 import (
     read_scopes,
     read_tier,
 )
-from extauthz.document_messages import show_name
+from extauthz.documents.messages import show_name
 from extauthz.model.identity import Place, SecurityScheme
-from extauthz.model.routes import ANY_METHOD
-from extauthz.model.templates import NeverMatchedError, TemplateError, split_template, write_shape
+from extauthz.model.routing.routes import ANY_METHOD
+from extauthz.model.routing.templates import (
+    NeverMatchedError,
+    TemplateError,
+    split_template,
+    write_shape,
+)
 
 MAX_OPERATIONS: Final = 10_000
 _QUERY: Final = re.compile(r"[?#](?![^{}]*\})")

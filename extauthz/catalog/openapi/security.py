@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from extauthz.catalog.openapi.document import Node, OpenApiDocument
 from extauthz.catalog.openapi.grammar import SCHEME
-from extauthz.document_messages import show_name
+from extauthz.documents.messages import show_name
 from extauthz.model.identity import Place, PlaceKind, SecurityScheme
 
 PUBLIC: Final = (SecurityScheme.NONE,)

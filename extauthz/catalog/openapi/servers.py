@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from extauthz.catalog.openapi.document import MergedNode, Node, OpenApiDocument
 from extauthz.catalog.openapi.security import PUBLIC
-from extauthz.document_messages import show_name
-from extauthz.model.segments import is_respelled
-from extauthz.model.templates import TemplateError, split_template
+from extauthz.documents.messages import show_name
+from extauthz.model.routing.segments import is_respelled
+from extauthz.model.routing.templates import TemplateError, split_template
 
 if TYPE_CHECKING:
     from extauthz.catalog.openapi.operations import OpenApiResource, PlacedOperation

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from extauthz.catalog.file import FileCatalogSource
+from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.cli import main
 from tests.deciding import Deciding
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from extauthz.document_lines import NodePath
+from extauthz.documents.lines import NodePath
 from mixer_compat.migrate.convert import convert
-from mixer_compat.migrate.objects import MixerObject, read_objects
+from mixer_compat.migrate.reading.objects import MixerObject, read_objects
 from mixer_compat.migrate.report import Outcome, Report
 from tests.mixer_compat.migrate.conftest import FIXTURES, VENDORS, Migrate
 

@@ -13,10 +13,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extauthz.catalog.build import build_catalog, read_catalog_file
-from extauthz.document_values import SourceText
+from extauthz.catalog.documents.build import build_catalog, read_catalog_file
+from extauthz.documents.values import SourceText
 from mixer_compat.migrate.convert import convert
-from mixer_compat.migrate.expressions import (
+from mixer_compat.migrate.reading.expressions import (
     Attribute,
     Call,
     Expression,
@@ -25,7 +25,7 @@ from mixer_compat.migrate.expressions import (
     Operation,
     read_expression,
 )
-from mixer_compat.migrate.objects import read_objects
+from mixer_compat.migrate.reading.objects import read_objects
 from mixer_compat.migrate.report import Report, is_complete
 from tests.builders import a_request
 from tests.deciding import Deciding

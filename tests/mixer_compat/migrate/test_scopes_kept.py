@@ -11,9 +11,9 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extauthz.model.routes import ResourceTree, Route
-from tests.mixer_compat.migrate.test_apis import a_spec
-from tests.mixer_compat.migrate.test_path_templates import google_fits
+from extauthz.model.routing.routes import ResourceTree, Route
+from tests.mixer_compat.migrate.adapters.test_apis import a_spec
+from tests.mixer_compat.migrate.reading.test_path_templates import google_fits
 from tests.mixer_compat.migrate.test_safe_side import migrate
 
 SEGMENTS = ["a", "b", "7"]

@@ -1,0 +1,1 @@
+"""Catalogs as users write them: their shape, and what the model is built from."""

@@ -1,0 +1,260 @@
+"""Applications with their keys, and subscriptions, from documents to the model.
+
+No two applications share a name, a key, a client id of one issuer or a certificate. A
+subscription names an application, an API and a version that exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from extauthz.catalog.documents.build_limits import find_tier
+from extauthz.catalog.documents.faults import CatalogFile, Faults
+from extauthz.catalog.documents.networks import read_network
+from extauthz.catalog.documents.shapes import (
+    ApiKeyDocument,
+    ApplicationDocument,
+    ConsumerKeyDocument,
+)
+from extauthz.documents.lines import NodePath
+from extauthz.documents.messages import show_name
+from extauthz.model.catalog import (
+    Api,
+    ApiKey,
+    Application,
+    ClientRegistration,
+    Issuer,
+    RevokedToken,
+)
+from extauthz.model.limits import US_PER_S, Tier
+from extauthz.model.subscriptions import Subscriptions
+
+ANY_ISSUER: Final = "*"
+_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
+_DIGEST_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()
+
+
+@dataclass(slots=True, kw_only=True)
+class Consumers:
+    """Applications, and what finds them."""
+
+    applications: dict[str, Application] = field(default_factory=dict)
+    api_keys: dict[bytes, ApiKey] = field(default_factory=dict)
+    consumer_keys: dict[tuple[str, str], ClientRegistration] = field(default_factory=dict)
+    certificates: dict[str, ClientRegistration] = field(default_factory=dict)
+
+
+def build_consumers(
+    files: Sequence[CatalogFile],
+    tiers: Mapping[str, Tier],
+    issuers: Mapping[str, Issuer],
+    faults: Faults,
+    *,
+    has_pepper: bool,
+) -> Consumers:
+    """Every application with its keys, clients and certificates.
+
+    Args:
+        has_pepper: whether the settings hold the secret that hmac_sha256 keys need.
+    """
+    consumers = Consumers()
+    for file in files:
+        for position, document in enumerate(file.document.applications):
+            path = ("applications", position)
+            if document.name in consumers.applications:
+                faults.add(
+                    file,
+                    (*path, "name"),
+                    f"application {show_name(document.name)} is there already; rename one",
+                )
+            application = Application(
+                name=document.name,
+                owner=document.owner,
+                tier=find_tier(tiers, document.tier, file, (*path, "tier"), faults),
+            )
+            consumers.applications[document.name] = application
+            _add_keys(file, path, document, application, consumers, issuers, faults)
+            if not has_pepper:
+                _refuse_peppered_keys(file, path, document, faults)
+    return consumers
+
+
+def _add_keys(
+    file: CatalogFile,
+    path: NodePath,
+    document: ApplicationDocument,
+    application: Application,
+    consumers: Consumers,
+    issuers: Mapping[str, Issuer],
+    faults: Faults,
+) -> None:
+    for position, key in enumerate(document.api_keys):
+        at = (*path, "api_keys", position)
+        built = _build_api_key(file, at, key, application, faults)
+        if built is not None and built.digest in consumers.api_keys:
+            other = consumers.api_keys[built.digest].application.name
+            faults.add(
+                file, at, f"is a key of application {show_name(other)} already; make a new key"
+            )
+        elif built is not None:
+            consumers.api_keys[built.digest] = built
+    for position, client in enumerate(document.consumer_keys):
+        at = (*path, "consumer_keys", position)
+        issuer = _find_issuer(file, at, client, issuers, faults)
+        if issuer is None:
+            continue
+        registered = consumers.consumer_keys.setdefault(
+            (issuer, client.id), made := ClientRegistration(
+                application=application, key_type=client.key_type
+            ),
+        )  # fmt: skip
+        if registered is not made:
+            other = registered.application.name
+            faults.add(
+                file,
+                (*at, "id"),
+                f"is a consumer key of application {show_name(other)} already; remove one",
+            )
+    for position, certificate in enumerate(document.certificates):
+        registered = consumers.certificates.setdefault(
+            certificate.principal, made := ClientRegistration(
+                application=application, key_type=certificate.key_type
+            ),
+        )  # fmt: skip
+        if registered is not made:
+            other = registered.application.name
+            faults.add(
+                file,
+                (*path, "certificates", position, "principal"),
+                f"is a certificate of application {show_name(other)} already; remove one",
+            )
+
+
+def _refuse_peppered_keys(
+    file: CatalogFile, path: NodePath, document: ApplicationDocument, faults: Faults
+) -> None:
+    for position, key in enumerate(document.api_keys):
+        if key.hmac_sha256 is not None:
+            faults.add(
+                file,
+                (*path, "api_keys", position, "hmac_sha256"),
+                "could match no key: the settings have no credentials.api_key_pepper_file",
+            )
+
+
+def _build_api_key(
+    file: CatalogFile,
+    path: NodePath,
+    document: ApiKeyDocument,
+    application: Application,
+    faults: Faults,
+) -> ApiKey | None:
+    if (document.sha256 is None) is (document.hmac_sha256 is None):
+        faults.add(file, path, "needs exactly one of sha256 and hmac_sha256")
+        return None
+    digest = document.sha256 or document.hmac_sha256 or ""
+    if _DIGEST.fullmatch(digest) is None:
+        name = "sha256" if document.sha256 is not None else "hmac_sha256"
+        faults.add(
+            file,
+            (*path, name),
+            "must be 64 hexadecimal digits, the digest of the key and never the key itself; "
+            "make it with `extauthz key hash`",
+        )
+        return None
+    if digest.lower() == _DIGEST_OF_NOTHING:
+        faults.add(file, (*path, "sha256"), "is the digest of an empty key; make one with a key")
+        return None
+    networks = [
+        read_network(file, (*path, "networks", position), text, faults)
+        for position, text in enumerate(document.networks)
+    ]
+    return ApiKey(
+        digest=bytes.fromhex(digest),
+        application=application,
+        key_type=document.key_type,
+        scopes=None if document.scopes is None else frozenset(document.scopes),
+        networks=tuple(network for network in networks if network is not None),
+        referers=document.referers,
+        expires_at_us=_write_us(document.expires),
+    )
+
+
+def _find_issuer(
+    file: CatalogFile,
+    path: NodePath,
+    document: ConsumerKeyDocument,
+    issuers: Collection[str],
+    faults: Faults,
+) -> str | None:
+    """The issuer of a consumer key; ``""`` for any; None, with a fault, for an unknown one."""
+    if document.issuer == ANY_ISSUER:
+        return ""
+    if document.issuer is None:
+        if len(issuers) == 1:
+            return next(iter(issuers))
+        faults.add(
+            file,
+            path,
+            f"issuer is missing, and the catalog has {len(issuers) or 'no'} issuers; add issuer "
+            '(or issuer: "*" for any)',
+        )
+        return None
+    if document.issuer not in issuers:
+        faults.add_unknown(file, (*path, "issuer"), "issuer", document.issuer, issuers)
+        return None
+    return document.issuer
+
+
+def _write_us(moment: datetime | None) -> int | None:
+    return None if moment is None else round(moment.timestamp() * US_PER_S)
+
+
+def build_subscriptions(
+    files: Sequence[CatalogFile],
+    apis: Mapping[tuple[str, str], Api],
+    applications: Mapping[str, Application],
+    tiers: Mapping[str, Tier],
+    faults: Faults,
+) -> Subscriptions:
+    """Every subscription by application, API and version."""
+    names = {name for name, _ in apis}
+    subscriptions = Subscriptions()
+    for file in files:
+        for position, document in enumerate(file.document.subscriptions):
+            application = applications.get(document.application)
+            api = apis.get((document.api, document.version))
+            tier = tiers.get(document.tier) if document.tier is not None else None
+            path = ("subscriptions", position)
+            if application is None:
+                at = (*path, "application")
+                faults.add_unknown(file, at, "application", document.application, applications)
+            if tier is None:
+                find_tier(tiers, document.tier, file, (*path, "tier"), faults)
+            if api is None and document.api not in names:
+                faults.add_unknown(file, (*path, "api"), "API", document.api, names)
+            elif api is None:
+                known = [version for name, version in apis if name == document.api]
+                what = f"version of {document.api}"
+                faults.add_unknown(file, (*path, "version"), what, document.version, known)
+            if application is None or api is None:
+                continue
+            # The names of the application and the API are shared, not kept a million times.
+            terms = subscriptions.share_terms(tier, document.state)
+            if not subscriptions.add(application.name, api.name, api.version, terms):
+                faults.add(file, path, "this application is subscribed already; remove one")
+    return subscriptions
+
+
+def build_revoked_tokens(files: Sequence[CatalogFile]) -> tuple[RevokedToken, ...]:
+    """Every token that is no longer good. A repeated one is no contradiction."""
+    return tuple(
+        RevokedToken(token_id=document.jti, expires_at_us=_write_us(document.expires))
+        for file in files
+        for document in file.document.revoked_tokens
+    )

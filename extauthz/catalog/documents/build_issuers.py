@@ -1,0 +1,254 @@
+"""Issuers, from documents to the model. Key files are read and tried here.
+
+A key file that cannot be used is a problem of the catalog, not an outage at the first token.
+Algorithms are asymmetric unless the keys are a shared secret, and then HMAC only: mixing the
+two lets a public key pass for a secret (RFC 8725 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificates
+
+from extauthz.catalog.documents.faults import CatalogFile, Faults
+from extauthz.catalog.documents.shapes import (
+    IntrospectionDocument,
+    IssuerDocument,
+    IssuerTlsDocument,
+)
+from extauthz.documents.lines import NodePath
+from extauthz.documents.messages import show_name
+from extauthz.model.catalog import ClaimNames, IntrospectionEndpoint, Issuer, KeyLocation
+from extauthz.model.identity import Secret
+from extauthz.model.limits import US_PER_S
+from extauthz.policy.authentication.verification_keys import (
+    HMAC_ALGORITHMS,
+    KeySet,
+    fits,
+    read_hmac_secret,
+    read_jwks,
+    read_pem,
+)
+
+_PLACES: Final = ("jwks_url", "discovery", "jwks_file", "pem_file", "hmac_secret_file")
+_DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
+
+
+def build_issuers(files: Sequence[CatalogFile], faults: Faults) -> dict[str, Issuer]:
+    """Every issuer by its name."""
+    issuers: dict[str, Issuer] = {}
+    asked: str | None = None
+    for file in files:
+        for position, document in enumerate(file.document.issuers):
+            path = ("issuers", position)
+            if document.issuer in issuers:
+                faults.add(
+                    file,
+                    (*path, "issuer"),
+                    f"issuer {show_name(document.issuer)} is there already; remove one",
+                )
+            if document.issuer == "*":
+                faults.add(file, (*path, "issuer"), "must be the text of the iss claim, not *")
+            if document.introspection is not None and asked is not None:
+                faults.add(
+                    file,
+                    (*path, "introspection"),
+                    f"issuer {show_name(asked)} has introspection already, and an opaque token "
+                    "does not say whose it is; keep one",
+                )
+            elif document.introspection is not None:
+                asked = document.issuer
+            issuers[document.issuer] = _build_issuer(file, path, document, faults)
+    return issuers
+
+
+def _build_issuer(
+    file: CatalogFile, path: NodePath, document: IssuerDocument, faults: Faults
+) -> Issuer:
+    default = "HS256" if document.hmac_secret_file is not None else "RS256"
+    algorithms = document.algorithms or (default,)
+    keys = _find_keys(file, path, document, algorithms, faults)
+    if keys is None and document.introspection is None:
+        faults.add(
+            file,
+            path,
+            "has neither keys nor introspection; add jwks_url, discovery: true, jwks_file, "
+            "pem_file, hmac_secret_file or introspection",
+        )
+    if not document.audiences and not document.allow_any_audience:
+        faults.add(
+            file,
+            path,
+            "audiences is missing: tokens made for others would be taken; add audiences "
+            "(or allow_any_audience: true)",
+        )
+    if document.audiences and document.allow_any_audience:
+        faults.add(
+            file, (*path, "allow_any_audience"), "contradicts audiences; remove one of the two"
+        )
+    return Issuer(
+        issuer=document.issuer,
+        algorithms=algorithms,
+        audiences=frozenset(document.audiences),
+        keys=keys,
+        claims=ClaimNames(
+            consumer_key=document.claims.consumer_key,
+            scopes=document.claims.scopes,
+            user=document.claims.user,
+            key_type=document.claims.key_type,
+        ),
+        introspection=None
+        if document.introspection is None
+        else _build_introspection(file, (*path, "introspection"), document.introspection, faults),
+        leeway_s=-(-document.leeway // US_PER_S),
+        ttl_us=document.token_ttl,
+        refresh_us=document.keys_refresh,
+        cooldown_us=document.keys_cooldown,
+        subscriptions_from_token=document.subscriptions_from_token,
+        ca=""
+        if document.tls is None
+        else _read_ca(file, (*path, "tls", "ca"), document.tls, faults),
+        allow_bound_tokens=document.allow_bound_tokens,
+    )
+
+
+def _find_keys(
+    file: CatalogFile,
+    path: NodePath,
+    document: IssuerDocument,
+    algorithms: Sequence[str],
+    faults: Faults,
+) -> KeyLocation | None:
+    """Where the keys are; None when the document says nothing of keys."""
+    places = [name for name in _PLACES if getattr(document, name) not in (None, False)]
+    if not places:
+        return None
+    for extra in places[1:]:
+        faults.add(file, (*path, extra), f"is one place of keys too many; keep {places[0]} or this")
+    place = places[0]
+    is_secret = place == "hmac_secret_file"
+    if any((name in HMAC_ALGORITHMS) is not is_secret for name in algorithms):
+        faults.add(
+            file,
+            (*path, "algorithms"),
+            "hmac_secret_file takes HS256, HS384 and HS512 only; remove the others"
+            if is_secret
+            else "HS256, HS384 and HS512 need hmac_secret_file; remove them",
+        )
+        return KeyLocation()
+    at = (*path, place)
+    match place:
+        case "jwks_url":
+            check_url(file, at, document.jwks_url or "", faults)
+            return KeyLocation(jwks_url=document.jwks_url)
+        case "discovery":
+            url = document.discovery
+            if not isinstance(url, str):
+                url = document.issuer.rstrip("/") + _DISCOVERY_PATH
+            check_url(file, at, url, faults)
+            return KeyLocation(discovery_url=url)
+        case "jwks_file":
+            text = _read_keys(file, at, document.jwks_file or "", _check_jwks, algorithms, faults)
+            return KeyLocation(jwks=text)
+        case "pem_file":
+            text = _read_keys(file, at, document.pem_file or "", read_pem, algorithms, faults)
+            return KeyLocation(pem=text)
+        case _:
+            name = document.hmac_secret_file or ""
+            text = _read_keys(file, at, name, _check_secret, algorithms, faults).rstrip("\r\n")
+            return KeyLocation(hmac_secret=Secret(text))
+
+
+def _read_keys(
+    file: CatalogFile,
+    path: NodePath,
+    name: str,
+    read: Callable[[str], KeySet],
+    algorithms: Sequence[str],
+    faults: Faults,
+) -> str:
+    """The text of a key file, after its keys were tried; empty, with a fault, when it is bad."""
+    source = faults.read_reference(file, path, name)
+    if source is None:
+        return ""
+    try:
+        keys = read(source.text).keys
+    except ValueError as exc:
+        faults.add(file, path, f"{source.file} cannot be used: {exc}")
+        return ""
+    unusable = [name for name in algorithms if not any(fits(key, name) for key in keys)]
+    if len(unusable) == len(algorithms):
+        faults.add(
+            file,
+            path,
+            f"{source.file} has no key for {', '.join(algorithms)}; change algorithms or the file",
+        )
+    return source.text
+
+
+def _check_jwks(text: str) -> KeySet:
+    keys = read_jwks(text.encode())
+    private = [reason for reason in keys.left_out if "private key" in reason]
+    if private or not keys.keys:
+        raise ValueError("; ".join(private or keys.left_out) or "it has no keys")
+    return keys
+
+
+def _check_secret(text: str) -> KeySet:
+    return read_hmac_secret(Secret(text.rstrip("\r\n")))
+
+
+def check_url(file: CatalogFile, path: NodePath, url: str, faults: Faults) -> None:
+    """Adds a fault unless it is an http or https URL with a host and without credentials."""
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        has_user = parts.username is not None or parts.password is not None
+        _ = parts.port
+    except ValueError:
+        is_good = has_user = False
+    if not is_good:
+        faults.add(file, path, "needs an http or https URL, like https://idp.example/jwks")
+    elif has_user:
+        faults.add(file, path, "a URL must not hold a user or password; remove them")
+
+
+def _read_ca(file: CatalogFile, path: NodePath, document: IssuerTlsDocument, faults: Faults) -> str:
+    """The certificates as PEM, one after the other; empty, with a fault, when they are bad."""
+    source = faults.read_reference(file, path, document.ca)
+    if source is None:
+        return ""
+    if "PRIVATE KEY-----" in source.text:
+        faults.add(file, path, f"{source.file} holds a private key; name the certificate only")
+        return ""
+    try:
+        found = load_pem_x509_certificates(source.text.encode())
+    except ValueError:
+        faults.add(file, path, f"{source.file} holds no certificate in PEM that can be read")
+        return ""
+    return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)
+
+
+def _build_introspection(
+    file: CatalogFile, path: NodePath, document: IntrospectionDocument, faults: Faults
+) -> IntrospectionEndpoint:
+    check_url(file, (*path, "url"), document.url, faults)
+    at = (*path, "client_secret_file")
+    source = faults.read_reference(file, at, document.client_secret_file)
+    secret = "" if source is None else source.text.rstrip("\r\n")
+    if source is not None and not secret:
+        faults.add(file, at, f"{source.file} is empty; write the secret into it")
+    return IntrospectionEndpoint(
+        url=document.url,
+        client_id=document.client_id,
+        client_secret=Secret(secret),
+        credentials_in_body=document.credentials_in_body,
+        timeout_us=document.timeout,
+        ttl_us=document.ttl,
+        inactive_ttl_us=document.inactive_ttl,
+        require_token_type=document.require_token_type,
+    )

@@ -1,0 +1,224 @@
+"""What ``extauthz block``, ``unblock``, ``revoke`` and ``blocks`` share: where orders are kept.
+
+Orders go to Redis, where every replica sees them; without one, or with ``--file``, to the first
+file of ``emergency.files``. The catalog is only looked at to tell whether names fit: whatever is
+wrong in it keeps no order from being given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from extauthz.app.emergency import open_emergency_redis
+from extauthz.catalog.files.source import FileCatalogSource
+from extauthz.documents.document import read_duration_us
+from extauthz.emergency.entries import SECTIONS, Entry, make_entry, write_tree
+from extauthz.emergency.files import EmergencyFile
+from extauthz.emergency.names import CatalogNames
+from extauthz.emergency.reading import EmergencyStore
+from extauthz.emergency.redis_store import find_counter
+from extauthz.errors import ConfigError, ExtauthzError, Problem
+from extauthz.model.catalog import Catalog
+from extauthz.plain_text import write_plain
+from extauthz.settings.reading import DEFAULT_FILE
+from extauthz.settings.tree import Settings
+
+CATALOG_S: Final = 10.0
+"""How long the catalog may take; an order does not wait for it any longer."""
+CONFIRM_S: Final = 3.0
+"""How long processes may take to say that they have it. They look four times a second."""
+_LOOK_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Where an order was written. `alive`, `in_force`: processes that speak, and that have it."""
+
+    where: str
+    alive: int = 0
+    in_force: int = 0
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, *, places_order: bool = True) -> None:
+    """Adds what every one of the commands takes."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path(DEFAULT_FILE),
+        metavar="FILE",
+        help=f"settings file (default: {DEFAULT_FILE})",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    if places_order:
+        parser.add_argument("--reason", default="", help="why, for whoever finds it later")
+        parser.add_argument("--by", default="", help="who asks for it (default: you, on this host)")
+        parser.add_argument(
+            "--for", dest="duration", metavar="DURATION", help="ends by itself, like 30m or 1h"
+        )
+        parser.add_argument(
+            "--file", action="store_true", help="write to emergency.files, though there is a Redis"
+        )
+        parser.add_argument(
+            "--force", action="store_true", help="also what fits nothing, or everybody"
+        )
+
+
+def make_order(section: str, arguments: argparse.Namespace, **fields: Any) -> Entry:
+    """The entry that the arguments ask for.
+
+    Raises:
+        ValueError: they are not good; the text says why.
+    """
+    now = datetime.now(UTC).replace(microsecond=0)
+    fields |= {"reason": arguments.reason, "by": arguments.by or _say_who(), "at": now}
+    if arguments.duration is not None:
+        try:
+            length = timedelta(microseconds=read_duration_us(arguments.duration))
+        except ValueError as exc:
+            raise ValueError(f"--for {exc}") from None
+        fields["until"] = now + length
+    given = {key: value for key, value in fields.items() if value is not None}
+    try:
+        return make_entry(section, SECTIONS[section].model_validate(given))
+    except ValidationError as exc:
+        raise ValueError(say_invalid(exc)) from None
+
+
+def say_invalid(error: ValidationError) -> str:
+    """What is wrong with arguments, in the words of options."""
+    said = []
+    for details in error.errors(include_url=False, include_input=False):
+        option = "".join(f"--{str(part).replace('_', '-')}: " for part in details["loc"][:1])
+        said.append(option + str(details.get("ctx", {}).get("error", details["msg"])))
+    return "; ".join(said)
+
+
+def _say_who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in many containers
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+@asynccontextmanager
+async def opened_stores(settings: Settings) -> AsyncIterator[list[EmergencyStore]]:
+    """Where entries are kept: Redis first.
+
+    Raises:
+        ConfigError: there is no such place, or the settings are not good.
+    """
+    stores: list[EmergencyStore] = [EmergencyFile(file) for file in settings.emergency.files]
+    redis = open_emergency_redis(settings)
+    if redis is not None:
+        stores.insert(0, redis)
+    if not stores:
+        message = (
+            "there is no place for blocks and revocations: set emergency.redis or "
+            "emergency.files, or count in Redis"
+        )
+        raise ConfigError([Problem(path="emergency", message=message)])
+    try:
+        yield stores
+    finally:
+        for store in stores:
+            await store.close()
+
+
+def choose_store(stores: list[EmergencyStore], *, wants_file: bool) -> EmergencyStore:
+    """The one that a new order goes to.
+
+    Raises:
+        ConfigError: a file is wanted, and none is set.
+    """
+    if not wants_file:
+        return stores[0]
+    for store in stores:
+        if isinstance(store, EmergencyFile):
+            return store
+    raise ConfigError([Problem(path="emergency.files", message="is empty; name a file")])
+
+
+async def place(store: EmergencyStore, entries: Mapping[str, Entry | None]) -> Placed:
+    """Writes, and waits until those who read it have it in force.
+
+    Raises:
+        ConfigError, EmergencyError: it was not written, or is not known to be.
+    """
+    revision = await store.write(entries)
+    if not revision:
+        return Placed(where=store.name)
+    wanted = find_counter(revision)
+    try:
+        async with asyncio.timeout(CONFIRM_S):
+            while True:
+                said = await store.list_confirmed()
+                done = sum(find_counter(its) >= wanted for its in said.values())
+                if done == len(said):
+                    return Placed(where=store.name, alive=len(said), in_force=done)
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        said = await store.list_confirmed()
+        done = sum(find_counter(its) >= wanted for its in said.values())
+        return Placed(where=store.name, alive=len(said), in_force=done)
+
+
+def say_placed(placed: Placed) -> str:
+    """One line, without what was written."""
+    if placed.where != "redis":
+        return f"written to {placed.where}; whoever reads that file has it within a second"
+    if not placed.alive:
+        return "written to Redis; no running process has told there yet what it has in force"
+    number = f"{placed.in_force} of {placed.alive} processes"
+    if placed.in_force == placed.alive:
+        return f"written to Redis; in force in {number}"
+    return f"written to Redis; in force in {number}: look at /readyz of the others"
+
+
+async def load_names(settings: Settings) -> tuple[Catalog | None, str]:
+    """The catalog; None, and why, when names cannot be looked for in it."""
+    try:
+        async with asyncio.timeout(CATALOG_S):
+            return await FileCatalogSource(settings.catalog.files).load(), ""
+    except TimeoutError:
+        return None, f"the catalog takes longer than {CATALOG_S:g} s to read"
+    except ConfigError as exc:
+        more = f" and {len(exc.problems) - 1} more" if len(exc.problems) > 1 else ""
+        return None, f"the catalog cannot be read ({exc.problems[0]}{more})"
+    except ExtauthzError as exc:
+        return None, f"the catalog cannot be read ({exc})"
+
+
+def list_misfits(catalog: Catalog | None, entry: Entry) -> list[str]:
+    """Names that fit nothing."""
+    return [] if catalog is None else list(CatalogNames(catalog).list_misfits(entry.document))
+
+
+def say_entry(entry: Entry) -> str:
+    """An entry on one line."""
+    document = entry.document
+    parts = [", ".join(f"{key} {text}" for key, text in document.conditions.items())]
+    tree = write_tree(document)
+    for key, word in (("issued_before", "issued before"), ("until", "until")):
+        if key in tree:
+            parts.append(f"{word} {tree[key]}")
+    told = ", ".join(parts)
+    return f"{told} ({document.reason})" if document.reason else told
+
+
+def complain(text: str) -> None:
+    """A line on standard error, safe for a terminal."""
+    print(f"extauthz: {write_plain(text)}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Counting while the shared store is away, and the way back."""

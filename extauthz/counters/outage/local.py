@@ -1,0 +1,153 @@
+"""Takes a request's charges in memory, as each limit's outage mode says.
+
+DENY    when enforced: CounterStoreError, so the request is unavailable. Unenforced: as LOCAL.
+ALLOW   not counted: it has room, and all of its limit remains.
+LOCAL   taken from the local store, against this process's share of the limit, rounded up.
+
+What counts is taken all or none. Nothing here waits: nothing comes between looking at the modes,
+taking, and noting what is owed. The time in such a taking is an `int` that knows where it was
+charged, so that giving back finds the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Final
+
+from extauthz.counters.memory import MemoryCounterStore
+from extauthz.counters.outage.owed import OwedCharges
+from extauthz.errors import CounterStoreError
+from extauthz.model.limits import Charge, OutageMode, Reading, Taking
+from extauthz.ports import Clock
+
+_ALLOW: Final = OutageMode.ALLOW
+_DENY: Final = OutageMode.DENY
+_LARGEST_DENOMINATOR: Final = 1_000_000
+
+
+class LocalTime(int):
+    """The time of a taking that was charged here, and not at the primary."""
+
+    __slots__ = ()
+
+
+class OwedTime(LocalTime):
+    """Likewise, and the taking is owed to the primary."""
+
+    __slots__ = ()
+
+
+class LocalTakings:
+    """Takings of this process alone.
+
+    Attributes:
+        admitted: requests that were charged here.
+        not_owed: costs of those that could not be noted, and are never charged at the primary.
+    """
+
+    def __init__(
+        self,
+        store: MemoryCounterStore,
+        owed: OwedCharges,
+        clock: Clock,
+        share: Fraction | float,
+    ) -> None:
+        """Counts in `store`, up to `share` of each limit.
+
+        Raises:
+            ValueError: the share is not above 0 and at most 1.
+        """
+        exact = Fraction(share).limit_denominator(_LARGEST_DENOMINATOR)
+        if not 0 < exact <= 1:
+            raise ValueError(f"a share of {share} is not above 0 and at most 1")
+        self._numerator, self._denominator = exact.numerator, exact.denominator
+        self._store = store
+        self._owed = owed
+        self._clock = clock
+        self.admitted = 0
+        self.not_owed = 0
+
+    async def take(
+        self,
+        charges: Sequence[Charge],
+        unanswered: CounterStoreError | None = None,
+        *,
+        owed: bool = True,
+    ) -> Taking:
+        """Does what the outage modes say.
+
+        Args:
+            unanswered: how asking the primary failed; None when it was not asked.
+            owed: False when the primary may have charged it all the same.
+
+        Raises:
+            CounterStoreError: a limit denies in an outage, or there is no place for a counter.
+            ValueError: as for `CounterStore.take`.
+        """
+        counted = _check_modes(charges, unanswered)
+        taking = await self._store.take([self._share(charge) for charge in counted])
+        at_us = LocalTime(taking.at_us)
+        if taking.charged and counted:
+            self.admitted += 1
+            if owed:
+                at_us = OwedTime(at_us)
+                for charge in counted:
+                    if charge.cost and not self._owed.add(charge, at_us):
+                        self.not_owed += charge.cost
+        readings = taking.readings
+        if len(counted) < len(charges):
+            of_counted = iter(readings)
+            readings = tuple(
+                [
+                    Reading(False, charge.limit, 0, 0)
+                    if charge.on_outage is _ALLOW
+                    else next(of_counted)
+                    for charge in charges
+                ]
+            )
+        return Taking(taking.charged, readings, at_us)
+
+    async def give_back(self, charges: Sequence[Charge], at_us: LocalTime) -> None:
+        """Undoes a taking of here, and owes it no more, if it was owed and is not paid."""
+        counted = [charge for charge in charges if charge.on_outage is not _ALLOW]
+        await self._store.give_back([self._share(charge) for charge in counted], at_us=at_us)
+        if isinstance(at_us, OwedTime):
+            now_us = self._clock.now_us()
+            for charge in counted:
+                self._owed.forgive(charge, at_us, now_us)
+
+    async def close(self) -> None:
+        """Forgets everything."""
+        await self._store.close()
+
+    def _share(self, charge: Charge) -> Charge:
+        # Rounded up, so that a limit of 1 or more lets in 1 at least, and one of 0 nothing.
+        return replace(charge, limit=-(-charge.limit * self._numerator // self._denominator))
+
+
+def _check_modes(
+    charges: Sequence[Charge], unanswered: CounterStoreError | None
+) -> Sequence[Charge]:
+    """The charges that are counted here, in their order.
+
+    Raises:
+        CounterStoreError: an enforced limit denies in an outage.
+        ValueError: as for `CounterStore.take`.
+    """
+    keys = set()
+    counted = []
+    for charge in charges:
+        if charge.cost < 0:
+            raise ValueError(f"cost {charge.cost} is negative; use give_back")
+        if charge.on_outage is _DENY and charge.enforced:
+            raise CounterStoreError(
+                "the counter store is away, and a limit says on_outage: deny"
+            ) from unanswered
+        keys.add(charge.key)
+        if charge.on_outage is not _ALLOW:
+            counted.append(charge)
+    if len(keys) != len(charges):
+        raise ValueError("a key stands twice among the charges")
+    return counted

@@ -1,0 +1,71 @@
+"""How counting goes on in an outage of the shared store: the rules, and how it stands.
+
+Values only; `fallback` is what follows the rules and gives the state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from extauthz.counters.outage.breaker import BreakerRules, BreakerState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackRules:
+    """How long the primary is waited for, and how much is remembered meanwhile.
+
+    Attributes:
+        timeout_s: the longest that a decision waits for the primary.
+        hasty_s: a caller that gives up within this time says nothing about the primary.
+        ids_remembered_us: how long the primary remembers a deduplication id; its answers are
+            remembered here for the same time.
+        max_ids: answers that are remembered here.
+        max_owed: counters that can be owed something; what is beyond is given up.
+        breaker: when the primary is not asked any more, and when again.
+    """
+
+    timeout_s: float = 0.05
+    hasty_s: float = 0.01
+    ids_remembered_us: int = 60_000_000
+    max_ids: int = 100_000
+    max_owed: int = 1_000_000
+    breaker: BreakerRules = BreakerRules()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackState:
+    """How counting stands: for readiness, metrics and the live page.
+
+    Attributes:
+        breaker: CLOSED when the primary counts.
+        since_us: when the breaker came to that.
+        is_failing: the last call of the primary went unanswered.
+        failures: primary calls of requests that went unanswered, since the start.
+        last_error: of the last of them; empty when there was none.
+        admitted_locally: requests admitted here and charged to the local store.
+        owed_counters: counters with something to charge at the primary.
+        charged_back: costs that were charged there afterwards.
+        given_up: costs that never were, or are not known to have been.
+    """
+
+    breaker: BreakerState
+    since_us: int
+    is_failing: bool
+    failures: int
+    last_error: str
+    admitted_locally: int
+    owed_counters: int
+    charged_back: int
+    given_up: int
+
+    @property
+    def degraded(self) -> bool:
+        """Whether limits are not counted across replicas now. Such a replica still serves."""
+        return self.is_failing or self.breaker is not BreakerState.CLOSED
+
+    @property
+    def detail(self) -> str:
+        """One line for readiness; empty when nothing is wrong."""
+        if not self.degraded:
+            return ""
+        return f"degraded: the counter store is away ({self.last_error}); each limit follows its outage mode"

@@ -1,0 +1,1 @@
+"""Counts in Redis, shared by every replica."""

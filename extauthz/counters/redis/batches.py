@@ -1,0 +1,372 @@
+"""A lane: the orders that wait for one Redis server, and the calls that carry them.
+
+There is no timer. While a call is in flight, orders gather; when it returns they go together,
+as one script call (on a cluster one for each hash slot, in one write). A lone order goes at
+once. So the busier it is, the less each decision costs.
+
+- An order whose caller has gone before it is sent is dropped. Once sent, it counts as taken.
+- A connection is looked at just before it is used, and replaced when it was closed or reset.
+- Nothing that may have been charged is ever sent twice. What is sent again: what the server
+  refused before it looked at a counter (NOSCRIPT, MOVED, ASK).
+- A call that has no answer in time, or whose connection is lost, fails all of its orders at
+  once, and its connection is thrown away. The next order connects anew. When connecting fails,
+  everything that waits fails, and until a growing pause is over new orders fail at once.
+- The queue is bounded, and so is a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
+
+from extauthz.counters.redis.refusals import (
+    CLUSTER,
+    Redirect,
+    RedisRefusal,
+    find_meaning,
+    find_redirect,
+)
+from extauthz.counters.redis.script import Order, Script, settle
+from extauthz.errors import CounterStoreError
+from extauthz.plain_text import write_plain
+
+Connect: TypeAlias = Callable[[], Awaitable[AbstractConnection]]
+"""Gives a connection on which Redis has greeted; raises RedisError, OSError or TimeoutError."""
+
+SendOn: TypeAlias = Callable[[Sequence[Order], Redirect], None]
+"""Sends orders on to the node that an ASK or a MOVED names."""
+
+_LONGEST_TEXT: Final = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneBounds:
+    """How much, how long, how many at once.
+
+    Attributes:
+        timeout_s: from sending a call to its whole answer.
+        connect_timeout_s: to connect and greet.
+        in_flight: calls at once, each on a connection of its own.
+        max_waiting: orders in the queue; what comes on top fails at once.
+        first_pause_s, longest_pause_s: after failing to connect; doubled each time, and a
+            random part of it, up to half, is left out.
+        max_orders, max_charges: of one call.
+    """
+
+    timeout_s: float
+    connect_timeout_s: float
+    in_flight: int
+    max_waiting: int
+    first_pause_s: float
+    longest_pause_s: float
+    max_orders: int = 128
+    max_charges: int = 512
+
+
+class Lane:
+    """Orders for one server.
+
+    Args:
+        name: the server, for errors.
+        now_us: the time that the script goes by; None for the server's own.
+        monotonic_us: for the pause after a failure.
+        redirect: where orders go that a cluster's node does not take; None when there is none.
+        lost: told when the server could not be reached or did not answer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        script: Script,
+        connect: Connect,
+        bounds: LaneBounds,
+        monotonic_us: Callable[[], int],
+        now_us: Callable[[], int] | None = None,
+        redirect: SendOn | None = None,
+        lost: Callable[[], object] | None = None,
+    ) -> None:
+        self.name = name
+        self._script = script
+        self._connect_now = connect
+        self._bounds = bounds
+        self._monotonic_us = monotonic_us
+        self._now_us = now_us
+        self._redirect = redirect
+        self._lost = lost
+        self._waiting: deque[Order] = deque()
+        self._connections: list[AbstractConnection | None] = [None] * bounds.in_flight
+        self._idle = list(range(bounds.in_flight))
+        self._working: set[asyncio.Task[None]] = set()
+        self._pause_s = 0.0
+        self._paused_until_us = 0
+        self._last_failure = "the connection was lost"
+        self._is_closed = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits, and nothing is in flight."""
+        return not self._waiting and not self._working
+
+    def put(self, order: Order) -> None:
+        """Queues an order; its future is settled later.
+
+        Raises:
+            CounterStoreError: the queue is full, or the server is away; nothing was charged.
+        """
+        if self._is_closed:
+            raise CounterStoreError(
+                f"the connection to Redis at {self.name} is closed", charged_nothing=True
+            )
+        if len(self._waiting) >= self._bounds.max_waiting:
+            raise CounterStoreError(
+                f"{len(self._waiting)} decisions already wait for Redis at {self.name}",
+                charged_nothing=True,
+            )
+        if self._pause_s and self._monotonic_us() < self._paused_until_us:
+            raise CounterStoreError(
+                f"Redis at {self.name} cannot be reached ({self._last_failure}); "
+                "it is tried again shortly",
+                charged_nothing=True,
+            )
+        self._waiting.append(order)
+        if self._idle:
+            task = asyncio.create_task(self._work(self._idle.pop()))
+            self._working.add(task)
+            task.add_done_callback(self._working.discard)
+
+    async def close(self) -> None:
+        """Fails what waits, gives up what is in flight, and closes the connections."""
+        self._is_closed = True
+        self._fail_waiting(f"the connection to Redis at {self.name} was closed")
+        for task in self._working:
+            task.cancel()
+        await asyncio.gather(*self._working, return_exceptions=True)
+        for number in range(self._bounds.in_flight):
+            await self._drop_connection(number, wait=True)
+
+    async def _work(self, number: int) -> None:
+        """Makes calls on connection `number` until nothing waits."""
+        try:
+            while self._has_waiting():
+                connection = self._connections[number]
+                if connection is None or not await _is_usable(connection):
+                    connection = await self._connect(number)
+                    if connection is None:
+                        return
+                orders = self._gather()
+                if orders:
+                    await self._call(number, connection, orders)
+        finally:
+            self._idle.append(number)
+
+    def _has_waiting(self) -> bool:
+        waiting = self._waiting
+        while waiting and waiting[0].answer.done():
+            waiting.popleft()
+        return bool(waiting)
+
+    def _gather(self) -> list[Order]:
+        """What goes into one call: the orders that are still waited for, first come first."""
+        waiting, bounds = self._waiting, self._bounds
+        orders: list[Order] = []
+        charges = 0
+        while waiting and len(orders) < bounds.max_orders:
+            order = waiting[0]
+            if not order.answer.done():
+                charges += len(order.charges)
+                if charges > bounds.max_charges and orders:
+                    break
+                orders.append(order)
+            waiting.popleft()
+        return orders
+
+    async def _connect(self, number: int) -> AbstractConnection | None:
+        await self._drop_connection(number)
+        try:
+            async with asyncio.timeout(self._bounds.connect_timeout_s):
+                connection = await self._connect_now()
+        except (RedisError, OSError) as exc:
+            self._pause()
+            self._last_failure = _describe(exc)
+            if not any(c is not None and c.is_connected for c in self._connections):
+                self._fail_waiting(f"Redis at {self.name} cannot be reached: {_describe(exc)}", exc)
+            return None
+        self._connections[number] = connection
+        self._pause_s = 0.0
+        return connection
+
+    def _pause(self) -> None:
+        bounds = self._bounds
+        self._pause_s = min(max(2 * self._pause_s, bounds.first_pause_s), bounds.longest_pause_s)
+        pause_s = self._pause_s * (1 - random.random() / 2)  # noqa: S311  (spreads replicas)
+        self._paused_until_us = self._monotonic_us() + round(pause_s * 1e6)
+        if self._lost is not None:
+            self._lost()
+
+    async def _call(self, number: int, connection: AbstractConnection, orders: list[Order]) -> None:
+        groups = self._group(orders)
+        try:
+            unknown = await self._exchange(connection, groups, "EVALSHA", self._script.sha)
+            if unknown:
+                # The server has not seen the script, or has forgotten it. Nothing ran.
+                await self._exchange(connection, unknown, "EVAL", self._script.source)
+        except (RedisError, OSError) as exc:
+            await self._drop_connection(number)
+            what = (
+                f"did not answer within {self._bounds.timeout_s * 1000:g} ms"
+                if isinstance(exc, TimeoutError)
+                else f"was lost: {_describe(exc)}"
+            )
+            for order in orders:
+                order.fail(_unanswered(self.name, what, exc))
+            if self._lost is not None:
+                self._lost()
+        except BaseException:
+            # Whatever comes on this connection later must not be taken for another answer.
+            connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001  (without waiting)
+            for order in orders:
+                order.fail(_unanswered(self.name, "was given up", None))
+            raise
+
+    def _group(self, orders: list[Order]) -> list[list[Order]]:
+        """Orders that go in one script call: all of them, or on a cluster those of a hash slot."""
+        if self._redirect is None:
+            return [orders]
+        groups: dict[tuple[int, bool], list[Order]] = {}
+        for order in orders:
+            groups.setdefault((order.slot, order.asking), []).append(order)
+        return list(groups.values())
+
+    async def _exchange(
+        self,
+        connection: AbstractConnection,
+        groups: list[list[Order]],
+        command: str,
+        script: str | bytes,
+    ) -> list[list[Order]]:
+        """Sends a script call for each group, settles them, and gives those without a script."""
+        now_us = None if self._now_us is None else self._now_us()
+        parts = []
+        for orders in groups:
+            if orders[0].asking:
+                parts.append(hiredis.pack_command(("ASKING",)))
+            call = self._script.write_call(orders, now_us)
+            parts.append(hiredis.pack_command((command, script, *call)))
+            for order in orders:
+                order.sent = True
+        replies: list[object] = []
+        async with asyncio.timeout(self._bounds.timeout_s):
+            await connection.send_packed_command(b"".join(parts), check_health=False)
+            for orders in groups:
+                if orders[0].asking:
+                    await read_reply(connection)
+                replies.append(await read_reply(connection))
+        unknown: list[list[Order]] = []
+        is_elsewhere = False
+        for orders, reply in zip(groups, replies, strict=True):
+            if not isinstance(reply, RedisRefusal):
+                is_elsewhere = not settle(orders, reply) or is_elsewhere
+                continue
+            if reply.code == "NOSCRIPT" and command == "EVALSHA":
+                unknown.append(orders)
+                continue
+            redirect = find_redirect(reply)
+            if redirect is not None and self._redirect is not None:
+                self._redirect(orders, redirect)
+                continue
+            for order in orders:
+                order.fail(self._refused(reply))
+            is_elsewhere = is_elsewhere or find_meaning(reply).is_elsewhere
+        if is_elsewhere:
+            await connection.disconnect(nowait=True)
+            if self._lost is not None:
+                self._lost()
+        return unknown
+
+    def _refused(self, refusal: RedisRefusal) -> CounterStoreError:
+        meaning = find_meaning(refusal)
+        if refusal.code == "MOVED" and self._redirect is None:
+            meaning = CLUSTER
+        error = CounterStoreError(
+            f"Redis at {self.name} refused to count: {_describe(refusal)}"
+            + (f" ({meaning.advice})" if meaning.advice else ""),
+            transient=meaning.is_transient,
+            charged_nothing=meaning.charged_nothing,
+        )
+        error.__cause__ = refusal
+        return error
+
+    def _fail_waiting(self, message: str, cause: Exception | None = None) -> None:
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for order in waiting:
+            error = CounterStoreError(message, transient=_is_transient(cause), charged_nothing=True)
+            error.__cause__ = cause
+            order.fail(error)
+
+    async def _drop_connection(self, number: int, *, wait: bool = False) -> None:
+        connection, self._connections[number] = self._connections[number], None
+        if connection is not None:
+            await disconnect(connection, wait=wait)
+
+
+async def _is_usable(connection: AbstractConnection) -> bool:
+    """False when the other side has closed or reset it, or has sent what nobody asked for.
+
+    What is written without a pause after this was True has been sent: until then it is sure that
+    nothing was.
+    """
+    writer = connection._writer  # noqa: SLF001  (there is no other way to ask)
+    try:
+        # A reset shows in the writer alone: the reader has an error then, and no end.
+        return (
+            writer is not None
+            and not writer.is_closing()
+            and connection.is_connected
+            and not await connection.can_read()
+        )
+    except (RedisError, OSError):
+        return False
+
+
+async def read_reply(connection: AbstractConnection) -> object:
+    """A reply, or the error that the server replied with; other errors are raised."""
+    try:
+        return await connection.read_response()
+    except RedisRefusal as refusal:
+        return refusal
+
+
+async def disconnect(connection: AbstractConnection, *, wait: bool = False) -> None:
+    """Closes a connection, whatever state it is in."""
+    try:
+        await connection.disconnect(nowait=not wait)
+    except (RedisError, OSError):
+        connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001  (closes without waiting)
+
+
+def _is_transient(cause: Exception | None) -> bool:
+    return not isinstance(cause, RedisRefusal) or find_meaning(cause).is_transient
+
+
+def _describe(error: BaseException) -> str:
+    """What Redis or the system said; neither repeats passwords."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
+    return write_plain(str(error)[:_LONGEST_TEXT]) or type(error).__name__
+
+
+def _unanswered(name: str, what: str, cause: Exception | None) -> CounterStoreError:
+    error = CounterStoreError(
+        f"the call to Redis at {name} {what}; it is not known whether anything was charged"
+    )
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,253 @@
+"""Which node of a Redis Cluster counts what, and in which order a decision asks several.
+
+Every key names its hash slot in braces, and a script's keys must share one. A decision whose
+keys lie in several slots is asked slot by slot (`split_by_slot`): the consumer's own limits
+first, those that many consumers share last, so that what a refusal has to give back was
+nobody else's.
+
+The map of slots is read with CLUSTER SLOTS from any node that answers. It is read again when a
+node sends an order on (MOVED) or is lost, one reading at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from binascii import crc_hqx
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
+
+from extauthz.counters.redis.batches import Lane, LaneBounds, disconnect
+from extauthz.counters.redis.connection import Connector, Server
+from extauthz.counters.redis.loss import LossWatch
+from extauthz.counters.redis.refusals import SLOTS, Redirect
+from extauthz.counters.redis.script import Order, Script, find_hash_tag
+from extauthz.errors import CounterStoreError
+from extauthz.model.limits import Charge
+
+_MOST_REDIRECTS: Final = 4
+_REREAD_US: Final = 200_000
+"""Between two readings of the map, when nodes are lost or send orders on again and again."""
+_MOST_TAGS: Final = 8 * SLOTS
+"""Tries for a hash tag in a slot of a node, which in practice holds hundreds of slots or more."""
+_OWN_FIRST: Final = "ackrp"
+"""First letters of hash tags (`policy.limits.planning`), from the narrowest subject to the widest:
+consumer, client address, custom, resource, API."""
+
+
+def split_by_slot(charges: Sequence[Charge], prefix: str) -> list[tuple[int, list[int]]]:
+    """Slots with the places of their charges, in the order in which they are to be asked."""
+    groups: dict[int, list[int]] = {}
+    ranks: dict[int, int] = {}
+    for place, charge in enumerate(charges):
+        tag = find_hash_tag(prefix + charge.key)
+        slot = crc_hqx(tag.encode("utf-8", "surrogatepass"), 0) % SLOTS
+        groups.setdefault(slot, []).append(place)
+        rank = _OWN_FIRST.find(tag[:1]) % (len(_OWN_FIRST) + 1)
+        ranks[slot] = max(rank, ranks.get(slot, 0))
+    return sorted(groups.items(), key=lambda group: ranks[group[0]])
+
+
+class ClusterLanes:
+    """A lane for each node that holds slots."""
+
+    def __init__(
+        self,
+        seeds: Iterable[Server],
+        script: Script,
+        connector: Connector,
+        watch: LossWatch,
+        bounds: LaneBounds,
+        monotonic_us: Callable[[], int],
+        now_us: Callable[[], int] | None,
+    ) -> None:
+        self._seeds = tuple(seeds)
+        self._script = script
+        self._connector = connector
+        self._watch = watch
+        self._bounds = bounds
+        self._monotonic_us = monotonic_us
+        self._now_us = now_us
+        self._server_of: list[Server | None] = [None] * SLOTS
+        self._lanes: dict[Server, Lane] = {}
+        self._reading: asyncio.Task[None] | None = None
+        self._read_at_us: int | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._early: list[Order] = []
+        """Orders that came before the map was first read."""
+        self._is_closed = False
+
+    def put(self, order: Order) -> None:
+        """Queues an order at the node that holds its slot, when that is known.
+
+        Raises:
+            CounterStoreError: as `Lane.put`; nothing was charged.
+        """
+        server = self._server_of[order.slot]
+        if server is not None:
+            self._lane(server).put(order)
+            return
+        if self._is_closed:
+            raise CounterStoreError(
+                "the connections to the Redis Cluster are closed", charged_nothing=True
+            )
+        if self._read_map() is None:
+            raise CounterStoreError(
+                "no node of the Redis Cluster is known to hold this slot", charged_nothing=True
+            )
+        if len(self._early) >= self._bounds.max_waiting:
+            raise CounterStoreError(
+                f"{len(self._early)} decisions already wait for the Redis Cluster's map",
+                charged_nothing=True,
+            )
+        self._early.append(order)
+
+    def _put_early(self) -> None:
+        early, self._early = self._early, []
+        for order in early:
+            server = self._server_of[order.slot]
+            if server is None:
+                order.fail(
+                    CounterStoreError(
+                        "no node of the Redis Cluster says who holds this slot",
+                        charged_nothing=True,
+                    )
+                )
+            else:
+                self._put_or_fail(server, order)
+
+    async def close(self) -> None:
+        """Closes every lane."""
+        self._is_closed = True
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        await asyncio.gather(*self._closing, *[lane.close() for lane in self._lanes.values()])
+
+    def _lane(self, server: Server) -> Lane:
+        lane = self._lanes.get(server)
+        if lane is None:
+            host, port = server
+
+            name = f"{host}:{port}"
+
+            async def connect() -> AbstractConnection:
+                connection = await self._connector.connect_to(server)
+                tag = find_tag(self._server_of, server)
+                if tag is not None:
+                    await self._watch.look(connection, name, tag)
+                return connection
+
+            lane = self._lanes[server] = Lane(
+                name,
+                self._script,
+                connect,
+                self._bounds,
+                self._monotonic_us,
+                self._now_us,
+                redirect=lambda orders, redirect: self._redirect(server, orders, redirect),
+                lost=self._read_map,
+            )
+        return lane
+
+    def _redirect(self, by: Server, orders: Sequence[Order], redirect: Redirect) -> None:
+        # A node that does not know its own name leaves the host out.
+        server = (redirect.host or by[0], redirect.port)
+        is_moved = redirect.is_moved
+        if is_moved:
+            self._server_of[redirect.slot] = server
+            self._read_map()
+        for order in orders:
+            order.redirects += 1
+            order.asking = not is_moved
+            order.sent = False
+            if order.redirects > _MOST_REDIRECTS:
+                order.fail(
+                    CounterStoreError(
+                        "the nodes of the Redis Cluster disagree on a slot", charged_nothing=True
+                    )
+                )
+            else:
+                self._put_or_fail(server, order)
+
+    def _put_or_fail(self, server: Server, order: Order) -> None:
+        if order.answer.done():
+            return
+        try:
+            self._lane(server).put(order)
+        except CounterStoreError as error:
+            order.fail(error)
+
+    def _read_map(self) -> asyncio.Task[None] | None:
+        """Begins to read the map, unless it was just read; gives the reading that is going on."""
+        if self._reading is None or self._reading.done():
+            now_us = self._monotonic_us()
+            if self._read_at_us is not None and now_us < self._read_at_us + _REREAD_US:
+                return None
+            self._read_at_us = now_us
+            self._reading = asyncio.create_task(self._read_from_any())
+            self._reading.add_done_callback(lambda _: self._put_early())
+        return self._reading
+
+    async def _read_from_any(self) -> None:
+        known = list(dict.fromkeys(server for server in self._server_of if server is not None))
+        for server in dict.fromkeys((*known, *self._seeds)):
+            try:
+                async with asyncio.timeout(self._bounds.connect_timeout_s):
+                    rows = await self._ask_for_slots(server)
+                server_of = _read_slots(rows, server)
+            except (RedisError, OSError, ValueError, TypeError):
+                continue
+            self._server_of = server_of
+            self._close_lanes_without_slots()
+            return
+
+    async def _ask_for_slots(self, server: Server) -> Any:
+        connection = await self._connector.connect_to(server)
+        try:
+            await connection.send_command("CLUSTER", "SLOTS", check_health=False)
+            return await connection.read_response()
+        finally:
+            await disconnect(connection)
+
+    def _close_lanes_without_slots(self) -> None:
+        holders = set(self._server_of)
+        for server, lane in list(self._lanes.items()):
+            # A node that a slot is just moving to holds none yet, but may be at work.
+            if server in holders or not lane.is_idle:
+                continue
+            task = asyncio.create_task(self._lanes.pop(server).close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+def find_tag(server_of: Sequence[Server | None], server: Server) -> str | None:
+    """A hash tag of a slot that the node holds: the first number that is one, for every replica."""
+    if server not in server_of:
+        return None
+    for number in range(_MOST_TAGS):
+        if server_of[crc_hqx(b"%d" % number, 0) % SLOTS] == server:
+            return str(number)
+    return None
+
+
+def _read_slots(rows: Any, asked: Server) -> list[Server | None]:
+    """CLUSTER SLOTS: rows of first slot, last slot, [host, port, …] of the primary, replicas.
+
+    Raises:
+        ValueError, TypeError: it is no map, or one in which a slot has two primaries.
+    """
+    server_of: list[Server | None] = [None] * SLOTS
+    said = 0
+    for first, last, (host, port, *_), *_replicas in rows:
+        name = host.decode() if isinstance(host, bytes) else ""
+        server = (asked[0] if name in ("", "?") else name, int(port))
+        said += last - first + 1
+        if not 0 <= first <= last < SLOTS or said > SLOTS or not 0 < server[1] < 65536:
+            raise ValueError
+        server_of[first : last + 1] = [server] * (last - first + 1)
+    if not said:
+        raise ValueError
+    return server_of

@@ -1,0 +1,321 @@
+"""Where Redis is and how to reach it: settings, URLs, and connections that have been greeted.
+
+    redis://[user[:password]@]host[:6379][/db]
+    unix:///path[?db=1]
+    redis+sentinel://host[:26379],host2/[db]?service=mymaster
+    redis+cluster://host[:6379],host2
+
+`rediss` in place of `redis` asks for TLS, on every server, Sentinels included. A password
+belongs in a file: it is read anew for each connection, so it can change while the service runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection
+from redis.credentials import CredentialProvider
+from redis.exceptions import RedisError
+
+from extauthz.counters.redis.replies import BoundedParser
+from extauthz.model.identity import Secret
+
+
+class Deployment(Enum):
+    """How Redis is run. The value is what follows the plus sign in a URL's scheme."""
+
+    SINGLE = ""
+    SENTINEL = "sentinel"
+    CLUSTER = "cluster"
+
+
+_PORTS: Final = {Deployment.SINGLE: 6379, Deployment.SENTINEL: 26379, Deployment.CLUSTER: 6379}
+_FORMS: Final = (
+    "write redis://host:6379, rediss://host:6379, unix:///path, "
+    "redis+sentinel://host,host2/?service=name or redis+cluster://host,host2"
+)
+
+_SPEAKING: Final[dict[str, Any]] = {
+    "protocol": 2,
+    "parser_class": BoundedParser,
+    "driver_info": None,
+}
+
+Server = tuple[str, int]
+"""Host and port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisAddress:
+    """What a URL says."""
+
+    deployment: Deployment = Deployment.SINGLE
+    servers: tuple[Server, ...] = ()
+    path: str = ""
+    """Of a Unix socket; there are no servers then."""
+    is_encrypted: bool = False
+    db: int = 0
+    service: str = ""
+    """The name that Sentinels know the primary by."""
+    username: str = ""
+    password: Secret | None = None
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix://{self.path}"
+        return ",".join(_write_server(server) for server in self.servers)
+
+
+def _write_server(server: Server) -> str:
+    host, port = server
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def read_redis_url(url: str) -> RedisAddress:
+    """The address that a URL gives; see the head of this module.
+
+    Raises:
+        ValueError: says what is wrong with it. The URL itself is not repeated, it may hold a
+            password.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise ValueError(f"is not a URL; {_FORMS}") from exc
+    scheme, _, kind = parts.scheme.partition("+")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if parts.scheme == "unix":
+        if not parts.path.startswith("/") or parts.netloc:
+            raise ValueError("a unix URL has three slashes and an absolute path: unix:///path")
+        address = RedisAddress(path=unquote(parts.path), db=_read_db(options.pop("db", "")))
+        return _check_no_more(address, options)
+    if scheme not in ("redis", "rediss") or kind not in [d.value for d in Deployment]:
+        raise ValueError(f"the scheme is not known; {_FORMS}")
+    deployment = Deployment(kind)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    servers = tuple(_read_server(host, _PORTS[deployment]) for host in hosts.split(","))
+    if deployment is Deployment.SINGLE and len(servers) > 1:
+        raise ValueError("several hosts need redis+sentinel:// or redis+cluster://")
+    db = _read_db(parts.path.strip("/"))
+    if db and deployment is Deployment.CLUSTER:
+        raise ValueError("a cluster has only database 0")
+    service = options.pop("service", "") if deployment is Deployment.SENTINEL else ""
+    if deployment is Deployment.SENTINEL and not service:
+        raise ValueError("Sentinels need ?service= with the name of the primary they watch")
+    address = RedisAddress(
+        deployment=deployment,
+        servers=servers,
+        is_encrypted=scheme == "rediss",
+        db=db,
+        service=service,
+        username=unquote(username),
+        password=Secret(unquote(password)) if password else None,
+    )
+    return _check_no_more(address, options)
+
+
+def _check_no_more(address: RedisAddress, options: dict[str, str]) -> RedisAddress:
+    if options:
+        raise ValueError(f"the URL has options that are not known: {', '.join(sorted(options))}")
+    return address
+
+
+def _read_db(text: str) -> int:
+    if text and not (text.isascii() and text.isdigit()):
+        raise ValueError("the database is a number, like /0")
+    return int(text or 0)
+
+
+def _read_server(text: str, port: int) -> Server:
+    host, colon, digits = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, digits = text, str(port)
+    host = unquote(host.removeprefix("[").removesuffix("]"))
+    if not host or not (digits.isascii() and digits.isdigit()) or not 0 < int(digits) < 65536:
+        raise ValueError("a server is host or host:port")
+    return host, int(digits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisSettings:
+    """Everything about counting in Redis that an operator may choose.
+
+    Attributes:
+        username, password_file: an ACL user; instead of those in the URL. A line break at the
+            file's end is no part of the password.
+        sentinel_username, sentinel_password_file: when the Sentinels ask for their own.
+        ca_file, cert_file, key_file: PEM; for TLS. Without `ca_file` the system's authorities
+            are trusted; certificates are always checked, the host's name included.
+        prefix: stands before every key, so that several services can share a Redis.
+        timeout_s: the longest wait for an answer; a caller's deadline may make it shorter.
+        connect_timeout_s: to connect, encrypt and greet. Callers do not wait for it longer than
+            `timeout_s`.
+        in_flight: calls at once for each server. One is best unless the way is long.
+        max_waiting: decisions that may wait for a server.
+        dedup_ttl_us: how long the answer to a dedup id is remembered.
+        first_pause_s, longest_pause_s: between attempts to connect.
+
+    Raises:
+        ValueError: the URL or another setting cannot be used.
+    """
+
+    address: RedisAddress
+    username: str = ""
+    password_file: Path | None = None
+    sentinel_username: str = ""
+    sentinel_password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    prefix: str = "extauthz:"
+    timeout_s: float = 0.05
+    connect_timeout_s: float = 1.0
+    in_flight: int = 1
+    max_waiting: int = 10_000
+    dedup_ttl_us: int = 60_000_000
+    first_pause_s: float = 0.05
+    longest_pause_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if "{" in self.prefix or "}" in self.prefix:
+            raise ValueError("the prefix may hold no braces: they choose a cluster's hash slot")
+        if (self.cert_file is None) is not (self.key_file is None):
+            raise ValueError("a client certificate needs both cert_file and key_file")
+        if self.timeout_s <= 0 or self.connect_timeout_s <= 0:
+            raise ValueError("a timeout must be above 0")
+        if self.in_flight < 1 or self.max_waiting < 1 or self.dedup_ttl_us < 1000:
+            raise ValueError("in_flight and max_waiting must be at least 1, dedup_ttl_us 1000")
+
+
+class _FileCredentials(CredentialProvider):
+    """A user whose password is read from its file whenever a connection is made."""
+
+    def __init__(self, username: str, file: Path) -> None:
+        self._username = username
+        self._file = file
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        try:
+            password = self._file.read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise RedisError(f"the password file {self._file} cannot be read") from exc
+        return (self._username, password) if self._username else (password,)
+
+
+def _credentials(username: str, password: Secret | None, file: Path | None) -> dict[str, Any]:
+    if file is not None:
+        return {"credential_provider": _FileCredentials(username, file)}
+    if password is not None:
+        return {"username": username or None, "password": password.reveal()}
+    return {}
+
+
+class Connector:
+    """Makes connections as the settings say, and knows where the Sentinels' primary is."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        address = settings.address
+        self._address = address
+        self._timeouts: dict[str, Any] = {
+            # A lane bounds each call as a whole, so its connections need no timeout of their own.
+            "socket_timeout": None,
+            "socket_connect_timeout": settings.connect_timeout_s,
+        }
+        self._tls: dict[str, Any] = {}
+        if address.is_encrypted:
+            files = {
+                "ssl_ca_certs": settings.ca_file,
+                "ssl_certfile": settings.cert_file,
+                "ssl_keyfile": settings.key_file,
+            }
+            self._tls = {name: str(file) for name, file in files.items() if file is not None}
+        self._credentials = _credentials(
+            settings.username or address.username, address.password, settings.password_file
+        )
+        self._sentinels: list[Server] = []
+        if address.deployment is Deployment.SENTINEL:
+            self._sentinels = list(address.servers)
+        self._credentials_of_sentinels = _credentials(
+            settings.sentinel_username, None, settings.sentinel_password_file
+        )
+        self._sentinel_timeout_s = settings.connect_timeout_s / 2
+
+    async def connect(self) -> AbstractConnection:
+        """A greeted connection to the one Redis, or to the primary that Sentinels name.
+
+        Raises:
+            RedisError, OSError: it could not be made.
+        """
+        address = self._address
+        if address.path:
+            options = {"db": address.db, **self._timeouts, **self._credentials, **_SPEAKING}
+            return await _greeted(UnixDomainSocketConnection(path=address.path, **options))
+        if not self._sentinels:
+            return await self.connect_to(address.servers[0])
+        return await self.connect_to(await self._find_primary())
+
+    async def connect_to(self, server: Server) -> AbstractConnection:
+        """A greeted connection to this server. Raises as `connect` does."""
+        return await self._connect_to(server, {"db": self._address.db, **self._credentials})
+
+    async def _connect_to(self, server: Server, options: dict[str, Any]) -> AbstractConnection:
+        host, port = server
+        options = {"host": host, "port": port, **self._timeouts, **options, **_SPEAKING}
+        if self._address.is_encrypted:
+            return await _greeted(SSLConnection(**options, **self._tls))
+        return await _greeted(Connection(**options))
+
+    async def _find_primary(self) -> Server:
+        """The primary that a Sentinel names; that Sentinel is asked first from now on."""
+        failures = []
+        for number, sentinel in enumerate(self._sentinels):
+            try:
+                async with asyncio.timeout(self._sentinel_timeout_s):
+                    primary = await self._ask_sentinel(sentinel)
+            except (RedisError, OSError, ValueError) as exc:
+                failures.append(f"{_write_server(sentinel)}: {str(exc) or 'no answer in time'}")
+                continue
+            self._sentinels.insert(0, self._sentinels.pop(number))
+            return primary
+        raise RedisError(
+            f"no Sentinel names a primary of {self._address.service} ({'; '.join(failures)})"
+        )
+
+    async def _ask_sentinel(self, sentinel: Server) -> Server:
+        connection = await self._connect_to(sentinel, self._credentials_of_sentinels)
+        try:
+            ask = ("SENTINEL", "MASTER", self._address.service)
+            await connection.send_command(*ask, check_health=False)
+            return _read_primary(await connection.read_response())
+        finally:
+            await connection.disconnect(nowait=True)
+
+
+def _read_primary(reply: object) -> Server:
+    """SENTINEL MASTER: names of fields, each with its value behind it."""
+    if not isinstance(reply, list) or not all(isinstance(word, bytes) for word in reply):
+        raise ValueError("the answer names no primary")
+    fields = dict(zip(reply[::2], reply[1::2], strict=False))
+    flags = fields.get(b"flags", b"").split(b",")
+    if b"master" not in flags or b"s_down" in flags or b"o_down" in flags:
+        raise ValueError("the primary is down")
+    host, digits = fields.get(b"ip", b"").decode(), fields.get(b"port", b"").decode()
+    if not host or not digits.isdigit() or not 0 < int(digits) < 65536:
+        raise ValueError("the answer names no primary")
+    return host, int(digits)
+
+
+async def _greeted(connection: AbstractConnection) -> AbstractConnection:
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return connection

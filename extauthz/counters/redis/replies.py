@@ -1,0 +1,191 @@
+"""Reads what Redis replies, and never more of it than a reply to this product can be.
+
+All calls speak RESP2, which every Redis, Valkey, proxy and managed service understands; nothing
+of RESP3 is needed. A peer that is broken, or is no Redis at all, may announce a billion elements
+or send a line without an end. Nothing is allocated for what was only announced, and a reply that
+breaks a bound below, or the protocol, is an `InvalidResponse`: who reads then drops the connection.
+
+A reply is an `int`, `bytes`, None, a list of those, or a `RedisRefusal`, which is an error reply.
+The script's own replies, lists of nothing but integers, are found by their alphabet and given to
+hiredis at once: what holds no other kind of reply announces nothing that has not come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Final
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse
+
+from extauthz.counters.redis.refusals import RedisRefusal
+
+MOST_ELEMENTS: Final = 100_000
+"""Of one reply, all levels together: a cluster's map with every slot in a row of its own has
+fewer elements for each of 16,384 slots than could be written in any sensible cluster."""
+MOST_AT_ONCE: Final = 8_192
+"""Integers that are read without a pause: several times what one call can ask for."""
+LONGEST_TEXT: Final = 65_536
+"""Bytes of a text or a line."""
+DEEPEST: Final = 8
+
+_AT_ONCE: Final = 65_536
+_YIELD_AFTER: Final = 1_000
+"""Elements that are read one by one before others get their turn."""
+_HEAD_OF_INTEGERS: Final = re.compile(rb"\*([0-9]{1,4})\r\n:")
+_OF_INTEGERS: Final = b"0123456789-:\r\n"
+_LONGEST_INTEGER: Final = 23
+_NUMBER: Final = re.compile(rb"-?[0-9]{1,19}")
+
+Reply = int | bytes | None | list["Reply"] | RedisRefusal
+
+
+class BoundedParser:
+    """What redis-py asks of a `parser_class`, for connections that speak RESP2."""
+
+    EXCEPTION_CLASSES: Final[dict[str, object]] = {}
+
+    def __init__(self, socket_read_size: int) -> None:
+        self._read_size = max(socket_read_size, _AT_ONCE)
+        self._stream: asyncio.StreamReader | None = None
+        self._buffer = b""
+        self._at = 0
+        self._left = 0
+        """Elements that the reply under way may still have."""
+
+    def on_connect(self, connection: AbstractConnection) -> None:
+        """Begins anew, on a connection that was just made."""
+        self._stream = connection._reader  # noqa: SLF001  (as redis-py's own parsers do)
+        self._buffer, self._at = b"", 0
+
+    def on_disconnect(self) -> None:
+        """Nothing is read any more."""
+        self._stream = None
+        self._buffer, self._at = b"", 0
+
+    async def can_read(self) -> bool:
+        """Whether something has come that nobody asked for, or the other side has closed."""
+        stream = self._stream
+        if stream is None:
+            raise OSError("the connection is closed")
+        # A StreamReader has no public way to ask for what it has buffered.
+        return self._at < len(self._buffer) or stream.at_eof() or bool(stream._buffer)  # type: ignore[attr-defined]  # noqa: SLF001
+
+    async def read_response(
+        self,
+        disable_decoding: bool = False,  # noqa: FBT001, FBT002  (redis-py's signature)
+        push_request: bool = False,  # noqa: FBT001, FBT002
+    ) -> Reply:
+        """The next reply.
+
+        Raises:
+            InvalidResponse: what came is no RESP2, or breaks a bound.
+            redis.exceptions.ConnectionError: the other side has closed the connection.
+        """
+        self._left = MOST_ELEMENTS
+        if self._at == len(self._buffer):
+            await self._fill()
+        head = _HEAD_OF_INTEGERS.match(self._buffer, self._at)
+        if head is not None:
+            integers = await self._read_integers(int(head[1]), head.end() - self._at - 1)
+            if integers is not None:
+                return integers
+        return await self._read(1)
+
+    async def _read(self, depth: int) -> Reply:
+        line = await self._read_line()
+        kind, rest = line[:1], line[1:]
+        if kind == b":":
+            return _read_number(rest)
+        if kind == b"*":
+            return await self._read_list(_read_number(rest), depth)
+        if kind == b"$":
+            return await self._read_text(_read_number(rest))
+        if kind == b"+":
+            return rest
+        if kind == b"-":
+            return RedisRefusal(rest.decode("utf-8", "replace"))
+        raise InvalidResponse("what came is no reply of the Redis protocol, version 2")
+
+    async def _read_list(self, count: int, depth: int) -> list[Reply] | None:
+        if count == -1:
+            return None
+        self._left -= count
+        if count < 0 or self._left < 0 or depth > DEEPEST:
+            raise InvalidResponse(f"a list of {count} elements is longer than any reply can be")
+        found: list[Reply] = []
+        for number in range(count):
+            if number % _YIELD_AFTER == _YIELD_AFTER - 1:
+                await asyncio.sleep(0)
+            found.append(await self._read(depth + 1))
+        return found
+
+    async def _read_integers(self, count: int, size_of_head: int) -> list[Reply] | None:
+        """A list of so many integers at once; None, and nothing read, when it is another."""
+        if not 0 < count <= MOST_AT_ONCE:
+            return None
+        while True:
+            buffer, begin = self._buffer, self._at + size_of_head
+            end = buffer.find(b"*", begin)  # of the next reply to the same write, on a cluster
+            numbers = buffer[begin : end if end >= 0 else None]
+            if numbers.translate(None, _OF_INTEGERS) or len(numbers) > count * _LONGEST_INTEGER:
+                return None
+            lines = numbers.count(b"\n")
+            if lines >= count or end >= 0:
+                break
+            await self._fill()
+        if lines != count or numbers[-1:] != b"\n":
+            return None
+        reader = hiredis.Reader()
+        reader.feed(buffer[self._at : begin] + numbers)
+        try:
+            reply = reader.gets()
+        except hiredis.ProtocolError:
+            return None
+        if type(reply) is not list:
+            return None
+        self._at = begin + len(numbers)
+        return reply
+
+    async def _read_text(self, size: int) -> bytes | None:
+        if size == -1:
+            return None
+        if not 0 <= size <= LONGEST_TEXT:
+            raise InvalidResponse(f"a text of {size} bytes is longer than any reply can be")
+        while len(self._buffer) - self._at < size + 2:
+            await self._fill()
+        end = self._at + size
+        text = self._buffer[self._at : end]
+        if self._buffer[end : end + 2] != b"\r\n":
+            raise InvalidResponse("a text does not end where it should")
+        self._at = end + 2
+        return text
+
+    async def _read_line(self) -> bytes:
+        looked = self._at
+        while (end := self._buffer.find(b"\r\n", looked)) < 0:
+            looked = max(0, len(self._buffer) - self._at - 1)
+            if looked > LONGEST_TEXT:
+                raise InvalidResponse("a line is longer than any reply can be")
+            await self._fill()
+        line = self._buffer[self._at : end]
+        self._at = end + 2
+        return line
+
+    async def _fill(self) -> None:
+        """Waits for more; what was read leaves the buffer, so it begins with what was not."""
+        if self._stream is None:
+            raise RedisConnectionError("the connection is closed")
+        more = await self._stream.read(self._read_size)
+        if not more:
+            raise RedisConnectionError("the server has closed the connection")
+        self._buffer, self._at = self._buffer[self._at :] + more, 0
+
+
+def _read_number(text: bytes) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise InvalidResponse("what came where a number should stand is none")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Envoy's configuration: printing our own, and checking somebody else's."""

@@ -1,0 +1,275 @@
+"""Remembers what was taken back before its time: tokens, API keys, and all of a consumer.
+
+Fed by one-off orders (`revoke_*`), by sources that send whole lists (`replace`), and by the
+orders of an emergency, which are replaced as a whole (`standing`). A live
+revocation is never forgotten: over `max_entries` everything is kept and an error is logged,
+because a forgotten one lets a stolen token in, and only trusted sources can add any. An entry
+is dropped an hour after what it revokes has expired (in a list, with the next list): no
+leeway for clock skew is that long.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final, Generic, TypeVar
+
+from extauthz.model.catalog import RevokedToken
+from extauthz.model.decision import Denial
+from extauthz.policy.authentication.credentials import REVOKED
+from extauthz.ports import Clock
+
+_LOG: Final = logging.getLogger(__name__)
+
+KEPT_AFTER_EXPIRY_US: Final = 3_600_000_000
+
+_K = TypeVar("_K", str, bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """An order that takes back one credential, or all tokens of a consumer key or user.
+
+    Attributes:
+        token_id: ``jti`` of a token.
+        digest: as for `Revocations.revoke_digest`.
+        consumer_key, user: whose tokens, when they were issued before `issued_before_us`.
+        issuer: whose `token_id`, `consumer_key` or `user` it is; empty for any issuer's.
+        until_us: when the order ends; None when it does not.
+        source: where it was written, for who asks why.
+    """
+
+    name: str
+    token_id: str = ""
+    digest: bytes = b""
+    consumer_key: str = ""
+    user: str = ""
+    issuer: str = ""
+    issued_before_us: int = 0
+    until_us: int | None = None
+    source: str = ""
+
+
+_NO_ORDERS: Final[list[Revocation]] = []
+
+
+class StandingOrders:
+    """Revocations as they stand, found by look-ups; never changed."""
+
+    def __init__(self, orders: Iterable[Revocation] = ()) -> None:
+        self._by_token: dict[tuple[str, str], list[Revocation]] = {}
+        self._by_digest: dict[bytes, list[Revocation]] = {}
+        self._by_consumer: dict[tuple[str, str], list[Revocation]] = {}
+        self._by_user: dict[tuple[str, str], list[Revocation]] = {}
+        self.count = 0
+        for order in orders:
+            self.count += 1
+            if order.token_id:
+                self._by_token.setdefault((order.issuer, order.token_id), []).append(order)
+            elif order.digest:
+                self._by_digest.setdefault(order.digest, []).append(order)
+            elif order.consumer_key:
+                self._by_consumer.setdefault((order.issuer, order.consumer_key), []).append(order)
+            else:
+                self._by_user.setdefault((order.issuer, order.user), []).append(order)
+
+    def find(
+        self,
+        *,
+        now_us: int,
+        token_id: str,
+        digest: bytes,
+        consumer_key: str,
+        user: str,
+        issuer: str,
+        issued_at_us: int | None,
+    ) -> Revocation | None:
+        """The order that takes a credential back. A token that hides its issue time is old."""
+        for its_issuer in (issuer, ""):
+            for order in (
+                *self._by_token.get((its_issuer, token_id), _NO_ORDERS),
+                *self._by_consumer.get((its_issuer, consumer_key), _NO_ORDERS),
+                *self._by_user.get((its_issuer, user), _NO_ORDERS),
+            ):
+                is_older = order.token_id != "" or (
+                    issued_at_us is None or issued_at_us < order.issued_before_us
+                )
+                if is_older and (order.until_us is None or now_us < order.until_us):
+                    return order
+        for order in self._by_digest.get(digest, _NO_ORDERS):
+            if order.until_us is None or now_us < order.until_us:
+                return order
+        return None
+
+
+class _Entries(Generic[_K]):
+    """Keys, each until an instant or for ever (None)."""
+
+    __slots__ = ("_ends", "_next")
+
+    def __init__(self) -> None:
+        self._ends: dict[_K, int | None] = {}
+        self._next: list[tuple[int, _K]] = []
+        """A heap of ends. One that `_ends` does not agree with any more is void."""
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __contains__(self, key: _K) -> bool:
+        return key in self._ends
+
+    def add(self, key: _K, expires_at_us: int | None) -> None:
+        """Adds a key, or lets it stay longer; never shortens its time."""
+        if key in self._ends:
+            known_us = self._ends[key]
+            if known_us is None or (expires_at_us is not None and expires_at_us <= known_us):
+                return
+        self._ends[key] = expires_at_us
+        if expires_at_us is not None:
+            heapq.heappush(self._next, (expires_at_us, key))
+
+    def drop_expired(self, now_us: int) -> None:
+        """Forgets keys whose time is over."""
+        while self._next and self._next[0][0] + KEPT_AFTER_EXPIRY_US <= now_us:
+            expires_at_us, key = heapq.heappop(self._next)
+            if self._ends.get(key) == expires_at_us:
+                del self._ends[key]
+
+
+class Revocations:
+    """What is revoked, in memory. Asking costs a few dictionary look-ups, and none when empty.
+
+    Attributes:
+        standing: orders beside those that are told one by one; set by whoever reads them.
+    """
+
+    def __init__(self, clock: Clock, max_entries: int = 1_000_000) -> None:
+        self._clock = clock
+        self._max_entries = max_entries
+        self._is_over = False
+        self._tokens: _Entries[str] = _Entries()
+        self._digests: _Entries[bytes] = _Entries()
+        self._consumers: _Entries[str] = _Entries()
+        self._issued_before_us: dict[str, int] = {}
+        self._lists: dict[str, frozenset[str]] = {}
+        self._listed: frozenset[str] = frozenset()
+        self.standing = StandingOrders()
+
+    def __len__(self) -> int:
+        told = len(self._tokens) + len(self._digests) + len(self._consumers)
+        return told + len(self._listed)
+
+    def revoke_token(self, token_id: str, expires_at_us: int | None = None) -> None:
+        """Takes back the token with this ``jti``. None: it may never expire."""
+        self._tokens.add(token_id, expires_at_us)
+        self._tidy()
+
+    def revoke_digest(self, digest: bytes, expires_at_us: int | None = None) -> None:
+        """Takes back an API key or token by its digest.
+
+        That is `Secret.digest` of an API key, and `extauthz.policy.authentication.tokens.token_digest` of a
+        bearer token.
+        """
+        self._digests.add(digest, expires_at_us)
+        self._tidy()
+
+    def revoke_consumer(
+        self, consumer_key: str, issued_before_us: int, expires_at_us: int | None = None
+    ) -> None:
+        """Takes back every token of a consumer that was issued before an instant.
+
+        `expires_at_us` is when the last of those tokens expires; None when that is not known.
+        """
+        known_us = self._issued_before_us.get(consumer_key, issued_before_us)
+        self._issued_before_us[consumer_key] = max(known_us, issued_before_us)
+        self._consumers.add(consumer_key, expires_at_us)
+        self._tidy()
+
+    def replace(self, source_name: str, entries: Iterable[RevokedToken]) -> None:
+        """Puts a source's whole list in the place of its last one. An empty list ends it."""
+        gone_us = self._clock.now_us() - KEPT_AFTER_EXPIRY_US
+        listed = frozenset(
+            entry.token_id
+            for entry in entries
+            if entry.expires_at_us is None or entry.expires_at_us > gone_us
+        )
+        self._lists.pop(source_name, None)
+        if listed:
+            self._lists[source_name] = listed
+        lists = tuple(self._lists.values())
+        # Of one list no copy: it may be long, and nothing is decided meanwhile.
+        self._listed = lists[0] if len(lists) == 1 else frozenset().union(*lists)
+        self._tidy()
+
+    def judge(
+        self,
+        *,
+        token_id: str = "",
+        digest: bytes = b"",
+        consumer_key: str = "",
+        user: str = "",
+        issuer: str = "",
+        issued_at_us: int | None = None,
+    ) -> Denial | None:
+        """The denial of a credential of which anything was taken back; None for a good one."""
+        if self.standing.count:
+            order = self.standing.find(
+                now_us=self._clock.now_us(),
+                token_id=token_id,
+                digest=digest,
+                consumer_key=consumer_key,
+                user=user,
+                issuer=issuer,
+                issued_at_us=issued_at_us,
+            )
+            if order is not None:
+                found = f"{order.name} of {order.source}"
+                return replace(REVOKED, rule=order.name, found=found)
+        is_revoked = self.is_revoked(
+            token_id=token_id, digest=digest, consumer_key=consumer_key, issued_at_us=issued_at_us
+        )
+        return REVOKED if is_revoked else None
+
+    def is_revoked(
+        self,
+        *,
+        token_id: str = "",
+        digest: bytes = b"",
+        consumer_key: str = "",
+        issued_at_us: int | None = None,
+    ) -> bool:
+        """Whether any of it was taken back, but for `standing`.
+
+        A token that hides its issue time counts as old.
+        """
+        if token_id and (token_id in self._tokens or token_id in self._listed):
+            return True
+        if digest and digest in self._digests:
+            return True
+        issued_before_us = self._issued_before_us.get(consumer_key) if consumer_key else None
+        return issued_before_us is not None and (
+            issued_at_us is None or issued_at_us < issued_before_us
+        )
+
+    def _tidy(self) -> None:
+        now_us = self._clock.now_us()
+        self._tokens.drop_expired(now_us)
+        self._digests.drop_expired(now_us)
+        self._consumers.drop_expired(now_us)
+        if len(self._issued_before_us) > len(self._consumers):
+            self._issued_before_us = {
+                key: before_us
+                for key, before_us in self._issued_before_us.items()
+                if key in self._consumers
+            }
+        is_over = len(self) > self._max_entries
+        if is_over and not self._is_over:
+            _LOG.error(
+                "%d revocations are more than the %d expected; all are kept. Give them an "
+                "expiry, or raise the limit.",
+                len(self),
+                self._max_entries,
+            )
+        self._is_over = is_over

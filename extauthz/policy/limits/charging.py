@@ -1,0 +1,191 @@
+"""Step 5, how often: takes from the counters what is planned, and gives it back where it must.
+
+`extauthz.policy.limits.planning` says what to take, and `extauthz.policy.limits.answers` what the store's
+answer means.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from extauthz.errors import BackendError
+from extauthz.model.catalog import Catalog, Subscription
+from extauthz.model.decision import UNAVAILABLE, Denial
+from extauthz.model.identity import Identity
+from extauthz.model.limits import Charge, LimitStatus, OutageMode, Taking, Tier
+from extauthz.model.request import ApiRequest
+from extauthz.model.routing.routes import Route
+from extauthz.model.values import request_value
+from extauthz.policy.limits.answers import judge
+from extauthz.policy.limits.peek import judge_peek
+from extauthz.policy.limits.planning import RateLimitPlanner
+from extauthz.policy.limits.quota import QuotaAsk, UsedBytes, take_quota, take_used_bytes
+from extauthz.policy.limits.tier_limits import PlannedLimit
+from extauthz.policy.repeated_warnings import RepeatedWarnings
+from extauthz.policy.request.client_address import ADDRESS_NOT_KNOWN
+from extauthz.ports import Clock, CounterStore, Deadline
+
+_log = logging.getLogger(__name__)
+
+
+@request_value(frozen=True, slots=True)
+class Limited:
+    """What the limits of a request say.
+
+    Attributes:
+        denial: None where there is room in all.
+        granted: of an amount that is asked for; nothing where it is denied.
+    """
+
+    denial: Denial | None = None
+    limits: tuple[LimitStatus, ...] = ()
+    granted: int = 0
+
+
+_NOT_LIMITED = Limited()
+
+
+@request_value(frozen=True, slots=True)
+class LimitedRequest:
+    """A request, and what is known of it when its limits are asked.
+
+    Attributes:
+        tier: of the subscription, or of a token that carries one.
+    """
+
+    request: ApiRequest
+    route: Route
+    identity: Identity
+    subscription: Subscription | None
+    tier: Tier | None
+    client_address: str
+
+
+class LimitCharger:
+    """Charges requests. on_outage: for tiers that do not say what happens in an outage."""
+
+    def __init__(self, counters: CounterStore, clock: Clock, on_outage: OutageMode) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._on_outage = on_outage
+        self._planner: tuple[Catalog, RateLimitPlanner] | None = None
+        self._not_given_back = RepeatedWarnings(_log, "the charge of a refused request stays")
+
+    async def charge(
+        self,
+        catalog: Catalog,
+        limited: LimitedRequest,
+        asked: QuotaAsk | None,
+        deadline: Deadline,
+        *,
+        take: bool,
+    ) -> Limited:
+        """Takes from all limits of a request, or from none.
+
+        Args:
+            asked: an amount instead of the request's cost.
+            take: False only looks whether there would be room.
+
+        Raises:
+            BackendError: the store gave no answer.
+            MalformedRequest: the request says too much that limits ask for.
+        """
+        planner = self._find_planner(catalog)
+        if not limited.client_address and planner.asks_address(
+            limited.route, limited.identity, limited.subscription, limited.tier
+        ):
+            return Limited(ADDRESS_NOT_KNOWN)
+        amount = None if asked is None else max(0, asked.amount)
+        planned = planner.plan_charges(
+            limited.route,
+            limited.identity,
+            limited.subscription,
+            limited.request,
+            limited.client_address,
+            self._clock.now_us(),
+            subscription_tier=limited.tier,
+            cost=amount,
+        )
+        if not planned:
+            return _NOT_LIMITED if amount is None else Limited(granted=amount)
+        if has_passed(deadline):
+            # Nobody waits for the answer any more: what is refused is not charged.
+            return Limited(UNAVAILABLE)
+        if not take:
+            return await self._look(planned, amount or 0, deadline)
+        if asked is None:
+            taking = await self._counters.take([one.charge for one in planned], deadline=deadline)
+            return await self._conclude(planned, taking, 0, None, deadline)
+        taken = await take_quota(self._counters, planned, asked, deadline)
+        return await self._conclude(
+            taken.planned, taken.taking, taken.amount, taken.dedup_id, deadline
+        )
+
+    async def charge_usage(
+        self, catalog: Catalog, limited: LimitedRequest, used: UsedBytes, deadline: Deadline
+    ) -> None:
+        """Takes the bytes of an answered request from its limits in bytes; raises as `charge`."""
+        usage = self._find_planner(catalog).plan_usage_charges(
+            limited.route,
+            limited.identity,
+            limited.subscription,
+            limited.request,
+            limited.client_address,
+            self._clock.now_us(),
+            request_bytes=used.request_bytes,
+            response_bytes=used.response_bytes,
+            subscription_tier=limited.tier,
+        )
+        await take_used_bytes(self._counters, usage, deadline)
+
+    async def _look(
+        self, planned: tuple[PlannedLimit, ...], amount: int, deadline: Deadline
+    ) -> Limited:
+        charges = [replace(one.charge, cost=0) for one in planned]
+        taking = await self._counters.take(charges, deadline=deadline)
+        limits, denial = judge(planned, judge_peek(planned, taking))
+        return Limited(denial, limits, amount)
+
+    async def _conclude(
+        self,
+        planned: tuple[PlannedLimit, ...],
+        taking: Taking,
+        amount: int,
+        dedup_id: str | None,
+        deadline: Deadline,
+    ) -> Limited:
+        limits, denial = judge(planned, taking)
+        if taking.charged:
+            if denial is None and has_passed(deadline):
+                denial = UNAVAILABLE
+            if denial is not None:
+                # Too late, or refused by a limit in bytes, which a store does not judge.
+                await self._give_back([one.charge for one in planned], taking, dedup_id)
+        return Limited(denial, limits, amount)
+
+    async def _give_back(
+        self, charges: Sequence[Charge], taking: Taking, dedup_id: str | None
+    ) -> None:
+        """Undoes what a refused request was charged. What cannot be undone stays, and is logged."""
+        if dedup_id is None:
+            # What is remembered under an id is found by all of its charges.
+            charges = [charge for charge in charges if charge.cost]
+        if not charges:
+            return
+        try:
+            await self._counters.give_back(charges, at_us=taking.at_us, dedup_id=dedup_id)
+        except BackendError as error:
+            self._not_given_back.warn(error)
+
+    def _find_planner(self, catalog: Catalog) -> RateLimitPlanner:
+        if self._planner is None or self._planner[0] is not catalog:
+            self._planner = (catalog, RateLimitPlanner(catalog, on_outage=self._on_outage))
+        return self._planner[1]
+
+
+def has_passed(deadline: Deadline) -> bool:
+    """Whether nobody waits for an answer any more."""
+    return deadline.monotonic_s is not None and time.monotonic() >= deadline.monotonic_s

@@ -1,0 +1,165 @@
+"""Names counters: which subject is counted, by which rule.
+
+A key is ``{subject}what|rule``. The part in braces is what Redis Cluster hashes, so all limits
+of one consumer share a slot, while consumers spread. Every part that comes from outside is
+written as its length, a colon, and itself; so no two different lists of parts give the same
+text. A part longer than 64 characters is written as ``#`` and 32 hex digits of its SHA-256.
+The number of a limit is no part of the key: raising it keeps the count. The limits of a
+condition group have ``g`` and the group's name before the ``|``.
+
+Custom limits have key templates, like ``$clientIp:$api`` or ``${claim.https://idp/tenant}``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from extauthz.model.deny_rules import read_address
+from extauthz.model.identity import Identity
+from extauthz.model.request import ApiRequest
+from extauthz.model.routing.routes import Route
+from extauthz.policy.request.values import find_claim, find_header, find_query
+
+_LONGEST_PART: Final = 64
+
+
+def write_parts(*parts: str) -> str:
+    """Text that no other list of parts gives, at most 67 characters for each."""
+    return "".join(_write_part(part) for part in parts)
+
+
+def _write_part(part: str) -> str:
+    if len(part) <= _LONGEST_PART:
+        return f"{len(part)}:{part}"
+    # Header values may hold lone surrogates where bytes were not UTF-8.
+    digest = hashlib.sha256(part.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"#{digest[:32]}"
+
+
+def write_client(address: str) -> str:
+    """Names a client: an IPv4 address, or the /64 of an IPv6 one, which is what one site gets."""
+    family, number = read_address(address)
+    if family == 0:
+        return f"?{address}" if address else ""
+    return f"4-{number:x}" if family == 4 else f"6-{number >> 64:x}"
+
+
+def find_origin(client: str) -> str:
+    """The network that `write_client`'s client belongs to: an IPv4 /24, or an IPv6 /48.
+
+    Whoever has many addresses has them in a network like that; one text for all that is no address.
+    """
+    family, _, digits = client.partition("-")
+    if family == "4":
+        return f"4-{int(digits, 16) >> 8:x}"
+    return f"6-{int(digits, 16) >> 16:x}" if family == "6" else "?"
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a template may ask about."""
+
+    route: Route
+    identity: Identity
+    request: ApiRequest
+    client_address: str
+
+
+_PLAIN: Final[dict[str, Callable[[_Facts], str]]] = {
+    "api": lambda facts: facts.route.api.name,
+    "version": lambda facts: facts.route.api.version,
+    "resource": lambda facts: facts.route.resource.template,
+    "application": lambda facts: (
+        facts.identity.application.name if facts.identity.application else ""
+    ),
+    "user": lambda facts: _of_issuer(facts, facts.identity.user),
+    "clientIp": lambda facts: write_client(facts.client_address),
+    "consumerKey": lambda facts: _of_issuer(facts, facts.identity.consumer_key),
+    "method": lambda facts: facts.request.method,
+}
+_NAMED: Final[dict[str, Callable[[_Facts, str], str]]] = {
+    "header": lambda facts, name: find_header(facts.request, name.lower()),
+    "claim": lambda facts, name: find_claim(facts.identity, name),
+    "query": lambda facts, name: find_query(facts.request, name),
+}
+_WITHOUT_END: Final = ("clientIp", "header", "query", "user", "claim", "consumerKey")
+_VARIABLE: Final = re.compile(
+    r"\$(?:(?P<dollar>\$)|\{(?P<braced>[^{}]*)\}|(?P<bare>[A-Za-z]+(?:\.[A-Za-z0-9_-]+)?))"
+)
+_KNOWN: Final = ", ".join([*(f"${name}" for name in _PLAIN), *(f"${name}.NAME" for name in _NAMED)])
+
+
+def _of_issuer(facts: _Facts, name: str) -> str:
+    """A name with its issuer: the alice of one issuer is not the alice of another."""
+    return write_parts(facts.identity.issuer, name) if name else ""
+
+
+def check_template(text: str) -> str | None:
+    """What is wrong with a key template and what to write instead; None when it is good."""
+    if not text:
+        return "the key is empty; name a variable, or write a word like all for one count of all"
+    for match in _VARIABLE.finditer(text):
+        name = match["braced"] if match["braced"] is not None else match["bare"]
+        if name is None:
+            continue
+        kind, dot, rest = name.partition(".")
+        if kind in _PLAIN and not dot:
+            continue
+        if kind in _NAMED:
+            if rest:
+                continue
+            return f"${name} needs a name, like ${kind}.x-tenant"
+        return f"${name} is not known; known are {_KNOWN}, each also as ${{…}}"
+    if "$" in _VARIABLE.sub("", text):
+        return "a $ stands alone; write $$ for a dollar sign, or ${name} for a variable"
+    return None
+
+
+class KeyTemplate:
+    """A template that is read once and filled in for each request.
+
+    Raises:
+        ValueError: `check_template` finds a problem.
+    """
+
+    __slots__ = ("_text", "_variables")
+
+    def __init__(self, text: str) -> None:
+        problem = check_template(text)
+        if problem is not None:
+            raise ValueError(problem)
+        self._text = text
+        names = [match["braced"] or match["bare"] for match in _VARIABLE.finditer(text)]
+        self._variables = tuple(name.partition(".") for name in names if name is not None)
+
+    @property
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """Kind (header, claim or query) and name of each value that it asks for by name."""
+        return tuple((kind, name) for kind, dot, name in self._variables if dot)
+
+    @property
+    def asks_address(self) -> bool:
+        """Whether it asks for the client's address."""
+        return any(kind == "clientIp" for kind, _, _ in self._variables)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what it is filled with has no end: a caller makes it up, or an issuer names it."""
+        return any(kind in _WITHOUT_END for kind, _, _ in self._variables)
+
+    def find_subject(
+        self, route: Route, identity: Identity, request: ApiRequest, client_address: str
+    ) -> str | None:
+        """Names what is counted apart; None when the request lacks a value that is asked for."""
+        facts = _Facts(route, identity, request, client_address)
+        values = [
+            _NAMED[kind](facts, name) if dot else _PLAIN[kind](facts)
+            for kind, dot, name in self._variables
+        ]
+        if not all(values):
+            return None
+        return write_parts(self._text, *values)

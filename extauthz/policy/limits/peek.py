@@ -1,0 +1,24 @@
+"""What taking would have said, from a look at the counters that takes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from extauthz.model.limits import Taking
+from extauthz.policy.limits.tier_limits import PlannedLimit
+
+
+def judge_peek(planned: Sequence[PlannedLimit], taking: Taking) -> Taking:
+    """The answer to taking what is planned, when the same was only looked at, at cost 0."""
+    readings = tuple(
+        replace(reading, exceeded=True, retry_after_us=reading.reset_us)
+        if reading.remaining < one.charge.cost
+        else reading
+        for one, reading in zip(planned, taking.readings, strict=True)
+    )
+    refused = any(
+        reading.exceeded and one.charge.enforced
+        for one, reading in zip(planned, readings, strict=True)
+    )
+    return Taking(not refused, readings)

@@ -1,0 +1,386 @@
+"""Step 5, how often: which counters a request takes from.
+
+Limits are asked in WSO2 API Manager's order, and the first one without room names the denial:
+
+1. the API's tier, or the resource's when the API has none: all callers together
+2. the subscription's tier: this consumer on this API
+3. the burst of the subscription's tier
+4. the application's tier: this consumer on whatever API
+5. custom limits, in the catalog's order
+6. for callers without a credential, the unauthenticated tier: each client address
+
+A tier's burst follows its limits, whatever the tier hangs on. The limits of the condition groups
+that a request fits stand in the place of the tier's. A consumer is the application; for tokens
+that name none, the issuer's consumer key, else its user, else the client address.
+
+A limit in bytes is only looked at, as the bytes are not known yet: `answers.judge` refuses
+when nothing is left, and `plan_usage_charges` takes them after the response.
+
+All of it is pure: `extauthz.policy.limits.charging` takes between `plan_charges` and `judge`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+from extauthz.model.catalog import Catalog, Subscription
+from extauthz.model.identity import Identity, SecurityScheme
+from extauthz.model.limits import (
+    ConditionGroup,
+    LimitLevel,
+    OutageMode,
+    QuotaUnit,
+    Tier,
+)
+from extauthz.model.request import ApiRequest
+from extauthz.model.routing.routes import Route
+from extauthz.policy.limits.conditions import ask_address, find_fitting_groups, fits_all
+from extauthz.policy.limits.costs import read_cost
+from extauthz.policy.limits.keys import KeyTemplate, find_origin, write_client, write_parts
+from extauthz.policy.limits.tier_limits import PlannedLimit, TierPlanner, take_instead
+
+MAX_PLANS: Final = 10_000
+"""Plans that are remembered; when there are more, all are made anew."""
+MAX_USAGE_BYTES: Final = 10**12
+"""The most that one report charges: whatever a report says, counters stay exact in doubles."""
+
+_ALWAYS: Final = (0, 1 << 62)
+_BY_ADDRESS: Final = "client"
+
+# Here, as a look into an enum takes 40 ns more than one into a module.
+_NONE: Final = SecurityScheme.NONE
+_BYTES: Final = QuotaUnit.BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The limits of a consumer on a resource; good from `since_us` until `until_us`.
+
+    Attributes:
+        tiers: the tier of all callers, the subscription's and the application's. Keeps those
+            alive whose identities are part of the plan's key.
+        asks_request: whether the request has a say: one of the tiers has condition groups
+            (`limits` is then for requests that fit none), or the cost is told by the request.
+    """
+
+    limits: tuple[PlannedLimit, ...]
+    since_us: int
+    until_us: int
+    tiers: _Tiers
+    asks_request: bool
+
+
+_Tiers: TypeAlias = tuple[Tier | None, Tier | None, Tier | None]
+_Groups: TypeAlias = tuple[tuple[ConditionGroup, ...], ...]
+"""For each of `_Tiers`, the condition groups that a request fits."""
+
+_NO_GROUPS: Final[_Groups] = ((), (), ())
+
+
+class RateLimitPlanner:
+    """Plans the charges of requests. Made with a catalog, and thrown away with it.
+
+    Args:
+        on_outage: for tiers that do not say themselves what happens in an outage.
+
+    Raises:
+        ValueError: a custom limit's key template is not good.
+    """
+
+    def __init__(self, catalog: Catalog, *, on_outage: OutageMode = OutageMode.LOCAL) -> None:
+        self._tiers = TierPlanner(on_outage)
+        self._client_tier = catalog.unauthenticated_tier
+        self._custom = tuple(
+            (custom, KeyTemplate(custom.template)) for custom in catalog.custom_limits
+        )
+        self._plans: dict[tuple[object, ...], _Plan] = {}
+
+    def plan_charges(
+        self,
+        route: Route,
+        identity: Identity,
+        subscription: Subscription | None,
+        request: ApiRequest,
+        client_address: str,
+        now_us: int,
+        *,
+        subscription_tier: Tier | None = None,
+        cost: int | None = None,
+    ) -> tuple[PlannedLimit, ...]:
+        """The limits of a request, in the order in which they are judged.
+
+        Args:
+            client_address: as settings say it is found; not simply the peer's.
+            subscription_tier: for tokens that carry their subscription, when there is no
+                `subscription`.
+            cost: instead of the resource's, as when Mixer asks for an amount.
+        """
+        if subscription is not None:
+            subscription_tier = subscription.tier
+        application = identity.application
+        consumer: str | tuple[str, ...] = ""
+        application_tier = None
+        if application is not None:
+            consumer = application.name
+            application_tier = application.tier
+        elif subscription_tier is not None:
+            consumer = _find_nameless_consumer(identity, client_address)
+        # The tiers by identity: hashing one by value costs more than all the rest. The plan
+        # keeps them alive, so that no other can get their number.
+        key = (route.api, route.resource, consumer, id(subscription_tier), id(application_tier))
+        plan = self._plans.get(key)
+        if plan is None or not plan.since_us <= now_us < plan.until_us:
+            tiers = (route.api.tier or route.resource.tier, subscription_tier, application_tier)
+            plan = self._remember_plan(key, route, consumer, tiers, _NO_GROUPS, now_us)
+        if plan.asks_request:
+            groups = _find_groups(plan.tiers, identity, request, client_address)
+            if groups != _NO_GROUPS:
+                plan = self._find_plan_of_groups(key, plan, route, consumer, groups, now_us)
+            source = route.resource.cost_from
+            if cost is None and source is not None:
+                cost = read_cost(source, request, route.resource.cost)
+        limits = plan.limits
+        if cost is not None and cost != route.resource.cost:
+            limits = tuple(take_instead(planned, cost) for planned in limits)
+        if self._custom or (identity.scheme is _NONE and self._client_tier is not None):
+            if cost is None:
+                cost = route.resource.cost
+            limits += self._plan_for_request(route, identity, request, client_address, now_us, cost)
+        return limits
+
+    def asks_address(
+        self,
+        route: Route,
+        identity: Identity,
+        subscription: Subscription | None,
+        subscription_tier: Tier | None,
+    ) -> bool:
+        """Whether any limit of a request may go by the client's address.
+
+        Where it may and the address is not known, the request would not be counted as it should.
+        The arguments are those of `plan_charges`.
+        """
+        if subscription is not None:
+            subscription_tier = subscription.tier
+        application = identity.application
+        if identity.scheme is _NONE and self._client_tier is not None:
+            return True
+        is_nameless = application is None and subscription_tier is not None
+        if is_nameless and _find_nameless_consumer(identity, "")[0] == _BY_ADDRESS:
+            return True
+        tiers = [route.api.tier or route.resource.tier, subscription_tier]
+        if application is not None:
+            tiers.append(application.tier)
+        for custom, template in self._custom:
+            if custom.apis and route.api.name not in custom.apis:
+                continue
+            if template.asks_address or ask_address(custom.when):
+                return True
+            tiers.append(custom.tier)
+        return any(
+            ask_address(group.when)
+            for tier in tiers
+            if tier is not None
+            for group in tier.conditions
+        )
+
+    def plan_usage_charges(
+        self,
+        route: Route,
+        identity: Identity,
+        subscription: Subscription | None,
+        request: ApiRequest,
+        client_address: str,
+        now_us: int,
+        *,
+        request_bytes: int,
+        response_bytes: int,
+        subscription_tier: Tier | None = None,
+    ) -> tuple[PlannedLimit, ...]:
+        """What a request takes from its limits in bytes, once it is known; never refused.
+
+        The other arguments are those of the decision: they find the same limits. The bytes
+        count in the window in which they are charged.
+
+        Args:
+            request_bytes, response_bytes: content without headers; what is negative is unknown
+                and not charged.
+        """
+        size = min(max(0, request_bytes) + max(0, response_bytes), MAX_USAGE_BYTES)
+        if not size:
+            return ()
+        planned = self.plan_charges(
+            route,
+            identity,
+            subscription,
+            request,
+            client_address,
+            now_us,
+            subscription_tier=subscription_tier,
+            cost=route.resource.cost,
+        )
+        return tuple(
+            replace(one, charge=replace(one.charge, cost=size, enforced=False))
+            for one in planned
+            if one.limit.quota_unit is _BYTES
+        )
+
+    def _find_plan_of_groups(
+        self,
+        key: tuple[object, ...],
+        plan: _Plan,
+        route: Route,
+        consumer: str | tuple[str, ...],
+        groups: _Groups,
+        now_us: int,
+    ) -> _Plan:
+        """The plan of the same consumer for requests that fit some groups."""
+        key = (*key, groups)
+        found = self._plans.get(key)
+        if found is None or not found.since_us <= now_us < found.until_us:
+            found = self._remember_plan(key, route, consumer, plan.tiers, groups, now_us)
+        return found
+
+    def _remember_plan(
+        self,
+        key: tuple[object, ...],
+        route: Route,
+        consumer: str | tuple[str, ...],
+        tiers: _Tiers,
+        groups: _Groups,
+        now_us: int,
+    ) -> _Plan:
+        plan = self._plan(route, consumer, tiers, groups, now_us)
+        if len(self._plans) >= MAX_PLANS:
+            self._plans.clear()
+        self._plans[key] = plan
+        return plan
+
+    def _plan(
+        self,
+        route: Route,
+        consumer: str | tuple[str, ...],
+        tiers: _Tiers,
+        groups: _Groups,
+        now_us: int,
+    ) -> _Plan:
+        """The part of a plan that depends on no more than the plan's key."""
+        api, resource = route.api, route.resource
+        of_api = write_parts(api.name, api.version)
+        parts = (consumer,) if isinstance(consumer, str) else consumer
+        tag = f"{{a{write_parts(*parts)}}}"
+        if api.tier is not None:
+            shared = (LimitLevel.API, f"{{p{of_api}}}")
+        else:
+            methods = ",".join(sorted(resource.methods))
+            subject = f"{{r{of_api}{write_parts(methods, resource.template)}}}"
+            shared = (LimitLevel.RESOURCE, subject)
+        places = (
+            shared,
+            (LimitLevel.SUBSCRIPTION, f"{tag}s{of_api}"),
+            (LimitLevel.APPLICATION, f"{tag}a"),
+        )
+        is_by_address = not isinstance(consumer, str) and consumer[0] == _BY_ADDRESS
+        origin = find_origin(consumer[1]) if is_by_address else ""
+        limits: list[PlannedLimit] = []
+        for (level, subject), tier, fitting in zip(places, tiers, groups, strict=True):
+            if tier is not None:
+                limits += self._tiers.plan(
+                    level,
+                    tier,
+                    subject,
+                    resource.cost,
+                    now_us,
+                    fitting=fitting,
+                    origin="" if level is shared[0] else origin,
+                )
+        since_us, until_us = _ALWAYS
+        for planned in limits:
+            if planned.charge.bounds:
+                since_us = max(since_us, planned.charge.bounds[1])
+                until_us = min(until_us, planned.charge.bounds[2])
+        asks_request = resource.cost_from is not None or any(
+            tier is not None and tier.conditions for tier in tiers
+        )
+        return _Plan(tuple(limits), since_us, until_us, tiers, asks_request)
+
+    def _plan_for_request(
+        self,
+        route: Route,
+        identity: Identity,
+        request: ApiRequest,
+        client_address: str,
+        now_us: int,
+        cost: int,
+    ) -> tuple[PlannedLimit, ...]:
+        """The limits that depend on more of the request than a plan's key holds."""
+        limits: list[PlannedLimit] = []
+
+        def add(
+            level: LimitLevel,
+            tier: Tier,
+            subject: str,
+            name: str = "",
+            *,
+            origin: str,
+            roams: bool = False,
+        ) -> None:
+            fitting = find_fitting_groups(tier.conditions, request, identity, client_address)
+            limits.extend(
+                self._tiers.plan(
+                    level,
+                    tier,
+                    subject,
+                    cost,
+                    now_us,
+                    name=name,
+                    fitting=fitting,
+                    origin=origin,
+                    roams=roams,
+                )
+            )
+
+        for custom, template in self._custom:
+            if custom.apis and route.api.name not in custom.apis:
+                continue
+            if not fits_all(custom.when, request, identity, client_address):
+                continue
+            subject = template.find_subject(route, identity, request, client_address)
+            if subject is not None:
+                # Two custom limits may count the same thing by the same rule.
+                subject = f"{{k{write_parts(custom.name)}{subject}}}"
+                origin = find_origin(write_client(client_address)) if template.is_open else ""
+                add(
+                    LimitLevel.CUSTOM,
+                    custom.tier,
+                    subject,
+                    custom.name,
+                    origin=origin,
+                    roams=not template.asks_address,
+                )
+        if identity.scheme is _NONE and self._client_tier is not None:
+            subject = f"{{c{write_parts(write_client(client_address))}}}"
+            origin = find_origin(write_client(client_address))
+            add(LimitLevel.CLIENT, self._client_tier, subject, origin=origin)
+        return tuple(limits)
+
+
+def _find_groups(
+    tiers: _Tiers, identity: Identity, request: ApiRequest, client_address: str
+) -> _Groups:
+    return tuple(
+        find_fitting_groups(tier.conditions, request, identity, client_address)
+        if tier is not None and tier.conditions
+        else ()
+        for tier in tiers
+    )
+
+
+def _find_nameless_consumer(identity: Identity, client_address: str) -> tuple[str, ...]:
+    """Whom to count when no application is known. Two parts or more: never an application."""
+    if identity.consumer_key:
+        return ("key", identity.issuer, identity.consumer_key)
+    if identity.user:
+        return ("user", identity.issuer, identity.user)
+    return (_BY_ADDRESS, write_client(client_address))

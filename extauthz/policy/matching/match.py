@@ -1,0 +1,269 @@
+"""Says which API and resource a request is for.
+
+What names no host is no API's, not even one that is served at any host: whoever routes the request
+may read a host in it.
+
+A path passes as it came or not at all: nobody has to rewrite it for the decision to hold. What two
+readers could understand differently (an encoded slash, a backslash, a path parameter, dot segments
+and empty ones) is refused, not guessed at. Escapes that a client may write or leave out (``%40`` for
+``@``) are decoded to be compared, and where a reader that leaves them as they are would find another
+resource, the request is refused, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import re2
+
+from extauthz.model.catalog import Api, ApiState, BasePath, Catalog, Resource
+from extauthz.model.decision import Denial, Reason
+from extauthz.model.identity import SecurityScheme
+from extauthz.model.request import ApiRequest
+from extauthz.model.routing.routes import ResourceTree, Route
+from extauthz.model.routing.segments import (
+    BROKEN_ESCAPE,
+    UNRESERVED_ESCAPE,
+    RequestPath,
+    decode,
+    decode_sound,
+    find_structure,
+)
+from extauthz.model.routing.templates import MAX_SEGMENTS
+
+API_EXTENSION: Final = "extauthz.api"
+"""The route's context extension that names the API, so that neither host nor path need to."""
+VERSION_EXTENSION: Final = "extauthz.version"
+BASE_PATH_EXTENSION: Final = "extauthz.base_path"
+"""A word of `BasePath`, which goes before that of the API in the catalog."""
+CONTEXT_EXTENSION: Final = "extauthz.context"
+"""A base path that stands in front of paths that lack it, where the API is not named."""
+
+MAX_PATH_BYTES: Final = 8192
+MAX_ESCAPES: Final = 384
+"""In a path, where some are not of text beyond ASCII. Each is looked at in every reading, which takes
+Python time."""
+MAX_TEXT_ESCAPES: Final = 1_800
+"""In a path where all are: 600 Chinese characters."""
+
+# RFC 3986 pchar without ";" and "%": a path of these needs no second look. Nothing here is
+# possessive, although it could be: before Python 3.11.5 such a group takes "/a/.." for plain.
+_CHARACTERS: Final = r"A-Za-z0-9\-._~!$&'()*+,=:@"
+_PLAIN: Final = re.compile(rf"(?:/(?!\.\.?(?:/|$))[{_CHARACTERS}]+)*/?")
+_FOREIGN: Final = re.compile(rf"[^{_CHARACTERS}/%]")
+# Escapes of well-formed UTF-8 beyond ASCII (RFC 3629 section 4), and of the space: nobody takes them
+# for structure, and nobody may leave them out. Text of most of the world is written so.
+_NEXT: Final = "%[89ABab][0-9A-Fa-f]"
+_TEXT: Final = re2.compile(
+    f"(?:[{_CHARACTERS}/]|%20|%(?:[Cc][2-9A-Fa-f]|[Dd][0-9A-Fa-f]){_NEXT}"
+    f"|%(?:[Ee]0%[ABab][0-9A-Fa-f]|[Ee][1-9A-Ca-cEeFf]{_NEXT}|[Ee][Dd]%[89][0-9A-Fa-f]){_NEXT}"
+    f"|%(?:[Ff]0%[9ABab][0-9A-Fa-f]|[Ff][1-3]{_NEXT}|[Ff]4%8[0-9A-Fa-f]){_NEXT}{_NEXT})*"
+)
+_UNNORMALISED: Final = re.compile(r"//|/\.\.?(?:/|$)")
+
+UNREADABLE: Final = Denial(
+    reason=Reason.MALFORMED_REQUEST,
+    detail="The path has an encoding or a segment that is not accepted.",
+)
+TOO_MANY_SEGMENTS: Final = Denial(
+    reason=Reason.MALFORMED_REQUEST, detail="The path has too many segments."
+)
+NOT_NORMAL: Final = Denial(
+    reason=Reason.MALFORMED_REQUEST,
+    detail="The path is not in its normal form; send it without dot segments, doubled slashes and "
+    "needless escapes.",
+)
+READ_IN_TWO_WAYS: Final = Denial(
+    reason=Reason.MALFORMED_REQUEST,
+    detail="Two readers could find different resources under this path; send characters such as @ "
+    "and $ without escapes.",
+)
+WITH_BASE_PATH_OR_WITHOUT: Final = Denial(
+    reason=Reason.MALFORMED_REQUEST,
+    detail="The path leads to one resource with the API's base path, and to another one without it.",
+)
+
+
+UNKNOWN_BASE_PATH: Final = Denial(
+    reason=Reason.API_NOT_FOUND,
+    detail="The route says neither sent, stripped nor either of the API's base path.",
+)
+
+
+def read_path(path: str) -> RequestPath | Denial:
+    """A path that may be matched, or why it must be refused.
+
+    It is in normal form (RFC 3986 section 6.2.2), but for the case of hexadecimal digits, and no
+    escape in it stands for what could be taken for structure.
+    """
+    if not path.startswith("/") or len(path) > MAX_PATH_BYTES:
+        return UNREADABLE
+    if path.count("/") > MAX_SEGMENTS:
+        return TOO_MANY_SEGMENTS
+    decoded = path
+    if _PLAIN.fullmatch(path):
+        pass
+    elif path.isascii() and _TEXT.fullmatch(path):
+        if path.count("%") > MAX_TEXT_ESCAPES:
+            return UNREADABLE
+        if _UNNORMALISED.search(path):
+            return NOT_NORMAL
+        decoded = decode_sound(path)
+    else:
+        if path.count("%") > MAX_ESCAPES:
+            return UNREADABLE
+        if _FOREIGN.search(path) or BROKEN_ESCAPE.search(path):
+            return UNREADABLE
+        decoded = decode(path)
+        if find_structure(decoded) is not None or decoded.count("/") != path.count("/"):
+            return UNREADABLE
+        if UNRESERVED_ESCAPE.search(path) or _UNNORMALISED.search(path):
+            return NOT_NORMAL
+    return RequestPath(path, decoded)
+
+
+def check_route(catalog: Catalog, request: ApiRequest) -> Route | Denial:
+    """The API and resource of a request, or why it has none."""
+    path = read_path(request.path)
+    if isinstance(path, Denial):
+        return path
+    if request.host is None:
+        return Denial(
+            reason=Reason.MALFORMED_REQUEST,
+            detail="The host is not one host name or IP address, with at most one port.",
+        )
+    if request.context:
+        found = _find_stated(catalog, request, request.host, path)
+    else:
+        found = _find_served(catalog, request.host, path)
+    if found is None:
+        return Denial(reason=Reason.API_NOT_FOUND, detail="No API is served here.")
+    if isinstance(found, Denial):
+        return found
+    api, resources, starts, path = found
+    state = api.state
+    if state is not _PUBLISHED:
+        if state is ApiState.BLOCKED:
+            return Denial(reason=Reason.API_BLOCKED, detail="This API is blocked for now.")
+        if state in (ApiState.CREATED, ApiState.RETIRED):
+            return Denial(reason=Reason.API_NOT_FOUND, detail="No API is served here.")
+    if path.has_escapes or resources.is_respelled or len(starts) != 1:
+        route = resources.find_in_every_way(path.read_in_every_way(), starts, request.method)
+        if route is None:
+            return READ_IN_TWO_WAYS if path.has_escapes else WITH_BASE_PATH_OR_WITHOUT
+    else:
+        route = resources.find(path.texts, starts[0], request.method)
+    if not route:
+        return Denial(reason=Reason.RESOURCE_NOT_FOUND, detail="The API has no such resource.")
+    if api.allow_preflight and _is_preflight(request) and not _names_options(route):
+        return Route(api, _PREFLIGHT)
+    if not isinstance(route, Route):
+        return Denial(
+            reason=Reason.METHOD_NOT_ALLOWED,
+            detail="The resource does not take this method.",
+            allowed_methods=tuple(sorted(route)),
+        )
+    return route
+
+
+_BASE_PATHS: Final = {word.value: word for word in BasePath}
+# The commonest state, here, as a look into an enum takes 40 ns more than one into a module.
+_PUBLISHED: Final = ApiState.PUBLISHED
+_PREFLIGHT: Final = Resource(methods=("OPTIONS",), template="*", security=(SecurityScheme.NONE,))
+
+
+def _names_options(route: Route | frozenset[str]) -> bool:
+    """Whether the API answers OPTIONS by itself; a resource for any method does not say so."""
+    return isinstance(route, Route) and "OPTIONS" in route.resource.methods
+
+
+def _is_preflight(request: ApiRequest) -> bool:
+    """Whether a browser asks what it may do (Fetch standard, CORS-preflight request)."""
+    return (
+        request.method == "OPTIONS"
+        and "origin" in request.headers
+        and "access-control-request-method" in request.headers
+    )
+
+
+_Found = tuple[Api, ResourceTree, tuple[int, ...], RequestPath]
+"""An API, its resources, and where the rest of a path may begin, in every reading of it."""
+
+
+def _find_stated(
+    catalog: Catalog, request: ApiRequest, host: str, path: RequestPath
+) -> _Found | Denial | None:
+    """The API that a route's context names, or else that is served."""
+    context = request.context
+    named = context.get(API_EXTENSION)
+    if named is None:
+        base_path = context.get(CONTEXT_EXTENSION)
+        if base_path is None:
+            return _find_served(catalog, host, path)
+        return _find_in_context(catalog, request, host, path, base_path)
+    version = context.get(VERSION_EXTENSION)
+    api = catalog.apis.get((named, version)) if version else catalog.default_versions.get(named)
+    if api is None:
+        return None
+    stated = _find_base_path(context, api)
+    if stated is None:
+        return UNKNOWN_BASE_PATH
+    starts = list(path.find_base_paths(api.base_paths)) if stated is not BasePath.STRIPPED else []
+    if stated is not BasePath.SENT and 0 not in starts:
+        starts.append(0)
+    return api, catalog.routes.resources_of(api), tuple(starts), path
+
+
+def _find_base_path(context: Mapping[str, str], api: Api) -> BasePath | None:
+    """What the route states, or else the catalog; None when the route's word is not known."""
+    word = context.get(BASE_PATH_EXTENSION)
+    return api.base_path if word is None else _BASE_PATHS.get(word)
+
+
+def _find_served(catalog: Catalog, host: str, path: RequestPath) -> _Found | Denial | None:
+    if not path.has_escapes:
+        served = catalog.routes.find_api(host, path.texts)
+        if served is None:
+            return None
+        api, resources, start = served
+        return api, resources, (start,), path
+    return _join(catalog.routes.find_apis_in_every_way(host, path.read_in_every_way()), path)
+
+
+def _find_in_context(
+    catalog: Catalog, request: ApiRequest, host: str, path: RequestPath, base_path: str
+) -> _Found | Denial | None:
+    """The API below a base path that the mesh tells, which the path may have or not.
+
+    Both are looked up; how the API's requests come decides, where that is stated.
+    """
+    whole = read_path(base_path + request.path)
+    if isinstance(whole, Denial):
+        return whole
+    added = len(whole.texts) - len(path.texts)
+    ways = [(BasePath.STRIPPED, whole, 0)]
+    if path.find_base_paths((base_path,)):
+        ways.append((BasePath.SENT, path, added))
+    served = []
+    for way, read, ahead in ways:
+        for api, resources, start in catalog.routes.find_apis_in_every_way(
+            host, read.read_in_every_way()
+        ):
+            stated = _find_base_path(request.context, api)
+            if stated is None:
+                return UNKNOWN_BASE_PATH
+            if stated in (way, BasePath.EITHER):
+                served.append((api, resources, start + ahead))
+    return _join(served, whole)
+
+
+def _join(served: list[tuple[Api, ResourceTree, int]], path: RequestPath) -> _Found | Denial | None:
+    """What one API serves; a denial when readings lead to several."""
+    if not served:
+        return None
+    api, resources, _ = served[0]
+    if any(other is not api for other, _, _ in served):
+        return READ_IN_TWO_WAYS
+    return api, resources, tuple(dict.fromkeys(start for _, _, start in served)), path

@@ -1,0 +1,35 @@
+"""The values of a request that limits ask for by name: for keys, conditions and costs.
+
+Each is a text, empty when the request lacks it. A header that comes several times is joined by
+commas (RFC 9110 5.3), as proxies may have done before; of a query parameter the first counts;
+a claim must be a text, a number or a boolean.
+"""
+
+from __future__ import annotations
+
+from extauthz.model.identity import Identity, Place, PlaceKind
+from extauthz.model.request import ApiRequest
+from extauthz.policy.request.parameters import read_values
+
+
+def find_header(request: ApiRequest, name: str) -> str:
+    """A header's values; `name` in lower case."""
+    return ",".join(request.headers.get_all(name))
+
+
+def find_query(request: ApiRequest, name: str) -> str:
+    """The first value of a query parameter, decoded; raises as `read_values` does."""
+    return next(iter(find_all_query(request, name)), "")
+
+
+def find_all_query(request: ApiRequest, name: str) -> list[str]:
+    """All values of a query parameter, decoded, in their order; raises as `read_values` does."""
+    return read_values(request, Place(PlaceKind.QUERY, name))
+
+
+def find_claim(identity: Identity, name: str) -> str:
+    """A claim that is one value, as text; lists and objects are not values."""
+    value = identity.claims.get(name)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, str | int | float) else ""

@@ -1,0 +1,1 @@
+"""The host that serves doors with grpcio."""

@@ -1,0 +1,175 @@
+"""gRPC over ASGI: one door as an application of any ASGI server that speaks HTTP/2 and trailers.
+
+The application carries bytes, metadata and cancellation, as every host does; what becomes of a
+call is the door's business. Of the server it wants the extension ``http.response.trailers``.
+
+- A call counts once its message is there: the door, and nothing here, bounds how many do. Before
+  that it has `HostLimits.message_timeout_s`.
+- A refusal before the first answer is "trailers-only": status and headers in one. The answer of a
+  client stream begins with the call, so that a server which waits for requests sees that this one
+  is taken as it comes.
+- ASGI has no deadlines, so they are kept here: when one passes, the handler is cancelled.
+- While a handler is busy for longer than `LOOK_S`, the server is asked whether its caller is
+  still there. By the ASGI specification `receive` then waits until it is not; pyvoy answers at
+  once, so it is asked again, after longer and longer pauses.
+
+Source: https://asgi.readthedocs.io/en/latest/specs/www.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Final, TypeAlias, assert_never
+
+from extauthz.ports import NO_DEADLINE
+from extauthz.serving.door import Door
+from extauthz.serving.inside_envoy.asgi_exchange import CallerGone, Exchange
+from extauthz.serving.inside_envoy.asgi_open import OpenCalls
+from extauthz.serving.inside_envoy.grpc_wire import is_grpc, read_metadata, read_timeout_s
+from extauthz.serving.limits import HostLimits
+from extauthz.serving.methods import (
+    Call,
+    ClientStreamMethod,
+    Metadata,
+    RpcCode,
+    RpcFailure,
+    ServerStreamMethod,
+    UnaryMethod,
+    find_deadline,
+)
+
+Scope: TypeAlias = dict[str, Any]
+Event: TypeAlias = dict[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+Send: TypeAlias = Callable[[Event], Awaitable[None]]
+
+_STOPPING: Final = RpcFailure(RpcCode.UNAVAILABLE, "the service is stopping")
+_log = logging.getLogger(__name__)
+
+
+class GrpcApp:
+    """Serves the door's methods. One event loop uses it."""
+
+    def __init__(self, door: Door, *, limits: HostLimits | None = None) -> None:
+        limits = limits or HostLimits()
+        self._door = door
+        self._methods = {method.path.encode(): method for method in door.table}
+        self._max_receive_bytes = limits.max_receive_bytes
+        self._arrive_within_s = limits.message_timeout_s
+        self._open: OpenCalls[Exchange] = OpenCalls()
+        self._stopping = False
+
+    @property
+    def open_calls(self) -> int:
+        """Calls that have begun and not ended, of any kind."""
+        return len(self._open)
+
+    def refuse_new(self) -> None:
+        """From now on, new calls end in UNAVAILABLE."""
+        self._stopping = True
+
+    def cancel_all(self) -> None:
+        """Cancels every call; the callers read UNAVAILABLE."""
+        for exchange in self._open:
+            exchange.end(_STOPPING)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one call."""
+        headers = dict(scope["headers"])  # of the protocol's own, none comes twice
+        refusal = _find_http_refusal(scope["method"], headers)
+        if refusal is not None:
+            await _refuse(send, *refusal)
+            return
+        exchange = Exchange(receive, send, self._open, max_message_bytes=self._max_receive_bytes)
+        self._open.add(exchange)
+        try:
+            await self._answer(scope, headers, exchange)
+        except RpcFailure as failure:
+            await exchange.fail(failure)
+        except CallerGone:
+            pass
+        except asyncio.CancelledError:
+            if not await exchange.was_ended():
+                raise
+        except Exception:  # noqa: BLE001 - the caller must not be left waiting
+            _log.exception("%s: the call could not be carried", scope["path"])
+            await exchange.fail(RpcFailure(RpcCode.INTERNAL, "the call could not be carried"))
+        finally:
+            exchange.close()
+            self._open.discard(exchange)
+
+    async def _answer(
+        self, scope: Scope, headers: Mapping[bytes, bytes], exchange: Exchange
+    ) -> None:
+        if self._stopping:
+            raise _STOPPING
+        method = self._methods.get(scope["raw_path"])
+        if method is None:
+            raise RpcFailure(RpcCode.UNIMPLEMENTED, "there is no such method")
+        call = _read_call(scope, headers)
+        match method:
+            case UnaryMethod():
+                message = await exchange.read_only_message(call.deadline, self._arrive_within_s)
+                await exchange.answer(await self._door.answer_unary(method, message, call))
+            case ClientStreamMethod():
+                await exchange.open_answer()
+                async with aclosing(exchange.read_messages(call.deadline)) as messages:
+                    answer = await self._door.answer_client_stream(method, messages, call)
+                await exchange.answer(answer)
+            case ServerStreamMethod():
+                message = await exchange.read_only_message(call.deadline, self._arrive_within_s)
+                await exchange.stream(self._door.answer_server_stream(method, message, call))
+            case _:
+                assert_never(method)
+
+
+def _find_http_refusal(
+    method: str, headers: Mapping[bytes, bytes]
+) -> tuple[int, list[tuple[bytes, bytes]]] | None:
+    """The HTTP status, and its headers, for what is no gRPC call at all."""
+    if method != "POST":
+        return 405, [(b"allow", b"POST")]
+    if is_grpc(headers.get(b"content-type", b"")):
+        return None
+    return 415, [(b"accept-post", b"application/grpc")]
+
+
+async def _refuse(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _read_call(scope: Scope, headers: Mapping[bytes, bytes]) -> Call:
+    """What the handler may know.
+
+    Raises:
+        RpcFailure: INTERNAL when the headers are not gRPC's.
+    """
+    if headers.get(b"te") != b"trailers":
+        # The status would be lost on the way; C-core and Go refuse it too.
+        raise RpcFailure(RpcCode.INTERNAL, "the header te: trailers is missing")
+    timeout = headers.get(b"grpc-timeout")
+    deadline = NO_DEADLINE if timeout is None else find_deadline(read_timeout_s(timeout))
+    return Call(deadline=deadline, caller=_Caller(scope))
+
+
+class _Caller:
+    """See `Caller`: who called, as ASGI tells it."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def read_metadata(self) -> Metadata:
+        return read_metadata(self._scope["headers"])
+
+    def read_peer(self) -> str:
+        client = self._scope.get("client")
+        if client is None:
+            return "unix:"
+        host, port = client
+        return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"

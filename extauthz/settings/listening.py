@@ -1,0 +1,101 @@
+"""The settings of the doors: where they are opened, what they show, and who may come in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field
+
+from extauthz.documents.document import Duration, PositiveDuration, StrictModel
+from extauthz.settings.values import Address, HeaderName, ParameterName
+from mixer_compat.params import PropertyNames
+
+_PARTS: Final = tuple(part.name for part in fields(PropertyNames))
+
+
+def _check_parts(names: dict[str, str]) -> dict[str, str]:
+    unknown = sorted(set(names) - set(_PARTS))
+    if unknown:
+        raise ValueError(f"{unknown[0]} is no part of a request; there are {', '.join(_PARTS)}")
+    return names
+
+
+class ListenSettings(StrictModel):
+    """Where the service listens."""
+
+    grpc: Address = "127.0.0.1:9001"
+    """ext_authz v3 and health: host:port, [ipv6]:port or unix:/path."""
+    mixer: Address | None = None
+    """The adapter for Istio's Mixer, in the same form; left out: closed."""
+    admin: Address | None = None
+    """/healthz, /readyz and /metrics over plain HTTP; left out: closed."""
+
+
+class TlsSettings(StrictModel):
+    """Certificates of the listeners; read again when the files change."""
+
+    cert: Path
+    """PEM file: the certificate and its chain."""
+    key: Path
+    """PEM file: the private key, without a password."""
+    client_ca: Path | None = None
+    """PEM file: callers must show a certificate signed by one of these."""
+
+    def with_files(self, locate: Callable[[Path], Path]) -> TlsSettings:
+        """The same settings, with `locate` applied to the name of every file."""
+        client_ca = None if self.client_ca is None else locate(self.client_ca)
+        changes = {"cert": locate(self.cert), "key": locate(self.key), "client_ca": client_ca}
+        return self.model_copy(update=changes)
+
+
+class MixerCallerSettings(StrictModel):
+    """What a Mixer must present, as connection.authentication of its handler says."""
+
+    token_file: Path | None = None
+    """File with the tokens that are taken, one a line; left out: none is asked for."""
+    token_header: HeaderName = "authorization"
+    """Where the token stands: authorization (PLAIN or BEARER), or the handler's customHeader."""
+    uri_sans: tuple[Annotated[str, Field(pattern=r"^[!-~]{1,2048}$")], ...] = ()
+    """URI SANs of client certificates that are taken; empty: all that client_ca signed."""
+
+
+class MixerSettings(StrictModel):
+    """The adapter for Istio's Mixer. A handler's params go before the defaults in here."""
+
+    tls: TlsSettings | None = None
+    """Left out: plain text, as a handler without connection.authentication dials."""
+    callers: MixerCallerSettings = MixerCallerSettings()
+    """What a Mixer must present."""
+    compat: Literal["wso2-adapter"] | None = None
+    """For handlers without params: names, codes and messages of WSO2's Mixer adapter."""
+    limits_in_quota: bool = False
+    """For handlers without params: a check leaves the limits to the handler's quota instances."""
+    properties: Annotated[dict[str, str], AfterValidator(_check_parts)] = Field(
+        default_factory=dict
+    )
+    """For handlers without params: part of a request to the property that carries it."""
+    headers: dict[str, HeaderName] = Field(default_factory=dict)
+    """For handlers without params: property to the header field that it carries."""
+    query: dict[str, ParameterName] = Field(default_factory=dict)
+    """For handlers without params: property to the query parameter that it carries."""
+    quota_tiers: dict[str, str] = Field(default_factory=dict)
+    """For handlers without params: short name of a quota instance to the tier that it counts."""
+    valid_for: Duration = 1_000_000
+    """The longest that proxies may reuse an allowed check; where a limit holds they never do."""
+    valid_uses: int = Field(default=1000, ge=1, le=2**31 - 1)
+    """How often they may."""
+    quota_valid_for: PositiveDuration = 1_000_000
+    """The longest that proxies may keep a granted amount before they spend it."""
+
+    def with_files(self, locate: Callable[[Path], Path]) -> MixerSettings:
+        """The same settings, with `locate` applied to the name of every file."""
+        tls, callers = self.tls, self.callers
+        if tls is not None:
+            tls = tls.with_files(locate)
+        if callers.token_file is not None:
+            located = {"token_file": locate(callers.token_file)}
+            callers = callers.model_copy(update=located)
+        return self.model_copy(update={"tls": tls, "callers": callers})

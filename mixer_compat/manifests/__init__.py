@@ -1,0 +1,1 @@
+"""Kubernetes objects that tell an Istio Mixer about the adapter."""

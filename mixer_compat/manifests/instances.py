@@ -1,0 +1,118 @@
+"""What instances tell of a request: names of properties, and the expressions that fill them.
+
+An expression without a default fails the whole check where its attribute is missing, so all of
+a check's have one. A text in quotes is no expression: Mixer takes the quotes off and nothing
+else.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import Final
+
+from extauthz.model.catalog import Api
+from mixer_compat.manifests.parts import RequestParts
+
+
+class Compat(Enum):
+    """Whose names of handler, instances and properties are used. The value is the option's word."""
+
+    OWN = "extauthz"
+    WSO2_ADAPTER = "wso2-adapter"
+    """Those of WSO2's Mixer adapter, so that rules that the API Manager published go on."""
+
+
+_OWN_CHECK: Final = {
+    "credential": 'request.headers["authorization"] | ""',
+    "api": 'api.service | ""',
+    "version": 'api.version | ""',
+    "method": 'request.method | ""',
+    "host": 'request.host | ""',
+    "client_ip": 'source.ip | ip("0.0.0.0")',
+}
+_OWN_REPORT: Final = {
+    "response_code": "response.code | 0",
+    "request_size": "request.size | 0",
+    "response_size": "response.size | 0",
+    "request_time": "request.time",
+    "response_time": "response.time",
+    "duration": 'response.duration | "0ms"',
+    "user_agent": 'request.useragent | ""',
+    "destination": 'destination.service.host | ""',
+    "protocol": 'api.protocol | context.protocol | ""',
+}
+_WSO2_CHECK: Final = {
+    "auth_header_value": 'request.headers["authorization"] | ""',
+    "api_name": 'api.service | ""',
+    "api_version": 'api.version | ""',
+    "api_context": 'api.context | ""',
+    "resource_path": 'request.url_path | ""',
+    "request_method": 'request.method | ""',
+    "request_resource": 'api.operation | ""',
+    "request_scope": 'resource.scope | ""',
+}
+_WSO2_REPORT: Final = {
+    "auth_header_value": 'request.headers["authorization"] | ""',
+    "api_context": 'api.context | ""',
+    "api_name": 'api.service | ""',
+    "api_version": 'api.version | ""',
+    "resource_path": 'request.url_path | ""',
+    "resource_path_template": 'api.operation | ""',
+    "request_method": 'request.method | ""',
+    "user_ip": 'source.ip | ip("0.0.0.0")',
+    "user_agent": 'request.useragent | ""',
+    "request_timestamp": "request.time",
+    "response_timestamp": "response.time",
+    "response_size": "response.size | 0",
+    "api_protocol": 'api.protocol | "http"',
+    "response_code": "response.code | 0",
+    "destination": 'destination.service.host | ""',
+    "request_host": 'request.host | ""',
+}
+_REQUEST_ID: Final = {"request_id": 'request.headers["x-request-id"] | ""'}
+
+
+def write_check_properties(compat: Compat, parts: RequestParts, api: Api | None) -> dict[str, str]:
+    """For checks; and for quotas, as Mixer tells the adapter nothing of the check then.
+
+    api: what is always asked for; None where the request says it.
+    """
+    if compat is Compat.OWN:
+        # With the query only where it is asked for: it is part of the proxy's cache key.
+        path = "request.path" if parts.query else "request.url_path"
+        found = {**_OWN_CHECK, "path": f'{path} | ""'}
+    else:
+        found = dict(_WSO2_CHECK)
+    if parts.principal:
+        found["principal"] = 'source.principal | ""'
+    if parts.request_id:
+        found |= _REQUEST_ID
+    return found | _write_headers(parts) | _write_api(compat, api)
+
+
+def write_report_dimensions(compat: Compat, parts: RequestParts, api: Api | None) -> dict[str, str]:
+    """For reports: who called, by the same credentials as in the check, and what came of it."""
+    if compat is Compat.OWN:
+        return write_check_properties(compat, parts, api) | _OWN_REPORT | _REQUEST_ID
+    return _WSO2_REPORT | _REQUEST_ID | _write_headers(parts) | _write_api(compat, api)
+
+
+def name_property(header: str) -> str:
+    """The property that carries a header."""
+    return f"header_{header}"
+
+
+def _write_api(compat: Compat, api: Api | None) -> dict[str, str]:
+    if api is None:
+        return {}
+    if compat is Compat.OWN:
+        return {"api": f'"{api.name}"', "version": f'"{api.version}"'}
+    return {"api_name": f'"{api.name}"', "api_version": f'"{api.version}"'}
+
+
+def _write_headers(parts: RequestParts) -> dict[str, str]:
+    # Within an expression a text is a Go string, which JSON's form is for names of headers.
+    return {
+        name_property(name): f'request.headers[{json.dumps(name)}] | ""' for name in parts.headers
+    }

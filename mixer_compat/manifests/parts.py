@@ -1,0 +1,108 @@
+"""What Mixer has to send along: the parts of a request that a catalog asks about.
+
+Mixer sends what an instance names, and nothing else. What is not sent cannot be checked, and
+what is sent is part of the proxy's cache key; so it is exactly what the catalog, the places of
+credentials and the answers' language need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from extauthz.model.catalog import Catalog
+from extauthz.model.conditions import Condition, TextCondition, TextSource
+from extauthz.model.identity import Place, PlaceKind, SecurityScheme
+from extauthz.model.limits import Tier
+from extauthz.policy.authentication.credentials import CredentialPlaces
+from extauthz.policy.limits.keys import KeyTemplate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestParts:
+    """What is asked for beside method, path, host, client address and `authorization`.
+
+    Attributes:
+        headers: lower-case names, in alphabetical order.
+        query: whether anything stands in the query.
+        principal: whether any resource takes client certificates.
+        request_id: whether decisions are to be found again by it. It is another one for each
+            request, so that no proxy can reuse an answer.
+    """
+
+    headers: tuple[str, ...] = ()
+    query: bool = False
+    principal: bool = False
+    request_id: bool = False
+
+
+def find_request_parts(
+    catalog: Catalog,
+    places: CredentialPlaces,
+    *,
+    trusted_hops: int = 0,
+    trust_xfcc: bool = False,
+    speaks_wso2: bool = False,
+    compares_doors: bool = False,
+) -> RequestParts:
+    """What decisions about this catalog's APIs ask for.
+
+    Args:
+        speaks_wso2: denials come in the format that the client accepts (JSON, XML or SOAP).
+        compares_doors: decisions are to be found again by their request's id.
+    """
+    found = set(_find_places(catalog, places))
+    headers = {place.name for place in found if place.kind is PlaceKind.HEADER}
+    headers.add("content-type")  # a client of gRPC gets a denial that it can read
+    if any(place.kind is PlaceKind.COOKIE for place in found):
+        headers.add("cookie")
+    if any(key.referers for key in catalog.api_keys.values()):
+        headers.add("referer")
+    if any(api.allow_preflight for api in catalog.apis.values()):
+        headers |= {"origin", "access-control-request-method"}
+    if trusted_hops:
+        headers.add("x-forwarded-for")
+    if trust_xfcc:
+        headers.add("x-forwarded-client-cert")
+    if speaks_wso2:
+        headers |= {"accept", "soapaction"}
+    return RequestParts(
+        headers=tuple(sorted(headers - {"authorization", "host"})),
+        query=any(place.kind is PlaceKind.QUERY for place in found),
+        principal=any(SecurityScheme.MTLS in api.schemes for api in catalog.apis.values()),
+        request_id=compares_doors,
+    )
+
+
+def _find_places(catalog: Catalog, places: CredentialPlaces) -> Iterator[Place]:
+    for api in catalog.apis.values():
+        yield from places.of_api(api)
+        for resource in api.resources:
+            if resource.cost_from is not None:
+                yield resource.cost_from.place
+            if resource.tier is not None:
+                yield from _places_of_tier(resource.tier)
+    for tier in catalog.tiers.values():
+        yield from _places_of_tier(tier)
+    for limit in catalog.custom_limits:
+        yield from _places_of_conditions(limit.when)
+        yield from _places_of_tier(limit.tier)
+        for kind, name in KeyTemplate(limit.template).named:
+            if kind == "header":
+                yield Place(PlaceKind.HEADER, name.lower())
+            elif kind == "query":
+                yield Place(PlaceKind.QUERY, name)
+
+
+def _places_of_tier(tier: Tier) -> Iterator[Place]:
+    for group in tier.conditions:
+        yield from _places_of_conditions(group.when)
+
+
+def _places_of_conditions(conditions: tuple[Condition, ...]) -> Iterator[Place]:
+    for condition in conditions:
+        if isinstance(condition, TextCondition):
+            if condition.source is TextSource.HEADER:
+                yield Place(PlaceKind.HEADER, condition.name)
+            elif condition.source is TextSource.QUERY:
+                yield Place(PlaceKind.QUERY, condition.name)

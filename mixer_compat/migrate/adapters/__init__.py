@@ -1,0 +1,1 @@
+"""What each adapter of Mixer did, carried over to a catalog."""

@@ -1,0 +1,104 @@
+"""Apigee's adapter: an API key or a JWT's claims, checked against products at Apigee.
+
+The products, developers, applications and keys are at Apigee and not in these objects. So the
+APIs are carried, with where their keys stand; nobody may call them until the applications are
+written into the catalog.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mixer_compat.migrate.adapters.authorizers import (
+    add_places,
+    add_security,
+    find_check_instance,
+    guard_apis,
+    is_key_place,
+    list_attributes_of,
+    tell_params,
+)
+from mixer_compat.migrate.reading.expressions import Attribute
+from mixer_compat.migrate.reading.objects import Part
+from mixer_compat.migrate.reading.references import Action
+from mixer_compat.migrate.report import Outcome
+from mixer_compat.migrate.writing.draft import Draft
+
+_AT_APIGEE: Final = (
+    Outcome.LOST,
+    "nothing is asked of Apigee: write its products as tiers, its developers' apps as applications "
+    "and their products as subscriptions into the catalog",
+)
+_SECRET: Final = (Outcome.OBSOLETE, "is a secret and not copied; nothing is asked of Apigee")
+_BUSINESS_OF_ITS_OWN: Final = (Outcome.OBSOLETE, "told the adapter how to work with Apigee")
+_PARAMS: Final = {
+    "apigeebase": _BUSINESS_OF_ITS_OWN,
+    "customerbase": _BUSINESS_OF_ITS_OWN,
+    "hybridconfig": _BUSINESS_OF_ITS_OWN,
+    "orgname": _AT_APIGEE,
+    "envname": _AT_APIGEE,
+    "key": _SECRET,
+    "secret": _SECRET,
+    "tempdir": _BUSINESS_OF_ITS_OWN,
+    "clienttimeout": _BUSINESS_OF_ITS_OWN,
+    "allowunverifiedsslcert": _BUSINESS_OF_ITS_OWN,
+    "products": _BUSINESS_OF_ITS_OWN,
+    "analytics": (Outcome.LOST, "usage is not sent to Apigee's analytics"),
+    "auth": _BUSINESS_OF_ITS_OWN,
+}
+_ACTION: Final = {
+    "namespace": ("destination.namespace",),
+    "service": ("api.service", "destination.service.host"),
+    "path": ("api.operation", "request.path", "request.url_path"),
+    "method": ("request.method",),
+}
+
+
+def carry_apigee(action: Action, draft: Draft) -> None:
+    """Carries one action of the Apigee adapter."""
+    instance = find_check_instance(action)
+    if instance is None:
+        return
+    tell_params(action.handler.params, _PARAMS)
+    keys: list[Attribute] = []
+    takes_claims = False
+    subject = None if instance.params is None else instance.params.find("subject")
+    properties = None if subject is None else subject.find("properties")
+    for name, part in () if properties is None else properties.entries():
+        if name == "json_claims":
+            takes_claims = True
+            part.tell(
+                Outcome.CHECK,
+                "claims came from a token that Istio had verified; tokens are verified here now: "
+                "add their issuer to the catalog",
+            )
+        elif name == "api_key":
+            attributes = list_attributes_of(part)
+            keys += [each for each in attributes if is_key_place(each)]
+            _tell_other_places(part, attributes)
+    read_action(None if instance.params is None else instance.params.find("action"), _ACTION)
+    for api in guard_apis(action, draft):
+        if keys or not takes_claims:
+            add_security(api, "api_key")
+            add_places(api, keys)
+        if takes_claims:
+            add_security(api, "jwt")
+
+
+def _tell_other_places(part: Part, attributes: list[Attribute]) -> None:
+    for attribute in attributes:
+        if not is_key_place(attribute):
+            part.tell(Outcome.STRICTER, f"keys in {attribute} are not found any more")
+
+
+def read_action(part: Part | None, expected: dict[str, tuple[str, ...]]) -> None:
+    """Reads what an instance says of the request; what a catalog tells otherwise is noted."""
+    for name, each in () if part is None else part.entries():
+        if name in expected:
+            strange = [one for one in list_attributes_of(each) if one.name not in expected[name]]
+            if strange:
+                each.tell(
+                    Outcome.LOST,
+                    f"took the {name} from {strange[0]}; here the request's own host, path and "
+                    "method tell it",
+                )

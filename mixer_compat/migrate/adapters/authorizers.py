@@ -1,0 +1,121 @@
+"""What the adapters that asked for credentials have in common: which APIs they guarded.
+
+A rule that guarded some requests guards all requests of its APIs now. An API that two adapters
+guarded is refused: both had to agree, and a catalog cannot say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mixer_compat.migrate.reading.expressions import (
+    Attribute,
+    ExpressionError,
+    list_defaults,
+    read_expression,
+)
+from mixer_compat.migrate.reading.objects import Part
+from mixer_compat.migrate.reading.references import Action, Instance
+from mixer_compat.migrate.reading.targets import apply_to_apis, name_condition
+from mixer_compat.migrate.report import Outcome
+from mixer_compat.migrate.writing.draft import ApiDraft, Draft
+
+AUTHORIZATION_TEMPLATES = frozenset(
+    {"authorization", "apigee-authorization", "threescale-authorization", "wso2-authorization"}
+)
+
+
+def find_check_instance(action: Action) -> Instance | None:
+    """The instance of an action that asked whether a request may pass."""
+    return next((each for each in action.instances if is_check(each)), None)
+
+
+def is_check(instance: Instance) -> bool:
+    """Whether an instance is of an authorization template."""
+    return instance.template in AUTHORIZATION_TEMPLATES or instance.template.endswith(
+        "authorization"
+    )
+
+
+def guard_apis(action: Action, draft: Draft) -> list[ApiDraft]:
+    """The APIs that an action guards, as far as no other adapter does."""
+    guarded: dict[ApiDraft, None] = {}
+    for alternative in action.alternatives:
+        for api, left in apply_to_apis(action, alternative, draft).items():
+            for condition in left:
+                action.tell_unclear(
+                    Outcome.STRICTER,
+                    name_condition(condition),
+                    f"all requests to {api.name} need credentials now",
+                )
+            guarded[api] = None
+    free: list[ApiDraft] = []
+    for api in guarded:
+        by = str(action.handler.object)
+        if api.guarded_by not in ("", by):
+            draft.refuse([api], "two-authorizers")
+            action.part.remark(
+                Outcome.STRICTER,
+                f"guards API {api.name}, which {api.guarded_by} guards, too: both had to agree, "
+                "which a catalog cannot say, so its requests are refused. Decide for one, and "
+                "remove the deny rule",
+            )
+            continue
+        api.guarded_by = by
+        free.append(api)
+    return free
+
+
+def list_attributes_of(part: Part) -> list[Attribute]:
+    """The attributes that an instance's expression takes its value from, in their order.
+
+    An expression that cannot be read is noted, and gives none.
+    """
+    try:
+        alternatives = list_defaults(read_expression(part.read()))
+    except ExpressionError as exc:
+        part.tell(Outcome.LOST, f"is no expression that can be read: it {exc}")
+        return []
+    return [each for each in alternatives if isinstance(each, Attribute)]
+
+
+def find_key_places(attributes: Iterable[Attribute], api: ApiDraft) -> Iterator[dict[str, str]]:
+    """Where an API key stands that attributes tell of."""
+    for attribute in attributes:
+        match attribute:
+            case Attribute(name="request.api_key", key=None):
+                yield from api.key_places
+            case Attribute(name="request.headers", key=str(name)):
+                yield {"header": name.lower()}
+            case Attribute(name="request.query_params", key=str(name)):
+                yield {"query": name}
+            case _:
+                pass
+
+
+def is_key_place(attribute: Attribute) -> bool:
+    """Whether a key can be found where an attribute points."""
+    return attribute == Attribute("request.api_key") or (
+        attribute.name in ("request.headers", "request.query_params") and attribute.key is not None
+    )
+
+
+def add_places(api: ApiDraft, attributes: Iterable[Attribute]) -> None:
+    """Lets an API take keys from where attributes point."""
+    for place in find_key_places(attributes, api):
+        if place not in api.api_key_places:
+            api.api_key_places.append(place)
+
+
+def add_security(api: ApiDraft, scheme: str) -> None:
+    """Lets an API take a scheme."""
+    if scheme not in api.security:
+        api.security.append(scheme)
+
+
+def tell_params(params: Part | None, words: dict[str, tuple[Outcome, str]]) -> None:
+    """Notes what became of a handler's parameters; keys are in lower case without ``_``."""
+    for key, part in () if params is None else params.entries():
+        outcome_and_word = words.get(key.replace("_", "").lower())
+        if outcome_and_word is not None:
+            part.tell(*outcome_and_word)

@@ -1,0 +1,283 @@
+"""Denier and listchecker handlers as deny rules.
+
+A deny rule knows the client's address, the API and its version. A condition on anything else is
+left out, so that all requests to the API are refused: that is safe, and the report says so. A
+white list of networks becomes the networks that are not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from typing import Final
+
+from extauthz.model.conditions import Pattern
+from mixer_compat.migrate.adapters.authorizers import tell_params
+from mixer_compat.migrate.reading.conditions import Comparison, Condition, How
+from mixer_compat.migrate.reading.expressions import (
+    Attribute,
+    ExpressionError,
+    list_defaults,
+    read_expression,
+)
+from mixer_compat.migrate.reading.objects import Part
+from mixer_compat.migrate.reading.references import Action, Instance
+from mixer_compat.migrate.reading.targets import apply_to_apis, find_values, name_condition
+from mixer_compat.migrate.report import Outcome
+from mixer_compat.migrate.writing.draft import ApiDraft, DenyDraft, Draft
+
+MAX_NETWORKS: Final = 4_096
+"""Deny rules that one list may become."""
+
+Network = IPv4Network | IPv6Network
+
+_ADDRESSES: Final = frozenset({Attribute("source.ip"), Attribute("origin.ip")})
+_V4, _V6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
+_CACHING: Final = (Outcome.OBSOLETE, "told Mixer how long to remember the answer")
+_LIST_PARAMS: Final = {
+    "refreshinterval": (Outcome.OBSOLETE, "was for providerUrl"),
+    "ttl": (Outcome.OBSOLETE, "was for providerUrl"),
+    "cachinginterval": _CACHING,
+    "cachingusecount": _CACHING,
+}
+_INSTEAD: Final = "Put an Istio AuthorizationPolicy (action DENY) in its place, and remove the rule"
+
+
+def carry_denier(action: Action, draft: Draft) -> None:
+    """Carries one action of a denier: what fits is refused."""
+    params = action.handler.params
+    tell_params(params, {"validduration": _CACHING, "validusecount": _CACHING})
+    status = None if params is None else params.find("status")
+    for key, part in () if status is None else status.entries():
+        if key != "code" or part.value not in ("7", 7):
+            part.tell(Outcome.LOST, "clients get 403 and the words of the service's own answer")
+        part.read()
+    for alternative in action.alternatives:
+        for api, left in apply_to_apis(action, alternative, draft).items():
+            networks = _read_networks(action, left, api)
+            _deny(draft, [api], networks, action.rule.name)
+
+
+def refuse_unknown(action: Action, draft: Draft) -> None:
+    """Refuses what a handler judged whose adapter is not known here."""
+    action.part.remark(
+        Outcome.STRICTER,
+        f"the adapter {action.handler.adapter!a} is not known here; what it judged is refused "
+        f"until you decide. {_INSTEAD}",
+    )
+    for alternative in action.alternatives:
+        draft.refuse(apply_to_apis(action, alternative, draft), action.rule.name)
+
+
+def carry_list(action: Action, draft: Draft) -> None:
+    """Carries one action of a listchecker."""
+    params = action.handler.params
+    tell_params(params, _LIST_PARAMS)
+    is_black = params is not None and params.text("blacklist") == "true"
+    kind = (params.text("entryType") if params is not None else "") or "STRINGS"
+    overrides = params.list_parts("overrides") if params is not None else []
+    entries = [part.read() for part in overrides]
+    provider = None if params is None else params.find("providerUrl")
+    is_whole = provider is None or not provider.value
+    if provider is not None and is_whole:
+        provider.mark()
+    elif provider is not None:
+        provider.tell(
+            Outcome.STRICTER,
+            "the list there is not read: "
+            + ("all that it may name is refused" if is_black else "only the overrides are let in")
+            + "; write its entries as overrides and migrate again",
+        )
+    for instance in action.instances:
+        if instance.template != "listentry":
+            continue
+        value = None if instance.params is None else instance.params.find("value")
+        attribute = None if value is None else _read_attribute(value)
+        for alternative in action.alternatives:
+            affected = apply_to_apis(action, alternative, draft)
+            for api, left in affected.items():
+                for condition in left:
+                    action.tell_unclear(
+                        Outcome.STRICTER,
+                        name_condition(condition),
+                        f"the list holds for all requests to {api.name}",
+                    )
+            if is_black and not is_whole:
+                draft.refuse(affected, action.rule.name)
+            elif attribute in _ADDRESSES and kind == "IP_ADDRESSES":
+                networks = _list_networks(overrides, entries)
+                _deny_by_network(action, draft, list(affected), networks, is_black=is_black)
+            else:
+                is_listed = _make_test(kind, entries)
+                _deny_by_value(action, draft, affected, attribute, is_listed, is_black=is_black)
+
+
+def _deny_by_value(
+    action: Action,
+    draft: Draft,
+    affected: Iterable[ApiDraft],
+    attribute: Attribute | None,
+    is_listed: Callable[[str], bool] | None,
+    *,
+    is_black: bool,
+) -> None:
+    for api in affected:
+        values = [] if attribute is None else find_values(attribute, api)
+        if values and is_listed is not None:
+            if any(is_listed(value) is is_black for value in values):
+                draft.refuse([api], action.rule.name)
+            continue
+        draft.refuse([api], action.rule.name)
+        action.part.remark(
+            Outcome.STRICTER,
+            f"the list is about {attribute or 'no attribute that is known'}, which no deny rule "
+            f"can ask for: every request to {api.name} {api.version} is refused. {_INSTEAD}",
+        )
+
+
+def _deny_by_network(
+    action: Action, draft: Draft, apis: list[ApiDraft], networks: list[Network], *, is_black: bool
+) -> None:
+    name = action.rule.name
+    if is_black:
+        _deny(draft, apis, networks, name)
+        return
+    everywhere = set(apis) == set(draft.apis)
+    if everywhere and len(networks) == 1:
+        draft.deny[DenyDraft(name=name, network=networks[0], invert=True)] = None
+        return
+    outside = _list_outside(networks)
+    if outside is None or not networks:
+        if outside is None:
+            action.part.remark(
+                Outcome.STRICTER,
+                f"the white list leaves out more than {MAX_NETWORKS} networks, so every request "
+                f"is refused. {_INSTEAD}",
+            )
+        draft.refuse(apis, name)
+        return
+    families = {network.version for network in networks}
+    if everywhere and len(families) == 1:
+        # Refuses also callers whose address is not known.
+        whole = _V4 if 4 in families else _V6
+        draft.deny[DenyDraft(name=name, network=whole, invert=True)] = None
+        outside = [network for network in outside if network.version in families]
+    else:
+        action.part.remark(
+            Outcome.CHECK,
+            "callers without an IP address (Unix sockets) are not refused by this white list",
+        )
+    _deny(draft, apis, outside, name)
+
+
+def _deny(draft: Draft, apis: list[ApiDraft], networks: list[Network] | None, name: str) -> None:
+    """Refuses some networks, or with None everybody, on some APIs."""
+    if networks is None:
+        draft.refuse(apis, name)
+    elif set(apis) == set(draft.apis):
+        for network in networks:
+            draft.deny[DenyDraft(name=name, network=network)] = None
+    else:
+        for api in apis:
+            for network in networks:
+                draft.deny[
+                    DenyDraft(name=name, network=network, api=api.name, version=api.version)
+                ] = None
+
+
+def _read_networks(
+    action: Action, left: tuple[Condition, ...], api: ApiDraft
+) -> list[Network] | None:
+    """The networks that conditions are about; None for all. Other conditions are left out."""
+    networks: list[Network] | None = None
+    for condition in left:
+        found = _read_network(condition)
+        if found is not None and networks is None:
+            networks = found
+            continue
+        action.tell_unclear(
+            Outcome.STRICTER,
+            name_condition(condition),
+            f"more requests to {api.name} {api.version} are refused. {_INSTEAD}",
+        )
+    return networks
+
+
+def _read_network(condition: Condition) -> list[Network] | None:
+    if not isinstance(condition, Comparison) or condition.subject not in _ADDRESSES:
+        return None
+    try:
+        network = ip_network(condition.value)
+    except ValueError:
+        return None
+    if condition.how is not How.EQUALS:
+        return None
+    return _list_outside([network]) if condition.negated else [network]
+
+
+def _list_outside(networks: list[Network]) -> list[Network] | None:
+    """All addresses that lie in none of some networks; None when that takes too many networks."""
+    outside: list[Network] = []
+    for whole in (_V4, _V6):
+        left: list[Network] = [whole]
+        for inside in networks:
+            if inside.version != whole.version:
+                continue
+            kept: list[Network] = []
+            for one in left:
+                if inside.supernet_of(one):  # type: ignore[arg-type]  # of one version
+                    continue
+                if inside.subnet_of(one):  # type: ignore[arg-type]  # of one version
+                    kept.extend(one.address_exclude(inside))  # type: ignore[arg-type]
+                else:
+                    kept.append(one)
+            left = kept
+            if len(left) > MAX_NETWORKS:
+                return None
+        outside += sorted(left)
+    return outside
+
+
+def _list_networks(parts: list[Part], entries: list[str]) -> list[Network]:
+    networks: list[Network] = []
+    for part, text in zip(parts, entries, strict=True):
+        try:
+            networks.append(ip_network(text, strict=False))
+        except ValueError:
+            part.tell(Outcome.LOST, "is no address or network, and Mixer refused it, too")
+    by_version = [
+        [network for network in networks if network.version == version] for version in (4, 6)
+    ]
+    return [one for same in by_version for one in collapse_addresses(same)]  # type: ignore[type-var]
+
+
+def _make_test(kind: str, entries: list[str]) -> Callable[[str], bool] | None:
+    """Whether a value is in the list; None when the list cannot be read."""
+    match kind:
+        case "STRINGS":
+            return frozenset(entries).__contains__
+        case "CASE_INSENSITIVE_STRINGS":
+            folded = frozenset(entry.casefold() for entry in entries)
+            return lambda value: value.casefold() in folded
+        case "REGEX":
+            try:
+                patterns = [Pattern(entry) for entry in entries]
+            except ValueError:
+                return None
+            return lambda value: any(pattern.is_in(value) for pattern in patterns)
+        case _:
+            return None
+
+
+def _read_attribute(part: Part) -> Attribute | None:
+    try:
+        first = list_defaults(read_expression(part.read()))[0]
+    except ExpressionError as exc:
+        part.tell(Outcome.LOST, f"is no expression that can be read: it {exc}")
+        return None
+    return first if isinstance(first, Attribute) else None
+
+
+def is_list_instance(instance: Instance) -> bool:
+    """Whether a listchecker can judge an instance."""
+    return instance.template == "listentry"

@@ -1,0 +1,284 @@
+"""Quotas as custom limits: which APIs they hold for, and when.
+
+A quota counts only what a QuotaSpec charges and a QuotaSpecBinding binds to a service, and only
+where a rule with its instance fits. All rules of one instance and handler count together. A
+charge of more than one divides the limit. What cannot be told apart is counted together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mixer_compat.migrate.adapters.api_specs import read_service
+from mixer_compat.migrate.adapters.quota_dimensions import Dimensions, Variant, read_dimensions
+from mixer_compat.migrate.adapters.quota_settings import Quota, find_quota, read_quotas
+from mixer_compat.migrate.adapters.when import merge, write_whens
+from mixer_compat.migrate.reading.conditions import ALWAYS, Alternative, Comparison, Condition, How
+from mixer_compat.migrate.reading.expressions import Attribute
+from mixer_compat.migrate.reading.objects import MixerObject, Part
+from mixer_compat.migrate.reading.references import Action, Handler, Instance, Objects
+from mixer_compat.migrate.reading.targets import apply_to_apis, name_condition
+from mixer_compat.migrate.report import Outcome
+from mixer_compat.migrate.writing.draft import (
+    ApiDraft,
+    CustomLimitDraft,
+    Draft,
+    Target,
+    TierDraft,
+    WhenDraft,
+    combine_limits,
+)
+
+ADAPTERS = frozenset({"memquota", "redisquota"})
+_MOST_WAYS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """What a QuotaSpec charges for the requests to some services."""
+
+    part: Part
+    amount: int
+    alternatives: tuple[Alternative, ...]
+    targets: tuple[Target, ...]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Counted:
+    """One quota of one handler, with everything that charges it."""
+
+    handler: Handler
+    instance: Instance
+    quota: Quota
+    actions: list[Action] = field(default_factory=list)
+
+
+def read_charges(objects: Objects) -> dict[str, list[Charge]]:
+    """By a quota's name in lower case: where it is charged."""
+    targets: dict[tuple[str, str], list[Target]] = {}
+    known = {(found.name, found.namespace) for found in objects.of_kind("QuotaSpec")}
+    for binding in objects.of_kind("QuotaSpecBinding"):
+        services = [
+            read_service(part, binding.namespace) for part in binding.spec.list_parts("services")
+        ]
+        for part in binding.spec.list_parts("quotaSpecs"):
+            key = (part.text("name"), part.text("namespace") or binding.namespace)
+            if key not in known:
+                part.tell(
+                    Outcome.LOST, f"there is no QuotaSpec {key[1]}/{key[0]} among the objects"
+                )
+            targets.setdefault(key, []).extend(services)
+    charges: dict[str, list[Charge]] = {}
+    for found in objects.of_kind("QuotaSpec"):
+        bound = tuple(dict.fromkeys(targets.get((found.name, found.namespace), ())))
+        if not bound:
+            found.tell(
+                Outcome.LOST, (), "is bound to no service, so it charged nothing; it is left out"
+            )
+            continue
+        for rule in found.spec.list_parts("rules"):
+            alternatives = _read_clauses(rule)
+            for part in rule.list_parts("quotas"):
+                charge = Charge(
+                    part=part,
+                    amount=_read_charge(part),
+                    alternatives=alternatives,
+                    targets=bound,
+                )
+                charges.setdefault(part.text("quota").lower(), []).append(charge)
+    return charges
+
+
+def _read_charge(part: Part) -> int:
+    found = part.find("charge")
+    text = "1" if found is None else found.read()
+    if text.isdigit() and len(text) < 13:
+        return int(text)
+    if found is not None:
+        found.tell(Outcome.STRICTER, "is no whole number: 1 is taken for it")
+    return 1
+
+
+def _read_clauses(rule: Part) -> tuple[Alternative, ...]:
+    """The matches of a QuotaSpec's rule: one of them must fit, with all its clauses."""
+    found: list[Alternative] = []
+    for match in rule.list_parts("match"):
+        clauses = match.find("clause")
+        conditions: list[Condition] = []
+        for name, part in () if clauses is None else clauses.entries():
+            for word, how in (
+                ("exact", How.EQUALS), ("prefix", How.STARTS_WITH), ("regex", How.MATCHES),
+            ):  # fmt: skip
+                value = part.find(word)
+                if value is not None:
+                    text = value.read()
+                    pattern = f"^(?:{text})$" if how is How.MATCHES else text
+                    conditions.append(Comparison(subject=Attribute(name), how=how, value=pattern))
+        found.append(tuple(conditions))
+    return tuple(found) or ALWAYS
+
+
+def carry_quotas(
+    actions: Iterable[Action], charges: dict[str, list[Charge]], objects: Objects, draft: Draft
+) -> None:
+    """Carries all actions that count."""
+    counted: dict[tuple[MixerObject, MixerObject], _Counted] = {}
+    quotas: dict[Handler, list[Quota]] = {}
+    for action in actions:
+        handler = action.handler
+        if handler not in quotas:
+            quotas[handler] = read_quotas(handler, draft)
+        for instance in action.instances:
+            if instance.template != "quota":
+                continue
+            quota = find_quota(
+                quotas[handler], str(instance.object), objects, handler.object.namespace
+            )
+            if quota is None:
+                action.part.remark(
+                    Outcome.LOST,
+                    f"the handler has no quota for {instance.object}; nothing was limited by it",
+                )
+                continue
+            key = (handler.object, instance.object)
+            if key not in counted:
+                counted[key] = _Counted(handler=handler, instance=instance, quota=quota)
+            counted[key].actions.append(action)
+    for one in counted.values():
+        bound = charges.get(one.instance.object.name.lower(), [])
+        if bound:
+            _Carrier(one, bound, draft).carry()
+        else:
+            one.instance.object.tell(
+                Outcome.LOST, (), "is charged by no QuotaSpec that is bound, so it never counted"
+            )
+
+
+class _Carrier:
+    """Carries one quota."""
+
+    def __init__(self, counted: _Counted, charges: list[Charge], draft: Draft) -> None:
+        self._quota, self._instance = counted.quota, counted.instance
+        self._actions, self._charges, self._draft = counted.actions, charges, draft
+        self._told = counted.quota.part
+
+    def carry(self) -> None:
+        whens = self._find_apis()
+        if not whens:
+            self._told.remark(Outcome.LOST, "no rule fits a service that is charged for it")
+            return
+        amounts = {charge.amount for charge in self._charges}
+        if len(amounts) > 1:
+            self._told.remark(
+                Outcome.STRICTER, "is charged in different amounts; the largest is always taken"
+            )
+        cost = max(amounts)
+        if cost == 0:
+            self._told.remark(Outcome.OBSOLETE, "is charged nothing, so it never refused")
+            return
+        dimensions = read_dimensions(self._instance, list(whens))
+        for variant in dimensions.variants:
+            self._carry_variant(dimensions, variant, whens, cost)
+
+    def _find_apis(self) -> dict[ApiDraft, tuple[WhenDraft, ...]]:
+        """The APIs that are counted, each with when."""
+        ways: dict[ApiDraft, dict[tuple[WhenDraft, ...], None]] = {}
+        for action in self._actions:
+            for charge in self._charges:
+                combined = [
+                    (*one, *other) for one in action.alternatives for other in charge.alternatives
+                ]
+                for alternative in combined[:_MOST_WAYS]:
+                    for api, left in apply_to_apis(action, alternative, self._draft).items():
+                        if not any(
+                            target.covers(one) for target in charge.targets for one in api.targets
+                        ):
+                            continue
+                        found = write_whens(
+                            left if len(combined) <= _MOST_WAYS else (),
+                            lambda condition, action=action: action.tell_unclear(  # type: ignore[misc]
+                                Outcome.STRICTER,
+                                name_condition(condition),
+                                "requests count whatever it is",
+                            ),
+                            has_claims="jwt" in api.security,
+                        )
+                        ways.setdefault(api, {}).update(dict.fromkeys(found))
+        whens: dict[ApiDraft, tuple[WhenDraft, ...]] = {}
+        for api, several in ways.items():
+            merged = () if () in several else merge(several)
+            if merged is None:
+                self._told.remark(
+                    Outcome.STRICTER,
+                    f"counted {api.name} in several cases; now it counts all its requests",
+                )
+            whens[api] = merged or ()
+        return whens
+
+    def _carry_variant(
+        self,
+        dimensions: Dimensions,
+        variant: Variant,
+        whens: dict[ApiDraft, tuple[WhenDraft, ...]],
+        cost: int,
+    ) -> None:
+        alike: dict[tuple[TierDraft, tuple[WhenDraft, ...]], list[ApiDraft]] = {}
+        for api, when in whens.items():
+            tier = dimensions.plan_tier(self._quota, variant, api, cost)
+            if tier is None:
+                self._draft.refuse([api], f"{self._quota.name or 'quota'}-is-zero")
+                self._told.remark(
+                    Outcome.STRICTER,
+                    f"lets nothing through to {api.name} in some case: all its requests are refused",
+                )
+                continue
+            alike.setdefault((tier, when), []).append(api)
+        if len(alike) > 1 and not dimensions.tells_apis_apart:
+            # Counted in one; as several limits they would let more through.
+            self._told.remark(
+                Outcome.STRICTER,
+                "held under different conditions for several services that counted together; "
+                "now it counts all their requests, by all limits of them",
+            )
+            every = [limit for tier, _ in alike for limit in tier.limits]
+            every += [limit for tier, _ in alike for *_, limits in tier.groups for limit in limits]
+            together = TierDraft(limits=combine_limits(every))
+            alike = {(together, ()): [api for apis in alike.values() for api in apis]}
+        for (tier, when), apis in alike.items():
+            everywhere = set(apis) == set(self._draft.apis)
+            names = {api.name for api in apis}
+            if any(api.name in names and api not in apis for api in self._draft.apis):
+                self._told.remark(
+                    Outcome.STRICTER,
+                    f"counts all versions of {', '.join(sorted(names))} now, also those that were "
+                    "not charged",
+                )
+            name = self._free_name(apis, variant, several=len(alike) > 1)
+            self._draft.custom_limits[name] = CustomLimitDraft(
+                name=name,
+                key=variant.write_key(apart=dimensions.tells_apis_apart),
+                tier=self._name_tier(tier, name),
+                apis=() if everywhere else tuple(dict.fromkeys(api.name for api in apis)),
+                when=tuple(dict.fromkeys((*when, *variant.when))),
+            )
+
+    def _free_name(self, apis: list[ApiDraft], variant: Variant, *, several: bool) -> str:
+        parts = [self._instance.object.name]
+        if several:
+            parts.append(apis[0].name)
+        parts += [f"without-{name}" for name in variant.absent]
+        name = "-".join(parts)
+        taken = self._draft.custom_limits
+        return next(
+            free
+            for number in range(1, len(taken) + 2)
+            if (free := name if number == 1 else f"{name}-{number}") not in taken
+        )
+
+    def _name_tier(self, tier: TierDraft, name: str) -> str:
+        for known, other in self._draft.tiers.items():
+            if other == tier:
+                return known
+        self._draft.tiers[name] = tier
+        return name

@@ -1,0 +1,97 @@
+"""3scale's adapter: a user key, an application id and key, or a client id in a token.
+
+Services, plans, applications and mapping rules are at 3scale and not in these objects. So the
+APIs are carried, with where their credentials stand; nobody may call them until the applications
+are written into the catalog.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mixer_compat.migrate.adapters.apigee import read_action
+from mixer_compat.migrate.adapters.authorizers import (
+    add_places,
+    add_security,
+    find_check_instance,
+    guard_apis,
+    is_key_place,
+    list_attributes_of,
+    tell_params,
+)
+from mixer_compat.migrate.reading.expressions import Attribute
+from mixer_compat.migrate.reading.objects import Part
+from mixer_compat.migrate.reading.references import Action
+from mixer_compat.migrate.report import Outcome
+from mixer_compat.migrate.writing.draft import Draft
+
+_PARAMS: Final = {
+    "serviceid": (
+        Outcome.LOST,
+        "the service's plans, applications and mapping rules are at 3scale: write them into the "
+        "catalog as tiers, applications, subscriptions and resources",
+    ),
+    "systemurl": (Outcome.OBSOLETE, "nothing is asked of 3scale"),
+    "backendurl": (Outcome.OBSOLETE, "nothing is asked of 3scale"),
+    "accesstoken": (Outcome.OBSOLETE, "is a secret and not copied; nothing is asked of 3scale"),
+}
+_ACTION: Final = {
+    "path": ("request.url_path", "request.path"),
+    "method": ("request.method",),
+}
+
+
+def carry_threescale(action: Action, draft: Draft) -> None:
+    """Carries one action of the 3scale adapter."""
+    instance = find_check_instance(action)
+    if instance is None:
+        return
+    service_id = "" if action.handler.params is None else action.handler.params.text("service_id")
+    tell_params(action.handler.params, _PARAMS)
+    keys: list[Attribute] = []
+    takes_tokens = False
+    subject = None if instance.params is None else instance.params.find("subject")
+    user = None if subject is None else subject.find("user")
+    if user is not None:
+        keys += _read_places(user)
+    properties = None if subject is None else subject.find("properties")
+    for name, part in () if properties is None else properties.entries():
+        if name == "app_key":
+            keys += _read_places(part)
+        elif name == "app_id":
+            list_attributes_of(part)
+            part.tell(
+                Outcome.LOST,
+                "the application's key alone names it here: the id is not looked at",
+            )
+        elif name == "client_id":
+            takes_tokens = True
+            part.tell(
+                Outcome.CHECK,
+                f"{', '.join(map(str, list_attributes_of(part)))}: tokens are verified here now, "
+                "not by Istio: add their issuer, with its claims.consumer_key, to the catalog",
+            )
+    described = None if instance.params is None else instance.params.find("action")
+    read_action(described, _ACTION)
+    service = None if described is None else described.find("service")
+    if service is not None:
+        service.tell(
+            Outcome.LOST,
+            "chose the service at 3scale by a label of the workload; here the host chooses the API",
+        )
+    for api in guard_apis(action, draft):
+        if service_id and not api.is_named and not any(target.service for target in api.targets):
+            api.name, api.is_named = draft.find_free_name(f"threescale-{service_id}"), True
+        if keys or not takes_tokens:
+            add_security(api, "api_key")
+            add_places(api, keys)
+        if takes_tokens:
+            add_security(api, "jwt")
+
+
+def _read_places(part: Part) -> list[Attribute]:
+    attributes = list_attributes_of(part)
+    for attribute in attributes:
+        if not is_key_place(attribute):
+            part.tell(Outcome.STRICTER, f"keys in {attribute} are not found any more")
+    return [attribute for attribute in attributes if is_key_place(attribute)]

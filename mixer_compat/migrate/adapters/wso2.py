@@ -1,0 +1,123 @@
+"""WSO2's adapter: a bearer token in a header, a subscription to API and version, a scope.
+
+- ``validate_subscription`` is true for ParseBool's words of truth, else the check was off.
+- JWTs were verified with one certificate, in a Secret that is not read. Opaque tokens were shown
+  to API Manager, which only versions of the year 2018 answered.
+- Metrics went to WSO2's analytics over a protocol of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mixer_compat.migrate.adapters.authorizers import (
+    add_security,
+    find_check_instance,
+    guard_apis,
+    is_check,
+    list_attributes_of,
+    tell_params,
+)
+from mixer_compat.migrate.reading.expressions import Attribute
+from mixer_compat.migrate.reading.references import Action
+from mixer_compat.migrate.report import Outcome
+from mixer_compat.migrate.writing.draft import Draft
+
+_TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_TOKEN: Final = "auth_header_value"
+_EXPECTED: Final = {
+    "api_name": Attribute("api.service"),
+    "api_version": Attribute("api.version"),
+    "api_context": Attribute("api.context"),
+    "resource_path": Attribute("request.url_path"),
+    "request_path": Attribute("request.url_path"),
+    "request_method": Attribute("request.method"),
+    "request_resource": Attribute("api.operation"),
+    "request_scope": Attribute("resource.scope"),
+}
+_ANALYTICS: Final = (
+    Outcome.LOST,
+    "usage is not sent to WSO2's analytics; Envoy's access log and the service's metrics tell it",
+)
+_PARAMS: Final = {
+    "disablehostnameverification": (
+        Outcome.OBSOLETE,
+        "nothing is asked of API Manager in a call; certificates are always checked",
+    ),
+    "requeststreamappurl": _ANALYTICS,
+    "faultstreamappurl": _ANALYTICS,
+    "throttlestreamappurl": (Outcome.OBSOLETE, "the adapter never used it"),
+    "grpcpoolsize": (Outcome.OBSOLETE, "was for the connection to the analytics"),
+    "grpcpoolinitialsize": (Outcome.OBSOLETE, "was for the connection to the analytics"),
+}
+
+
+def carry_wso2(action: Action, draft: Draft) -> None:
+    """Carries one action of the WSO2 adapter."""
+    instance = find_check_instance(action)
+    if instance is None:
+        return
+    params = action.handler.params
+    checks = params is not None and params.text("validate_subscription") in _TRUE
+    tell_params(params, _PARAMS)
+    header = _read_instance(action)
+    draft.profile = "wso2"
+    draft.needs_wso2_issuer = True
+    for api in guard_apis(action, draft):
+        add_security(api, "jwt")
+        api.subscription = checks
+        if header not in ("", "authorization"):
+            api.bearer_header = header
+    _tell_of_tokens(action)
+    if checks:
+        action.handler.object.remark(
+            Outcome.STRICTER,
+            ("spec", "adapter"),
+            "tokens name the tiers of their subscriptions, and one that the catalog does not have "
+            "is refused: issuers.yaml.example has Gold, Silver and Bronze; add the others",
+        )
+
+
+def _tell_of_tokens(action: Action) -> None:
+    action.handler.object.remark(
+        Outcome.CHECK,
+        ("spec", "adapter"),
+        "the certificate that verifies tokens is in a Secret, which is not read: fill in issuers.yaml.example and copy it to catalog/issuers.yaml. Until "
+        "then every token is refused",
+    )
+    action.handler.object.remark(
+        Outcome.LOST,
+        ("spec", "adapter"),
+        "opaque tokens were shown to API Manager (SOAP validateKey); they are refused now: add "
+        "introspection to the issuer, and opaque to the security of the APIs",
+    )
+
+
+def _read_instance(action: Action) -> str:
+    """The header that the token stands in."""
+    header = ""
+    for instance in action.instances:
+        if not is_check(instance):
+            continue
+        subject = None if instance.params is None else instance.params.find("subject")
+        properties = None if subject is None else subject.find("properties")
+        for name, part in () if properties is None else properties.entries():
+            expected = _EXPECTED.get(name)
+            if expected is None and name != _TOKEN:
+                continue  # the adapter did not read it either
+            attributes = list_attributes_of(part)
+            if name == _TOKEN:
+                if attributes and attributes[0].name == "request.headers" and attributes[0].key:
+                    header = attributes[0].key.lower()
+                    continue
+                part.tell(
+                    Outcome.STRICTER,
+                    "is no header of the request; tokens are looked for in authorization",
+                )
+            elif attributes[:1] != [expected]:
+                part.tell(
+                    Outcome.LOST,
+                    f"is not {expected}, from which API, version, resource and scope are told "
+                    "apart here",
+                )
+    return header

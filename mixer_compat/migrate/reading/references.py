@@ -1,0 +1,210 @@
+"""Finds the objects that other objects name, as Mixer did, and lists what rules do.
+
+A name is ``name``, ``name.namespace``, ``name.kind.namespace``, or ``name.kind`` as before
+Istio 1.1. Handlers are the ``handler`` objects and, as before Istio 1.1, objects of an adapter's
+own kind; instances likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from mixer_compat.migrate.reading.conditions import ALWAYS, Alternative, Unclear, read_match
+from mixer_compat.migrate.reading.expressions import ExpressionError
+from mixer_compat.migrate.reading.objects import MixerObject, Part
+from mixer_compat.migrate.report import Outcome
+
+ROOT_NAMESPACE: Final = "istio-system"
+"""Rules there hold for the whole mesh (Mixer's --configDefaultNamespace)."""
+
+_NEITHER: Final = frozenset(
+    {
+        "rule", "template", "adapter", "attributemanifest", "HTTPAPISpec", "HTTPAPISpecBinding",
+        "QuotaSpec", "QuotaSpecBinding",
+    }
+)  # fmt: skip
+"""Kinds that are neither handlers nor instances."""
+
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Handler:
+    """What a rule calls. `adapter` is the adapter's name without its namespace."""
+
+    object: MixerObject
+    adapter: str
+    params: Part | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Instance:
+    """What a rule sends. `template` is the template's name without its namespace."""
+
+    object: MixerObject
+    template: str
+    params: Part | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Action:
+    """One handler with its instances, for the requests that fit the alternatives.
+
+    Attributes:
+        match: where the rule's match stands; None without one.
+        namespace: whose requests the rule is about; empty for the whole mesh.
+    """
+
+    rule: MixerObject
+    part: Part
+    match: Part | None
+    namespace: str
+    alternatives: tuple[Alternative, ...]
+    handler: Handler
+    instances: tuple[Instance, ...]
+
+    def tell_unclear(self, outcome: Outcome, about: str, effect: str) -> None:
+        """Notes a condition of the match that could not be kept."""
+        (self.match or self.part).remark(outcome, f"the condition on {about} is left out: {effect}")
+
+
+class Objects:
+    """All objects, by kind and name."""
+
+    def __init__(self, objects: Iterable[MixerObject]) -> None:
+        self.all = tuple(objects)
+        self._handlers: dict[tuple[str, str], dict[str, Handler]] = {}
+        """By name and namespace, then by kind in lower case."""
+        self._instances: dict[tuple[str, str], dict[str, Instance]] = {}
+        for found in self.all:
+            key, kind = (found.name, found.namespace), found.kind.lower()
+            spec = found.spec
+            if found.kind == "handler":
+                adapter = spec.text("compiledAdapter") or spec.text("adapter")
+                self._handlers.setdefault(key, {})[kind] = Handler(
+                    object=found, adapter=_short(adapter), params=spec.find("params")
+                )
+            elif found.kind == "instance":
+                template = spec.text("compiledTemplate") or spec.text("template")
+                self._instances.setdefault(key, {})[kind] = Instance(
+                    object=found, template=_short(template), params=spec.find("params")
+                )
+            elif found.kind not in _NEITHER:
+                # Before Istio 1.1 an adapter's handlers were of a kind of their own, and so were
+                # a template's instances. Which of the two a kind is, the rules say.
+                self._handlers.setdefault(key, {})[kind] = Handler(
+                    object=found, adapter=kind, params=spec
+                )
+                self._instances.setdefault(key, {})[kind] = Instance(
+                    object=found, template=kind, params=spec
+                )
+
+    def of_kind(self, kind: str) -> list[MixerObject]:
+        """The objects of one kind, in their order."""
+        return [found for found in self.all if found.kind == kind]
+
+    def list_handlers(self) -> list[Handler]:
+        """Every handler."""
+        return [handler for of_name in self._handlers.values() for handler in of_name.values()]
+
+    def find_handler(self, name: str, namespace: str) -> Handler | None:
+        """The handler that a name means in a namespace."""
+        return _find(self._handlers, name, namespace)
+
+    def find_instance(self, name: str, namespace: str) -> Instance | None:
+        """The instance that a name means in a namespace."""
+        return _find(self._instances, name, namespace)
+
+    def list_actions(self) -> list[Action]:
+        """What all rules do. What does nothing, or cannot be read, is noted."""
+        return [action for rule in self.of_kind("rule") for action in self._actions_of(rule)]
+
+    def _actions_of(self, rule: MixerObject) -> Iterable[Action]:
+        match = rule.spec.find("match")
+        alternatives = ALWAYS
+        if match is not None:
+            try:
+                alternatives = read_match(match.read())
+            except ExpressionError as exc:
+                match.tell(
+                    Outcome.STRICTER, f"is no expression that can be read: it {exc}; "
+                    "the rule is taken to hold for every request",
+                )  # fmt: skip
+                alternatives = ((Unclear(about="the match"),),)
+            if not alternatives:
+                match.tell(Outcome.OBSOLETE, "never holds: the rule did nothing")
+                rule.spec.mark()
+                return
+        for key in ("requestHeaderOperations", "responseHeaderOperations"):
+            operations = rule.spec.find(key)
+            if operations is not None:
+                operations.tell(
+                    Outcome.LOST, "headers are set by Istio itself: use headers of a VirtualService"
+                )
+        namespace = "" if rule.namespace == ROOT_NAMESPACE else rule.namespace
+        for part in rule.spec.list_parts("actions"):
+            name = part.text("handler")
+            part.text("name")
+            handler = self.find_handler(name, rule.namespace)
+            if handler is None:
+                part.tell(
+                    Outcome.LOST,
+                    f"there is no handler {name!a} among the objects, and what it refused is not "
+                    f"refused now; export those of the cluster, too: {write_export('handlers')}",
+                )
+                continue
+            instances: list[Instance] = []
+            for each in part.list_parts("instances"):
+                named = each.read()
+                instance = self.find_instance(named, rule.namespace)
+                if instance is None:
+                    each.tell(
+                        Outcome.LOST,
+                        f"there is no instance {named!a} among the objects; export those of the "
+                        f"cluster, too: {write_export('instances')}",
+                    )
+                else:
+                    instances.append(instance)
+            yield Action(
+                rule=rule,
+                part=part,
+                match=match,
+                namespace=namespace,
+                alternatives=alternatives,
+                handler=handler,
+                instances=tuple(instances),
+            )
+
+
+def write_export(kinds: str) -> str:
+    """The command that writes objects of a cluster; `kinds` in the plural, parted by commas."""
+    resources = ",".join(f"{kind}.config.istio.io" for kind in kinds.split(","))
+    return f"kubectl get {resources} -A -o yaml"
+
+
+def _find(
+    by_name: dict[tuple[str, str], dict[str, _Found]], name: str, namespace: str
+) -> _Found | None:
+    parts = name.split(".")
+    wanted: list[tuple[str, str | None, str]] = []
+    match parts:
+        case [short]:
+            wanted = [(short, None, namespace)]
+        case [short, second]:
+            wanted = [(short, None, second), (short, second.lower(), namespace)]
+        case [short, second, of]:
+            wanted = [(short, second.lower(), of)]
+        case _:
+            pass
+    for called, wanted_kind, place in wanted:
+        of_name = by_name.get((called, place), {})
+        for kind in (wanted_kind,) if wanted_kind else ("handler", "instance", *of_name):
+            if kind in of_name:
+                return of_name[kind]
+    return None
+
+
+def _short(name: str) -> str:
+    return name.partition(".")[0].lower()

@@ -1,0 +1,1 @@
+"""What a migration writes: the draft and its files."""
