@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from extauthz.model.limits import Charge, Taking
 
 if TYPE_CHECKING:
-    from extauthz.model.catalog import Catalog, Issuer
+    from extauthz.model.catalog import Catalog
     from extauthz.model.decision import Decision
     from extauthz.model.identity import Secret
+    from extauthz.model.issuers import Issuer
     from extauthz.model.request import ApiRequest
     from extauthz.model.usage import UsageRecord
 

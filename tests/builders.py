@@ -6,19 +6,14 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from extauthz.model.catalog import (
-    Api,
-    ApiKey,
-    Application,
-    Catalog,
-    ClientRegistration,
-    Issuer,
-    Resource,
-    Subscription,
-)
+from extauthz.model.apis import Api, Resource
+from extauthz.model.applications import Application
+from extauthz.model.catalog import ApiKey, Catalog, ClientRegistration
 from extauthz.model.identity import SecurityScheme
+from extauthz.model.issuers import Issuer
 from extauthz.model.limits import Algorithm, Limit, Tier
 from extauthz.model.request import ApiRequest, Headers, Peer
+from extauthz.model.subscriptions import Subscription
 
 START_US = 1_700_000_000_000_000
 """2023-11-14T22:13:20Z, the time that every FakeClock begins with."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from extauthz.counters.memory import MemoryCounterStore
-from extauthz.model.catalog import Catalog, IntrospectionEndpoint, Issuer
+from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Allow, Decision, Deny
 from extauthz.model.identity import Secret
+from extauthz.model.issuers import IntrospectionEndpoint, Issuer
 from extauthz.model.request import ApiRequest
 from extauthz.policy.authentication.authenticate import AuthenticationRules, Authenticator
 from extauthz.policy.authentication.credentials import CredentialPlaces

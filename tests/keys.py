@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
-from extauthz.model.catalog import Issuer, KeyLocation
+from extauthz.model.issuers import Issuer, KeyLocation
 from tests.builders import START_US, S
 
 ISSUER = "https://idp.example/"

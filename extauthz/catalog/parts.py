@@ -6,17 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from extauthz.errors import ConfigError, Problem
-from extauthz.model.catalog import (
-    Api,
-    ApiKey,
-    Application,
-    Catalog,
-    ClientRegistration,
-    CustomLimit,
-    Issuer,
-    RevokedToken,
-)
+from extauthz.model.apis import Api
+from extauthz.model.applications import Application
+from extauthz.model.catalog import ApiKey, Catalog, ClientRegistration, CustomLimit, RevokedToken
 from extauthz.model.deny_rules import DenyRule
+from extauthz.model.issuers import Issuer
 from extauthz.model.limits import Tier
 from extauthz.model.routing.route_table import BasePathConflict
 from extauthz.model.routing.templates import TemplateError

@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from extauthz.model.catalog import Api, Catalog, Issuer
+from extauthz.model.apis import Api
+from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial, Deny, Reason
 from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
+from extauthz.model.issuers import Issuer
 from extauthz.model.request import ApiRequest
 from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.matching.match import (

@@ -7,13 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from extauthz.envoy.configuration.bootstrap import (
-    ClientTls,
-    EnvoyParameters,
-    Upstream,
-    render_bootstrap,
-    render_filter,
-)
+from extauthz.envoy.configuration.bootstrap import render_bootstrap, render_filter
+from extauthz.envoy.configuration.parameters import ClientTls, EnvoyParameters, Upstream
 from extauthz.errors import ConfigError
 from extauthz.serving.listen import read_listen_address
 from extauthz.settings.reading import DEFAULT_FILE, read_settings

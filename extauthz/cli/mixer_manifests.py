@@ -11,7 +11,8 @@ from extauthz.answers.denial import Profile
 from extauthz.app.core import read_authentication_rules
 from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.errors import ConfigError, Problem
-from extauthz.model.catalog import Api, Catalog
+from extauthz.model.apis import Api
+from extauthz.model.catalog import Catalog
 from extauthz.serving.listen import read_listen_address
 from extauthz.settings.reading import DEFAULT_FILE, read_settings
 from extauthz.settings.tree import Settings

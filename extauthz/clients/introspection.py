@@ -30,8 +30,8 @@ from extauthz.clients.introspection_answers import TokenRefused, read_answer
 from extauthz.clients.issuer_http import IssuerHttp, say_failure
 from extauthz.clients.waiting import is_done_by
 from extauthz.errors import IntrospectionError, IntrospectionShareError
-from extauthz.model.catalog import IntrospectionEndpoint, Issuer
 from extauthz.model.identity import Secret
+from extauthz.model.issuers import IntrospectionEndpoint, Issuer
 from extauthz.policy.authentication.claim_checks import drop_absent
 from extauthz.policy.authentication.claims import read_numeric_date_us
 from extauthz.policy.repeated_warnings import RepeatedWarnings

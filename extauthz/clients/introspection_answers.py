@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from extauthz.errors import IntrospectionError
-from extauthz.model.catalog import IntrospectionEndpoint
+from extauthz.model.issuers import IntrospectionEndpoint
 from extauthz.policy.authentication.strict_json import read_json_object
 
 _OF_THE_REQUEST: Final = frozenset(

@@ -19,7 +19,7 @@ from typing import Final, Self
 
 import httpx2
 
-from extauthz.model.catalog import Issuer
+from extauthz.model.issuers import Issuer
 
 _LOG: Final = logging.getLogger(__name__)
 _LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=10)

@@ -24,7 +24,7 @@ from extauthz.clients.bodies import IDENTITY_ENCODING, read_body
 from extauthz.clients.issuer_http import IssuerHttp, say_failure
 from extauthz.clients.waiting import is_done_by
 from extauthz.errors import KeySourceError
-from extauthz.model.catalog import Issuer, KeyLocation
+from extauthz.model.issuers import Issuer, KeyLocation
 from extauthz.policy.authentication.strict_json import read_json_object
 from extauthz.policy.authentication.verification_keys import (
     KeySet,

@@ -18,7 +18,8 @@ import jwt
 import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from extauthz.envoy.configuration.bootstrap import EnvoyParameters, Upstream, render_bootstrap
+from extauthz.envoy.configuration.bootstrap import render_bootstrap
+from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 
 ISSUER: Final = "https://idp.example/"
 AUDIENCE: Final = "httpbin"

@@ -8,131 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
 
 from extauthz.errors import Problem
+from extauthz.model.apis import Api
+from extauthz.model.applications import Application
 from extauthz.model.conditions import Condition
 from extauthz.model.deny_rules import DenyRule, DenyRules, Network
-from extauthz.model.identity import KeyType, Place, SecurityScheme
-from extauthz.model.issuers import ClaimNames as ClaimNames  # noqa: PLC0414  # looked for here
-from extauthz.model.issuers import IntrospectionEndpoint as IntrospectionEndpoint  # noqa: PLC0414
-from extauthz.model.issuers import Issuer as Issuer  # noqa: PLC0414  # too
-from extauthz.model.issuers import KeyLocation as KeyLocation  # noqa: PLC0414  # too
+from extauthz.model.identity import KeyType
+from extauthz.model.issuers import Issuer
 from extauthz.model.limits import Tier
 from extauthz.model.routing.route_table import RouteTable
-from extauthz.model.subscriptions import Subscription as Subscription  # noqa: PLC0414  # looked for here
-from extauthz.model.subscriptions import Subscriptions
-from extauthz.model.subscriptions import SubscriptionState as SubscriptionState  # noqa: PLC0414  # too
+from extauthz.model.subscriptions import Subscription, Subscriptions
 
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
-BOTH_KEY_TYPES: Final = frozenset(KeyType)
 UNAUTHENTICATED_TIER: Final = "Unauthenticated"
 """The tier that limits callers without a credential, by client address (WSO2's name)."""
 UNLIMITED_TIER: Final = "Unlimited"
 """The tier without limits (WSO2's name); a catalog need not define it."""
-
-
-class ApiState(Enum):
-    """Life cycle of an API (WSO2 API Manager's states)."""
-
-    CREATED = "CREATED"
-    PROTOTYPED = "PROTOTYPED"
-    PUBLISHED = "PUBLISHED"
-    BLOCKED = "BLOCKED"
-    DEPRECATED = "DEPRECATED"
-    RETIRED = "RETIRED"
-
-
-class BasePath(Enum):
-    """Whether a path has its API's base path where it need not: the route names the API."""
-
-    SENT = "sent"
-    STRIPPED = "stripped"
-    EITHER = "either"
-    """It may lead to one resource with it, and to another without: then it is refused."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostSource:
-    """Where a request says what it costs: a header or query parameter, from 1 to `maximum`."""
-
-    place: Place
-    maximum: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Resource:
-    """Methods on a path template, and what they ask for.
-
-    Attributes:
-        methods: upper-case, or ``*`` for any.
-        template: below the API's base path; see `extauthz.model.routing.routes`.
-        scopes: any of them is enough unless `all_scopes`; empty asks for none.
-        security: schemes in order of preference, never empty. NONE alone lets everybody in;
-            beside others it lets in who presents nothing.
-        tier: limits all callers of the resource together.
-        cost: what one request takes from each limit.
-        cost_from: where a request says another cost.
-    """
-
-    methods: tuple[str, ...]
-    template: str
-    security: tuple[SecurityScheme, ...]
-    scopes: tuple[str, ...] = ()
-    all_scopes: bool = False
-    tier: Tier | None = None
-    cost: int = 1
-    cost_from: CostSource | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Api:
-    """A named, versioned interface.
-
-    Attributes:
-        base_paths: each starts with a slash and has none at its end; the empty one is the root.
-        base_path: whether requests for which the route names the API have one of them.
-        hosts: exact, ``*.example.com`` or ``*``; lower-case.
-        tier: limits all callers of the API together.
-        key_types: kinds of keys that are taken.
-        bearer_header: lower-case; where the bearer token stands, None for the settings' place.
-        api_key_places: where API keys stand, None for the settings' places.
-        forward_credentials: leave the credential in the request to the upstream.
-        allow_preflight: let CORS preflight requests through without a credential.
-        schemes: all that its resources take; made from them.
-    """
-
-    name: str
-    version: str
-    resources: tuple[Resource, ...]
-    base_paths: tuple[str, ...] = ("",)
-    base_path: BasePath = BasePath.EITHER
-    hosts: tuple[str, ...] = ("*",)
-    is_default_version: bool = False
-    state: ApiState = ApiState.PUBLISHED
-    tier: Tier | None = None
-    key_types: frozenset[KeyType] = BOTH_KEY_TYPES
-    subscription_required: bool = True
-    bearer_header: str | None = None
-    api_key_places: tuple[Place, ...] | None = None
-    forward_credentials: bool = False
-    allow_preflight: bool = False
-    schemes: tuple[SecurityScheme, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        taken = {scheme: None for resource in self.resources for scheme in resource.security}
-        object.__setattr__(self, "schemes", tuple(taken))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Application:
-    """A consumer of APIs. `tier` limits all that it does, on whatever API."""
-
-    name: str
-    owner: str = ""
-    tier: Tier | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from extauthz.model.catalog import Subscription
 from extauthz.model.identity import ANONYMOUS, Identity, Place
 from extauthz.model.limits import LimitLevel, LimitStatus
 from extauthz.model.routing.routes import Route
+from extauthz.model.subscriptions import Subscription
 from extauthz.model.values import request_value
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from extauthz.model.values import request_value
 
 if TYPE_CHECKING:
-    from extauthz.model.catalog import Application
+    from extauthz.model.applications import Application
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 

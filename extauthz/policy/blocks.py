@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from extauthz.model.catalog import Api, Catalog
+from extauthz.model.apis import Api
+from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.deny_rules import DenyRule, DenyRules
 from extauthz.model.identity import Identity

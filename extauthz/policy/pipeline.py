@@ -15,13 +15,14 @@ from enum import Enum
 from typing import Final
 
 from extauthz.errors import BackendError, MalformedRequest
-from extauthz.model.catalog import Catalog, Subscription
+from extauthz.model.catalog import Catalog
 from extauthz.model.decision import UNAVAILABLE, Allow, Decision, Denial, Deny, Reason
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import ANONYMOUS, Identity, Place
 from extauthz.model.limits import LimitStatus, OutageMode
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
+from extauthz.model.subscriptions import Subscription
 from extauthz.policy.authentication.authenticate import NETWORK_NOT_KNOWN, Authenticator
 from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.blocks import Blocks, judge_rule

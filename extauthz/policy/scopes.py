@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from extauthz.model.catalog import Resource
+from extauthz.model.apis import Resource
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Identity
 from extauthz.model.request import ApiRequest

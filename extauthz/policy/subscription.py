@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from extauthz.model.catalog import (
-    UNLIMITED_TIER,
-    Api,
-    Catalog,
-    Subscription,
-    SubscriptionState,
-)
+from extauthz.model.apis import Api
+from extauthz.model.catalog import UNLIMITED_TIER, Catalog
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Identity, KeyType, SecurityScheme
 from extauthz.model.limits import Tier
+from extauthz.model.subscriptions import Subscription, SubscriptionState
 from extauthz.model.values import request_value
 
 _NOT_FOUND: Final = Denial(

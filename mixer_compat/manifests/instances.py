@@ -11,7 +11,7 @@ import json
 from enum import Enum
 from typing import Final
 
-from extauthz.model.catalog import Api
+from extauthz.model.apis import Api
 from mixer_compat.manifests.parts import RequestParts
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from extauthz.errors import ConfigError, Problem
-from extauthz.model.catalog import Api
+from extauthz.model.apis import Api
 from mixer_compat.manifests.descriptors import write_params_descriptor, write_template_descriptor
 from mixer_compat.manifests.instances import (
     Compat,

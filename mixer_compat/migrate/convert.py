@@ -25,11 +25,11 @@ from mixer_compat.migrate.adapters.lists import (
 )
 from mixer_compat.migrate.adapters.quota import ADAPTERS as QUOTA_ADAPTERS
 from mixer_compat.migrate.adapters.quota import Charge, carry_quotas, read_charges
+from mixer_compat.migrate.adapters.targets import list_targets
 from mixer_compat.migrate.adapters.threescale import carry_threescale
 from mixer_compat.migrate.adapters.wso2 import carry_wso2
 from mixer_compat.migrate.reading.objects import MixerObject
 from mixer_compat.migrate.reading.references import Action, Objects, write_export
-from mixer_compat.migrate.reading.targets import list_targets
 from mixer_compat.migrate.report import Outcome, Report
 from mixer_compat.migrate.writing.catalog_text import (
     ISSUERS_EXAMPLE,

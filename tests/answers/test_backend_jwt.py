@@ -30,7 +30,7 @@ from extauthz.answers.upstream import UpstreamStyle, find_header_basis, write_up
 from extauthz.envoy.authorization import AnswerStyle, AuthorizationService
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from extauthz.errors import ConfigError
-from extauthz.model.catalog import Application
+from extauthz.model.applications import Application
 from extauthz.model.decision import Allow, Decision
 from extauthz.model.identity import ANONYMOUS, Identity, KeyType, Place, PlaceKind, SecurityScheme
 from extauthz.model.request import ApiRequest

@@ -14,7 +14,7 @@ from extauthz.answers.upstream import (
     find_header_basis,
     write_upstream_changes,
 )
-from extauthz.model.catalog import Application
+from extauthz.model.applications import Application
 from extauthz.model.decision import Allow
 from extauthz.model.identity import Identity, KeyType, Place, PlaceKind, SecurityScheme
 from extauthz.model.routing.routes import Route

@@ -17,7 +17,7 @@ from extauthz.answers.upstream import (
     list_twins,
     write_upstream_changes,
 )
-from extauthz.model.catalog import Application
+from extauthz.model.applications import Application
 from extauthz.model.decision import Allow
 from extauthz.model.identity import (
     ANONYMOUS,

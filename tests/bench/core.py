@@ -27,17 +27,12 @@ from extauthz.envoy.authorization import AnswerStyle, AuthorizationService
 from extauthz.envoy.check_request import read_check_request
 from extauthz.envoy.check_response import write_allow
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, Peer
-from extauthz.model.catalog import (
-    Api,
-    ApiKey,
-    Application,
-    Catalog,
-    ClientRegistration,
-    Issuer,
-    KeyLocation,
-    Subscription,
-)
+from extauthz.model.apis import Api
+from extauthz.model.applications import Application
+from extauthz.model.catalog import ApiKey, Catalog, ClientRegistration
+from extauthz.model.issuers import Issuer, KeyLocation
 from extauthz.model.limits import Algorithm
+from extauthz.model.subscriptions import Subscription
 from extauthz.policy.authentication.authenticate import AuthenticationRules, Authenticator
 from extauthz.policy.authentication.failed_attempts import FailedAttempts
 from extauthz.policy.authentication.revocations import Revocations

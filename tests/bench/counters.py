@@ -14,7 +14,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from statistics import median
 
 from extauthz.counters.memory import MemoryCounterStore
-from extauthz.model.catalog import Application, CostSource, Resource
+from extauthz.model.apis import CostSource, Resource
+from extauthz.model.applications import Application
 from extauthz.model.conditions import (
     AddressCondition,
     Condition,

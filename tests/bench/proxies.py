@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from extauthz.demo.processes import find_free_port, run_envoy
-from extauthz.envoy.configuration.bootstrap import EnvoyParameters, Upstream, write_bootstrap
+from extauthz.envoy.configuration.bootstrap import write_bootstrap
+from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 
 _NOBODY: Final = "127.0.0.1:9"
 """Stands where nobody is asked."""

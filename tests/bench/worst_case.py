@@ -32,24 +32,17 @@ from extauthz.clock import SystemClock
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.envoy.authorization import AnswerStyle, AuthorizationService
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest
-from extauthz.model.catalog import (
-    Api,
-    ApiKey,
-    Application,
-    Catalog,
-    ClientRegistration,
-    CostSource,
-    CustomLimit,
-    Issuer,
-    KeyLocation,
-    Subscription,
-)
+from extauthz.model.apis import Api, CostSource
+from extauthz.model.applications import Application
+from extauthz.model.catalog import ApiKey, Catalog, ClientRegistration, CustomLimit
 from extauthz.model.conditions import Pattern, TextCondition, TextSource
 from extauthz.model.decision import Decision, Deny
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import Place, PlaceKind, SecurityScheme
+from extauthz.model.issuers import Issuer, KeyLocation
 from extauthz.model.limits import ConditionGroup
 from extauthz.model.request import ApiRequest
+from extauthz.model.subscriptions import Subscription
 from extauthz.policy.authentication.authenticate import AuthenticationRules, Authenticator
 from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.authentication.failed_attempts import FailedAttempts, FailureLimit

@@ -13,8 +13,8 @@ import pytest
 from extauthz.clients.introspection import MAX_BODY_BYTES, IntrospectionClient
 from extauthz.clients.issuer_http import IssuerHttp
 from extauthz.errors import IntrospectionError, IntrospectionShareError
-from extauthz.model.catalog import IntrospectionEndpoint, Issuer
 from extauthz.model.identity import Secret
+from extauthz.model.issuers import IntrospectionEndpoint, Issuer
 from extauthz.ports import Deadline, TokenIntrospector
 from tests.builders import FakeClock
 from tests.clients.loopback import Answer, LoopbackServer, json_answer

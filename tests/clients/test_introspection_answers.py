@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from extauthz.clients.introspection_answers import TokenRefused, read_answer
 from extauthz.errors import IntrospectionError
-from extauthz.model.catalog import IntrospectionEndpoint
 from extauthz.model.identity import Secret
+from extauthz.model.issuers import IntrospectionEndpoint
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "reference" / "introspection.md"
 ENDPOINT: Final = IntrospectionEndpoint(

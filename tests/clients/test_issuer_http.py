@@ -21,9 +21,9 @@ from extauthz.clients.introspection import IntrospectionClient
 from extauthz.clients.issuer_http import IssuerHttp, warn_of_unused_proxy
 from extauthz.clients.jwks import JwksKeySource
 from extauthz.errors import IntrospectionError, KeySourceError
-from extauthz.model.catalog import IntrospectionEndpoint, KeyLocation
 from extauthz.model.decision import Deny
 from extauthz.model.identity import Secret
+from extauthz.model.issuers import IntrospectionEndpoint, KeyLocation
 from extauthz.settings.reading import read_settings
 from tests.builders import FakeClock, a_request
 from tests.certificates import LOCAL, Authority

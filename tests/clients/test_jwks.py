@@ -13,8 +13,8 @@ import pytest
 from extauthz.clients.issuer_http import IssuerHttp
 from extauthz.clients.jwks import MAX_BODY_BYTES, JwksKeySource
 from extauthz.errors import KeySourceError
-from extauthz.model.catalog import Issuer, KeyLocation
 from extauthz.model.identity import Secret
+from extauthz.model.issuers import Issuer, KeyLocation
 from extauthz.policy.authentication.tokens import UnverifiedToken, read_token, verify_token
 from extauthz.policy.authentication.verification_keys import NamedKey
 from extauthz.ports import Deadline, KeySource

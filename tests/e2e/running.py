@@ -16,7 +16,8 @@ import httpx2
 import yaml
 
 from extauthz.demo.processes import find_free_port, run_envoy, run_extauthz
-from extauthz.envoy.configuration.bootstrap import EnvoyParameters, Upstream, write_bootstrap
+from extauthz.envoy.configuration.bootstrap import write_bootstrap
+from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.world import World
 

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from extauthz.demo.processes import find_free_port, run_envoy
-from extauthz.envoy.configuration.bootstrap import EnvoyParameters, Upstream, write_bootstrap
+from extauthz.envoy.configuration.bootstrap import write_bootstrap
+from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 from tests.builders import sha256
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.running import PATIENT_MS, Deployment

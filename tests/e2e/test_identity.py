@@ -9,7 +9,7 @@ from typing import Final
 import httpx2
 import pytest
 
-from extauthz.envoy.configuration.bootstrap import UnderscoreHeaders
+from extauthz.envoy.configuration.parameters import UnderscoreHeaders
 from tests.e2e.envoys import EnvoyVersion
 from tests.e2e.running import Deployment, Gateway
 from tests.e2e.world import World

@@ -17,12 +17,8 @@ import pytest
 import yaml
 
 from extauthz.demo.processes import find_free_port, run_envoy
-from extauthz.envoy.configuration.bootstrap import (
-    EnvoyParameters,
-    UnderscoreHeaders,
-    Upstream,
-    write_bootstrap,
-)
+from extauthz.envoy.configuration.bootstrap import write_bootstrap
+from extauthz.envoy.configuration.parameters import EnvoyParameters, UnderscoreHeaders, Upstream
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.raw_upstreams import Http2Echo, WebSocketEcho, send_with_trailers, serve
 from tests.e2e.running import PATIENT_MS, Deployment, next_client

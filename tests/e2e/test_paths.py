@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from extauthz.envoy.configuration.bootstrap import EscapedSlashes
+from extauthz.envoy.configuration.parameters import EscapedSlashes
 from tests.e2e.envoys import EnvoyVersion
 from tests.e2e.running import Deployment, Gateway, next_client
 from tests.e2e.world import World

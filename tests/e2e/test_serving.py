@@ -17,7 +17,7 @@ import pytest
 import trustme
 from cryptography import x509
 
-from extauthz.envoy.configuration.bootstrap import ClientTls
+from extauthz.envoy.configuration.parameters import ClientTls
 from extauthz.serving.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from tests.e2e.envoys import EnvoyVersion
 from tests.e2e.load import steady_load

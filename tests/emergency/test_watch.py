@@ -14,7 +14,8 @@ from extauthz.emergency.entries import make_rules
 from extauthz.emergency.reading import Reading
 from extauthz.emergency.watch import EmergencyWatch
 from extauthz.errors import EmergencyError, Problem
-from extauthz.model.catalog import Application, Catalog
+from extauthz.model.applications import Application
+from extauthz.model.catalog import Catalog
 from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.blocks import Blocks
 from extauthz.serving.admin.readiness import ReadyState

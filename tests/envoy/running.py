@@ -16,7 +16,8 @@ import httpx2
 
 from extauthz.envoy.check_request import read_check_request
 from extauthz.envoy.check_response import write_allow
-from extauthz.envoy.configuration.bootstrap import EnvoyParameters, Upstream, render_bootstrap
+from extauthz.envoy.configuration.bootstrap import render_bootstrap
+from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 from extauthz.model.request import ApiRequest
 
 Answer = Callable[[ApiRequest], bytes]

@@ -24,7 +24,8 @@ from extauthz.answers.upstream import IdentityFact, UpstreamStyle
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.envoy.authorization import AnswerStyle, AuthorizationService
 from extauthz.errors import CounterStoreError, KeySourceError
-from extauthz.model.catalog import ApiKey, Application
+from extauthz.model.applications import Application
+from extauthz.model.catalog import ApiKey
 from extauthz.model.decision import Deny, Reason
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.limits import Charge, Taking

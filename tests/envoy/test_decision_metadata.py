@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
 from extauthz.envoy.decision_metadata import write_decision_metadata
-from extauthz.model.catalog import Application
+from extauthz.model.applications import Application
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import LimitLevel, LimitStatus, Reading

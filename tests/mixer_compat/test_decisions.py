@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from extauthz.answers.denial import DenialStyle, Profile, write_denial
-from extauthz.model.catalog import ApiState, Catalog, ClientRegistration, SubscriptionState
+from extauthz.model.apis import ApiState
+from extauthz.model.catalog import Catalog, ClientRegistration
 from extauthz.model.decision import Denial, Deny, Reason
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import KeyType, SecurityScheme
+from extauthz.model.subscriptions import SubscriptionState
 from mixer_compat.door import NO_REQUEST
 from mixer_compat.params import HandlerParams
 from mixer_compat.proto import model_pb2

@@ -10,7 +10,8 @@ from google.protobuf.message import Message
 
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.errors import CounterStoreError
-from extauthz.model.catalog import Application, Catalog
+from extauthz.model.applications import Application
+from extauthz.model.catalog import Catalog
 from extauthz.model.limits import Algorithm, CalendarUnit, OutageMode, QuotaUnit, Taking
 from extauthz.policy.limits.quota import QuotaAsk
 from extauthz.policy.limits.tier_quotas import TierQuotas

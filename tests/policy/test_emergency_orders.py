@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from extauthz.emergency.entries import make_rules
-from extauthz.model.catalog import ApiKey, Issuer
+from extauthz.model.catalog import ApiKey
 from extauthz.model.identity import Secret
+from extauthz.model.issuers import Issuer
 from extauthz.ports import NO_DEADLINE, Deadline
 from mixer_compat.proto import model_pb2
 from tests.builders import API_KEY, START_US, S, a_catalog, sha256

@@ -13,22 +13,17 @@ import pytest
 
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.errors import CounterStoreError, KeySourceError
-from extauthz.model.catalog import (
-    ApiKey,
-    ApiState,
-    Application,
-    Catalog,
-    CustomLimit,
-    Issuer,
-    RevokedToken,
-    SubscriptionState,
-)
+from extauthz.model.apis import ApiState
+from extauthz.model.applications import Application
+from extauthz.model.catalog import ApiKey, Catalog, CustomLimit, RevokedToken
 from extauthz.model.decision import Allow, Decision, Reason
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import Identity, KeyType, Place, PlaceKind, Secret, SecurityScheme
+from extauthz.model.issuers import Issuer
 from extauthz.model.limits import Charge, LimitLevel, Taking
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
+from extauthz.model.subscriptions import SubscriptionState
 from extauthz.policy.pipeline import Step, Steps
 from extauthz.policy.repeated_warnings import EVERY_S
 from extauthz.policy.subscription import Subscribed

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from extauthz.model.catalog import Api, Application, Catalog, SubscriptionState
+from extauthz.model.apis import Api
+from extauthz.model.applications import Application
+from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import ANONYMOUS, Identity, KeyType, SecurityScheme
+from extauthz.model.subscriptions import SubscriptionState
 from extauthz.policy.subscription import Subscribed, check_subscription
 from tests.builders import a_catalog, a_limit, a_tier, an_api
 

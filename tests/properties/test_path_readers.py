@@ -14,7 +14,8 @@ from typing import Any, Final
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extauthz.model.catalog import Api, BasePath, Catalog
+from extauthz.model.apis import Api, BasePath
+from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.routing.templates import TemplateError

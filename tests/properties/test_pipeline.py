@@ -25,9 +25,11 @@ from extauthz.errors import (
     IntrospectionError,
     KeySourceError,
 )
-from extauthz.model.catalog import Application, Catalog, CustomLimit, Issuer
+from extauthz.model.applications import Application
+from extauthz.model.catalog import Catalog, CustomLimit
 from extauthz.model.decision import Allow, Decision, Deny, Reason
 from extauthz.model.identity import Secret, SecurityScheme
+from extauthz.model.issuers import Issuer
 from extauthz.model.limits import Charge, Taking
 from extauthz.model.request import ApiRequest, Headers, Peer
 from extauthz.policy.authentication.verification_keys import read_jwks

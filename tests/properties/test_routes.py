@@ -8,7 +8,7 @@ from itertools import count
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from extauthz.model.catalog import Api, Resource
+from extauthz.model.apis import Api, Resource
 from extauthz.model.routing.route_table import RouteTable
 from extauthz.model.routing.routes import ResourceTree, Route
 from extauthz.model.routing.templates import TemplateError

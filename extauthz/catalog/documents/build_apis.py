@@ -29,7 +29,7 @@ from extauthz.documents.document import read_mapping
 from extauthz.documents.lines import NodePath
 from extauthz.documents.messages import show_name
 from extauthz.errors import ConfigError
-from extauthz.model.catalog import Api, Resource
+from extauthz.model.apis import Api, Resource
 from extauthz.model.field_names import FIELD_NAME
 from extauthz.model.identity import Place, PlaceKind, SecurityScheme
 from extauthz.model.limits import Tier

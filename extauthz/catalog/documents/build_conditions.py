@@ -14,7 +14,7 @@ from extauthz.catalog.documents.limit_shapes import (
 )
 from extauthz.catalog.documents.networks import read_network
 from extauthz.documents.lines import NodePath
-from extauthz.model.catalog import CostSource
+from extauthz.model.apis import CostSource
 from extauthz.model.conditions import (
     AddressCondition,
     Condition,

@@ -23,14 +23,10 @@ from extauthz.catalog.documents.shapes import (
 )
 from extauthz.documents.lines import NodePath
 from extauthz.documents.messages import show_name
-from extauthz.model.catalog import (
-    Api,
-    ApiKey,
-    Application,
-    ClientRegistration,
-    Issuer,
-    RevokedToken,
-)
+from extauthz.model.apis import Api
+from extauthz.model.applications import Application
+from extauthz.model.catalog import ApiKey, ClientRegistration, RevokedToken
+from extauthz.model.issuers import Issuer
 from extauthz.model.limits import US_PER_S, Tier
 from extauthz.model.subscriptions import Subscriptions
 

@@ -22,8 +22,8 @@ from extauthz.catalog.documents.shapes import (
 )
 from extauthz.documents.lines import NodePath
 from extauthz.documents.messages import show_name
-from extauthz.model.catalog import ClaimNames, IntrospectionEndpoint, Issuer, KeyLocation
 from extauthz.model.identity import Secret
+from extauthz.model.issuers import ClaimNames, IntrospectionEndpoint, Issuer, KeyLocation
 from extauthz.model.limits import US_PER_S
 from extauthz.policy.authentication.verification_keys import (
     HMAC_ALGORITHMS,

@@ -25,8 +25,9 @@ from extauthz.catalog.documents.shapes import DenyDocument
 from extauthz.documents.document import read_duration_us
 from extauthz.documents.lines import NodePath, write_path
 from extauthz.documents.messages import show_name, suggest
-from extauthz.model.catalog import UNLIMITED_TIER, CustomLimit, Issuer
+from extauthz.model.catalog import UNLIMITED_TIER, CustomLimit
 from extauthz.model.deny_rules import DenyRule
+from extauthz.model.issuers import Issuer
 from extauthz.model.limits import (
     MAX_BURST,
     US_PER_S,

@@ -28,8 +28,9 @@ from extauthz.documents.document import (
     StrictModel,
     write_schema,
 )
-from extauthz.model.catalog import ApiState, BasePath, SubscriptionState
+from extauthz.model.apis import ApiState, BasePath
 from extauthz.model.identity import KeyType, SecurityScheme
+from extauthz.model.subscriptions import SubscriptionState
 
 MAX_LEEWAY_US = 300_000_000
 """Five minutes. Revocations are kept for longer than this past a token's expiry."""

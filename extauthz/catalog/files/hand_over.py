@@ -25,7 +25,9 @@ from typing import IO, Any, Final, TypeAlias, TypeVar
 from extauthz.catalog.files.reading import Stamp
 from extauthz.catalog.parts import CatalogParts, refuse_routes
 from extauthz.errors import Problem
-from extauthz.model.catalog import Api, Application, Catalog
+from extauthz.model.apis import Api
+from extauthz.model.applications import Application
+from extauthz.model.catalog import Catalog
 from extauthz.model.conditions import Pattern
 from extauthz.model.limits import Tier
 from extauthz.model.routing.route_table import BasePathConflict

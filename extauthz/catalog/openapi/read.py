@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from extauthz.catalog.openapi.document import OpenApiDocument
 from extauthz.catalog.openapi.grammar import COMPONENTS, ROOT
 from extauthz.catalog.openapi.operations import CatalogWord, OpenApiResource, OperationReader
-from extauthz.catalog.openapi.servers import place_operations
+from extauthz.catalog.openapi.placing import place_operations
 from extauthz.catalog.openapi.wso2 import read_tier
 from extauthz.model.identity import Place, PlaceKind, SecurityScheme
 

@@ -25,7 +25,7 @@ from envoy_data_plane.envoy.extensions.access_loggers.stream.v3 import StdoutAcc
 from envoy_data_plane.google.protobuf import Any as AnyMessage
 from envoy_data_plane.google.protobuf import Struct
 
-from extauthz.envoy.configuration.bootstrap import EXTAUTHZ_CLUSTER
+from extauthz.envoy.configuration.parameters import EXTAUTHZ_CLUSTER
 
 NAMESPACE: Final = "envoy.filters.http.ext_authz"
 """Of the dynamic metadata that ext_authz answers come with."""

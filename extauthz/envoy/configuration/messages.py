@@ -84,7 +84,7 @@ from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any as AnyMessage
 
 from extauthz.envoy.configuration.access_log import make_grpc_log, make_stdout_log
-from extauthz.envoy.configuration.bootstrap import (
+from extauthz.envoy.configuration.parameters import (
     EXTAUTHZ_CLUSTER,
     ClientTls,
     EnvoyParameters,

@@ -15,7 +15,7 @@ from extauthz.model.routing.routes import ResourceTree
 from extauthz.model.routing.segments import Segments, decode
 
 if TYPE_CHECKING:
-    from extauthz.model.catalog import Api
+    from extauthz.model.apis import Api
 
 
 class _Base:

@@ -21,7 +21,7 @@ from extauthz.model.routing.segments import Pattern, Segment, Segments, decode, 
 from extauthz.model.routing.templates import NAME, TemplateError, split_template
 
 if TYPE_CHECKING:
-    from extauthz.model.catalog import Api, Resource
+    from extauthz.model.apis import Api, Resource
 
 ANY_METHOD: Final = "*"
 MAX_STEPS: Final = 1024

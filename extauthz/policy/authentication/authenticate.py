@@ -12,7 +12,8 @@ import hmac
 from dataclasses import dataclass
 from typing import Final
 
-from extauthz.model.catalog import ApiKey, ApiState, Catalog
+from extauthz.model.apis import ApiState
+from extauthz.model.catalog import ApiKey, Catalog
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.deny_rules import contains, read_address
 from extauthz.model.identity import ANONYMOUS, Identity, Secret, SecurityScheme

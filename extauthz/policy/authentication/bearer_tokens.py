@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from extauthz.errors import IntrospectionShareError, KeySourceError
-from extauthz.model.catalog import Catalog, ClientRegistration, Issuer
+from extauthz.model.catalog import Catalog, ClientRegistration
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Identity, Secret, SecurityScheme
+from extauthz.model.issuers import Issuer
 from extauthz.model.limits import US_PER_S, LimitLevel
 from extauthz.policy.authentication.claim_checks import (
     VerifiedClaims,

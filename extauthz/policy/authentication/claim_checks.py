@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final, NewType
 
-from extauthz.model.catalog import Issuer
 from extauthz.model.decision import Denial, Reason
+from extauthz.model.issuers import Issuer
 from extauthz.policy.authentication.claims import read_numeric_date_us
 
 _S: Final = 1_000_000

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from extauthz.model.catalog import Issuer
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import KeyType
+from extauthz.model.issuers import Issuer
 
 _S: Final = 1_000_000
 _LAST_US: Final = 253_402_300_799 * _S

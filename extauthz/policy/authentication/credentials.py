@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from extauthz.model.catalog import Api
+from extauthz.model.apis import Api
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Credential, Place, PlaceKind, Secret, SecurityScheme
 from extauthz.model.request import ApiRequest

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from extauthz.model.catalog import Issuer
 from extauthz.model.decision import Denial, Reason
+from extauthz.model.issuers import Issuer
 from extauthz.policy.authentication.claim_checks import (
     OTHER_KINDS,
     VerifiedClaims,

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from extauthz.errors import BackendError
-from extauthz.model.catalog import Catalog, Subscription
+from extauthz.model.catalog import Catalog
 from extauthz.model.decision import UNAVAILABLE, Denial
 from extauthz.model.identity import Identity
 from extauthz.model.limits import Charge, LimitStatus, OutageMode, Taking, Tier
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
+from extauthz.model.subscriptions import Subscription
 from extauthz.model.values import request_value
 from extauthz.policy.limits.answers import judge
 from extauthz.policy.limits.peek import judge_peek

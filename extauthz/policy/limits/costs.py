@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from extauthz.errors import MalformedRequest
-from extauthz.model.catalog import CostSource
+from extauthz.model.apis import CostSource
 from extauthz.model.identity import PlaceKind
 from extauthz.model.request import ApiRequest
 from extauthz.policy.request.values import find_all_query, find_header

@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from extauthz.model.catalog import Catalog, Subscription
+from extauthz.model.catalog import Catalog
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import (
     ConditionGroup,
@@ -35,6 +35,7 @@ from extauthz.model.limits import (
 )
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
+from extauthz.model.subscriptions import Subscription
 from extauthz.policy.limits.conditions import ask_address, find_fitting_groups, fits_all
 from extauthz.policy.limits.costs import read_cost
 from extauthz.policy.limits.keys import KeyTemplate, find_origin, write_client, write_parts

@@ -18,7 +18,8 @@ from typing import Final
 
 import re2
 
-from extauthz.model.catalog import Api, ApiState, BasePath, Catalog, Resource
+from extauthz.model.apis import Api, ApiState, BasePath, Resource
+from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.request import ApiRequest

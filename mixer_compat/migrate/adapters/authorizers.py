@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from mixer_compat.migrate.adapters.targets import apply_to_apis, name_condition
 from mixer_compat.migrate.reading.expressions import (
     Attribute,
     ExpressionError,
@@ -16,7 +17,6 @@ from mixer_compat.migrate.reading.expressions import (
 )
 from mixer_compat.migrate.reading.objects import Part
 from mixer_compat.migrate.reading.references import Action, Instance
-from mixer_compat.migrate.reading.targets import apply_to_apis, name_condition
 from mixer_compat.migrate.report import Outcome
 from mixer_compat.migrate.writing.draft import ApiDraft, Draft
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from extauthz.model.conditions import Pattern
 from mixer_compat.migrate.adapters.authorizers import tell_params
+from mixer_compat.migrate.adapters.targets import apply_to_apis, find_values, name_condition
 from mixer_compat.migrate.reading.conditions import Comparison, Condition, How
 from mixer_compat.migrate.reading.expressions import (
     Attribute,
@@ -22,7 +23,6 @@ from mixer_compat.migrate.reading.expressions import (
 )
 from mixer_compat.migrate.reading.objects import Part
 from mixer_compat.migrate.reading.references import Action, Instance
-from mixer_compat.migrate.reading.targets import apply_to_apis, find_values, name_condition
 from mixer_compat.migrate.report import Outcome
 from mixer_compat.migrate.writing.draft import ApiDraft, DenyDraft, Draft
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from mixer_compat.migrate.adapters.api_specs import read_service
 from mixer_compat.migrate.adapters.quota_dimensions import Dimensions, Variant, read_dimensions
 from mixer_compat.migrate.adapters.quota_settings import Quota, find_quota, read_quotas
+from mixer_compat.migrate.adapters.targets import apply_to_apis, name_condition
 from mixer_compat.migrate.adapters.when import merge, write_whens
 from mixer_compat.migrate.reading.conditions import ALWAYS, Alternative, Comparison, Condition, How
 from mixer_compat.migrate.reading.expressions import Attribute
 from mixer_compat.migrate.reading.objects import MixerObject, Part
 from mixer_compat.migrate.reading.references import Action, Handler, Instance, Objects
-from mixer_compat.migrate.reading.targets import apply_to_apis, name_condition
 from mixer_compat.migrate.report import Outcome
 from mixer_compat.migrate.writing.draft import (
     ApiDraft,

@@ -12,6 +12,7 @@ from itertools import product
 from typing import Final
 
 from mixer_compat.migrate.adapters.quota_settings import Override, Quota
+from mixer_compat.migrate.adapters.targets import find_values, is_assumed, is_assumed_for
 from mixer_compat.migrate.adapters.when import MAX_DEFAULT, equals, find_place, is_other
 from mixer_compat.migrate.reading.expressions import (
     Attribute,
@@ -22,7 +23,6 @@ from mixer_compat.migrate.reading.expressions import (
     read_expression,
 )
 from mixer_compat.migrate.reading.references import Instance
-from mixer_compat.migrate.reading.targets import find_values, is_assumed, is_assumed_for
 from mixer_compat.migrate.report import Outcome
 from mixer_compat.migrate.writing.draft import (
     ApiDraft,

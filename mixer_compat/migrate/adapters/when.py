@@ -13,9 +13,9 @@ from itertools import product
 from typing import Final
 
 from extauthz.model.conditions import Pattern
+from mixer_compat.migrate.adapters.targets import fits
 from mixer_compat.migrate.reading.conditions import Comparison, Condition, How
 from mixer_compat.migrate.reading.expressions import Attribute
-from mixer_compat.migrate.reading.targets import fits
 from mixer_compat.migrate.writing.draft import WhenDraft
 
 MAX_WAYS: Final = 16

@@ -20,17 +20,13 @@ from extauthz.catalog.files.reading import CatalogReader
 from extauthz.catalog.parts import index_catalog
 from extauthz.documents.values import SourceText
 from extauthz.errors import ConfigError
-from extauthz.model.catalog import (
-    Api,
-    ApiState,
-    Catalog,
-    CostSource,
-    KeyLocation,
-    SubscriptionState,
-)
+from extauthz.model.apis import Api, ApiState, CostSource
+from extauthz.model.catalog import Catalog
 from extauthz.model.conditions import AddressCondition, Pattern, TextCondition, TextSource
 from extauthz.model.identity import KeyType, Place, PlaceKind, Secret, SecurityScheme
+from extauthz.model.issuers import KeyLocation
 from extauthz.model.limits import Algorithm, CalendarUnit, QuotaUnit
+from extauthz.model.subscriptions import SubscriptionState
 from tests.builders import S
 
 GOOD = Path(__file__).parents[1] / "good"

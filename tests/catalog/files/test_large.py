@@ -25,7 +25,8 @@ from extauthz.catalog.files.reader_process import Task
 from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.catalog.refresh import CatalogRefresher
 from extauthz.errors import CatalogError, ConfigError
-from extauthz.model.catalog import Catalog, SubscriptionState
+from extauthz.model.catalog import Catalog
+from extauthz.model.subscriptions import SubscriptionState
 from tests.builders import FakeClock, sha256
 
 APIS, APPLICATIONS, EACH = 200, 2_000, 10

@@ -16,7 +16,7 @@ import pytest
 from extauthz.catalog.files.reading import CatalogReader
 from extauthz.catalog.parts import index_catalog
 from extauthz.errors import ConfigError
-from extauthz.model.catalog import Api, Resource
+from extauthz.model.apis import Api, Resource
 from tests.catalog.openapi.access import (
     BY_SCOPE,
     CATALOG,
@@ -153,7 +153,7 @@ def test_no_more_warnings_than_can_be_read_and_a_word_on_the_rest(
 def test_operations_that_are_served_elsewhere_are_compared_in_bounded_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extauthz.catalog.openapi.servers.MAX_COMPARED", 400)
+    monkeypatch.setattr("extauthz.catalog.openapi.placing.MAX_COMPARED", 400)
     here = "".join(f"/a{n}: {{get: {{security: [{{t: []}}]}}}}\n" for n in range(30))
     for elsewhere, is_read in ((10, True), (20, False)):
         there = "".join(f"/b{n}: {{get: {{servers: [{{url: /v2}}]}}}}\n" for n in range(elsewhere))

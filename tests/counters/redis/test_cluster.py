@@ -15,7 +15,7 @@ from extauthz.counters.redis.cluster import find_tag, split_by_slot
 from extauthz.counters.redis.refusals import SLOTS
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError
-from extauthz.model.catalog import Application
+from extauthz.model.applications import Application
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import Algorithm, Charge, Taking
 from extauthz.model.routing.routes import Route

@@ -14,6 +14,13 @@ import yaml
 
 from extauthz.answers.upstream import default_identity_headers
 from extauthz.envoy.configuration.bootstrap import (
+    render_bootstrap,
+    render_filter,
+    write_bootstrap,
+    write_cluster,
+    write_filter,
+)
+from extauthz.envoy.configuration.parameters import (
     OWN_HEADERS,
     ClientTls,
     EnvoyParameters,
@@ -22,11 +29,6 @@ from extauthz.envoy.configuration.bootstrap import (
     UnderscoreHeaders,
     Upstream,
     read_address,
-    render_bootstrap,
-    render_filter,
-    write_bootstrap,
-    write_cluster,
-    write_filter,
 )
 from extauthz.errors import ConfigError
 

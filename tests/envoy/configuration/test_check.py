@@ -7,13 +7,9 @@ from typing import Any
 
 import pytest
 
-from extauthz.envoy.configuration.bootstrap import (
-    EnvoyParameters,
-    Upstream,
-    write_bootstrap,
-    write_filter,
-)
+from extauthz.envoy.configuration.bootstrap import write_bootstrap, write_filter
 from extauthz.envoy.configuration.check import check_config
+from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 
 PRINTED = EnvoyParameters(
     upstreams=(

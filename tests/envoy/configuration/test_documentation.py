@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from extauthz.envoy.check_response import MAX_BODY_BYTES, MAX_VALUE_BYTES
-from extauthz.envoy.configuration.bootstrap import EnvoyParameters, Upstream, render_filter
+from extauthz.envoy.configuration.bootstrap import render_filter
+from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "envoy.md").read_text()
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauthz.errors import ConfigError
-from extauthz.model.catalog import Api, Resource
+from extauthz.model.apis import Api, Resource
 from extauthz.model.identity import SecurityScheme
 from mixer_compat.manifests.instances import Compat
 from mixer_compat.manifests.objects import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from extauthz.model.catalog import Api
+from extauthz.model.apis import Api
 from extauthz.model.routing import routes
 from extauthz.model.routing.route_table import BasePathConflict, RouteTable
 from extauthz.model.routing.routes import MAX_STEPS, ResourceTree, Route

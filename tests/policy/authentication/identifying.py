@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from extauthz.model.catalog import (
-    Application,
-    Catalog,
-    ClientRegistration,
-)
+from extauthz.model.applications import Application
+from extauthz.model.catalog import Catalog, ClientRegistration
 from extauthz.model.decision import Denial
 from extauthz.model.identity import Identity, KeyType, SecurityScheme
 from extauthz.model.request import ApiRequest, Peer

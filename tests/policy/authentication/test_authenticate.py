@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from extauthz.model.catalog import (
-    ApiKey,
-    ApiState,
-)
+from extauthz.model.apis import ApiState
+from extauthz.model.catalog import ApiKey
 from extauthz.model.decision import Denial
 from extauthz.model.identity import KeyType, Secret, SecurityScheme
 from extauthz.model.request import ApiRequest

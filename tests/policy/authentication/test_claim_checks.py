@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from extauthz.model.catalog import Issuer
 from extauthz.model.decision import Denial, Reason
+from extauthz.model.issuers import Issuer
 from extauthz.policy.authentication.claim_checks import (
     check_claims,
     check_introspected,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.model.catalog import ClaimNames
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import KeyType
+from extauthz.model.issuers import ClaimNames
 from extauthz.policy.authentication.claims import TokenIdentity, read_identity_claims
 from tests.builders import START_US, S
 from tests.keys import START_S, an_issuer

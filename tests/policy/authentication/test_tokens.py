@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.model.catalog import Issuer, KeyLocation
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Secret
+from extauthz.model.issuers import Issuer, KeyLocation
 from extauthz.policy.authentication.claim_checks import VerifiedClaims
 from extauthz.policy.authentication.compact_jws import MAX_UNSIGNED_VALUES
 from extauthz.policy.authentication.tokens import (

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from extauthz.model.catalog import Api, Application, Catalog, CustomLimit, Subscription
+from extauthz.model.apis import Api
+from extauthz.model.applications import Application
+from extauthz.model.catalog import Catalog, CustomLimit
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import (
     Limit,
 )
 from extauthz.model.routing.routes import Route
+from extauthz.model.subscriptions import Subscription
 from extauthz.policy.limits.planning import RateLimitPlanner
 from extauthz.policy.limits.tier_limits import PlannedLimit
 from tests.builders import (

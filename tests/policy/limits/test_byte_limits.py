@@ -9,10 +9,12 @@ import pytest
 
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.errors import CounterStoreError
-from extauthz.model.catalog import Api, Application, Subscription
+from extauthz.model.apis import Api
+from extauthz.model.applications import Application
 from extauthz.model.decision import Reason
 from extauthz.model.limits import Algorithm, LimitLevel, QuotaUnit, Reading, Taking, Tier
 from extauthz.model.routing.routes import Route
+from extauthz.model.subscriptions import Subscription
 from extauthz.policy.limits.answers import judge
 from extauthz.policy.limits.planning import MAX_USAGE_BYTES, RateLimitPlanner
 from extauthz.policy.limits.tier_limits import PlannedLimit

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.model.catalog import Application, CustomLimit, Subscription
+from extauthz.model.applications import Application
+from extauthz.model.catalog import CustomLimit
 from extauthz.model.conditions import (
     LONGEST_VALUE,
     AddressCondition,
@@ -21,6 +22,7 @@ from extauthz.model.conditions import (
 )
 from extauthz.model.identity import ANONYMOUS
 from extauthz.model.limits import Algorithm, CalendarUnit, ConditionGroup, Limit, LimitLevel, Tier
+from extauthz.model.subscriptions import Subscription
 from extauthz.policy.limits.conditions import fits_all
 from extauthz.policy.limits.tier_limits import PlannedLimit
 from tests.builders import (

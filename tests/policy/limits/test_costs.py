@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extauthz.errors import MalformedRequest
-from extauthz.model.catalog import CostSource
+from extauthz.model.apis import CostSource
 from extauthz.model.identity import Place, PlaceKind
 from extauthz.model.limits import QuotaUnit
 from extauthz.policy.limits.costs import read_cost

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from extauthz.counters.memory import MemoryCounterStore
-from extauthz.model.catalog import Api, Application, CustomLimit
+from extauthz.model.apis import Api
+from extauthz.model.applications import Application
+from extauthz.model.catalog import CustomLimit
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.limits import OutageMode, Tier
 from extauthz.model.request import ApiRequest

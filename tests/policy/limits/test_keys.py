@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extauthz.counters.memory import MemoryCounterStore
-from extauthz.model.catalog import Application, CustomLimit
+from extauthz.model.applications import Application
+from extauthz.model.catalog import CustomLimit
 from extauthz.model.conditions import AddressCondition
 from extauthz.model.identity import ANONYMOUS, Identity, SecurityScheme
 from extauthz.model.limits import ConditionGroup, Limit, QuotaUnit, Tier

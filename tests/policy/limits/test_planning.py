@@ -9,7 +9,7 @@ import pytest
 
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.errors import CounterStoreError
-from extauthz.model.catalog import Application, Subscription
+from extauthz.model.applications import Application
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import ANONYMOUS, Identity, SecurityScheme
 from extauthz.model.limits import (
@@ -21,6 +21,7 @@ from extauthz.model.limits import (
     Taking,
     Tier,
 )
+from extauthz.model.subscriptions import Subscription
 from extauthz.policy.limits.answers import judge
 from extauthz.policy.limits.planning import MAX_PLANS, RateLimitPlanner
 from extauthz.policy.limits.tier_limits import PlannedLimit

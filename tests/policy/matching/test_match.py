@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extauthz.model.catalog import Api, ApiState, BasePath
+from extauthz.model.apis import Api, ApiState, BasePath
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.request import ApiRequest

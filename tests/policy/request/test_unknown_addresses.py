@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from extauthz.model.catalog import ApiKey, Application, CustomLimit
+from extauthz.model.applications import Application
+from extauthz.model.catalog import ApiKey, CustomLimit
 from extauthz.model.conditions import AddressCondition
 from extauthz.model.decision import Deny, Reason
 from extauthz.model.deny_rules import DenyRule
