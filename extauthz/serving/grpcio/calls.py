@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from typing import Any, TypeAlias, assert_never
+from typing import Any, NoReturn, TypeAlias, assert_never
 
 import grpc
 
@@ -72,7 +72,7 @@ class MethodHandlers:
                 message = await self._arrivals.read_message(context)
                 return await self.door.answer_unary(method, message, call)
             except RpcFailure as failure:
-                await context.abort(_STATUS[failure.code], failure.message)
+                await _abort(context, failure)
 
         return serve
 
@@ -84,7 +84,7 @@ class MethodHandlers:
                 call = self._read_call(context)
                 return await self.door.answer_client_stream(method, messages, call)
             except RpcFailure as failure:
-                await context.abort(_STATUS[failure.code], failure.message)
+                await _abort(context, failure)
 
         return serve
 
@@ -100,7 +100,7 @@ class MethodHandlers:
                     async for answer in answers:
                         await context.write(answer)
             except RpcFailure as failure:
-                await context.abort(_STATUS[failure.code], failure.message)
+                await _abort(context, failure)
 
         return serve
 
@@ -182,6 +182,20 @@ class _Arrivals:
             due_s = next(iter(self._since_s.values())) + self._within_s
             due_s = max(due_s, now_s + _PAUSE_S)
             self._timer = loop.call_at(due_s, self._end_overdue, loop)
+
+
+async def _abort(context: _Context, failure: RpcFailure) -> NoReturn:
+    try:
+        await context.abort(_STATUS[failure.code], failure.message)
+    except grpc.aio.AbortError as error:
+        # grpcio keeps the error in the call, and the error's frames hold the call: a cycle of all that
+        # the call had. Thousands of them, found at once by Python's collector, held up all else.
+        asyncio.get_running_loop().call_soon(_forget_frames, error)
+        raise
+
+
+def _forget_frames(error: BaseException) -> None:
+    error.__traceback__ = error.__context__ = None
 
 
 def _list_peer_uris(context: _Context) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import stat
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +20,7 @@ from extauthz.serving.grpcio.host import GrpcioHost
 from extauthz.serving.health import HEALTH_SERVICE
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
+from extauthz.serving.methods import RpcFailure
 from tests.contracts.rpc_service import DOOR, listen_on, make_doors, path_of
 
 LOOPBACK = read_listen_address("127.0.0.1:0")
@@ -182,3 +185,40 @@ async def test_refuses_what_is_too_much_before_it_reaches_python_but_never_healt
     assert set(codes[:400]) == {grpc.StatusCode.OK, grpc.StatusCode.CANCELLED}
     assert 101 <= codes[:400].count(grpc.StatusCode.OK) <= 201
     assert codes[400:] == [grpc.StatusCode.OK] * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("Fail", b"NOT_FOUND:nothing there"), ("CountAndFail", b"2"), ("Echo", None)],
+    ids=["unary", "stream", "no message in time"],
+)
+async def test_leaves_nothing_of_a_failed_call_for_the_collector(
+    serve: Serve, name: str, message: bytes | None
+) -> None:
+    host = await serve(message_timeout_s=0.01)
+    async with grpc.aio.insecure_channel(str(host.addresses[0])) as channel:
+        echo = _method(channel, "Echo")
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+        method = channel.stream_stream(path_of(name))
+        with _collector_stopped():
+            call = method(timeout=20)
+            if message is not None:
+                await call.write(message)
+                await call.done_writing()
+            with pytest.raises(grpc.aio.AioRpcError):
+                _ = [answer async for answer in call]
+            for _ in range(20):  # the server's own end of the call comes a little later
+                await echo(b"", timeout=20)
+                if not any(isinstance(it, RpcFailure) for it in gc.get_objects()):
+                    return
+            pytest.fail("its error is still there, and with it all that the call had")
+
+
+@contextmanager
+def _collector_stopped() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
