@@ -18,7 +18,7 @@ import pytest
 from importlinter import cli as import_linter
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = (".ci", "docs", "extauthz", "istio", "mixer_compat", "tests")
+FOLDERS = (".ci", ".github", "docs", "extauthz", "istio", "mixer_compat", "tests")
 LOCK_FILES = ("requirements.txt", "requirements-build.txt", "requirements-dev.txt")
 
 MOST_LINES = {"tests": 700}
