@@ -1,16 +1,17 @@
-"""A lane: the orders that wait for one Redis server, and the calls that carry them.
+"""Sends the requests that wait for one Redis server in batches, one script call each.
 
-There is no timer. While a call is in flight, orders gather; when it returns they go together,
-as one script call (on a cluster one for each hash slot, in one write). A lone order goes at
-once. So the busier it is, the less each decision costs.
+There is no timer. While a call is in flight, requests gather; when it returns, they are sent as
+the next batch: one script call, on a cluster one for each hash slot, in one write. A request that
+comes when no call is in flight is sent at once. So the busier the server, the less each decision
+costs.
 
-- An order whose caller has gone before it is sent is dropped. Once sent, it counts as taken.
+- A request whose caller has gone before it is sent is dropped. Once sent, it counts as taken.
 - A connection is looked at just before it is used, and replaced when it was closed or reset.
 - Nothing that may have been charged is ever sent twice. What is sent again: what the server
   refused before it looked at a counter (NOSCRIPT, MOVED, ASK).
-- A call that has no answer in time, or whose connection is lost, fails all of its orders at
-  once, and its connection is thrown away. The next order connects anew. When connecting fails,
-  everything that waits fails, and until a growing pause is over new orders fail at once.
+- A call that has no answer in time, or whose connection is lost, fails all of its requests at
+  once, and its connection is thrown away. The next request connects anew. When connecting fails,
+  everything that waits fails, and until a growing pause is over new requests fail at once.
 - The queue is bounded, and so is a call.
 """
 
@@ -34,31 +35,31 @@ from extauthz.counters.redis.refusals import (
     find_meaning,
     find_redirect,
 )
-from extauthz.counters.redis.script import Order, Script, settle
+from extauthz.counters.redis.script import CounterRequest, Script, settle
 from extauthz.errors import CounterStoreError
 from extauthz.plain_text import write_plain
 
 Connect: TypeAlias = Callable[[], Awaitable[AbstractConnection]]
 """Gives a connection on which Redis has greeted; raises RedisError, OSError or TimeoutError."""
 
-SendOn: TypeAlias = Callable[[Sequence[Order], Redirect], None]
-"""Sends orders on to the node that an ASK or a MOVED names."""
+SendOn: TypeAlias = Callable[[Sequence[CounterRequest], Redirect], None]
+"""Sends requests on to the node that an ASK or a MOVED names."""
 
 _LONGEST_TEXT: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LaneBounds:
-    """How much, how long, how many at once.
+class BatchBounds:
+    """Bounds of a queue and of its batches.
 
     Attributes:
         timeout_s: from sending a call to its whole answer.
         connect_timeout_s: to connect and greet.
         in_flight: calls at once, each on a connection of its own.
-        max_waiting: orders in the queue; what comes on top fails at once.
+        max_waiting: requests in the queue; what comes on top fails at once.
         first_pause_s, longest_pause_s: after failing to connect; doubled each time, and a
             random part of it, up to half, is left out.
-        max_orders, max_charges: of one call.
+        max_requests, max_charges: of one batch.
     """
 
     timeout_s: float
@@ -67,18 +68,18 @@ class LaneBounds:
     max_waiting: int
     first_pause_s: float
     longest_pause_s: float
-    max_orders: int = 128
+    max_requests: int = 128
     max_charges: int = 512
 
 
-class Lane:
-    """Orders for one server.
+class BatchQueue:
+    """The queue of requests for one server, and its connections.
 
     Args:
         name: the server, for errors.
         now_us: the time that the script goes by; None for the server's own.
         monotonic_us: for the pause after a failure.
-        redirect: where orders go that a cluster's node does not take; None when there is none.
+        redirect: where requests go that a cluster's node does not take; None when there is none.
         lost: told when the server could not be reached or did not answer.
     """
 
@@ -87,7 +88,7 @@ class Lane:
         name: str,
         script: Script,
         connect: Connect,
-        bounds: LaneBounds,
+        bounds: BatchBounds,
         monotonic_us: Callable[[], int],
         now_us: Callable[[], int] | None = None,
         redirect: SendOn | None = None,
@@ -101,7 +102,7 @@ class Lane:
         self._now_us = now_us
         self._redirect = redirect
         self._lost = lost
-        self._waiting: deque[Order] = deque()
+        self._waiting: deque[CounterRequest] = deque()
         self._connections: list[AbstractConnection | None] = [None] * bounds.in_flight
         self._idle = list(range(bounds.in_flight))
         self._working: set[asyncio.Task[None]] = set()
@@ -115,8 +116,8 @@ class Lane:
         """Nothing waits, and nothing is in flight."""
         return not self._waiting and not self._working
 
-    def put(self, order: Order) -> None:
-        """Queues an order; its future is settled later.
+    def put(self, request: CounterRequest) -> None:
+        """Queues a request; its future is settled later.
 
         Raises:
             CounterStoreError: the queue is full, or the server is away; nothing was charged.
@@ -136,7 +137,7 @@ class Lane:
                 "it is tried again shortly",
                 charged_nothing=True,
             )
-        self._waiting.append(order)
+        self._waiting.append(request)
         if self._idle:
             task = asyncio.create_task(self._work(self._idle.pop()))
             self._working.add(task)
@@ -161,9 +162,9 @@ class Lane:
                     connection = await self._connect(number)
                     if connection is None:
                         return
-                orders = self._gather()
-                if orders:
-                    await self._call(number, connection, orders)
+                requests = self._gather()
+                if requests:
+                    await self._call(number, connection, requests)
         finally:
             self._idle.append(number)
 
@@ -173,20 +174,20 @@ class Lane:
             waiting.popleft()
         return bool(waiting)
 
-    def _gather(self) -> list[Order]:
-        """What goes into one call: the orders that are still waited for, first come first."""
+    def _gather(self) -> list[CounterRequest]:
+        """The next batch: the requests that are still waited for, first come first."""
         waiting, bounds = self._waiting, self._bounds
-        orders: list[Order] = []
+        requests: list[CounterRequest] = []
         charges = 0
-        while waiting and len(orders) < bounds.max_orders:
-            order = waiting[0]
-            if not order.answer.done():
-                charges += len(order.charges)
-                if charges > bounds.max_charges and orders:
+        while waiting and len(requests) < bounds.max_requests:
+            request = waiting[0]
+            if not request.answer.done():
+                charges += len(request.charges)
+                if charges > bounds.max_charges and requests:
                     break
-                orders.append(order)
+                requests.append(request)
             waiting.popleft()
-        return orders
+        return requests
 
     async def _connect(self, number: int) -> AbstractConnection | None:
         await self._drop_connection(number)
@@ -211,8 +212,10 @@ class Lane:
         if self._lost is not None:
             self._lost()
 
-    async def _call(self, number: int, connection: AbstractConnection, orders: list[Order]) -> None:
-        groups = self._group(orders)
+    async def _call(
+        self, number: int, connection: AbstractConnection, requests: list[CounterRequest]
+    ) -> None:
+        groups = self._group(requests)
         try:
             unknown = await self._exchange(connection, groups, "EVALSHA", self._script.sha)
             if unknown:
@@ -225,65 +228,65 @@ class Lane:
                 if isinstance(exc, TimeoutError)
                 else f"was lost: {_describe(exc)}"
             )
-            for order in orders:
-                order.fail(_unanswered(self.name, what, exc))
+            for request in requests:
+                request.fail(_unanswered(self.name, what, exc))
             if self._lost is not None:
                 self._lost()
         except BaseException:
             # Whatever comes on this connection later must not be taken for another answer.
             connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001  (without waiting)
-            for order in orders:
-                order.fail(_unanswered(self.name, "was given up", None))
+            for request in requests:
+                request.fail(_unanswered(self.name, "was given up", None))
             raise
 
-    def _group(self, orders: list[Order]) -> list[list[Order]]:
+    def _group(self, requests: list[CounterRequest]) -> list[list[CounterRequest]]:
         """Orders that go in one script call: all of them, or on a cluster those of a hash slot."""
         if self._redirect is None:
-            return [orders]
-        groups: dict[tuple[int, bool], list[Order]] = {}
-        for order in orders:
-            groups.setdefault((order.slot, order.asking), []).append(order)
+            return [requests]
+        groups: dict[tuple[int, bool], list[CounterRequest]] = {}
+        for request in requests:
+            groups.setdefault((request.slot, request.asking), []).append(request)
         return list(groups.values())
 
     async def _exchange(
         self,
         connection: AbstractConnection,
-        groups: list[list[Order]],
+        groups: list[list[CounterRequest]],
         command: str,
         script: str | bytes,
-    ) -> list[list[Order]]:
+    ) -> list[list[CounterRequest]]:
         """Sends a script call for each group, settles them, and gives those without a script."""
         now_us = None if self._now_us is None else self._now_us()
         parts = []
-        for orders in groups:
-            if orders[0].asking:
+        for requests in groups:
+            if requests[0].asking:
                 parts.append(hiredis.pack_command(("ASKING",)))
-            call = self._script.write_call(orders, now_us)
+            call = self._script.write_call(requests, now_us)
             parts.append(hiredis.pack_command((command, script, *call)))
-            for order in orders:
-                order.sent = True
+            for request in requests:
+                request.sent = True
         replies: list[object] = []
         async with asyncio.timeout(self._bounds.timeout_s):
             await connection.send_packed_command(b"".join(parts), check_health=False)
-            for orders in groups:
-                if orders[0].asking:
+            for requests in groups:
+                if requests[0].asking:
                     await read_reply(connection)
                 replies.append(await read_reply(connection))
-        unknown: list[list[Order]] = []
+        unknown: list[list[CounterRequest]] = []
         is_elsewhere = False
-        for orders, reply in zip(groups, replies, strict=True):
+        for requests, reply in zip(groups, replies, strict=True):
             if not isinstance(reply, RedisRefusal):
-                is_elsewhere = not settle(orders, reply) or is_elsewhere
+                is_elsewhere = not settle(requests, reply) or is_elsewhere
                 continue
             if reply.code == "NOSCRIPT" and command == "EVALSHA":
-                unknown.append(orders)
+                unknown.append(requests)
                 continue
             redirect = find_redirect(reply)
             if redirect is not None and self._redirect is not None:
-                self._redirect(orders, redirect)
+                self._redirect(requests, redirect)
                 continue
-            for order in orders:
-                order.fail(self._refused(reply))
+            for request in requests:
+                request.fail(self._refused(reply))
             is_elsewhere = is_elsewhere or find_meaning(reply).is_elsewhere
         if is_elsewhere:
             await connection.disconnect(nowait=True)
@@ -307,10 +310,10 @@ class Lane:
     def _fail_waiting(self, message: str, cause: Exception | None = None) -> None:
         waiting = list(self._waiting)
         self._waiting.clear()
-        for order in waiting:
+        for request in waiting:
             error = CounterStoreError(message, transient=_is_transient(cause), charged_nothing=True)
             error.__cause__ = cause
-            order.fail(error)
+            request.fail(error)
 
     async def _drop_connection(self, number: int, *, wait: bool = False) -> None:
         connection, self._connections[number] = self._connections[number], None

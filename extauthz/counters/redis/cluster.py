@@ -6,7 +6,7 @@ first, those that many consumers share last, so that what a refusal has to give 
 nobody else's.
 
 The map of slots is read with CLUSTER SLOTS from any node that answers. It is read again when a
-node sends an order on (MOVED) or is lost, one reading at a time.
+node sends a request on (MOVED) or is lost, one reading at a time.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any, Final
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from extauthz.counters.redis.batches import Lane, LaneBounds, disconnect
+from extauthz.counters.redis.batches import BatchBounds, BatchQueue, disconnect
 from extauthz.counters.redis.connection import Connector, Server
 from extauthz.counters.redis.loss import LossWatch
 from extauthz.counters.redis.refusals import SLOTS, Redirect
-from extauthz.counters.redis.script import Order, Script, find_hash_tag
+from extauthz.counters.redis.script import CounterRequest, Script, find_hash_tag
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Charge
 
 _MOST_REDIRECTS: Final = 4
 _REREAD_US: Final = 200_000
-"""Between two readings of the map, when nodes are lost or send orders on again and again."""
+"""Between two readings of the map, when nodes are lost or send requests on again and again."""
 _MOST_TAGS: Final = 8 * SLOTS
 """Tries for a hash tag in a slot of a node, which in practice holds hundreds of slots or more."""
 _OWN_FIRST: Final = "ackrp"
@@ -50,8 +50,8 @@ def split_by_slot(charges: Sequence[Charge], prefix: str) -> list[tuple[int, lis
     return sorted(groups.items(), key=lambda group: ranks[group[0]])
 
 
-class ClusterLanes:
-    """A lane for each node that holds slots."""
+class ClusterQueues:
+    """A queue for each node that holds slots."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class ClusterLanes:
         script: Script,
         connector: Connector,
         watch: LossWatch,
-        bounds: LaneBounds,
+        bounds: BatchBounds,
         monotonic_us: Callable[[], int],
         now_us: Callable[[], int] | None,
     ) -> None:
@@ -71,23 +71,23 @@ class ClusterLanes:
         self._monotonic_us = monotonic_us
         self._now_us = now_us
         self._server_of: list[Server | None] = [None] * SLOTS
-        self._lanes: dict[Server, Lane] = {}
+        self._queues: dict[Server, BatchQueue] = {}
         self._reading: asyncio.Task[None] | None = None
         self._read_at_us: int | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self._early: list[Order] = []
-        """Orders that came before the map was first read."""
+        self._early: list[CounterRequest] = []
+        """Requests that came before the map was first read."""
         self._is_closed = False
 
-    def put(self, order: Order) -> None:
-        """Queues an order at the node that holds its slot, when that is known.
+    def put(self, request: CounterRequest) -> None:
+        """Queues a request at the node that holds its slot, when that is known.
 
         Raises:
-            CounterStoreError: as `Lane.put`; nothing was charged.
+            CounterStoreError: as `BatchQueue.put`; nothing was charged.
         """
-        server = self._server_of[order.slot]
+        server = self._server_of[request.slot]
         if server is not None:
-            self._lane(server).put(order)
+            self._queue(server).put(request)
             return
         if self._is_closed:
             raise CounterStoreError(
@@ -102,33 +102,33 @@ class ClusterLanes:
                 f"{len(self._early)} decisions already wait for the Redis Cluster's map",
                 charged_nothing=True,
             )
-        self._early.append(order)
+        self._early.append(request)
 
     def _put_early(self) -> None:
         early, self._early = self._early, []
-        for order in early:
-            server = self._server_of[order.slot]
+        for request in early:
+            server = self._server_of[request.slot]
             if server is None:
-                order.fail(
+                request.fail(
                     CounterStoreError(
                         "no node of the Redis Cluster says who holds this slot",
                         charged_nothing=True,
                     )
                 )
             else:
-                self._put_or_fail(server, order)
+                self._put_or_fail(server, request)
 
     async def close(self) -> None:
-        """Closes every lane."""
+        """Closes every queue."""
         self._is_closed = True
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
-        await asyncio.gather(*self._closing, *[lane.close() for lane in self._lanes.values()])
+        await asyncio.gather(*self._closing, *[queue.close() for queue in self._queues.values()])
 
-    def _lane(self, server: Server) -> Lane:
-        lane = self._lanes.get(server)
-        if lane is None:
+    def _queue(self, server: Server) -> BatchQueue:
+        queue = self._queues.get(server)
+        if queue is None:
             host, port = server
 
             name = f"{host}:{port}"
@@ -140,45 +140,45 @@ class ClusterLanes:
                     await self._watch.look(connection, name, tag)
                 return connection
 
-            lane = self._lanes[server] = Lane(
+            queue = self._queues[server] = BatchQueue(
                 name,
                 self._script,
                 connect,
                 self._bounds,
                 self._monotonic_us,
                 self._now_us,
-                redirect=lambda orders, redirect: self._redirect(server, orders, redirect),
+                redirect=lambda requests, redirect: self._redirect(server, requests, redirect),
                 lost=self._read_map,
             )
-        return lane
+        return queue
 
-    def _redirect(self, by: Server, orders: Sequence[Order], redirect: Redirect) -> None:
+    def _redirect(self, by: Server, requests: Sequence[CounterRequest], redirect: Redirect) -> None:
         # A node that does not know its own name leaves the host out.
         server = (redirect.host or by[0], redirect.port)
         is_moved = redirect.is_moved
         if is_moved:
             self._server_of[redirect.slot] = server
             self._read_map()
-        for order in orders:
-            order.redirects += 1
-            order.asking = not is_moved
-            order.sent = False
-            if order.redirects > _MOST_REDIRECTS:
-                order.fail(
+        for request in requests:
+            request.redirects += 1
+            request.asking = not is_moved
+            request.sent = False
+            if request.redirects > _MOST_REDIRECTS:
+                request.fail(
                     CounterStoreError(
                         "the nodes of the Redis Cluster disagree on a slot", charged_nothing=True
                     )
                 )
             else:
-                self._put_or_fail(server, order)
+                self._put_or_fail(server, request)
 
-    def _put_or_fail(self, server: Server, order: Order) -> None:
-        if order.answer.done():
+    def _put_or_fail(self, server: Server, request: CounterRequest) -> None:
+        if request.answer.done():
             return
         try:
-            self._lane(server).put(order)
+            self._queue(server).put(request)
         except CounterStoreError as error:
-            order.fail(error)
+            request.fail(error)
 
     def _read_map(self) -> asyncio.Task[None] | None:
         """Begins to read the map, unless it was just read; gives the reading that is going on."""
@@ -201,7 +201,7 @@ class ClusterLanes:
             except (RedisError, OSError, ValueError, TypeError):
                 continue
             self._server_of = server_of
-            self._close_lanes_without_slots()
+            self._close_queues_without_slots()
             return
 
     async def _ask_for_slots(self, server: Server) -> Any:
@@ -212,13 +212,13 @@ class ClusterLanes:
         finally:
             await disconnect(connection)
 
-    def _close_lanes_without_slots(self) -> None:
+    def _close_queues_without_slots(self) -> None:
         holders = set(self._server_of)
-        for server, lane in list(self._lanes.items()):
+        for server, queue in list(self._queues.items()):
             # A node that a slot is just moving to holds none yet, but may be at work.
-            if server in holders or not lane.is_idle:
+            if server in holders or not queue.is_idle:
                 continue
-            task = asyncio.create_task(self._lanes.pop(server).close())
+            task = asyncio.create_task(self._queues.pop(server).close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 

@@ -224,7 +224,7 @@ class Connector:
         address = settings.address
         self._address = address
         self._timeouts: dict[str, Any] = {
-            # A lane bounds each call as a whole, so its connections need no timeout of their own.
+            # A queue bounds each call as a whole, so its connections need no timeout of their own.
             "socket_timeout": None,
             "socket_connect_timeout": settings.connect_timeout_s,
         }

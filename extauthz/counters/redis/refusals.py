@@ -162,7 +162,7 @@ def find_meaning(refusal: RedisRefusal) -> Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Where a cluster's node sends an order on to. The host is empty when it is its own."""
+    """Where a cluster's node sends a request on to. The host is empty when it is its own."""
 
     is_moved: bool
     slot: int

@@ -1,12 +1,12 @@
-"""Speaks with `take.lua`: writes the orders that wait as one call, and reads its answer.
+"""Speaks with `take.lua`: writes a batch of requests as one call, and reads its answer.
 
-An order is one decision's charges, with the future of whoever waits for it. A charge is sent
-once for all orders of a call that hold the same object, which is what a planner that remembers
+A request is one decision's charges, with the future of whoever waits for it. A charge is sent
+once for all requests of a call that hold the same object, which is what a planner that remembers
 its plans gives.
 
 Nothing here touches a connection, and nothing of an answer is trusted. One that is too short, too
-long or of the wrong type fails every order of its call. One that says what cannot be (more left
-than the limit, a reset after the window's end, charged and yet over) fails the order it is for.
+long or of the wrong type fails every request of its call. One that says what cannot be (more left
+than the limit, a reset after the window's end, charged and yet over) fails the request it is for.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SET_BACK_US: Final = 60_000_000
 
 
 class Asked(IntEnum):
-    """What an order wants. The numbers are those of the script."""
+    """What a request wants. The numbers are those of the script."""
 
     TAKE = 0
     LOOK = 1
@@ -50,7 +50,7 @@ class Asked(IntEnum):
 _TAKE: Final = Asked.TAKE
 
 
-class Order:
+class CounterRequest:
     """One decision's charges, all in one hash slot, and who waits for their answer.
 
     A plain class, because there is one for each decision and its fields change on the way.
@@ -134,7 +134,7 @@ class Script:
         tag = find_hash_tag(self.write_key(charges[0].key))
         return f"{self._prefix}{{{tag}}}once|{digest[:32]}"
 
-    def write_call(self, orders: Sequence[Order], now_us: int | None) -> tuple[Any, ...]:
+    def write_call(self, requests: Sequence[CounterRequest], now_us: int | None) -> tuple[Any, ...]:
         """What follows EVALSHA and the script's name: how many keys, keys and arguments.
 
         Args:
@@ -144,20 +144,20 @@ class Script:
         specs: list[int] = []
         tail: list[int | str] = []
         numbers: dict[int, int] = {}
-        """Place in `keys`, by identity of the charge; the orders keep the charges alive."""
+        """Place in `keys`, by identity of the charge; the requests keep the charges alive."""
         prefix = self._prefix
-        for order in orders:
+        for request in requests:
             answer_number = 0
-            if order.remembered_as:
-                keys.append(_encode(order.remembered_as))
+            if request.remembered_as:
+                keys.append(_encode(request.remembered_as))
                 specs.append(_ANSWER)
                 answer_number = len(keys)
-            if order.asked is Asked.GIVE_BACK:
-                at = "" if order.at_us is None else order.at_us
-                tail += (2, answer_number, at, len(order.charges))
+            if request.asked is Asked.GIVE_BACK:
+                at = "" if request.at_us is None else request.at_us
+                tail += (2, answer_number, at, len(request.charges))
             else:
-                tail += (order.asked.value, answer_number, len(order.charges))
-            for charge in order.charges:
+                tail += (request.asked.value, answer_number, len(request.charges))
+            for charge in request.charges:
                 number = numbers.get(id(charge))
                 if number is None:
                     keys.append(_encode(prefix + charge.key))
@@ -186,40 +186,42 @@ class Script:
         return (len(keys), *keys, now, self._remembered_us, *specs, *tail)
 
 
-def settle(orders: Sequence[Order], reply: object) -> bool:
-    """Gives every order its part of the script's reply, or its failure.
+def settle(requests: Sequence[CounterRequest], reply: object) -> bool:
+    """Gives every request its part of the script's reply, or its failure.
 
     False when the reply cannot be read: then it is not known either what comes after it.
     """
     try:
-        answers = _read_reply(orders, reply)
+        answers = _read_reply(requests, reply)
     except (TypeError, ValueError, IndexError):
-        for order in orders:
-            order.fail(
+        for request in requests:
+            request.fail(
                 CounterStoreError(
                     "Redis answered the counting script in an unknown way; "
                     "it is not known whether anything was charged"
                 )
             )
         return False
-    for order, answer in zip(orders, answers, strict=True):
+    for request, answer in zip(requests, answers, strict=True):
         if isinstance(answer, CounterStoreError):
-            order.fail(answer)
-        elif not order.answer.done():
-            order.answer.set_result(answer)
+            request.fail(answer)
+        elif not request.answer.done():
+            request.answer.set_result(answer)
     return True
 
 
-def _read_reply(orders: Sequence[Order], reply: object) -> list[Taking | CounterStoreError]:
+def _read_reply(
+    requests: Sequence[CounterRequest], reply: object
+) -> list[Taking | CounterStoreError]:
     if type(reply) is not list or set(map(type, reply)) != {int}:
         raise TypeError
     answers: list[Taking | CounterStoreError] = []
     at = 0
-    for order in orders:
+    for request in requests:
         status, at_us = reply[at], reply[at + 1]
         at += 2
         if status == _OUTSIDE:
-            answers.append(_outside(order, at_us))
+            answers.append(_outside(request, at_us))
         elif status == _UNREADABLE:
             answers.append(
                 CounterStoreError(
@@ -228,11 +230,11 @@ def _read_reply(orders: Sequence[Order], reply: object) -> list[Taking | Counter
             )
         elif status not in (_REFUSED, _CHARGED):
             raise ValueError
-        elif order.asked is Asked.GIVE_BACK:
+        elif request.asked is Asked.GIVE_BACK:
             answers.append(Taking(status == _CHARGED, (), at_us))
         else:
-            end = at + 3 * len(order.charges)
-            answers.append(_read_taking(order, at_us, reply[at:end], charged=status == _CHARGED))
+            end = at + 3 * len(request.charges)
+            answers.append(_read_taking(request, at_us, reply[at:end], charged=status == _CHARGED))
             at = end
     if at != len(reply):
         raise ValueError
@@ -240,18 +242,20 @@ def _read_reply(orders: Sequence[Order], reply: object) -> list[Taking | Counter
 
 
 def _read_taking(
-    order: Order, at_us: int, numbers: list[int], *, charged: bool
+    request: CounterRequest, at_us: int, numbers: list[int], *, charged: bool
 ) -> Taking | CounterStoreError:
-    """The readings of an order, when all of them can be true."""
-    if len(numbers) != 3 * len(order.charges):
+    """The readings of a request, when all of them can be true."""
+    if len(numbers) != 3 * len(request.charges):
         raise ValueError
     readings = []
     passes, is_sound = True, 0 <= at_us < _BEYOND_DOUBLES
     # What is remembered may be from a time at which the limit was another.
-    is_remembered = order.remembered_as != ""
-    is_taken = charged and order.asked is _TAKE
+    is_remembered = request.remembered_as != ""
+    is_taken = charged and request.asked is _TAKE
     each = iter(numbers)
-    for charge, remaining, reset_us, retry_us in zip(order.charges, each, each, each, strict=True):
+    for charge, remaining, reset_us, retry_us in zip(
+        request.charges, each, each, each, strict=True
+    ):
         longest_us = 2 * charge.window_us + _SET_BACK_US
         if charge.algorithm is _CALENDAR and charge.bounds:
             longest_us = charge.bounds[-1] - charge.bounds[0]
@@ -278,8 +282,8 @@ def _read_taking(
     return Taking(charged, tuple(readings), at_us)
 
 
-def _outside(order: Order, at_us: int) -> CounterStoreError:
-    bounds = [charge.bounds for charge in order.charges if charge.algorithm is _CALENDAR]
+def _outside(request: CounterRequest, at_us: int) -> CounterStoreError:
+    bounds = [charge.bounds for charge in request.charges if charge.algorithm is _CALENDAR]
     return CounterStoreError(
         f"Redis's time {at_us} µs is in none of the calendar windows {bounds}; "
         "compare the clocks of Redis and of this host",

@@ -1,14 +1,14 @@
 """Counts in Redis: exact over all replicas, one script call or less for each decision.
 
 The arithmetic is `take.lua`, which does what `extauthz.counters.formulas` does, with Redis's own
-clock. The orders travel in lanes (`batches`). What stands here is the way of one decision:
+clock. Requests are sent in batches (`batches`). This module is the way of one decision:
 
 - A refusal that is still good is answered from memory (`deny_cache`).
-- A single Redis, also behind Sentinels, takes all charges in one order.
-- On a cluster the charges of each hash slot are an order of their own. They are taken one
+- A single Redis, also behind Sentinels, takes all charges in one request.
+- On a cluster the charges of each hash slot are a request of their own. They are taken one
   after the other, shared limits last; when one refuses, what was taken is given back, and every
   reading is taken anew. When one cannot be asked, what was taken is given back behind the
-  caller's back. A process that dies in between leaves the earlier orders charged: one request's
+  caller's back. A process that dies in between leaves the earlier requests charged: one request's
   cost too much, never too little.
 
 A caller waits no longer than the settings' timeout and its own deadline. What was sent by then
@@ -24,12 +24,12 @@ from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection
 
-from extauthz.counters.redis.batches import Lane, LaneBounds
-from extauthz.counters.redis.cluster import ClusterLanes, split_by_slot
+from extauthz.counters.redis.batches import BatchBounds, BatchQueue
+from extauthz.counters.redis.cluster import ClusterQueues, split_by_slot
 from extauthz.counters.redis.connection import Connector, Deployment, RedisSettings
 from extauthz.counters.redis.deny_cache import DenyCache
 from extauthz.counters.redis.loss import LossWatch
-from extauthz.counters.redis.script import Asked, Order, Script
+from extauthz.counters.redis.script import Asked, CounterRequest, Script
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import MAX_BURST, Algorithm, Charge, Reading, Taking
 from extauthz.ports import NO_DEADLINE, Clock, Deadline
@@ -66,7 +66,7 @@ class RedisCounterStore:
         self._connector = Connector(settings)
         self._watch = LossWatch(settings.prefix)
         self._behind: set[asyncio.Task[None]] = set()
-        bounds = LaneBounds(
+        bounds = BatchBounds(
             timeout_s=settings.timeout_s,
             connect_timeout_s=settings.connect_timeout_s,
             in_flight=settings.in_flight,
@@ -78,9 +78,9 @@ class RedisCounterStore:
         address = settings.address
         self._name = str(address)
         self._is_cluster = address.deployment is Deployment.CLUSTER
-        self._lane: Lane | ClusterLanes
+        self._queue: BatchQueue | ClusterQueues
         if self._is_cluster:
-            self._lane = ClusterLanes(
+            self._queue = ClusterQueues(
                 address.servers,
                 self._script,
                 self._connector,
@@ -90,7 +90,9 @@ class RedisCounterStore:
                 now_us,
             )
         else:
-            self._lane = Lane(self._name, self._script, self._connect, bounds, monotonic_us, now_us)
+            self._queue = BatchQueue(
+                self._name, self._script, self._connect, bounds, monotonic_us, now_us
+            )
 
     @property
     def losses(self) -> int:
@@ -167,7 +169,7 @@ class RedisCounterStore:
         """Fails what still waits, and closes every connection."""
         if self._behind:
             await asyncio.wait(self._behind)
-        await self._lane.close()
+        await self._queue.close()
 
     def _find_end(self, deadline: Deadline) -> float:
         """When to give up, by the event loop's clock."""
@@ -191,13 +193,13 @@ class RedisCounterStore:
         dedup_id: str | None = None,
         at_us: int | None = None,
     ) -> Taking:
-        """One order, from the queue to its answer."""
+        """One request, from the queue to its answer."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Taking] = loop.create_future()
         key = "" if dedup_id is None else self._script.write_answer_key(dedup_id, charges)
-        order = Order(charges, answer, asked, remembered_as=key, at_us=at_us, slot=slot)
-        self._lane.put(order)
-        timer = loop.call_at(until_s, _give_up, order)
+        request = CounterRequest(charges, answer, asked, remembered_as=key, at_us=at_us, slot=slot)
+        self._queue.put(request)
+        timer = loop.call_at(until_s, _give_up, request)
         try:
             return await answer
         finally:
@@ -287,13 +289,13 @@ async def _all(coroutines: Iterable[Coroutine[Any, Any, Taking]]) -> list[Taking
     return [result for result in results if isinstance(result, Taking)]
 
 
-def _give_up(order: Order) -> None:
-    order.fail(
+def _give_up(request: CounterRequest) -> None:
+    request.fail(
         CounterStoreError(
             "Redis did not answer in time; it is not known whether anything was charged"
-            if order.sent
+            if request.sent
             else "Redis could not be asked in time; nothing was charged",
-            charged_nothing=not order.sent,
+            charged_nothing=not request.sent,
         )
     )
 

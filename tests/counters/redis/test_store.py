@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from extauthz.counters.redis.connection import RedisSettings, read_redis_url
-from extauthz.counters.redis.script import Asked, Order, settle
+from extauthz.counters.redis.script import Asked, CounterRequest, settle
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge, Reading, Taking
@@ -320,21 +320,21 @@ GOOD = [1, 99, 2, 60, 0]
     ids=repr,
 )
 async def test_an_answer_that_makes_no_sense_decides_nothing(reply: object) -> None:
-    orders = [Order([a_charge()], asyncio.get_running_loop().create_future())]
-    settle(orders, reply)
+    requests = [CounterRequest([a_charge()], asyncio.get_running_loop().create_future())]
+    settle(requests, reply)
     with pytest.raises(CounterStoreError, match="not known whether"):
-        await orders[0].answer
+        await requests[0].answer
 
 
-async def test_an_answer_is_read_order_by_order() -> None:
+async def test_an_answer_is_read_request_by_request() -> None:
     loop = asyncio.get_running_loop()
-    orders = [
-        Order([a_charge()], loop.create_future()),
-        Order([a_charge()], loop.create_future(), Asked.GIVE_BACK),
-        Order([a_charge(), a_charge("other")], loop.create_future()),
+    requests = [
+        CounterRequest([a_charge()], loop.create_future()),
+        CounterRequest([a_charge()], loop.create_future(), Asked.GIVE_BACK),
+        CounterRequest([a_charge(), a_charge("other")], loop.create_future()),
     ]
-    settle(orders, [*GOOD, 1, 99, 0, 99, 3, 50, 0, 0, 40, 7])
-    assert [await order.answer for order in orders] == [
+    settle(requests, [*GOOD, 1, 99, 0, 99, 3, 50, 0, 0, 40, 7])
+    assert [await request.answer for request in requests] == [
         Taking(charged=True, readings=(Reading(False, 2, 60, 0),), at_us=99),
         Taking(charged=True, readings=(), at_us=99),
         Taking(
