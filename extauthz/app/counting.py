@@ -83,7 +83,7 @@ class Counting:
                 "since": state.since_us // US_PER_S,
                 "last_error": state.last_error or None,
                 "admitted_locally": state.admitted_locally,
-                "owed_counters": state.owed_counters,
+                "owed_counters": state.debts,
             },
         )
 

@@ -105,7 +105,7 @@ def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
         metrics.gauge(
             names.COUNTERS_OWED,
             "Counters that still have to be charged at the store.",
-            lambda: shared.state.owed_counters,
+            lambda: shared.state.debts,
         )
         metrics.count(
             names.COUNTERS_LOSSES,

@@ -143,7 +143,7 @@ async def test_an_outage_ends_though_the_clock_was_set_in_it(
             await outage.time.advance(6)
         assert not outage.store.state.degraded
         await settle()
-        assert outage.store.state.owed_counters == 0
+        assert outage.store.state.debts == 0
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)

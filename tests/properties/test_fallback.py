@@ -38,7 +38,7 @@ async def heal(outage: Outage) -> None:
     for _ in range(5):
         await outage.time.advance(5)
     assert outage.breaker is BreakerState.CLOSED
-    assert outage.store.state.owed_counters == 0
+    assert outage.store.state.debts == 0
     assert outage.time.sleepers == []
 
 

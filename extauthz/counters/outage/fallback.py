@@ -5,8 +5,8 @@ not answer this request, each charge's `on_outage` says what happens, at once an
 (`local`). The rules that keep the totals right:
 
 - What may have been charged at the primary is never charged there again. A request whose
-  primary call failed is counted here, and owed only when it is sure that nothing was charged.
-- What is owed is charged at the primary before it decides again, see `recovery` and `owed`.
+  primary call failed is counted here, and is a debt only when it is sure that nothing was charged.
+- Debts are charged at the primary before it decides again, see `recovery` and `debts`.
 - A repeated deduplication id is answered by whoever answered first, while that is remembered.
 - What was taken here is given back here.
 """
@@ -23,9 +23,9 @@ from typing import Final
 
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.counters.outage.breaker import BreakerState, CircuitBreaker
-from extauthz.counters.outage.local import LocalTakings, LocalTime, OwedTime
+from extauthz.counters.outage.debts import Debts
+from extauthz.counters.outage.local import DebtTime, LocalTakings, LocalTime
 from extauthz.counters.outage.mode import FallbackRules, FallbackState
-from extauthz.counters.outage.owed import OwedCharges
 from extauthz.counters.outage.recovery import Recovery
 from extauthz.counters.outage.remembered import RememberedTakings, name_taking
 from extauthz.errors import CounterStoreError
@@ -79,8 +79,8 @@ class FallbackCounterStore:
         self._observe = observe
         self._monotonic = monotonic
         self._breaker = CircuitBreaker(rules.breaker, random=random, on_change=self._note_change)
-        self._owed = OwedCharges(rules.max_owed)
-        self._here = LocalTakings(local, self._owed, clock, share)
+        self._debts = Debts(rules.max_debts)
+        self._here = LocalTakings(local, self._debts, clock, share)
         self._answers = RememberedTakings(ttl_us=rules.ids_remembered_us, most=rules.max_ids)
         self._undone = RememberedTakings(ttl_us=rules.ids_remembered_us, most=rules.max_ids)
         """Takings of here that were given back."""
@@ -89,7 +89,7 @@ class FallbackCounterStore:
         self._recovery = Recovery(
             primary,
             self._breaker,
-            self._owed,
+            self._debts,
             clock,
             timeout_s=rules.timeout_s,
             ids_remembered_s=rules.ids_remembered_us / 1e6,
@@ -113,9 +113,9 @@ class FallbackCounterStore:
             failures=self._failures,
             last_error=self._last_error,
             admitted_locally=self._here.admitted,
-            owed_counters=len(self._owed),
+            debts=len(self._debts),
             charged_back=self._recovery.paid,
-            given_up=self._recovery.given_up + self._here.not_owed,
+            given_up=self._recovery.given_up + self._here.unrecorded,
         )
 
     async def take(
@@ -138,7 +138,7 @@ class FallbackCounterStore:
         try:
             return await self._take_there(charges, None, deadline)
         except CounterStoreError as error:
-            return await self._take_instead(charges, deadline, error, owed=error.charged_nothing)
+            return await self._take_instead(charges, deadline, error, as_debt=error.charged_nothing)
 
     async def _take_once(
         self, charges: Sequence[Charge], dedup_id: str, deadline: Deadline
@@ -161,10 +161,12 @@ class FallbackCounterStore:
                 # A repetition of this one may have been answered while it waited.
                 answer = self._answers.find(name, now_us)
                 # An earlier call with this id may have been charged.
-                owed = error.charged_nothing and self._unsure.find(name, now_us) is None
-                if not owed:
+                as_debt = error.charged_nothing and self._unsure.find(name, now_us) is None
+                if not as_debt:
                     self._unsure.add(name, _UNSURE, now_us)
-                taking = answer or await self._take_instead(charges, deadline, error, owed=owed)
+                taking = answer or await self._take_instead(
+                    charges, deadline, error, as_debt=as_debt
+                )
         self._answers.add(name, taking, self._moment_us())
         return taking
 
@@ -198,14 +200,14 @@ class FallbackCounterStore:
         deadline: Deadline,
         error: CounterStoreError,
         *,
-        owed: bool,
+        as_debt: bool,
     ) -> Taking:
         """Takes here what the primary did not answer, when somebody still waits for it."""
         if deadline.monotonic_s is not None and self._monotonic() >= deadline.monotonic_s:
             raise error
         self._recovery.asked = charges
-        taking = await self._here.take(charges, error, owed=owed)
-        if owed and self._owed:
+        taking = await self._here.take(charges, error, as_debt=as_debt)
+        if as_debt and self._debts:
             self._recovery.start()
         return taking
 
@@ -238,7 +240,7 @@ class FallbackCounterStore:
                 return
             at_us = None
         elif at_us is None and not self._breaker.is_closed:
-            at_us = OwedTime(self._clock.now_us())
+            at_us = DebtTime(self._clock.now_us())
         if isinstance(at_us, LocalTime):
             await self._here.give_back(charges, at_us)
             return
@@ -272,7 +274,7 @@ class FallbackCounterStore:
             _log.exception("a look at the counter store failed because of a defect")
 
     async def close(self) -> None:
-        """Ends the recovery, with what is still owed unpaid, and closes both stores."""
+        """Ends the recovery, leaves debts unpaid, and closes both stores."""
         await self._recovery.stop()
         if self._looking is not None:
             self._looking.cancel()

@@ -5,7 +5,7 @@ ALLOW   not counted: it has room, and all of its limit remains.
 LOCAL   taken from the local store, against this process's share of the limit, rounded up.
 
 What counts is taken all or none. Nothing here waits: nothing comes between looking at the modes,
-taking, and noting what is owed. The time in such a taking is an `int` that knows where it was
+taking, and noting the debt. The time in such a taking is an `int` that knows where it was
 charged, so that giving back finds the way.
 """
 
@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Final
 
 from extauthz.counters.memory import MemoryCounterStore
-from extauthz.counters.outage.owed import OwedCharges
+from extauthz.counters.outage.debts import Debts
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Charge, OutageMode, Reading, Taking
 from extauthz.ports import Clock
@@ -33,8 +33,8 @@ class LocalTime(int):
     __slots__ = ()
 
 
-class OwedTime(LocalTime):
-    """Likewise, and the taking is owed to the primary."""
+class DebtTime(LocalTime):
+    """The time of a local taking that is also a debt to the primary."""
 
     __slots__ = ()
 
@@ -44,13 +44,13 @@ class LocalTakings:
 
     Attributes:
         admitted: requests that were charged here.
-        not_owed: costs of those that could not be noted, and are never charged at the primary.
+        unrecorded: costs that did not fit into the debts, and are never charged at the primary.
     """
 
     def __init__(
         self,
         store: MemoryCounterStore,
-        owed: OwedCharges,
+        debts: Debts,
         clock: Clock,
         share: Fraction | float,
     ) -> None:
@@ -64,23 +64,23 @@ class LocalTakings:
             raise ValueError(f"a share of {share} is not above 0 and at most 1")
         self._numerator, self._denominator = exact.numerator, exact.denominator
         self._store = store
-        self._owed = owed
+        self._debts = debts
         self._clock = clock
         self.admitted = 0
-        self.not_owed = 0
+        self.unrecorded = 0
 
     async def take(
         self,
         charges: Sequence[Charge],
         unanswered: CounterStoreError | None = None,
         *,
-        owed: bool = True,
+        as_debt: bool = True,
     ) -> Taking:
         """Does what the outage modes say.
 
         Args:
             unanswered: how asking the primary failed; None when it was not asked.
-            owed: False when the primary may have charged it all the same.
+            as_debt: False when the primary may have charged it all the same.
 
         Raises:
             CounterStoreError: a limit denies in an outage, or there is no place for a counter.
@@ -91,11 +91,11 @@ class LocalTakings:
         at_us = LocalTime(taking.at_us)
         if taking.charged and counted:
             self.admitted += 1
-            if owed:
-                at_us = OwedTime(at_us)
+            if as_debt:
+                at_us = DebtTime(at_us)
                 for charge in counted:
-                    if charge.cost and not self._owed.add(charge, at_us):
-                        self.not_owed += charge.cost
+                    if charge.cost and not self._debts.add(charge, at_us):
+                        self.unrecorded += charge.cost
         readings = taking.readings
         if len(counted) < len(charges):
             of_counted = iter(readings)
@@ -110,13 +110,13 @@ class LocalTakings:
         return Taking(taking.charged, readings, at_us)
 
     async def give_back(self, charges: Sequence[Charge], at_us: LocalTime) -> None:
-        """Undoes a taking of here, and owes it no more, if it was owed and is not paid."""
+        """Undoes a local taking, and its debt when that is not paid yet."""
         counted = [charge for charge in charges if charge.on_outage is not _ALLOW]
         await self._store.give_back([self._share(charge) for charge in counted], at_us=at_us)
-        if isinstance(at_us, OwedTime):
+        if isinstance(at_us, DebtTime):
             now_us = self._clock.now_us()
             for charge in counted:
-                self._owed.forgive(charge, at_us, now_us)
+                self._debts.forgive(charge, at_us, now_us)
 
     async def close(self) -> None:
         """Forgets everything."""

@@ -20,7 +20,7 @@ class FallbackRules:
         ids_remembered_us: how long the primary remembers a deduplication id; its answers are
             remembered here for the same time.
         max_ids: answers that are remembered here.
-        max_owed: counters that can be owed something; what is beyond is given up.
+        max_debts: counters that may have a debt at once; what is beyond is given up.
         breaker: when the primary is not asked any more, and when again.
     """
 
@@ -28,7 +28,7 @@ class FallbackRules:
     hasty_s: float = 0.01
     ids_remembered_us: int = 60_000_000
     max_ids: int = 100_000
-    max_owed: int = 1_000_000
+    max_debts: int = 1_000_000
     breaker: BreakerRules = BreakerRules()
 
 
@@ -43,7 +43,7 @@ class FallbackState:
         failures: primary calls of requests that went unanswered, since the start.
         last_error: of the last of them; empty when there was none.
         admitted_locally: requests admitted here and charged to the local store.
-        owed_counters: counters with something to charge at the primary.
+        debts: counters whose debt to the primary is not paid.
         charged_back: costs that were charged there afterwards.
         given_up: costs that never were, or are not known to have been.
     """
@@ -54,7 +54,7 @@ class FallbackState:
     failures: int
     last_error: str
     admitted_locally: int
-    owed_counters: int
+    debts: int
     charged_back: int
     given_up: int
 

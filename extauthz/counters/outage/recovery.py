@@ -4,7 +4,7 @@ All of it runs in one task behind the decisions, which wait for none of it:
 
 1. Wait for the breaker's cool-down, then look at counters of a recent request, taking nothing:
    a probe that is not answered leaves nothing uncertain.
-2. When that is answered, pay what is owed, and only then close the breaker: the store does not
+2. When that is answered, pay the debts, and only then close the breaker: the store does not
    hand out room that is used already.
 3. Pay what was admitted during 2.
 
@@ -25,7 +25,7 @@ from dataclasses import replace
 from typing import Final
 
 from extauthz.counters.outage.breaker import CircuitBreaker
-from extauthz.counters.outage.owed import OwedCharges, Payment
+from extauthz.counters.outage.debts import Debts, Payment
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Charge
 from extauthz.ports import Clock, CounterStore, Deadline
@@ -53,7 +53,7 @@ class Recovery:
         self,
         primary: CounterStore,
         breaker: CircuitBreaker,
-        owed: OwedCharges,
+        debts: Debts,
         clock: Clock,
         *,
         timeout_s: float,
@@ -63,7 +63,7 @@ class Recovery:
     ) -> None:
         self._primary = primary
         self._breaker = breaker
-        self._owed = owed
+        self._debts = debts
         self._clock = clock
         self._timeout_s = timeout_s
         self._give_up_after_s = ids_remembered_s / 2
@@ -82,7 +82,7 @@ class Recovery:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Ends it for good, with what is owed unpaid."""
+        """Ends it for good and leaves debts unpaid."""
         self._is_stopped = True
         if self._task is not None:
             self._task.cancel()
@@ -91,7 +91,7 @@ class Recovery:
     async def _run(self) -> None:
         breaker = self._breaker
         answered = False
-        while not breaker.is_closed or self._owed or self._unanswered:
+        while not breaker.is_closed or self._debts or self._unanswered:
             if not answered or not breaker.is_closed:
                 await self._sleep(breaker.next_cooldown_s())
             if breaker.is_closed:
@@ -122,12 +122,12 @@ class Recovery:
         return True
 
     async def _pay_all(self) -> bool:
-        """Pays what is owed now, once through. False when the store stopped answering."""
+        """Pays the debts of now, each once. False when the store stopped answering."""
         # What failed before says nothing about the store: the fault may be the payment's own.
         await self._pay(tuple(self._unanswered.values()))
-        left = len(self._owed)
+        left = len(self._debts)
         while left > 0 and len(self._unanswered) < MAX_UNANSWERED:
-            payments = self._owed.draw(
+            payments = self._debts.draw(
                 min(left, COUNTERS_AT_ONCE), self._clock.now_us(), self._monotonic()
             )
             left -= COUNTERS_AT_ONCE

@@ -191,14 +191,14 @@ async def test_when_the_local_store_is_full_newcomers_share_a_counter() -> None:
 
 
 async def test_when_too_much_is_owed_what_is_beyond_is_given_up() -> None:
-    async with Outage(rules=FallbackRules(max_owed=2)) as outage:
+    async with Outage(rules=FallbackRules(max_debts=2)) as outage:
         await outage.begin()
         assert await outage.take(a_charge(key="{a}1"), a_charge(key="{a}2"))
         assert outage.store.state.given_up == 0
         assert await outage.take(a_charge(key="{a}3"))
         assert await outage.take(a_charge(key="{a}1"))
         assert await outage.take(a_charge(key="{a}3", cost=0))
-        assert (outage.store.state.owed_counters, outage.store.state.given_up) == (2, 1)
+        assert (outage.store.state.debts, outage.store.state.given_up) == (2, 1)
         # What time has settled makes way.
         await outage.time.advance(60)
         assert await outage.take(a_charge(key="{a}3"))
@@ -206,14 +206,14 @@ async def test_when_too_much_is_owed_what_is_beyond_is_given_up() -> None:
 
 
 async def test_what_callers_make_up_takes_half_of_what_can_be_owed() -> None:
-    async with Outage(rules=FallbackRules(max_owed=6)) as outage:
+    async with Outage(rules=FallbackRules(max_debts=6)) as outage:
         await outage.begin()
         for number in range(20):
             await outage.take(replace(a_charge(key=f"{{c{number}}}"), origin="6-1"))
-        assert outage.store.state.owed_counters == 3
+        assert outage.store.state.debts == 3
         for number in range(3):
             await outage.take(a_charge(key=f"{{a{number}}}"))
-        assert outage.store.state.owed_counters == 6
+        assert outage.store.state.debts == 6
 
 
 async def test_what_is_owed_stays_bounded_over_many_windows() -> None:
@@ -222,7 +222,7 @@ async def test_what_is_owed_stays_bounded_over_many_windows() -> None:
         for number in range(500):
             await outage.take(a_charge(key=f"{{{number}}}", window_us=S))
             outage.time.pass_by(0.5)
-        assert outage.store.state.owed_counters <= 8
+        assert outage.store.state.debts <= 8
 
 
 # What is seen of it
@@ -240,11 +240,11 @@ async def test_shows_how_it_stands() -> None:
         assert state.detail == (
             "degraded: the counter store is away (no answer); each limit follows its outage mode"
         )
-        assert (state.failures, state.admitted_locally, state.owed_counters) == (3, 4, 1)
+        assert (state.failures, state.admitted_locally, state.debts) == (3, 4, 1)
         await outage.end()
         state = outage.store.state
         assert not state.degraded
-        assert (state.charged_back, state.owed_counters, state.given_up) == (3, 0, 0)
+        assert (state.charged_back, state.debts, state.given_up) == (3, 0, 0)
 
 
 async def test_tells_its_observer_of_each_change_once() -> None:

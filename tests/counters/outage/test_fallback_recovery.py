@@ -129,7 +129,7 @@ async def test_counters_that_have_drained_are_not_charged() -> None:
         await outage.take(a_charge(60, algorithm=Algorithm.BURST, cost=3))
         await outage.end()
         assert outage.payments == []
-        assert outage.store.state.owed_counters == 0
+        assert outage.store.state.debts == 0
 
 
 async def test_a_burst_is_charged_against_the_whole_limit_not_the_share() -> None:
@@ -251,7 +251,7 @@ async def test_a_payment_is_given_up_when_its_id_may_be_forgotten(
             await outage.time.advance(1)
         state = outage.store.state
         assert state.breaker is CLOSED
-        assert (state.given_up, state.charged_back, state.owed_counters) == (3, 0, 0)
+        assert (state.given_up, state.charged_back, state.debts) == (3, 0, 0)
         assert outage.payments[-1].dedup_id == outage.payments[0].dedup_id
         tries = len(outage.payments)
         outage.primary.broken = frozenset()

@@ -1,6 +1,6 @@
-"""What was admitted here while the shared store was away, and is still to be charged there.
+"""Debts: what was admitted here while the shared store was away, and is still to be charged there.
 
-What is owed for a key is itself a counter, kept by the arithmetic of `formulas`, against the
+The debt of a key is itself a counter, kept by the arithmetic of `formulas`, against the
 whole limit. So it is one entry a key however many requests there were, and time does to it what
 it does to the real counter:
 
@@ -9,7 +9,7 @@ SLIDING_WINDOW: what still counts; at the store it counts anew from the payment,
 BURST: what has not drained yet, in whole requests, rounded up.
 
 A payment is drawn from it: the charges of one hash tag, which is one node and one decision's
-worth of work for any store, under an id of its own. Once drawn, an amount is never owed again:
+worth of work for any store, under an id of its own. Once drawn, an amount is no debt any more:
 a payment that nobody answered is tried with the same id, and is given up when the store could
 have forgotten that id. It may never be charged twice.
 """
@@ -66,7 +66,7 @@ class Payment:
         )
 
 
-class _Owed:
+class _Debt:
     """One key's entry. A plain class, because it changes with every admission."""
 
     __slots__ = ("charge", "since_us", "state")
@@ -77,23 +77,23 @@ class _Owed:
         self.since_us = since_us
 
 
-class OwedCharges:
-    """What is owed, at most `max_counters` keys."""
+class Debts:
+    """The debts of at most `max_counters` keys."""
 
     def __init__(self, max_counters: int) -> None:
         self._max_counters = max_counters
-        self._entries: OrderedDict[str, _Owed] = OrderedDict()
+        self._entries: OrderedDict[str, _Debt] = OrderedDict()
         self._open = 0
         """Entries whose keys callers can make up."""
         self._prefix = f"owed-{secrets.token_hex(8)}-"
         self._ids = count(1)
 
     def __len__(self) -> int:
-        """How many counters are owed something, those that time has settled included."""
+        """How many counters have a debt, those that time has settled included."""
         return len(self._entries)
 
     def add(self, charge: Charge, at_us: int) -> bool:
-        """Owes a charge that was taken here at `at_us`; False when no more can be noted."""
+        """Notes a charge that was taken here at `at_us`; False when there is no place for it."""
         entry = self._entries.get(charge.key)
         if entry is not None and at_us >= entry.since_us - _SET_BACK_US:
             entry.charge = charge
@@ -103,10 +103,10 @@ class OwedCharges:
             self._sweep(_SWEPT_WHEN_FULL, at_us)
             if not self._has_room(charge):
                 return False
-        # What is owed since a time to come was noted before the clock was set right.
+        # A debt from a time to come was noted before the clock was set right.
         state = add_cost(charge, read_state(charge, None, at_us), at_us)
         self._open += entry is None and charge.origin != ""
-        self._entries[charge.key] = _Owed(charge, state, at_us)
+        self._entries[charge.key] = _Debt(charge, state, at_us)
         self._sweep(_SWEPT_AT_ONCE, at_us)
         return True
 
@@ -116,13 +116,13 @@ class OwedCharges:
             return False
         return len(self._entries) < self._max_counters
 
-    def _pop(self) -> tuple[str, _Owed]:
+    def _pop(self) -> tuple[str, _Debt]:
         key, entry = self._entries.popitem(last=False)
         self._open -= entry.charge.origin != ""
         return key, entry
 
     def forgive(self, charge: Charge, at_us: int, now_us: int) -> None:
-        """Owes a charge no more that was taken at `at_us`; one that was drawn stays drawn."""
+        """Drops the debt of a charge that was taken at `at_us`; what was drawn stays drawn."""
         entry = self._entries.get(charge.key)
         if entry is not None and entry.since_us <= at_us:
             entry.state = take_back(charge, entry.state, at_us, now_us)
