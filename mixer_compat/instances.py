@@ -95,7 +95,8 @@ def read_properties(
 ) -> ApiRequest:
     """The request that properties (or dimensions, variables, tags) tell of.
 
-    method, path: stand in for what the properties lack.
+    Args:
+        method, path: stand in for what the properties lack.
 
     Raises:
         MalformedRequest: there is no method or no path, or the client's address is none; or there

@@ -12,7 +12,8 @@ from extauthz.ports import Deadline
 async def is_done_by(task: asyncio.Task[Any], deadline: Deadline, *, part: float = 1.0) -> bool:
     """Whether the task ended before the deadline. Never cancels it, never raises its error.
 
-    part: of the time that is left, to wait for; the rest is for what comes after.
+    Args:
+        part: of the time that is left, to wait for; the rest is for what comes after.
     """
     if task.done():
         return True

@@ -101,7 +101,8 @@ def run_extauthz(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Runs ``extauthz serve`` until the block ends; starts with the block when it is healthy.
 
-    credentials: for its health, where it serves TLS only.
+    Args:
+        credentials: for its health, where it serves TLS only.
     """
     command = (sys.executable, "-m", "extauthz", "serve", "--config", str(settings_file))
     with _run("extauthz", command, log_file, environment) as process:

@@ -70,8 +70,9 @@ class AnswerStyle:
 class AuthorizationService:
     """Answers `envoy.service.auth.v3.Authorization/Check`.
 
-    shadow: decisions are made for observers only. Every request passes as it came.
-    record: is told what this door denies by itself.
+    Args:
+        shadow: decisions are made for observers only. Every request passes as it came.
+        record: is told what this door denies by itself.
     """
 
     def __init__(

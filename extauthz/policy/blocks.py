@@ -1,4 +1,4 @@
-"""Finds the deny rule that refuses a caller: those of an emergency first, then the catalog's."""
+"""Finds the deny rule that refuses a caller: an emergency's rules come before the catalog's."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from extauthz.ports import Clock
 
 
 class Blocks:
-    """Deny rules that are in force whatever the catalog says. They are replaced as a whole.
+    """The deny rules of an emergency, looked up together with those of the catalog.
 
     Attributes:
-        rules: set by whoever reads them; each question sees one state of them.
+        rules: the emergency's rules; replaced as a whole by the code that reads them.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -23,13 +23,13 @@ class Blocks:
         self.rules = DenyRules()
 
     def are_empty(self, catalog: Catalog) -> bool:
-        """Whether there is nothing to ask."""
+        """Whether neither the emergency nor the catalog has deny rules."""
         return self.rules.is_empty and catalog.deny_rules.is_empty
 
     def find_for_client(
         self, catalog: Catalog, address: str, api: Api | None = None
     ) -> DenyRule | None:
-        """See `DenyRules.find_for_client`. None: whatever the API is."""
+        """See `DenyRules.find_for_client`. When the API is None, only rules for any API fit."""
         name, version = ("", "") if api is None else (api.name, api.version)
         rules = self.rules
         if not rules.is_empty:
@@ -49,7 +49,7 @@ class Blocks:
         return self._find(catalog, address, api.name, api.version, application, user, consumer_key)
 
     def find_for_name(self, catalog: Catalog, name: str) -> DenyRule | None:
-        """A rule that refuses whoever has this name, as an application, user or consumer key."""
+        """A rule that refuses an application, user or consumer key of this name."""
         return self._find(catalog, "", "", "", name, name, name)
 
     def _find(
@@ -84,9 +84,13 @@ def refuse_by(rule: DenyRule) -> Denial:
 
 
 def judge_rule(rule: DenyRule | None, client_address: str, *, is_answered: bool) -> Denial | None:
-    """What a rule that was found means; where the address is not known, it only may fit.
+    """The denial of a rule that was found; None when there is no rule.
 
-    is_answered: of a request that was answered, the bytes are charged all the same.
+    When the client's address is not known, a rule about addresses may fit or not.
+
+    Args:
+        is_answered: the request was answered already. Its bytes are charged, although a rule may
+            fit.
     """
     if rule is None:
         return None

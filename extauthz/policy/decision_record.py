@@ -1,7 +1,7 @@
-"""Gives decisions their names, and tells observers of them, wherever they were made.
+"""Gives every decision an id, and reports it to the observers.
 
-Most are the pipeline's. A door denies by itself what it cannot read, and what is no request to an
-API: those are decisions, too.
+Most decisions are made by the pipeline. A door denies what it cannot read and what is no request
+to an API: these are decisions, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class DecisionRecord:
-    """Names and tells decisions."""
+    """Makes ids of decisions and reports decisions to observers."""
 
     def __init__(self, observers: Sequence[DecisionObserver] = ()) -> None:
         self._observers = tuple(observers)
@@ -29,11 +29,11 @@ class DecisionRecord:
         self._id_prefix = secrets.token_hex(6)
 
     def make_id(self) -> str:
-        """A name that no other decision has."""
+        """A new id that no other decision has."""
         return f"{self._id_prefix}-{next(self._ids):x}"
 
     def tell(self, request: ApiRequest, decision: Decision, started_ns: int) -> None:
-        """Tells observers. `started_ns` is of `time.perf_counter_ns`."""
+        """Reports a decision. `started_ns` is when it began, by `time.perf_counter_ns`."""
         duration_us = (time.perf_counter_ns() - started_ns) // 1000
         for observer in self._observers:
             try:
@@ -42,7 +42,7 @@ class DecisionRecord:
                 _log.exception("a decision observer failed; the decision stands")
 
     def refuse(self, request: ApiRequest, denial: Denial, *, shadow: bool = False) -> Deny:
-        """The decision of a door that denies by itself; observers are told."""
+        """Makes the decision of a door that denies by itself, and reports it."""
         deny = Deny(id=self.make_id(), denial=denial, shadow=shadow)
         self.tell(request, deny, time.perf_counter_ns())
         return deny

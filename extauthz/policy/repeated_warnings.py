@@ -1,7 +1,7 @@
-"""Warnings that would repeat with every request of an outage: said at once, then counted.
+"""Logs warnings that would repeat with every request of an outage, at most one in ten seconds.
 
-The first of a kind is a line. Those that follow within some seconds are only counted; the next
-one after that is a line again, and says how many there were.
+The first of a kind is logged at once. Those that follow within the next seconds are only counted;
+the next one after that is logged with their number.
 """
 
 from __future__ import annotations
@@ -35,11 +35,10 @@ class RepeatedWarnings:
         self._message = message
         self._monotonic = monotonic
         self._said: dict[str, tuple[float, int]] = {}
-        """By the error's code, of which there are a few: when it was last said, and how many
-        have come since."""
+        """By error code: when it was last logged, and how many have come since."""
 
     def warn(self, error: ExtauthzError) -> None:
-        """Says it, or counts it."""
+        """Logs the error, or counts it."""
         now_s = self._monotonic()
         said = self._said.get(error.code)
         if said is not None and now_s < said[0] + EVERY_S:

@@ -1,7 +1,7 @@
-"""Says whether a token's scopes cover what a resource asks for.
+"""Step 4, scopes: checks that a token has the scopes that a resource requires.
 
-A proxy may name scopes that it asks for on top, in the request's context; it then knows
-something of the request that the catalog does not.
+A route may require further scopes in the request's context, for example where the proxy knows
+more about the request than the catalog does.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from extauthz.model.identity import Identity
 from extauthz.model.request import ApiRequest
 
 SCOPE_EXTENSION: Final = "extauthz.scope"
-"""The context extension that names scopes, parted by spaces: any of them is enough."""
+"""The context extension with scopes, separated by spaces; any one of them is enough."""
 
 
 def check_scopes(resource: Resource, identity: Identity) -> Denial | None:
-    """None when the scopes suffice, or do not apply.
+    """None when the scopes suffice or do not apply, else the denial.
 
-    Scopes are what an authorization server granted to a token (RFC 6749 section 3.3). A
-    credential that has none of its kind, like an API key without a list of its own, is bound
-    by subscription alone.
+    Scopes are what an authorization server granted to a token (RFC 6749 section 3.3). They do not
+    apply to a credential without scopes, like an API key without a list of its own: it is
+    restricted by its subscription alone.
     """
     asked, granted = resource.scopes, identity.scopes
     if not asked or granted is None:
@@ -33,7 +33,7 @@ def check_scopes(resource: Resource, identity: Identity) -> Denial | None:
 
 
 def check_named_scopes(request: ApiRequest, identity: Identity) -> Denial | None:
-    """As `check_scopes`, for what the request's context asks for."""
+    """As `check_scopes`, for the scopes that the request's context requires."""
     asked = tuple(request.context.get(SCOPE_EXTENSION, "").split())
     granted = identity.scopes
     if not asked or granted is None or not granted.isdisjoint(asked):

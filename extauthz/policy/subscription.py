@@ -1,4 +1,4 @@
-"""Says whether an application may use an API at all."""
+"""Step 3, subscription: checks that an application may use an API."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _UNKNOWN_TIER: Final = Denial(
 
 @request_value(frozen=True, slots=True)
 class Subscribed:
-    """What the caller's use of the API rests on.
+    """The subscription and tier under which a caller uses an API.
 
     Attributes:
         subscription: None when none is needed, or when the token itself carries it.
-        tier: what limits this use; None for no limit.
+        tier: its limits apply; None for no limits.
     """
 
     subscription: Subscription | None = None
@@ -50,7 +50,7 @@ _UNBLOCKED: Final = SubscriptionState.UNBLOCKED
 
 
 def check_subscription(catalog: Catalog, api: Api, identity: Identity) -> Subscribed | Denial:
-    """The subscription that covers this use, or why there is none.
+    """Finds the subscription of the caller to the API, or the denial when it has none.
 
     Source: WSO2 Choreo Connect 1.2, JWT authenticator (states and their outcomes).
     """
@@ -85,7 +85,10 @@ def check_subscription(catalog: Catalog, api: Api, identity: Identity) -> Subscr
 
 
 def find_tier_in_token(subscribed: Mapping[tuple[str, str], str], api: Api) -> str | None:
-    """The tier that a token names for an API. WSO2's API names differ in more than their case."""
+    """The tier that a token names for an API; None when it names none.
+
+    Case is ignored when no name matches exactly: in WSO2, no two API names differ in case only.
+    """
     exact = subscribed.get((api.name, api.version))
     if exact is not None:
         return exact
@@ -103,6 +106,6 @@ def find_tier_in_token(subscribed: Mapping[tuple[str, str], str], api: Api) -> s
 def _check_tier_in_token(catalog: Catalog, name: str) -> Subscribed | Denial:
     tier = catalog.tiers.get(name)
     if tier is None and name not in ("", UNLIMITED_TIER):
-        # Without its limits the subscription would be unlimited: not for the token to say.
+        # Without limits the subscription would be unlimited; a token cannot grant that.
         return _UNKNOWN_TIER
     return Subscribed(tier=tier)

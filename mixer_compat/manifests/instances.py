@@ -76,7 +76,8 @@ _REQUEST_ID: Final = {"request_id": 'request.headers["x-request-id"] | ""'}
 def write_check_properties(compat: Compat, parts: RequestParts, api: Api | None) -> dict[str, str]:
     """For checks; and for quotas, as Mixer tells the adapter nothing of the check then.
 
-    api: what is always asked for; None where the request says it.
+    Args:
+        api: what is always asked for; None where the request says it.
     """
     if compat is Compat.OWN:
         # With the query only where it is asked for: it is part of the proxy's cache key.

@@ -59,7 +59,8 @@ def render_manifests(
 ) -> str:
     """YAML, one document for each object, below the warning as comments.
 
-    denied_with: what a client without a credential gets, in words.
+    Args:
+        denied_with: what a client without a credential gets, in words.
     """
     turn_on = next(text for versions, text in _TURN_ON.items() if istio in versions)
     head = _HEAD.format(istio=istio, namespace=namespace, turn_on=turn_on, expectation=denied_with)

@@ -109,7 +109,8 @@ def _check_tree(file: CatalogFile, path: NodePath, api: Api, faults: Faults) -> 
 class _ApiBuilder:
     """Builds one API.
 
-    shared: methods and scopes that stand in many resources, each kept once.
+    Args:
+        shared: methods and scopes that stand in many resources, each kept once.
     """
 
     def __init__(

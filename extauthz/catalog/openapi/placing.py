@@ -74,7 +74,8 @@ def _check_base_paths(document: OpenApiDocument, servers: tuple[ServerPlace, ...
 class _Placing:
     """Finds out which operations are served at the document's base path.
 
-    servers: those of the document.
+    Args:
+        servers: those of the document.
     """
 
     def __init__(

@@ -70,7 +70,8 @@ async def give(
 ) -> int:
     """Looks whether an order fits, writes it, and says what was done.
 
-    keys: ways in which a catalog may know the API key that is meant.
+    Args:
+        keys: ways in which a catalog may know the API key that is meant.
     """
     catalog, unchecked = await load_names(settings)
     misfits = list_misfits(catalog, order)

@@ -148,7 +148,8 @@ def _add_longest(
 ) -> bool:
     """Adds to `found` what `_longest` is in any reading; True when every reading has one.
 
-    best: what is served nearest above.
+    Args:
+        best: what is served nearest above.
     """
     if base.api is not None:
         best = _serve(base, depth)

@@ -120,7 +120,8 @@ class ResourceTree:
 
         A reading that leads nowhere is none: whoever has it serves nothing.
 
-        starts: where the path's rest may begin.
+        Args:
+            starts: where the path's rest may begin.
         """
         ways = _Ways(method, segments)
         for start in starts:

@@ -83,7 +83,8 @@ def split_template(template: str) -> list[str]:
 def write_shape(segments: Sequence[str]) -> tuple[str, ...]:
     """What a template matches, without the names in it: equal for templates that fit the same.
 
-    segments: as `split_template` gives them.
+    Args:
+        segments: as `split_template` gives them.
     """
     shape = ["{}" if segment == "*" else NAME.sub("{}", segment) for segment in segments or ("",)]
     if segments and segments[-1] in ("*", "**"):

@@ -1,1 +1,1 @@
-"""Step 2, who: credentials in their places, and what makes each of them good."""
+"""Step 2, authentication: finds the caller's credential and checks it."""

@@ -1,9 +1,11 @@
-"""Turns what a caller presents into who it is.
+"""Authenticates a caller: turns the credential that it presents into an identity.
 
-The resource says which schemes it takes, in order of preference; the first that the caller
-presents counts. Where "none" stands beside other schemes, only who presents nothing at all is
-anonymous: whatever is presented must be good. Certificates and API keys are looked up in the catalog; bearer tokens are
-`extauthz.policy.authentication.bearer_tokens`'s. Whoever guesses is slowed down, whatever is guessed.
+The resource says which schemes it accepts, in order of preference; the first one that the caller
+presents counts. Where "none" stands beside other schemes, a caller is anonymous only when it
+presents no credential at all: one that is presented must be valid. Certificates and API keys are
+looked up in the catalog; bearer tokens are verified by
+`extauthz.policy.authentication.bearer_tokens`. Invalid credentials are limited for each client
+address, whatever their kind (`failed_attempts`).
 """
 
 from __future__ import annotations
@@ -52,9 +54,9 @@ NETWORK_NOT_KNOWN: Final = Denial(
     detail="The credential is bound to networks, and the client's address is not known.",
 )
 _GUESSES: Final = frozenset({Reason.INVALID_CREDENTIALS, Reason.TOKEN_INACTIVE})
-"""What a guess ends as. An issuer calls an opaque token inactive that it never gave out."""
+"""Reasons that count as a failed attempt. An issuer calls a token that it never issued inactive."""
 
-# Here, as a look into an enum takes 40 ns more than one into a module.
+# Module constants, because reading a member of an enum takes 40 ns longer.
 _NONE: Final = SecurityScheme.NONE
 _MTLS: Final = SecurityScheme.MTLS
 _API_KEY: Final = SecurityScheme.API_KEY
@@ -63,13 +65,13 @@ _PROTOTYPED: Final = ApiState.PROTOTYPED
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthenticationRules:
-    """What an installation says about credentials, whatever the API.
+    """Settings of an installation that concern the credentials of every API.
 
     Attributes:
         pepper: the key of API keys that are stored as HMAC-SHA-256.
-        trust_xfcc: read client certificates from ``x-forwarded-client-cert`` too. Only
-            where the proxy in front sets that field itself (Envoy's SANITIZE_SET).
-        cache_size: verified credentials that are kept.
+        trust_xfcc: also read client certificates from ``x-forwarded-client-cert``. Only safe
+                where the proxy in front sets that field itself (Envoy's SANITIZE_SET).
+            cache_size: number of verified credentials that are kept.
     """
 
     places: CredentialPlaces = CredentialPlaces()
@@ -103,7 +105,7 @@ class Authenticator:
             cache_size=rules.cache_size,
         )
         self._good_keys: RecentlyUsed[tuple[ApiKey, Identity]] = RecentlyUsed(rules.cache_size)
-        """Keys that were good, and whom they speak for as long as the catalog has the same key."""
+        """Valid keys with their identities, which hold while the catalog has the same key."""
 
     async def identify(
         self,
@@ -115,12 +117,13 @@ class Authenticator:
         *,
         count_failures: bool = True,
     ) -> Identity | Denial:
-        """Who asks, as far as this resource wants to know.
+        """Finds the caller's identity by the schemes of the resource.
 
-        count_failures: False where the request is only looked at.
+        Args:
+            count_failures: False when nothing may be counted, as in a peek.
 
         Raises:
-            KeySourceError, IntrospectionError: it could not be found out in time.
+            KeySourceError, IntrospectionError: the issuer's keys or answer did not come in time.
         """
         security = route.resource.security
         is_optional = _NONE in security
@@ -161,8 +164,8 @@ class Authenticator:
                     outcome = BLANK
                 continue
             outcome = tried
-            # A mesh gives every workload a certificate: one that means nothing to this
-            # catalog does not stand in the way of a key or token.
+            # A mesh gives every workload a certificate: one that the catalog does not know
+            # must not prevent the use of a key or token.
             if tried is not _UNKNOWN_CERTIFICATE:
                 break
         if isinstance(outcome, Denial):
@@ -216,7 +219,7 @@ class Authenticator:
             if count_failures:
                 await self._failed_attempts.record(client_address, deadline)
             return INVALID
-        # By either: who hashed it with a pepper may know no other.
+        # Either digest may be revoked: an operator with a pepper may know only the peppered one.
         revoked = self._revocations.judge(digest=digest)
         if revoked is None and key.digest != digest:
             revoked = self._revocations.judge(digest=key.digest)
@@ -250,7 +253,7 @@ class Authenticator:
             )
         for candidate in digests:
             key = catalog.api_keys.get(candidate)
-            # The look-up goes by a hash of a hash; this comparison does not leak its place.
+            # The look-up's time depends on a hash of the digest; this takes constant time.
             if key is not None and hmac.compare_digest(key.digest, candidate):
                 return key
         return None
@@ -275,7 +278,7 @@ class Authenticator:
         if known is not None:
             return known
         refused = await self._failed_attempts.check(client_address, deadline)
-        # Behind a shared address a good token that is checked here still gets through.
+        # A valid JWT is let through all the same: its sender may share the address with a guesser.
         if refused is not None and self._tokens.is_guessable(credential.secret, security, catalog):
             return refused
         outcome = await self._tokens.verify(
@@ -300,7 +303,7 @@ def _is_permitted(key: ApiKey, request: ApiRequest, client_address: str) -> bool
 
 
 def _is_below(referer: str, prefix: str) -> bool:
-    """Whether a prefix ends where a part of the URL does: a.example is no a.example.evil."""
+    """Whether the URL continues at a boundary: a.example.evil is not below a.example."""
     if not referer.startswith(prefix):
         return False
     return referer[len(prefix) : len(prefix) + 1] in ("", "/", "?", "#")

@@ -1,10 +1,10 @@
-"""Says whom a bearer token speaks for, and remembers it for a while.
+"""Verifies bearer tokens, and caches those that were valid.
 
-A JWT is verified with its issuer's keys; any other token is shown to the issuer that answers
-for opaque ones, unless it cannot be a token of that issuer. Only these two may wait. A token
-that was good is believed until it ends, as long as the same issuer's rules hold. Which
-application it stands for is looked up anew in every new catalog, and whether it was revoked is
-asked each time.
+A JWT is verified with its issuer's keys; any other token is introspected at the issuer of opaque
+tokens, unless it cannot be a token of that issuer. Only these two steps may wait. A valid token is
+cached until it expires or its time in the cache is over, as long as the issuer's configuration
+stays the same. Its application is looked up again in every new catalog, and revocations are
+checked with every request.
 """
 
 from __future__ import annotations
@@ -55,16 +55,17 @@ _TOO_MANY: Final = Denial(
     level=LimitLevel.CLIENT,
     retry_after_us=US_PER_S,
 )
-"""Not UNAVAILABLE: whoever sends many tokens must not make an outage of denials."""
+"""Not UNAVAILABLE: a client that sends many tokens must not turn denials into an outage."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """A token that was good, and what it says.
+    """A valid token and its identity.
 
     Attributes:
-        identity: as the catalog of `generation` knows it.
-        digest: what revocations know the token by.
+        identity: as the catalog of `generation` has it.
+        digest: what revocations know the token by (`tokens.token_digest`).
+        until_us: when it has to be verified again.
     """
 
     issuer: Issuer
@@ -77,7 +78,7 @@ class _Verified:
 
 
 class BearerTokens:
-    """Verifies bearer tokens."""
+    """Verifies bearer tokens; at most `cache_size` valid ones are cached."""
 
     def __init__(
         self,
@@ -96,17 +97,17 @@ class BearerTokens:
         self._catalog: Catalog | None = None
         self._generation = 0
         self._without_client: set[str] = set()
-        """Issuers of whom it was said, under this catalog, that a token names no client."""
+        """Issuers for which this catalog's warning about tokens without a client was logged."""
 
     def find_identity(
         self, secret: Secret, security: tuple[SecurityScheme, ...], catalog: Catalog
     ) -> Identity | Denial | None:
-        """Whom a token speaks for that was good a moment ago. None: it has to be verified."""
+        """The identity of a cached token, or its revocation; None when it has to be verified."""
         digest = secret.digest()
         verified = self._verified.find(digest)
         if verified is None or verified.identity.scheme not in security:
             return None
-        # A clock that was set back makes nothing last longer.
+        # When the clock was set back, the token is verified again: it must not last longer.
         if not verified.since_us <= self._clock.now_us() < verified.until_us:
             self._verified.drop(digest)
             return None
@@ -129,12 +130,13 @@ class BearerTokens:
         deadline: Deadline,
         client_address: str = "",
     ) -> Identity | Denial:
-        """Whom a token speaks for, found out from its signature or its issuer.
+        """Verifies a token by its signature or its issuer, and caches it when it is valid.
 
-        client_address: where it came from; empty when that is not known.
+        Args:
+            client_address: the sender's IP address; empty when it is not known.
 
         Raises:
-            KeySourceError, IntrospectionError: it could not be found out in time.
+            KeySourceError, IntrospectionError: the issuer's keys or answer did not come in time.
         """
         outcome = await self._verify(secret, security, catalog, deadline, client_address)
         if isinstance(outcome, Denial):
@@ -159,7 +161,7 @@ class BearerTokens:
         return verified.identity
 
     def _generation_of(self, catalog: Catalog) -> int:
-        """A number for the catalog, so that no token keeps a catalog alive that was replaced."""
+        """The catalog's number. Cached tokens hold it, so they do not keep an old catalog alive."""
         if catalog is not self._catalog:
             self._catalog = catalog
             self._generation += 1
@@ -184,7 +186,7 @@ class BearerTokens:
                 return await self._verify_jwt(token, text, issuer, catalog, deadline)
         issuer = catalog.opaque_issuer if SecurityScheme.OPAQUE in security else None
         if issuer is not None and (token is None or may_be_explained(token, issuer)):
-            # Nothing else goes out: what is no token at all may upset who is asked.
+            # Text that cannot be a token is never sent to the issuer.
             if has_bearer_form(text):
                 return await self._introspect(secret, issuer, catalog, deadline, client_address)
             return INVALID
@@ -193,10 +195,7 @@ class BearerTokens:
     def is_guessable(
         self, secret: Secret, security: tuple[SecurityScheme, ...], catalog: Catalog
     ) -> bool:
-        """Whether a token is one that somebody has to be asked about.
-
-        Nobody guesses a signature: a token with one is checked here.
-        """
+        """Whether the token can be guessed: it is not a JWT whose signature is verified here."""
         token = read_if_jwt(secret.reveal()) if SecurityScheme.JWT in security else None
         if token is None or isinstance(token, Denial):
             return token is None
@@ -210,21 +209,21 @@ class BearerTokens:
         catalog: Catalog,
         deadline: Deadline,
     ) -> _Verified | Denial:
-        # Before anything is fetched: what no key makes good must not wait for one.
+        # Before keys are fetched: a token that no key can make valid must not wait for them.
         denial = check_algorithm(token, issuer)
         if denial is not None:
             return denial
         try:
             keys = await self._keys.find_keys(issuer, token.key_id, deadline=deadline)
         except KeySourceError:
-            # Nor may it profit from an outage of the keys.
+            # A token that is invalid in any case is denied although the keys are not available.
             claims = check_unsigned(token, issuer, self._clock.now_us())
             if isinstance(claims, Denial):
                 return claims
             raise
         claims = verify_token(token, issuer, keys, self._clock.now_us())
         if claims is BAD_SIGNATURE:
-            # The issuer may have replaced the key under the same name, or without any name.
+            # The issuer may have replaced its key and kept the kid, or may use none.
             newer = await self._keys.find_newer_keys(issuer, token.key_id, keys, deadline=deadline)
             if newer:
                 claims = verify_token(token, issuer, newer, self._clock.now_us())
@@ -292,7 +291,7 @@ class BearerTokens:
 
 
 def _find_signer(token: UnverifiedToken, catalog: Catalog) -> Issuer | None:
-    """The issuer whose keys tell whether a JWT is genuine."""
+    """The issuer whose keys verify a JWT; None when the catalog has no such issuer."""
     issuer = catalog.issuers.get(token.issuer)
     return None if issuer is None or issuer.keys is None else issuer
 
@@ -312,7 +311,7 @@ def _unknown_issuer(token: UnverifiedToken, catalog: Catalog) -> Denial:
 def _resolve(
     token: TokenIdentity, issuer: Issuer, catalog: Catalog, scheme: SecurityScheme
 ) -> Identity:
-    """Who a verified token speaks for, among the applications of one catalog."""
+    """The identity of a verified token, with its application in this catalog."""
     registration: ClientRegistration | None = None
     if token.consumer_key:
         registration = catalog.consumer_keys.get(

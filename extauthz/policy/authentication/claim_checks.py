@@ -1,8 +1,8 @@
-"""Decides whether a token's claims hold now: of a JWT, or of an introspection answer (RFC 7662).
+"""Checks the claims of a JWT or of an introspection answer (RFC 7662) against the issuer's rules.
 
-One function for each claim, in a fixed order; the clock is an argument. A claim that is null is
-not there: RFC 7519 gives null no meaning, and issuers write it for what they leave out. Denials
-say what was found and what was looked for, for operators only.
+There is one function for each claim, called in a fixed order; the clock is an argument. A claim
+that is null counts as absent: RFC 7519 gives null no meaning, and issuers write it for claims that
+they leave out. Denials say what was found and what was expected, for operators only.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Keycloak writes Refresh, Offline or ID there for tokens of these kinds, and call
 (RFC 8693 2.2.1) says that a token is no access token.
 """
 _KIND_CLAIMS: Final = ("typ", "token_type", "token_use")
-"""Claims by which issuers tell the kinds of their tokens apart: Keycloak, Simple JWT, Cognito and
-Ory Hydra. Anybody else may use the names as they like."""
+"""Claims that tell kinds of tokens apart at Keycloak, Simple JWT, Cognito and Ory Hydra. Other
+issuers may use these names for anything."""
 OTHER_KINDS: Final = frozenset(
     (
         *("id", "id_token", "refresh", "refresh_token", "offline", "offline_token"),
@@ -38,26 +38,26 @@ OTHER_KINDS: Final = frozenset(
 )
 
 VerifiedClaims = NewType("VerifiedClaims", dict[str, Any])
-"""Claims that may be believed."""
+"""Claims that were verified."""
 
 
 def drop_absent(claims: Mapping[str, Any]) -> dict[str, Any]:
-    """The claims that are there, null ones being absent."""
+    """The claims without those that are null."""
     return {name: value for name, value in claims.items() if value is not None}
 
 
 def check_claims(claims: Mapping[str, Any], issuer: Issuer, now_us: int) -> VerifiedClaims | Denial:
-    """The claims of a JWT whose signature is good, if they hold now."""
+    """Checks the claims of a JWT whose signature is valid; gives them, or the denial."""
     return _check(claims, issuer, now_us, _CHECKS)
 
 
 def check_introspected(
     answer: Mapping[str, Any], issuer: Issuer, now_us: int
 ) -> VerifiedClaims | Denial:
-    """The claims of an introspection answer that says "active", if they hold now (RFC 7662).
+    """Checks an introspection answer that says "active" (RFC 7662); gives its claims, or the denial.
 
-    ``exp`` and ``iss`` are optional in an answer. ``aud`` is not, once audiences are configured:
-    a token for somebody else would pass otherwise.
+    ``exp`` and ``iss`` are optional in an answer. ``aud`` is required when audiences are
+    configured: otherwise a token for another service would pass.
     """
     claims = drop_absent(answer)
     denial = _judge_token_type(claims, issuer)
@@ -67,22 +67,22 @@ def check_introspected(
 
 
 def show_text(value: Any) -> str:
-    """What a stranger wrote, in quotes and cut short; of other types only the type."""
+    """A value from outside for a message: text is quoted and shortened, of others only the type."""
     if not isinstance(value, str):
         return f"no text but {type(value).__name__}"
     return repr(value if len(value) <= _LONGEST_SHOWN else value[:_LONGEST_SHOWN] + "…")
 
 
 def list_some(names: Iterable[Any], most: int = _MOST_SHOWN) -> str:
-    """The first few of them, however many there are."""
+    """The first `most` names for a message, with an ellipsis when there are more."""
     some = [show_text(name) for name in islice(names, most + 1)]
     return ", ".join(some[:most]) + (", …" if len(some) > most else "")
 
 
 def say_no_client(claims: Mapping[str, Any], issuer: Issuer) -> str:
-    """Why verified claims name no client: which were looked for, and which are there.
+    """Explains why verified claims name no client: the claims expected, and those present.
 
-    Names alone: values may be private.
+    Only names are shown, because values may be private.
     """
     looked_for = list_some(issuer.claims.consumer_key)
     there = list_some(sorted(claims), _MOST_CLAIMS_SHOWN)
@@ -136,7 +136,7 @@ def _judge_kind(claims: Mapping[str, Any], _issuer: Issuer, _now_us: int) -> Den
 
 
 def _judge_binding(claims: Mapping[str, Any], issuer: Issuer, _now_us: int) -> Denial | None:
-    """RFC 7800: a proof must come along. RFC 9449 7.2: without it a DPoP token is no bearer's."""
+    """RFC 7800: a bound token needs proof of possession. RFC 9449 7.2: so does a DPoP token."""
     if issuer.allow_bound_tokens:
         return None
     kind = claims.get("token_type")

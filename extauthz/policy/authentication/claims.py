@@ -1,7 +1,7 @@
-"""Reads who verified claims speak for: of a JWT, or of an introspection answer (RFC 7662).
+"""Reads the identity from verified claims of a JWT or an introspection answer (RFC 7662).
 
-Which claim says what is the issuer's configuration. A claim that is there with a wrong type
-is never passed over: the token is refused, since what it meant to say is not known.
+The issuer's configuration says which claims hold the consumer key, the user and so on. A claim
+with a wrong type is never ignored: the token is refused, since its meaning is not known.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from extauthz.model.issuers import Issuer
 
 _S: Final = 1_000_000
 _LAST_US: Final = 253_402_300_799 * _S
-"""The end of the year 9999: instants beyond it are read as this one."""
+"""The end of the year 9999. Later times are read as this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenIdentity:
-    """Who a token speaks for, in the catalog's words.
+    """The identity that a token states, before its application is looked up in the catalog.
 
     Attributes:
-        consumer_key, user, token_id: empty when the token does not say.
+        consumer_key, user, token_id: empty when the token does not have them.
         subscribed: (API name, version) to tier name; None unless read from the token.
         claims: all of them, verified.
         application_name, application_owner, application_tier: of WSO2's ``application`` claim.
@@ -48,14 +48,14 @@ class TokenIdentity:
 def read_numeric_date_us(value: Any) -> int | None:
     """A NumericDate (RFC 7519 2: seconds, may have a fraction) in microseconds.
 
-    None when it is not one: bool, text, NaN and infinity are not.
+    None for any other value: bool, text, NaN and infinity are not dates.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
-        # Apart, because a large float times a million is infinite.
+        # Checked before the multiplication, because a large float times a million is infinite.
         whole = math.floor(value)
         instant_us = whole * _S + round((value - whole) * _S)
     else:
@@ -64,19 +64,19 @@ def read_numeric_date_us(value: Any) -> int | None:
 
 
 _MAX_TEXT: Final = 2048
-"""Characters of a name in a claim; OpenID Connect bounds ``sub`` at 255."""
+"""Characters that a name in a claim may have; OpenID Connect limits ``sub`` to 255."""
 
 
 class _WrongClaim(Exception):
-    """A claim has a type or text that it may not have. Says which. Never leaves this module."""
+    """A claim has a wrong type or text; the message says which. Caught within this module."""
 
 
 def read_identity_claims(claims: Mapping[str, Any], issuer: Issuer) -> TokenIdentity | Denial:
-    """Who verified claims speak for. For each thing, the first name that is there counts.
+    """Reads the identity from verified claims. Of several claim names the first present one counts.
 
-    A name is looked up as it stands first, then as a path through nested objects:
-    ``realm_access.roles``. RFC 7662's ``username`` stands in when no claim names the user.
-    A claim of a wrong type is a denial; one that is null is not there.
+    A name is looked up as it is first, then as a path through nested objects, like
+    ``realm_access.roles``. When no claim names the user, RFC 7662's ``username`` is used.
+    A claim of a wrong type is a denial; one that is null is absent.
     """
     names = issuer.claims
     try:
@@ -110,7 +110,7 @@ def read_identity_claims(claims: Mapping[str, Any], issuer: Issuer) -> TokenIden
 
 
 def _find_claim(claims: Mapping[str, Any], names: Sequence[str]) -> tuple[str, Any]:
-    """The name and value of the first that is there; empty texts when none is."""
+    """The name and value of the first claim that is present; two empty texts when none is."""
     for name in names:
         found: Any = claims.get(name)
         if found is None and "." in name:
@@ -125,7 +125,7 @@ def _find_claim(claims: Mapping[str, Any], names: Sequence[str]) -> tuple[str, A
 def _read_text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise _WrongClaim(f"its {name} is or holds no text but {type(value).__name__}")
-    # What could not be sent upstream in a header is refused here, before anything is charged.
+    # A value that could not be sent upstream in a header is refused before anything is charged.
     if len(value) > _MAX_TEXT or value != value.strip() or not value.isprintable():
         raise _WrongClaim(
             f"its {name} has more than {_MAX_TEXT} characters, or some that are not printable, or "
@@ -151,7 +151,7 @@ def _read_key_type(name: str, value: Any) -> KeyType | None:
 
 
 def _read_subscribed(value: Any) -> Mapping[tuple[str, str], str]:
-    """WSO2's ``subscribedAPIs``. Where an API stands twice the first counts, as in WSO2."""
+    """WSO2's ``subscribedAPIs``. Of two entries for an API the first counts, as in WSO2."""
     if not isinstance(value, list):
         raise _WrongClaim(f"its subscribedAPIs is no array but {type(value).__name__}")
     subscribed: dict[tuple[str, str], str] = {}

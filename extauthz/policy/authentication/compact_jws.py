@@ -1,4 +1,7 @@
-"""A JWS in compact form, taken apart at the speed of C: anybody may send one (RFC 7515 3.1, 7.1)."""
+"""Splits and decodes a JWS in compact form (RFC 7515 3.1, 7.1).
+
+Anybody may send one, so the work is done by functions that run in C.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,20 @@ from typing import Any, Final, NamedTuple
 import re2
 
 MAX_HEADER_BYTES: Final = 8_192
-"""Of JSON. The longest ones bring a chain of certificates along (``x5c``), which is not read."""
+"""Bytes of a header's JSON. The longest headers have a certificate chain (``x5c``)."""
 MAX_HEADER_VALUES: Final = 64
 MAX_UNSIGNED_VALUES: Final = 256
-"""Of claims that are read before their signature was looked at."""
+"""Values in claims that are read before the signature is verified."""
 
 _LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _TO_BASE64: Final = bytes.maketrans(b"-_+/", b"+/\0\0")
 _ENDS: Final = {0: _LETTERS, 2: _LETTERS[::16], 3: _LETTERS[::4]}
-"""What may end a text, by its length modulo 4: two texts must not stand for the same bytes."""
+"""How a text may end, by its length modulo 4: no two texts may decode to the same bytes."""
 _MOST_ISSUERS: Final = 4
 
 
 class Parts(NamedTuple):
-    """The three parts, in base64url, and what the signature is over: the first two."""
+    """The three parts in base64url, and the signed text, which is the first two."""
 
     header: bytes
     payload: bytes
@@ -31,7 +34,7 @@ class Parts(NamedTuple):
 
 
 def take_apart(text: str) -> Parts | None:
-    """The parts of a compact form; None for any other text."""
+    """Splits a compact JWS into its parts; None for any other text."""
     raw = text.encode("utf-8", "surrogatepass")
     if raw.translate(None, _LETTERS + b"=") != b"..":
         return None
@@ -42,7 +45,7 @@ def take_apart(text: str) -> Parts | None:
 
 
 def decode_base64url(text: bytes) -> bytes | None:
-    """Bytes of base64url with correct padding or none; None for anything else."""
+    """Decodes base64url with correct padding or none; None for anything else."""
     bare = text.rstrip(b"=")
     padding = -len(bare) % 4
     if len(text) - len(bare) not in (0, padding):
@@ -56,15 +59,15 @@ def decode_base64url(text: bytes) -> bytes | None:
 
 
 def has_more_values(raw: bytes, most: int) -> bool:
-    """Whether JSON may hold more members, elements and levels than `most`: a bound, not a count."""
+    """Whether JSON may hold more than `most` members, elements and levels; judged by a bound."""
     return len(raw) > most and len(raw) - len(raw.translate(None, b",[{")) > most
 
 
 def find_issuer(raw: bytes) -> str | None:
-    """The ``iss`` of claims that are too many to be read now; "" when there is none.
+    """Finds ``iss`` in the JSON of claims that are too many to be parsed; "" when there is none.
 
-    It is looked for at any depth, so it is not certain before the claims are read. None: there are
-    several different ones, so nobody knows which one is meant.
+    It is searched at any depth, so it is certain only once the claims are parsed. None when there
+    are several different values.
     """
     found: set[bytes] = set()
     at = raw.find(_NAME)
@@ -96,4 +99,4 @@ def _compile() -> Any:
 
 _NAME: Final = b'"iss"'
 _MEMBER: Final = _compile()
-"""Inside of a string a quote stands behind a backslash, so this is always a member."""
+"""Inside a string, quotes are escaped with a backslash, so a match is always a member."""

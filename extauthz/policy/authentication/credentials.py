@@ -1,8 +1,8 @@
-"""Finds what a caller presents as its credential. Nothing is believed here.
+"""Finds the credential in a request. It is not verified here.
 
-A credential is single. One that arrives twice, comma-joined (how a proxy folds two fields into
-one), or in two places with different values, is ambiguous: whoever reads it next might take
-the other one. An API key may hold a comma where nobody can have joined two of them.
+There must be one only. A credential that arrives twice, comma-joined (the way in which a proxy
+folds two fields into one), or in two places with different values, is ambiguous: the next reader
+might use the other one. An API key may contain a comma where no proxy can have joined two keys.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from extauthz.model.request import ApiRequest
 from extauthz.policy.request.parameters import find_parameters, read_values
 
 MAX_CREDENTIAL: Final = 16_384
-"""Characters. Nobody is given more than that: it is not even hashed."""
+"""Characters that a credential may have. A longer one is refused before it is hashed."""
 
 INVALID: Final = Denial(
     reason=Reason.INVALID_CREDENTIALS, detail="The credential is not known here."
@@ -29,13 +29,13 @@ BLANK: Final = Denial(
     detail="Where the credential should stand is something else, or nothing; send a credential "
     "that this resource takes.",
 )
-"""Not the same as no credential: where that may be left out, this may not."""
+"""Not the same as no credential: a resource that needs no credential refuses this one."""
 AMBIGUOUS: Final = Denial(
     reason=Reason.AMBIGUOUS_CREDENTIALS,
     detail="The credential was sent more than once; send it once, in one place.",
 )
 
-# Here, as a look into an enum takes 40 ns more than one into a module.
+# Module constants, because reading a member of an enum takes 40 ns longer.
 _HEADER: Final = PlaceKind.HEADER
 _QUERY: Final = PlaceKind.QUERY
 _JWT: Final = SecurityScheme.JWT
@@ -47,11 +47,13 @@ _UNKNOWN_PLACE: Final = Place(PlaceKind.CONNECTION, "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialPlaces:
-    """Where credentials may stand, unless an API says otherwise.
+    """Where credentials may be in a request, unless an API says otherwise.
 
     Attributes:
-        bearer: in a header the value may begin with "Bearer"; in ``authorization`` it must.
-        api_key: as it is; in ``authorization`` behind "Bearer".
+        bearer: places of bearer tokens. The value of a header may begin with "Bearer"; that of
+            ``authorization`` must.
+        api_key: places of API keys. In ``authorization`` the key follows "Bearer"; elsewhere it
+            is the whole value.
     """
 
     bearer: tuple[Place, ...] = (Place(PlaceKind.HEADER, "authorization"),)
@@ -62,13 +64,13 @@ class CredentialPlaces:
     )
 
     def of_bearer(self, api: Api) -> tuple[Place, ...]:
-        """Where this API's bearer tokens stand."""
+        """The places of this API's bearer tokens."""
         if api.bearer_header is None:
             return self.bearer
         return (Place(PlaceKind.HEADER, api.bearer_header),)
 
     def of_api_key(self, api: Api) -> tuple[Place, ...]:
-        """Where this API's keys stand."""
+        """The places of this API's keys."""
         return self.api_key if api.api_key_places is None else api.api_key_places
 
     def of_api(self, api: Api) -> tuple[Place, ...]:
@@ -82,13 +84,13 @@ class CredentialPlaces:
         return places
 
     def find_removed(self, request: ApiRequest, api: Api) -> tuple[Place, ...]:
-        """Where something may stand that the upstream must not get.
+        """The places whose content must be removed before the request goes upstream.
 
-        Of the whole API: a client that sends its key to a public resource too must not show it
-        to the upstream.
+        These are the places of the whole API: a client may send its key to a public resource too,
+        and the upstream must not see it.
 
         Raises:
-            MalformedRequest: not all of it can be found, so it could not be taken out.
+            MalformedRequest: a place holds more than can be searched, so it could not be removed.
         """
         if api.forward_credentials:
             return ()
@@ -101,13 +103,13 @@ class CredentialPlaces:
 def find_bearer(request: ApiRequest, places: tuple[Place, ...]) -> Credential | Denial | None:
     """The bearer token (RFC 6750 section 2.1, scheme in any case), or None.
 
-    BLANK when its places hold something that is none, like another scheme's credentials.
+    BLANK when a place holds something else, like the credentials of another scheme.
     """
     return _find(request, places, _JWT)
 
 
 def find_api_key(request: ApiRequest, places: tuple[Place, ...]) -> Credential | Denial | None:
-    """The API key, or None; BLANK when its places hold something that is none."""
+    """The API key, or None; BLANK when a place holds something that is no key."""
     found = _find(request, places, _API_KEY)
     key = request.api_key
     if key is not None and found is BLANK:
@@ -160,7 +162,7 @@ def _find(
 
 
 def _may_be_joined(request: ApiRequest, place: Place) -> bool:
-    """Whether a value with a comma may have been two."""
+    """Whether a value with a comma may be two values that a proxy joined."""
     return place.kind is not _QUERY and not request.headers.are_apart
 
 

@@ -1,9 +1,8 @@
-"""Makes guessing cost the guesser: invalid credentials are limited for each client address.
+"""Limits how many invalid credentials a client address may send.
 
-An address that has tried too many is refused without a look at what it sends. Clients whose
-address is not known count as one. Credentials that were good a moment ago are not affected, nor
-are JWTs with a good signature, so one bad neighbour behind a shared address does not lock all the
-others out.
+An address that has sent too many is refused before its credential is checked. Clients whose
+address is not known are counted together. Cached credentials and JWTs with a valid signature are
+not affected, so that a guesser does not lock out others who share its address.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class FailedAttempts:
         self._counters = counters
 
     async def check(self, client_address: str, deadline: Deadline) -> Denial | None:
-        """A denial when the address has failed too often."""
+        """Gives a denial when the address has failed too often, else None."""
         return await self._take(client_address, 0, deadline)
 
     async def record(self, client_address: str, deadline: Deadline) -> None:
@@ -55,7 +54,7 @@ class FailedAttempts:
         try:
             taking = await self._counters.take((charge,), deadline=deadline)
         except CounterStoreError:
-            # This counter only slows guessing down; every credential is checked all the same.
+            # Ignored: this counter only slows guessing down, and every credential is still checked.
             return None
         reading = taking.readings[0]
         if reading.remaining > 0:
@@ -69,5 +68,5 @@ class FailedAttempts:
 
 
 def _key(client_address: str) -> str:
-    # What is no address may be as long as a client likes.
+    # Text that is no address may have any length, so the key is cut.
     return f"failed:{write_client(client_address)[:65]}"

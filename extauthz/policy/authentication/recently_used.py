@@ -1,4 +1,4 @@
-"""Keeps a bounded number of values by digest; the one that was not asked for longest goes first."""
+"""A cache of values by digest that drops the least recently used one when it is full."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class RecentlyUsed(Generic[V]):
         return value
 
     def keep(self, digest: bytes, value: V) -> None:
-        """Puts a value in, in the place of one under the same digest."""
+        """Stores a value; replaces the one under the same digest."""
         self._values[digest] = value
         self._values.move_to_end(digest)
         if len(self._values) > self._size:
             self._values.popitem(last=False)
 
     def drop(self, digest: bytes) -> None:
-        """Takes a value out, if it is there."""
+        """Removes a value, if it is there."""
         self._values.pop(digest, None)

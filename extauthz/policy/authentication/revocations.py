@@ -1,11 +1,10 @@
-"""Remembers what was taken back before its time: tokens, API keys, and all of a consumer.
+"""Keeps revocations: of tokens, of API keys, and of all tokens of a consumer or user.
 
-Fed by one-off orders (`revoke_*`), by sources that send whole lists (`replace`), and by the
-orders of an emergency, which are replaced as a whole (`standing`). A live
-revocation is never forgotten: over `max_entries` everything is kept and an error is logged,
-because a forgotten one lets a stolen token in, and only trusted sources can add any. An entry
-is dropped an hour after what it revokes has expired (in a list, with the next list): no
-leeway for clock skew is that long.
+They come one by one (`revoke_*`), as whole lists of a source (`replace`), and as the orders of an
+emergency, which are replaced as a whole (`standing`). A revocation in force is never dropped:
+above `max_entries` all are kept and an error is logged, because a dropped one would let a stolen
+token in, and only trusted sources can add any. An entry is dropped an hour after the credential
+has expired (in a list, with the next list), which is longer than any leeway for clock skew.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ _K = TypeVar("_K", str, bytes)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """An order that takes back one credential, or all tokens of a consumer key or user.
+    """An operator's order that revokes one credential, or all tokens of a consumer key or user.
 
     Attributes:
         token_id: ``jti`` of a token.
         digest: as for `Revocations.revoke_digest`.
-        consumer_key, user: whose tokens, when they were issued before `issued_before_us`.
-        issuer: whose `token_id`, `consumer_key` or `user` it is; empty for any issuer's.
+        consumer_key, user: revokes tokens of these that were issued before `issued_before_us`.
+        issuer: the issuer of `token_id`, `consumer_key` or `user`; empty for any issuer.
         until_us: when the order ends; None when it does not.
-        source: where it was written, for who asks why.
+        source: where the order was written, for operators.
     """
 
     name: str
@@ -56,7 +55,7 @@ _NO_ORDERS: Final[list[Revocation]] = []
 
 
 class StandingOrders:
-    """Revocations as they stand, found by look-ups; never changed."""
+    """An immutable set of revocations, indexed for look-ups."""
 
     def __init__(self, orders: Iterable[Revocation] = ()) -> None:
         self._by_token: dict[tuple[str, str], list[Revocation]] = {}
@@ -86,7 +85,7 @@ class StandingOrders:
         issuer: str,
         issued_at_us: int | None,
     ) -> Revocation | None:
-        """The order that takes a credential back. A token that hides its issue time is old."""
+        """The order that revokes a credential. A token without an issue time counts as old."""
         for its_issuer in (issuer, ""):
             for order in (
                 *self._by_token.get((its_issuer, token_id), _NO_ORDERS),
@@ -105,14 +104,14 @@ class StandingOrders:
 
 
 class _Entries(Generic[_K]):
-    """Keys, each until an instant or for ever (None)."""
+    """Keys that each stay until a time, or forever (None)."""
 
     __slots__ = ("_ends", "_next")
 
     def __init__(self) -> None:
         self._ends: dict[_K, int | None] = {}
         self._next: list[tuple[int, _K]] = []
-        """A heap of ends. One that `_ends` does not agree with any more is void."""
+        """A heap of ends. An entry that differs from `_ends` is out of date and ignored."""
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -121,7 +120,7 @@ class _Entries(Generic[_K]):
         return key in self._ends
 
     def add(self, key: _K, expires_at_us: int | None) -> None:
-        """Adds a key, or lets it stay longer; never shortens its time."""
+        """Adds a key, or extends its time; never shortens it."""
         if key in self._ends:
             known_us = self._ends[key]
             if known_us is None or (expires_at_us is not None and expires_at_us <= known_us):
@@ -131,7 +130,7 @@ class _Entries(Generic[_K]):
             heapq.heappush(self._next, (expires_at_us, key))
 
     def drop_expired(self, now_us: int) -> None:
-        """Forgets keys whose time is over."""
+        """Removes the keys whose time is over."""
         while self._next and self._next[0][0] + KEPT_AFTER_EXPIRY_US <= now_us:
             expires_at_us, key = heapq.heappop(self._next)
             if self._ends.get(key) == expires_at_us:
@@ -139,10 +138,10 @@ class _Entries(Generic[_K]):
 
 
 class Revocations:
-    """What is revoked, in memory. Asking costs a few dictionary look-ups, and none when empty.
+    """All revocations, in memory. A check costs a few dictionary look-ups, and none when empty.
 
     Attributes:
-        standing: orders beside those that are told one by one; set by whoever reads them.
+        standing: the orders of an emergency; replaced by the code that reads them.
     """
 
     def __init__(self, clock: Clock, max_entries: int = 1_000_000) -> None:
@@ -162,15 +161,15 @@ class Revocations:
         return told + len(self._listed)
 
     def revoke_token(self, token_id: str, expires_at_us: int | None = None) -> None:
-        """Takes back the token with this ``jti``. None: it may never expire."""
+        """Revokes the token with this ``jti``, until it expires; None when that is not known."""
         self._tokens.add(token_id, expires_at_us)
         self._tidy()
 
     def revoke_digest(self, digest: bytes, expires_at_us: int | None = None) -> None:
-        """Takes back an API key or token by its digest.
+        """Revokes an API key or token by its digest.
 
-        That is `Secret.digest` of an API key, and `extauthz.policy.authentication.tokens.token_digest` of a
-        bearer token.
+        The digest is `Secret.digest` of an API key, and
+        `extauthz.policy.authentication.tokens.token_digest` of a bearer token.
         """
         self._digests.add(digest, expires_at_us)
         self._tidy()
@@ -178,7 +177,7 @@ class Revocations:
     def revoke_consumer(
         self, consumer_key: str, issued_before_us: int, expires_at_us: int | None = None
     ) -> None:
-        """Takes back every token of a consumer that was issued before an instant.
+        """Revokes every token of a consumer that was issued before a time.
 
         `expires_at_us` is when the last of those tokens expires; None when that is not known.
         """
@@ -188,7 +187,7 @@ class Revocations:
         self._tidy()
 
     def replace(self, source_name: str, entries: Iterable[RevokedToken]) -> None:
-        """Puts a source's whole list in the place of its last one. An empty list ends it."""
+        """Replaces a source's last list by this one. An empty list removes it."""
         gone_us = self._clock.now_us() - KEPT_AFTER_EXPIRY_US
         listed = frozenset(
             entry.token_id
@@ -199,7 +198,7 @@ class Revocations:
         if listed:
             self._lists[source_name] = listed
         lists = tuple(self._lists.values())
-        # Of one list no copy: it may be long, and nothing is decided meanwhile.
+        # A single list is not copied: it may be long, and no decision is made meanwhile.
         self._listed = lists[0] if len(lists) == 1 else frozenset().union(*lists)
         self._tidy()
 
@@ -213,7 +212,7 @@ class Revocations:
         issuer: str = "",
         issued_at_us: int | None = None,
     ) -> Denial | None:
-        """The denial of a credential of which anything was taken back; None for a good one."""
+        """The denial when any of these is revoked; None when none is."""
         if self.standing.count:
             order = self.standing.find(
                 now_us=self._clock.now_us(),
@@ -240,9 +239,9 @@ class Revocations:
         consumer_key: str = "",
         issued_at_us: int | None = None,
     ) -> bool:
-        """Whether any of it was taken back, but for `standing`.
+        """Whether any of these is revoked; does not look at `standing`.
 
-        A token that hides its issue time counts as old.
+        A token without an issue time counts as old.
         """
         if token_id and (token_id in self._tokens or token_id in self._listed):
             return True

@@ -1,9 +1,9 @@
-"""Reads JSON that a stranger wrote: tokens, key sets, answers of token services.
+"""Reads untrusted JSON: tokens, key sets, answers of token services.
 
-Stricter than `json.loads` where two readers could disagree, or where a value could fail far
-from here: names that stand twice, NaN and Infinity, text that is not UTF-8, strings with half of a
-surrogate pair, and whole numbers of more than 512 digits, which take long to read, are refused.
-Nesting that is too deep is refused and not raised.
+It is stricter than `json.loads` where two readers could disagree, or where a value could cause an
+error later on. Refused are duplicate names, NaN and Infinity, text that is not UTF-8, strings with
+a lone surrogate, whole numbers of more than 512 digits, which take long to read, and nesting that
+is too deep.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _MOST_DIGITS: Final = 512
 
 
 def read_json_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object that the bytes hold.
+    """Reads a JSON object.
 
     Raises:
-        ValueError: it is not one, or not a safe one. The text never quotes the input.
+        ValueError: the bytes are no JSON object, or are refused. The text never quotes the input.
     """
     value = _read(raw)
     if not isinstance(value, dict):
@@ -27,10 +27,9 @@ def read_json_object(raw: bytes) -> dict[str, Any]:
 
 
 def _read(raw: bytes) -> Any:
-    """The value, or None for what is refused.
+    """The value, or None when it is refused.
 
-    Nothing is raised from in here: a decoding error carries the whole input along, and that
-    may be a token.
+    Raises nothing: a decoding error would hold the whole input, which may be a token.
     """
     try:
         text = raw.decode("utf-8")
@@ -41,7 +40,7 @@ def _read(raw: bytes) -> Any:
             parse_int=_read_integer,
         )
         if "\\u" in text:
-            # A lone surrogate reads well and fails when somebody writes it to a header or a log.
+            # A lone surrogate can be read, and fails when it is written to a header or a log.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         return None

@@ -1,11 +1,11 @@
-"""Decides whether a token is genuine and good now.
+"""Verifies signed JWTs (RFC 7515, RFC 7519, RFC 8725, RFC 6750).
 
 The order is fixed: size, form, algorithm, signature, then the claims
-(`extauthz.policy.authentication.claim_checks`). The clock is an argument. What a token says is believed only
-after `verify_token`; before that only ``alg``, ``kid`` and ``iss`` are looked at, to choose
-the key. Many claims are not even read before: anybody may send them, and reading them takes longer
-than the signature. Keys that a token brings along (``jwk``, ``jku``, ``x5u``, ``x5c``) are ignored.
-No text makes anything in here raise. Sources: RFC 7515, RFC 7519, RFC 8725, RFC 6750.
+(`extauthz.policy.authentication.claim_checks`). The clock is an argument. A token is trusted only
+after `verify_token`; before that, only ``alg``, ``kid`` and ``iss`` are used, to choose the key.
+When there are many claims, they are not parsed before the signature is verified: anybody may send
+them, and parsing takes longer than the signature. Keys in a token (``jwk``, ``jku``, ``x5u``,
+``x5c``) are ignored. No function here raises an error, whatever the text.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ _MEDIA_TYPE: Final = re.compile(r"(?:application/)?([a-z0-9!#$&^_.+-]+)[ \t]*(?:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnverifiedToken:
-    """A JWT in parts. Nothing that it says may be believed yet.
+    """The parts of a JWT that is not verified yet: nothing in it may be trusted.
 
     Attributes:
         issuer: empty when ``iss`` is not there or not a string.
-        claims: None when they are too many to be read before the signature was looked at.
+        claims: None when they are too many to be parsed before the signature is verified.
         payload: the JSON of the claims.
-        signed: the bytes that the signature is over.
+        signed: the bytes that were signed.
     """
 
     algorithm: str
@@ -84,39 +84,39 @@ _NOT_READ: Final = _invalid(
     "before the signature is verified",
 )
 MAX_TRIED_KEYS: Final = 4
-"""A token that names no key is tried with each that fits: the last, the present and the next one of an
-issuer that rotates, and one more. Each costs a verification, whoever sent the token."""
+"""Keys that are tried for a token without ``kid``: the last, the current and the next key of an
+issuer that rotates them, and one more. Each costs a verification."""
 _TOO_MANY_KEYS: Final = _invalid(
     "The token names no key (kid), and its issuer has too many that could have signed it."
 )
 BAD_SIGNATURE: Final = _invalid("The token's signature cannot be verified.")
-"""None of the keys made it. Newer ones may."""
+"""None of the keys verifies the signature. Newer keys may."""
 
 
 def has_bearer_form(text: str) -> bool:
-    """Whether text can be a bearer token at all (b64token, RFC 6750 2.1), of a bounded size."""
+    """Whether text has a bearer token's form (b64token, RFC 6750 2.1) and is not too long."""
     return len(text) <= MAX_TOKEN_BYTES and _BEARER.fullmatch(text) is not None
 
 
 def looks_like_jwt(text: str) -> bool:
     """Whether a bearer token has a signed JWT's form; otherwise it is opaque.
 
-    An encrypted JWT (five parts) is opaque to us: only its issuer can say what it means.
+    An encrypted JWT (five parts) is opaque here: only its issuer can read it.
     """
     return _take_apart_jwt(text) is not None
 
 
 def token_digest(text: str) -> bytes:
-    """SHA-256 that revocations know a bearer token by.
+    """The SHA-256 digest by which a bearer token is revoked.
 
-    Of a JWT only the signed part counts: the same signature can be written in several ways.
+    For a JWT it is that of the signed part, as one signature can be encoded in several ways.
     """
     counted = text.rpartition(".")[0] if looks_like_jwt(text) else text
     return hashlib.sha256(counted.encode("utf-8", "surrogatepass")).digest()
 
 
 def read_token(text: str) -> UnverifiedToken | Denial:
-    """A JWT in compact form, taken apart. Base64url may be padded, as WSO2 2.6 and 3.0 write it."""
+    """Reads a JWT in compact form. Base64url may be padded, as WSO2 2.6 and 3.0 write it."""
     if len(text) > MAX_TOKEN_BYTES:
         return _invalid(f"The token is larger than {MAX_TOKEN_BYTES} bytes.")
     return read_if_jwt(text) or _MALFORMED
@@ -166,7 +166,7 @@ def read_if_jwt(text: str) -> UnverifiedToken | Denial | None:
 
 
 def _take_apart_jwt(text: str) -> tuple[Parts, bytes] | None:
-    """The parts of what looks like a JWT, and the text of its header."""
+    """The parts of a text that has a JWT's form, and its decoded header; else None."""
     parts = take_apart(text) if len(text) <= MAX_TOKEN_BYTES else None
     header = None if parts is None else decode_base64url(parts.header)
     if parts is None or header is None or not header.lstrip(b" \t\r\n").startswith(b"{"):
@@ -175,7 +175,7 @@ def _take_apart_jwt(text: str) -> tuple[Parts, bytes] | None:
 
 
 def read_claims(token: UnverifiedToken) -> Mapping[str, Any] | Denial:
-    """All that a token claims, however much that is."""
+    """All claims of a token, however many there are."""
     if token.claims is not None:
         return token.claims
     try:
@@ -187,7 +187,7 @@ def read_claims(token: UnverifiedToken) -> Mapping[str, Any] | Denial:
 def _is_of_another_kind(typ: Any) -> bool:
     """Whether ``typ`` names another kind of JWT, like a logout token (RFC 8725 3.11).
 
-    It is a media type: in any case, with or without ``application/``, and may have parameters.
+    It is a media type: case does not matter, ``application/`` is optional, parameters may follow.
     """
     if not isinstance(typ, str):
         return typ is not None
@@ -200,20 +200,20 @@ def _is_of_another_kind(typ: Any) -> bool:
 
 
 def may_be_explained(token: UnverifiedToken, issuer: Issuer) -> bool:
-    """Whether a JWT may be shown to an issuer, to be told what it means.
+    """Whether a JWT may be sent to an issuer for introspection.
 
-    Never another issuer's: who is shown it could use it there. What nobody signed needs no
-    asking.
+    A token of another issuer may not: the issuer that gets it could use it there. A token without
+    a signature is not sent either.
     """
     names = token.issuer if token.claims is None else token.claims.get("iss", issuer.issuer)
     return names == issuer.issuer and token.algorithm.lower() != "none" and token.signature != b""
 
 
 def check_algorithm(token: UnverifiedToken, issuer: Issuer) -> Denial | None:
-    """A denial when the token's algorithm is not one of the issuer's: no key can make it good."""
+    """A denial when the token's algorithm is not one of the issuer's."""
     allowed = token.algorithm in issuer.algorithms
     if token.algorithm in HMAC_ALGORITHMS:
-        # Never by the allow-list alone: a public key must not become a shared secret.
+        # The key's type is checked as well: a public key must never be used as a shared secret.
         allowed = allowed and issuer.keys is not None and issuer.keys.hmac_secret is not None
     if allowed:
         return None
@@ -227,7 +227,7 @@ def check_algorithm(token: UnverifiedToken, issuer: Issuer) -> Denial | None:
 def verify_token(
     token: UnverifiedToken, issuer: Issuer, keys: Sequence[VerificationKey], now_us: int
 ) -> VerifiedClaims | Denial:
-    """The token's claims, if one of the issuer's keys signed them and they hold now."""
+    """Verifies a token's signature with the issuer's keys, then its claims; gives the claims."""
     denial = check_algorithm(token, issuer)
     if denial is not None:
         return denial
@@ -244,9 +244,10 @@ def verify_token(
 
 
 def check_unsigned(token: UnverifiedToken, issuer: Issuer, now_us: int) -> VerifiedClaims | Denial:
-    """What `verify_token` would say if the signature were good. A denial holds in any case.
+    """Checks a token as `verify_token` does, but for its signature. A denial is final.
 
-    So does that of claims that are too many to be read: what nobody signed must not cause an outage.
+    Claims that are too many to be parsed are a denial, too: an unsigned token must not be able to
+    cause "unavailable".
     """
     if token.claims is None:
         return _NOT_READ

@@ -1,4 +1,4 @@
-"""Keys that verify signatures: which may be used with which algorithm, and how they are read.
+"""Reads keys that verify signatures, and says which algorithms each may be used with.
 
 A key is used only with algorithms of its own type and curve, and only with the one that its
 issuer names, if any (RFC 8725 3.1). RSA keys under 2048 bits and secrets shorter than the
@@ -24,11 +24,11 @@ from extauthz.policy.authentication.strict_json import read_json_object
 from extauthz.ports import VerificationKey
 
 MAX_KEYS: Final = 100
-"""In one issuer's set. Every one may be tried for a token that names no key."""
+"""Keys in one issuer's set."""
 
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
-"""Larger keys make each check cost milliseconds."""
+"""Bits. With a larger key each verification takes milliseconds."""
 
 _CURVES: Final[Mapping[str, type[ec.EllipticCurve]]] = {
     "ES256": ec.SECP256R1,
@@ -73,7 +73,7 @@ class KeySet:
     left_out: tuple[str, ...] = ()
 
     def find(self, key_id: str | None) -> Sequence[NamedKey]:
-        """Keys of that name, else those without any name; all when `key_id` is None."""
+        """The keys with that ``kid``, else those without one; all keys when `key_id` is None."""
         if key_id is None:
             return self.keys
         named = tuple(key for key in self.keys if key.key_id == key_id)
@@ -101,22 +101,22 @@ def fits(key: VerificationKey, algorithm: str) -> bool:
 
 
 def is_signed(signed: bytes, signature: bytes, *, key: VerificationKey, algorithm: str) -> bool:
-    """Whether a signature was made over the bytes with the key's other half. Never raises."""
+    """Verifies a signature over the bytes with this key. Never raises."""
     if not fits(key, algorithm):
         return False
     try:
-        # The algorithm object and not `jwt.decode`: key types are checked above, and a small
-        # key or an odd header must give an answer, not a warning.
+        # Uses the algorithm object and not `jwt.decode`: key types are checked above, and a small
+        # key or an unusual header must not raise or warn.
         return bool(_SIGNERS[algorithm].verify(signed, key.key, signature))
     except (PyJWTError, ValueError, TypeError, UnsupportedAlgorithm):
         return False
 
 
 def read_jwks(raw: bytes) -> KeySet:
-    """The usable keys of a JWK Set (RFC 7517). Keys that cannot be used are named, not fatal.
+    """Reads the usable keys of a JWK Set (RFC 7517), and names those that cannot be used.
 
     Raises:
-        ValueError: it is no JWK Set, or has more than MAX_KEYS keys.
+        ValueError: the bytes are no JWK Set, or it has more than MAX_KEYS keys.
     """
     try:
         members = read_json_object(raw)["keys"]
@@ -139,7 +139,7 @@ def read_jwks(raw: bytes) -> KeySet:
 def _read_jwk(member: Any) -> NamedKey:
     if not isinstance(member, dict):
         raise ValueError("not an object")  # noqa: TRY004  # a wrong value, read from outside
-    # As in claims: who writes every member of a key writes null for those that it does not have.
+    # As in claims, null counts as absent: some issuers write every member of a key.
     member = {name: value for name, value in member.items() if value is not None}
     algorithm, key_id = member.get("alg"), member.get("kid")
     if "d" in member:
@@ -185,9 +185,9 @@ _PEM_BLOCK: Final = re.compile(
 
 
 def read_pem(text: str) -> KeySet:
-    """The public keys of PEM text: of PUBLIC KEY and CERTIFICATE blocks, all without a name.
+    """Reads the public keys of PUBLIC KEY and CERTIFICATE blocks in PEM text; none has a ``kid``.
 
-    A certificate only carries its key here: its dates and signer are not looked at.
+    Of a certificate only the key is used: its dates and its issuer are not checked.
 
     Raises:
         ValueError: a block cannot be used, or there is none.
@@ -211,7 +211,7 @@ def read_pem(text: str) -> KeySet:
 
 
 def read_hmac_secret(secret: Secret) -> KeySet:
-    """The one key that a shared secret is: its UTF-8 bytes.
+    """Makes a key set of one shared secret; the key is the secret's UTF-8 bytes.
 
     Raises:
         ValueError: the secret is too short for any algorithm.

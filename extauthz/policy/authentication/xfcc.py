@@ -2,8 +2,8 @@
 
 Source: Envoy's HTTP header documentation. Elements are separated by commas and hold ``Key=value``
 pairs separated by semicolons; a value may stand in double quotes with ``\\"`` for a quote.
-The last element is of the nearest client, and the only one that our own proxy wrote. How much is
-read is bounded; of what exceeds it nothing is believed.
+The last element describes the nearest client, and is the only one that our own proxy wrote. A
+field that is longer than the bound is not used at all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 MAX_XFCC_BYTES: Final = 16_384
 MAX_PAIRS: Final = 64
-"""Of all elements; one has about six, and one more for each further name of its certificate."""
+"""Pairs of all elements. One has about six, and one more for each further certificate name."""
 MAX_ESCAPED: Final = 64
 _NAMES: Final = ("uri", "dns", "subject")
 _PAIR: Final = re.compile(
@@ -22,9 +22,9 @@ _PAIR: Final = re.compile(
 
 
 def read_xfcc(value: str) -> tuple[str, ...] | None:
-    """Names of the nearest client certificate: URI SANs, DNS SANs, subject; in that order.
+    """The names of the nearest client certificate: URI SANs, DNS SANs, subject, in that order.
 
-    None when the text is not of the form, or longer than what is read; empty when it names nothing.
+    None when the text is malformed or too long; empty when it has no names.
 
     >>> read_xfcc('By=spiffe://a;Hash=00;Subject="CN=c,O=o";URI=spiffe://b')
     ('spiffe://b', 'CN=c,O=o')
@@ -48,5 +48,5 @@ def read_xfcc(value: str) -> tuple[str, ...] | None:
 
 
 def _unquote(text: str) -> str:
-    # Only Cert and Chain are URL-encoded; decoding a name would make two certificates one.
+    # Only Cert and Chain are URL-encoded; decoding names could make two of them equal.
     return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') else text

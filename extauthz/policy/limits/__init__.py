@@ -1,1 +1,1 @@
-"""Step 5, how often: which counters a request takes from, and what the answer means."""
+"""Step 5, rate limits: which counters a request takes from, and what the answer means."""

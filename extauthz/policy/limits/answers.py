@@ -1,6 +1,6 @@
-"""Step 5, how often: what a counter store's answer means for a request.
+"""Step 5, rate limits: judges the counter store's answer for a request.
 
-What was asked of it is planned by `extauthz.policy.limits.planning`.
+The charges were planned by `extauthz.policy.limits.planning`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from extauthz.model.decision import Denial, Reason
 from extauthz.model.limits import LimitLevel, LimitStatus, QuotaUnit, Taking
 from extauthz.policy.limits.tier_limits import PlannedLimit
 
-# Here, as a look into an enum takes 40 ns more than one into a module.
+# Module constants, because reading a member of an enum takes 40 ns longer.
 _BYTES: Final = QuotaUnit.BYTES
 
 
 def judge(
     planned: Sequence[PlannedLimit], taking: Taking
 ) -> tuple[tuple[LimitStatus, ...], Denial | None]:
-    """What a store's answer means: every limit's status, and the denial when one has no room.
+    """Gives every limit's status, and the denial when one has no room.
 
-    A limit in bytes has no room when nothing is left. The store cannot know that, as nothing is
-    taken from it yet: the others may be charged then, and are to be given back.
+    A limit in bytes has no room when nothing is left. The store does not refuse that, as the cost
+    is still 0: the other limits may have been charged then, and must be given back.
 
     Raises:
-        CounterStoreError: the answer does not fit the question.
+        CounterStoreError: the answer does not match the charges, or contradicts itself.
     """
     readings = taking.readings
     if len(readings) != len(planned):
@@ -43,7 +43,7 @@ def judge(
         if enforced and reading.exceeded:
             is_refused_by_store = True
         if not reading.remaining and asked.limit.quota_unit is _BYTES:
-            # Something is left at the reset at the latest; a sliding window cannot tell when.
+            # At the reset at the latest; a sliding window cannot say when some of it is free.
             reading = replace(reading, exceeded=True, retry_after_us=reading.reset_us)
         statuses.append(LimitStatus(asked.level, asked.name, asked.limit, reading, enforced))
         if enforced and reading.exceeded:

@@ -1,7 +1,7 @@
-"""When calendar days, weeks, months and years begin and end in a time zone.
+"""Computes when calendar days, weeks, months and years begin and end in a time zone.
 
-A period begins at the first instant that the zone's clocks show its first day, so a day may
-have 23 or 25 hours, and a period may begin at 01:00 where clocks are set forward at midnight.
+A period begins when the zone's clocks first show its first day. So a day may have 23 or 25
+hours, and a period may begin at 01:00 where clocks are set forward at midnight.
 A week begins on Monday (ISO 8601).
 """
 
@@ -21,21 +21,21 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=ZoneInfo("UTC"))
 def plan_calendar_bounds(
     unit: CalendarUnit, timezone: ZoneInfo, now_us: int
 ) -> tuple[int, int, int, int]:
-    """The edges of three windows, now in the middle one: so clocks may differ by a whole window.
+    """The edges of three windows, the middle one being now's: clocks may differ by a whole window.
 
-    Microseconds since the epoch, ascending: start of the window before, start, end, end of the
-    window after.
+    They are microseconds since the epoch, ascending: start of the window before, start and end of
+    the current window, end of the window after.
     """
     day = datetime.fromtimestamp(now_us // US_PER_S, timezone).date()
     first = _first_day(unit, day)
-    # The clocks of a zone may skip what would be the start; then the neighbour has it.
+    # The zone's clocks may skip the start; then the time belongs to the neighbouring window.
     while _begin_us(first, timezone) > now_us:
         first = _first_day(unit, first - _ONE_DAY)
     following = _next_first_day(unit, first)
     while _begin_us(following, timezone) <= now_us:
         first, following = following, _next_first_day(unit, following)
     start_us, end_us = _begin_us(first, timezone), _begin_us(following, timezone)
-    # A zone that crosses the date line skips a day: that window is empty and is passed over.
+    # A zone that crosses the date line skips a day: that window is empty and is left out.
     previous_us = next_end_us = start_us
     while previous_us >= start_us:
         first = _first_day(unit, first - _ONE_DAY)
@@ -47,7 +47,7 @@ def plan_calendar_bounds(
 
 
 def _first_day(unit: CalendarUnit, day: date) -> date:
-    """The first day of the period that a day is in."""
+    """The first day of the period that contains a day."""
     match unit:
         case CalendarUnit.DAY:
             return day

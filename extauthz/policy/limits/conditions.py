@@ -1,4 +1,4 @@
-"""Which conditions a request fits. All of a list must fit; every group that fits counts."""
+"""Evaluates conditions on a request: a group fits when all of its conditions do."""
 
 from __future__ import annotations
 

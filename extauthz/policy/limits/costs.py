@@ -1,9 +1,9 @@
-"""What a request says that it costs, where its resource lets it say so.
+"""Reads the cost that a request states, where its resource allows that.
 
-Whoever writes the header or the parameter chooses the cost. So it is bounded: 1 is the least,
-the resource's maximum the most. Of several values the largest counts, so that nobody is charged
-for the one and served the other. What is no number does not count; the resource's own cost does
-when nothing else is left.
+The cost is chosen by whoever writes the header or the parameter. So it is bounded: it is at least
+1 and at most the resource's maximum. Of several values the largest counts, so that nobody is
+charged for one and served the other. Values that are no numbers are ignored; when no value is
+left, the resource's own cost counts.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from extauthz.policy.request.values import find_all_query, find_header
 
 _MOST_DIGITS: Final = 18
 _MOST_VALUES: Final = 16
-"""More are refused: the largest could stand among those that are not looked at."""
+"""Values that a request may state. With more it is refused, as the largest might not be read."""
 
 
 def read_cost(source: CostSource, request: ApiRequest, default: int) -> int:
-    """The cost of a request; `default` where it says none that counts.
+    """The cost of a request; `default` when it states none.
 
     Raises:
-        MalformedRequest: it says more costs than can be read in bounded time.
+        MalformedRequest: the request states more costs than can be read in bounded time.
     """
     name = source.place.name
     if source.place.kind is PlaceKind.HEADER:
@@ -39,7 +39,7 @@ def read_cost(source: CostSource, request: ApiRequest, default: int) -> int:
 
 
 def _read_number(text: str) -> int:
-    """A whole number in ASCII digits; 0 when it is none."""
+    """A whole number in ASCII digits; 0 for any other text."""
     if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS:
         return int(text)
     return 0

@@ -1,11 +1,11 @@
-"""Names counters: which subject is counted, by which rule.
+"""Writes the keys of counters: the subject that is counted, and the rule.
 
-A key is ``{subject}what|rule``. The part in braces is what Redis Cluster hashes, so all limits
-of one consumer share a slot, while consumers spread. Every part that comes from outside is
-written as its length, a colon, and itself; so no two different lists of parts give the same
-text. A part longer than 64 characters is written as ``#`` and 32 hex digits of its SHA-256.
-The number of a limit is no part of the key: raising it keeps the count. The limits of a
-condition group have ``g`` and the group's name before the ``|``.
+A key is ``{subject}what|rule``. Redis Cluster hashes the part in braces, so all limits of one
+consumer share a slot, while consumers are spread. Every part that comes from outside is written as
+its length, a colon and the part itself, so that two different lists of parts never give the same
+text. A part longer than 64 characters is written as ``#`` and 32 hex digits of its SHA-256. The
+number of a limit is not in the key: raising a limit keeps its count. The limits of a condition
+group have ``g`` and the group's name before the ``|``.
 
 Custom limits have key templates, like ``$clientIp:$api`` or ``${claim.https://idp/tenant}``.
 """
@@ -28,7 +28,7 @@ _LONGEST_PART: Final = 64
 
 
 def write_parts(*parts: str) -> str:
-    """Text that no other list of parts gives, at most 67 characters for each."""
+    """Joins parts to a text that no other list of parts gives; at most 67 characters for each."""
     return "".join(_write_part(part) for part in parts)
 
 
@@ -41,7 +41,7 @@ def _write_part(part: str) -> str:
 
 
 def write_client(address: str) -> str:
-    """Names a client: an IPv4 address, or the /64 of an IPv6 one, which is what one site gets."""
+    """The text by which a client is counted: its IPv4 address, or the /64 of its IPv6 address."""
     family, number = read_address(address)
     if family == 0:
         return f"?{address}" if address else ""
@@ -49,9 +49,10 @@ def write_client(address: str) -> str:
 
 
 def find_origin(client: str) -> str:
-    """The network that `write_client`'s client belongs to: an IPv4 /24, or an IPv6 /48.
+    """The network of a client as `write_client` names it: an IPv4 /24, or an IPv6 /48.
 
-    Whoever has many addresses has them in a network like that; one text for all that is no address.
+    A caller with many addresses usually has them in one such network. All texts that are no
+    addresses have one origin.
     """
     family, _, digits = client.partition("-")
     if family == "4":
@@ -61,7 +62,7 @@ def find_origin(client: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What a template may ask about."""
+    """The values that a template may use."""
 
     route: Route
     identity: Identity
@@ -94,7 +95,7 @@ _KNOWN: Final = ", ".join([*(f"${name}" for name in _PLAIN), *(f"${name}.NAME" f
 
 
 def _of_issuer(facts: _Facts, name: str) -> str:
-    """A name with its issuer: the alice of one issuer is not the alice of another."""
+    """A name with its issuer: "alice" of one issuer is not "alice" of another."""
     return write_parts(facts.identity.issuer, name) if name else ""
 
 
@@ -120,7 +121,7 @@ def check_template(text: str) -> str | None:
 
 
 class KeyTemplate:
-    """A template that is read once and filled in for each request.
+    """A key template, parsed once and filled in for each request.
 
     Raises:
         ValueError: `check_template` finds a problem.
@@ -138,23 +139,23 @@ class KeyTemplate:
 
     @property
     def named(self) -> tuple[tuple[str, str], ...]:
-        """Kind (header, claim or query) and name of each value that it asks for by name."""
+        """Kind (header, claim or query) and name of each value that it uses by name."""
         return tuple((kind, name) for kind, dot, name in self._variables if dot)
 
     @property
     def asks_address(self) -> bool:
-        """Whether it asks for the client's address."""
+        """Whether it uses the client's address."""
         return any(kind == "clientIp" for kind, _, _ in self._variables)
 
     @property
     def is_open(self) -> bool:
-        """Whether what it is filled with has no end: a caller makes it up, or an issuer names it."""
+        """Whether its values are unbounded, because callers or issuers choose them."""
         return any(kind in _WITHOUT_END for kind, _, _ in self._variables)
 
     def find_subject(
         self, route: Route, identity: Identity, request: ApiRequest, client_address: str
     ) -> str | None:
-        """Names what is counted apart; None when the request lacks a value that is asked for."""
+        """The subject that is counted; None when the request lacks a value that the template uses."""
         facts = _Facts(route, identity, request, client_address)
         values = [
             _NAMED[kind](facts, name) if dot else _PLAIN[kind](facts)

@@ -1,4 +1,4 @@
-"""What taking would have said, from a look at the counters that takes nothing."""
+"""Judges a peek: what taking would have answered, from readings taken at cost 0."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from extauthz.policy.limits.tier_limits import PlannedLimit
 
 
 def judge_peek(planned: Sequence[PlannedLimit], taking: Taking) -> Taking:
-    """The answer to taking what is planned, when the same was only looked at, at cost 0."""
+    """Gives the answer that taking `planned` would have had, from the answer at cost 0."""
     readings = tuple(
         replace(reading, exceeded=True, retry_after_us=reading.reset_us)
         if reading.remaining < one.charge.cost

@@ -1,11 +1,11 @@
-"""Takes an amount from a request's limits at once, as Istio Mixer asks for it.
+"""Takes an amount from a request's limits at once, as Istio Mixer's quota asks for it.
 
-A proxy behind Mixer asks ahead for the requests to come, and may be content with a part of what
-it asks for (best effort). Whatever is granted was charged; what is not granted was not. The
-counters are those of single requests, so that both ways of asking share one limit.
+A proxy behind Mixer asks in advance for requests to come, and may accept a part of the amount
+(best effort). What is granted was charged; what is not granted was not. The counters are those of
+single requests, so both ways of counting share one limit.
 
-A repeated call is charged once: every step of it is named by the call's id and the step's own
-amount, and a store answers a repeated name as before, refusals included.
+A repeated call is charged once: the deduplication id of every step is made of the call's id and
+the step's amount, and a store answers a repeated id as before, refusals included.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from extauthz.policy.limits.tier_limits import PlannedLimit, take_instead
 from extauthz.ports import CounterStore, Deadline
 
 _MOST_STEPS: Final = 4
-"""Each but the first asks for what the one before said was left; others may have been quicker."""
+"""Steps of one call. After the first, each asks for what remained, which others may take first."""
 
 
 @request_value(frozen=True, slots=True, kw_only=True)
 class QuotaAsk:
-    """An amount that is asked for.
+    """A request for an amount.
 
     Attributes:
-        best_effort: a part of it is better than nothing.
-        dedup_id: names the call and all that it asks for; None when it cannot be repeated.
+        best_effort: a part of the amount may be granted.
+        dedup_id: identifies the call and its arguments; None when it cannot be repeated.
     """
 
     amount: int
@@ -39,7 +39,7 @@ class QuotaAsk:
 
 @request_value(frozen=True, slots=True, kw_only=True)
 class UsedBytes:
-    """Content of an answered request, without headers; what is negative is not known."""
+    """Bytes of an answered request's content, without headers; negative when not known."""
 
     request_bytes: int
     response_bytes: int
@@ -47,7 +47,7 @@ class UsedBytes:
 
 @request_value(frozen=True, slots=True)
 class Grant:
-    """How much was granted, and the decision behind it; nothing where that is a denial."""
+    """How much was granted, and the decision; 0 when that is a denial."""
 
     decision: Decision
     amount: int
@@ -59,7 +59,7 @@ class QuotaTaking:
 
     Attributes:
         amount: what the step asked for; granted when it was charged.
-        dedup_id: what the store knows the step by.
+        dedup_id: the step's deduplication id at the store.
     """
 
     amount: int
@@ -71,9 +71,10 @@ class QuotaTaking:
 async def take_quota(
     counters: CounterStore, planned: tuple[PlannedLimit, ...], ask: QuotaAsk, deadline: Deadline
 ) -> QuotaTaking:
-    """Takes what `planned` says, or with best effort as much of it as there is room for.
+    """Takes the planned charges, or with best effort as much of them as there is room for.
 
-    planned: at the cost that is asked for.
+    Args:
+        planned: the limits, with the amount as their cost.
 
     Raises:
         CounterStoreError: as `CounterStore.take` does.

@@ -1,8 +1,8 @@
-"""The limits of one tier for one subject: each with what is charged, and under which key.
+"""Plans the limits of one tier for one subject: each with its charge and its counter's key.
 
-The limits come first, then the burst, at level BURST. Where a request fits condition groups of
-the tier, those take the place of the tier's own limits: each counts by itself, under its own
-name. So no request leaves all limits of a tier by fitting a group.
+The limits come first, then the burst, at level BURST. When a request fits condition groups of the
+tier, those replace the tier's own limits; each group is counted separately, under its own name. So
+a request never escapes all limits of a tier because it fits a group.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from extauthz.policy.limits.keys import write_parts
 
 @dataclass(frozen=True, slots=True)
 class PlannedLimit:
-    """One limit of a request, and what it takes.
+    """One limit of a request, and its charge.
 
     Attributes:
-        name: the tier's, or the custom limit's; with a slash and the condition group's behind it.
+        name: the tier's or custom limit's name, followed by a slash and the condition group's name
+            when there is one.
     """
 
     level: LimitLevel
@@ -38,7 +39,7 @@ class PlannedLimit:
 
 
 def take_instead(planned: PlannedLimit, cost: int) -> PlannedLimit:
-    """The same limit at another cost. Bytes are not known yet, whatever a request costs."""
+    """The same limit at another cost. A limit in bytes stays at 0, as the bytes are not known yet."""
     if planned.limit.quota_unit is QuotaUnit.BYTES:
         return planned
     was = planned.charge
@@ -59,10 +60,10 @@ def take_instead(planned: PlannedLimit, cost: int) -> PlannedLimit:
 
 
 class TierPlanner:
-    """Plans tiers, and remembers the calendar's windows around now.
+    """Plans the limits of tiers, and caches the current calendar windows.
 
     Args:
-        on_outage: for tiers that do not say themselves what happens in an outage.
+        on_outage: the outage mode of tiers that have none of their own.
     """
 
     __slots__ = ("_bounds", "_on_outage")
@@ -88,10 +89,10 @@ class TierPlanner:
         """The limits of the groups that fit, or the tier's own when none does.
 
         Args:
-            subject: what is counted, as a counter's key begins.
-            name: instead of the tier's.
+            subject: the subject that is counted; the beginning of the counter's key.
+            name: used instead of the tier's.
             fitting: the tier's condition groups that the request fits.
-            origin, roams: of the caller, when that can make up what the subject names; see `Charge`.
+            origin, roams: as in `Charge`, when the caller chooses the subject.
         """
         name = name or tier.name
         holders: list[tuple[str, str, Tier | ConditionGroup]] = [

@@ -1,8 +1,8 @@
-"""Counts a tier for whatever a caller names as its subject: quotas that stand for themselves.
+"""Grants amounts of a tier's limits for a set of attributes, without an API or an application.
 
-Plain rate limits of a mesh (Istio's memquota and redisquota) count requests by some of their
-attributes, without an API or an application. A tier of the catalog counts them here, apart for
-each set of attributes, in the same store as everything else.
+These are the plain rate limits of a mesh (Istio's memquota and redisquota), which count requests
+by some of their attributes. A tier of the catalog says the limits; each set of attributes is
+counted separately, in the same store as everything else.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from extauthz.ports import NO_DEADLINE, Clock, CounterStore, Deadline
 
 @dataclass(frozen=True, slots=True)
 class TierGrant:
-    """How much of an amount a tier gave, and how its limits stand.
+    """How much of an amount a tier granted, and the status of its limits.
 
-    `denial` says why it is nothing.
+    `denial` is the reason when nothing was granted.
     """
 
     amount: int
@@ -34,7 +34,7 @@ class TierGrant:
 
 
 class TierQuotas:
-    """Grants amounts of tiers. `catalog` gives the snapshot that is current now."""
+    """Grants amounts of tiers. `catalog` returns the current snapshot."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class TierQuotas:
         *,
         deadline: Deadline = NO_DEADLINE,
     ) -> TierGrant | None:
-        """How much of the amount there is room for; None when there is no such tier.
+        """Takes an amount from a tier's limits; None when there is no such tier.
 
-        Limits in bytes are only looked at, and a tier's condition groups do not count: there
-        is no request that could fit one.
+        Limits in bytes are not charged, and a tier's condition groups are ignored, as there is no
+        request that could fit them.
 
         Args:
-            quota: its name; two quotas of one tier count apart.
-            attributes: each different set of names and values counts apart.
+            quota: the quota's name; two quotas of one tier are counted separately.
+            attributes: each different set of names and values is counted separately.
 
         Raises:
             CounterStoreError: as `CounterStore.take` does.
@@ -92,6 +92,6 @@ class TierQuotas:
 
 
 def _digest(attributes: Mapping[str, str]) -> str:
-    """Names a set of attributes. Hashed, as a credential may be among them."""
+    """The key of a set of attributes. It is a hash, as a credential may be among them."""
     named = [part for item in sorted(attributes.items()) for part in item]
     return hashlib.sha256(write_parts(*named).encode("utf-8", "surrogatepass")).hexdigest()[:32]

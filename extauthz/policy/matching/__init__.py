@@ -1,1 +1,1 @@
-"""Step 1, which API and resource."""
+"""Step 1, matching: finds the API and resource of a request."""

@@ -1,13 +1,13 @@
-"""Says which API and resource a request is for.
+"""Finds the API and resource of a request.
 
-What names no host is no API's, not even one that is served at any host: whoever routes the request
-may read a host in it.
+A request whose authority is no valid host matches no API, not even one that is served at any host:
+the proxy that routes the request may read a host in it.
 
-A path passes as it came or not at all: nobody has to rewrite it for the decision to hold. What two
-readers could understand differently (an encoded slash, a backslash, a path parameter, dot segments
-and empty ones) is refused, not guessed at. Escapes that a client may write or leave out (``%40`` for
-``@``) are decoded to be compared, and where a reader that leaves them as they are would find another
-resource, the request is refused, too.
+A path is allowed as it came or refused: the decision never depends on somebody rewriting it. What
+two readers could understand differently (an encoded slash, a backslash, a path parameter, dot
+segments and empty segments) is refused. Escapes that a client may write or leave out (``%40`` for
+``@``) are decoded before paths are compared; when a reader that does not decode them would find
+another resource, the request is refused, too.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ from extauthz.model.routing.segments import (
 from extauthz.model.routing.templates import MAX_SEGMENTS
 
 API_EXTENSION: Final = "extauthz.api"
-"""The route's context extension that names the API, so that neither host nor path need to."""
+"""The route's context extension that names the API, so that host and path do not have to."""
 VERSION_EXTENSION: Final = "extauthz.version"
 BASE_PATH_EXTENSION: Final = "extauthz.base_path"
-"""A word of `BasePath`, which goes before that of the API in the catalog."""
+"""The context extension with a value of `BasePath`, which overrides the catalog's."""
 CONTEXT_EXTENSION: Final = "extauthz.context"
-"""A base path that stands in front of paths that lack it, where the API is not named."""
+"""The context extension with a base path for paths that lack it, where the API is not named."""
 
 MAX_PATH_BYTES: Final = 8192
 MAX_ESCAPES: Final = 384
-"""In a path, where some are not of text beyond ASCII. Each is looked at in every reading, which takes
-Python time."""
+"""Escapes in a path, when some of them do not encode non-ASCII text. Every reading of each is
+examined in Python."""
 MAX_TEXT_ESCAPES: Final = 1_800
-"""In a path where all are: 600 Chinese characters."""
+"""Escapes in a path, when all of them encode non-ASCII text: 600 Chinese characters."""
 
-# RFC 3986 pchar without ";" and "%": a path of these needs no second look. Nothing here is
-# possessive, although it could be: before Python 3.11.5 such a group takes "/a/.." for plain.
+# RFC 3986 pchar without ";" and "%": such a path needs no further checks. No quantifier here is
+# possessive: before Python 3.11.5 such a group would match "/a/..".
 _CHARACTERS: Final = r"A-Za-z0-9\-._~!$&'()*+,=:@"
 _PLAIN: Final = re.compile(rf"(?:/(?!\.\.?(?:/|$))[{_CHARACTERS}]+)*/?")
 _FOREIGN: Final = re.compile(rf"[^{_CHARACTERS}/%]")
-# Escapes of well-formed UTF-8 beyond ASCII (RFC 3629 section 4), and of the space: nobody takes them
-# for structure, and nobody may leave them out. Text of most of the world is written so.
+# Escapes of well-formed non-ASCII UTF-8 (RFC 3629 section 4), and of the space. They are never
+# structure, and a client cannot leave them out.
 _NEXT: Final = "%[89ABab][0-9A-Fa-f]"
 _TEXT: Final = re2.compile(
     f"(?:[{_CHARACTERS}/]|%20|%(?:[Cc][2-9A-Fa-f]|[Dd][0-9A-Fa-f]){_NEXT}"
@@ -94,10 +94,10 @@ UNKNOWN_BASE_PATH: Final = Denial(
 
 
 def read_path(path: str) -> RequestPath | Denial:
-    """A path that may be matched, or why it must be refused.
+    """Checks a path; gives it for matching, or the denial.
 
-    It is in normal form (RFC 3986 section 6.2.2), but for the case of hexadecimal digits, and no
-    escape in it stands for what could be taken for structure.
+    A path that passes is in normal form (RFC 3986 section 6.2.2), except for the case of
+    hexadecimal digits, and no escape in it encodes a character with a meaning in paths.
     """
     if not path.startswith("/") or len(path) > MAX_PATH_BYTES:
         return UNREADABLE
@@ -126,7 +126,7 @@ def read_path(path: str) -> RequestPath | Denial:
 
 
 def check_route(catalog: Catalog, request: ApiRequest) -> Route | Denial:
-    """The API and resource of a request, or why it has none."""
+    """Finds the API and resource of a request, or the denial when there is none."""
     path = read_path(request.path)
     if isinstance(path, Denial):
         return path
@@ -170,18 +170,18 @@ def check_route(catalog: Catalog, request: ApiRequest) -> Route | Denial:
 
 
 _BASE_PATHS: Final = {word.value: word for word in BasePath}
-# The commonest state, here, as a look into an enum takes 40 ns more than one into a module.
+# The most frequent state. A module constant: reading a member of an enum takes 40 ns longer.
 _PUBLISHED: Final = ApiState.PUBLISHED
 _PREFLIGHT: Final = Resource(methods=("OPTIONS",), template="*", security=(SecurityScheme.NONE,))
 
 
 def _names_options(route: Route | frozenset[str]) -> bool:
-    """Whether the API answers OPTIONS by itself; a resource for any method does not say so."""
+    """Whether a resource lists OPTIONS itself; one for any method does not."""
     return isinstance(route, Route) and "OPTIONS" in route.resource.methods
 
 
 def _is_preflight(request: ApiRequest) -> bool:
-    """Whether a browser asks what it may do (Fetch standard, CORS-preflight request)."""
+    """Whether it is a CORS-preflight request (Fetch standard)."""
     return (
         request.method == "OPTIONS"
         and "origin" in request.headers
@@ -190,13 +190,13 @@ def _is_preflight(request: ApiRequest) -> bool:
 
 
 _Found = tuple[Api, ResourceTree, tuple[int, ...], RequestPath]
-"""An API, its resources, and where the rest of a path may begin, in every reading of it."""
+"""An API, its resources, and where the rest of a path may begin in each of its readings."""
 
 
 def _find_stated(
     catalog: Catalog, request: ApiRequest, host: str, path: RequestPath
 ) -> _Found | Denial | None:
-    """The API that a route's context names, or else that is served."""
+    """The API that the route's context names, else the one that is served at host and path."""
     context = request.context
     named = context.get(API_EXTENSION)
     if named is None:
@@ -218,7 +218,7 @@ def _find_stated(
 
 
 def _find_base_path(context: Mapping[str, str], api: Api) -> BasePath | None:
-    """What the route states, or else the catalog; None when the route's word is not known."""
+    """The route's `BasePath`, else the catalog's; None when the route's value is not known."""
     word = context.get(BASE_PATH_EXTENSION)
     return api.base_path if word is None else _BASE_PATHS.get(word)
 
@@ -236,9 +236,9 @@ def _find_served(catalog: Catalog, host: str, path: RequestPath) -> _Found | Den
 def _find_in_context(
     catalog: Catalog, request: ApiRequest, host: str, path: RequestPath, base_path: str
 ) -> _Found | Denial | None:
-    """The API below a base path that the mesh tells, which the path may have or not.
+    """The API below a base path that the route's context gives; the path may begin with it or not.
 
-    Both are looked up; how the API's requests come decides, where that is stated.
+    Both readings are looked up; where the API's `BasePath` is stated, it decides.
     """
     whole = read_path(base_path + request.path)
     if isinstance(whole, Denial):
@@ -261,7 +261,7 @@ def _find_in_context(
 
 
 def _join(served: list[tuple[Api, ResourceTree, int]], path: RequestPath) -> _Found | Denial | None:
-    """What one API serves; a denial when readings lead to several."""
+    """The API that all readings lead to; a denial when they lead to several."""
     if not served:
         return None
     api, resources, _ = served[0]

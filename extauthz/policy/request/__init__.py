@@ -1,1 +1,1 @@
-"""What a decision reads of a request: parameters, cookies, values and the client's address."""
+"""Reads parts of a request: query parameters, cookies, values and the client's address."""

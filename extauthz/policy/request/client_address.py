@@ -1,14 +1,13 @@
-"""Says which address a request came from, without believing what the client says of itself.
+"""Finds the client's IP address, without trusting what the client itself writes.
 
-The address is known or it is not; there is no guess between. Where it is not known, whatever asks
-for it refuses: a deny rule or a limit by address that passes over such a request could be left by
-anybody who makes his address unknown.
+The address is known or not known; it is never guessed. When it is not known, deny rules and limits
+by address refuse the request: otherwise a client could escape them by making its address unknown.
 
-With proxies of our own in front (`trusted_hops`) the address stands in ``X-Forwarded-For``, counted
-from the right, where only they write. Whether the Envoy that asks has added its own peer at the
-right end is told by its ``use_remote_address`` (by the settings, or the context extension
-`REMOTE_ADDRESS_EXTENSION`), or else by whether the last entry is the peer. For a peer at 127.0.0.1
-or ::1 the latter says nothing: Envoy writes an address of its own interfaces instead
+With trusted proxies in front (`trusted_hops`) the address is in ``X-Forwarded-For``, counted from
+the right, where only those proxies write. Whether the Envoy that asks has added its own peer at the
+right end follows from its ``use_remote_address`` (in the settings, or in the context extension
+`REMOTE_ADDRESS_EXTENSION`), or else from whether the last entry is the peer. For a peer at
+127.0.0.1 or ::1 the latter says nothing: Envoy writes an address of its own interfaces instead
 (source/common/http/conn_manager_utility.cc). A peer without an IP address is never added.
 
 Source: https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers
@@ -24,7 +23,7 @@ from extauthz.model.deny_rules import read_address
 from extauthz.model.request import ApiRequest, Peer
 
 REMOTE_ADDRESS_EXTENSION: Final = "extauthz.use_remote_address"
-"""The route's context extension: "true" or "false", before what the settings say. Another word
+"""The route's context extension, which overrides the settings: "true" or "false". Any other value
 leaves it open."""
 
 ADDRESS_NOT_KNOWN: Final = Denial(
@@ -37,7 +36,7 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 
 
 class ClientAddressUnknown(ExtauthzError):
-    """A request was refused because nobody knows where it came from; the text says why."""
+    """A request was refused because the client's address is not known; the text says why."""
 
     code = "client_address_unknown"
 
@@ -50,9 +49,9 @@ def read_client_address(
     Looks at no more than the last `trusted_hops` + 1 entries of ``X-Forwarded-For``.
 
     Args:
-        trusted_hops: how many proxies of our own stand in front of this Envoy. 0 takes the
-            address that Envoy saw; each further one takes a step to the left.
-        use_remote_address: whether this Envoy adds its peer, as far as settings say.
+        trusted_hops: number of trusted proxies in front of this Envoy. 0 takes the address that
+            Envoy saw; each further proxy takes one entry more to the left.
+        use_remote_address: whether this Envoy adds its peer; None when the settings do not say.
     """
     peer = request.source
     if trusted_hops == 0:
@@ -69,7 +68,7 @@ def read_client_address(
 def say_why_unknown(
     request: ApiRequest, trusted_hops: int, *, use_remote_address: bool | None = None
 ) -> str:
-    """What an operator does about an address that `read_client_address` does not know."""
+    """Explains to an operator why `read_client_address` gives no address, and what to do."""
     peer = request.source
     if trusted_hops == 0:
         return (
@@ -95,13 +94,13 @@ def _find_use(request: ApiRequest, *, said: bool | None) -> bool | None:
 
 
 def _count_added(entries: list[str], peer: Peer, *, said: bool | None) -> int | None:
-    """How many entries the Envoy that asks has added itself, 0 or 1; None when nobody knows."""
+    """How many entries the Envoy that asks has added itself, 0 or 1; None when it is not known."""
     if not _is_address(peer.address):
         return 0 if peer.is_local else None
     if peer.address in _LOOPBACK:
         return None if said is None else int(said)
     is_last = bool(entries) and read_address(entries[0]) == read_address(peer.address)
-    # What contradicts the settings is not believed either way.
+    # When the request contradicts the settings, neither is trusted.
     return int(is_last) if said in {None, is_last} else None
 
 

@@ -1,16 +1,16 @@
-"""Finds parameters of the query, and cookies, by name.
+"""Finds query parameters and cookies by name.
 
-A name is found however it is spelled. The reader behind us may decode ``api%6Bey`` to ``apikey``,
-so it is the same parameter when a credential is read, when it is taken out, and when it is looked
-for a second one. Upper and lower case stay different (RFC 3986 6.2.2.1, RFC 6265).
+A name is found in every spelling. The upstream may decode ``api%6Bey`` to ``apikey``, so both are
+the same parameter when a credential is read, when it is removed, and when a second one is searched.
+Upper and lower case stay different (RFC 3986 6.2.2.1, RFC 6265).
 
-Parameters stand apart by ``&`` (WHATWG URL, application/x-www-form-urlencoded), cookies by ``;``
-(RFC 6265). Older readers take ``;`` and ``,`` for the same. A name behind one of these is found,
-too, but not as a plain one: nobody can know what the next reader makes of it.
+Parameters are separated by ``&`` (WHATWG URL, application/x-www-form-urlencoded), cookies by ``;``
+(RFC 6265). Older readers also split at ``;`` and ``,``. A name behind one of these is found, too,
+but not marked as plain, as it is not known how the next reader takes it.
 
-What a stranger sends is read in bounded time: with RE2, which takes time linear in the text, and no
-more of it than `MAX_BYTES`; beyond that, and beyond `MAX_FOUND` of one name, the request is
-refused. To ignore the rest would hide it.
+The text is searched in bounded time: with RE2, whose time is linear in the text, and up to
+`MAX_BYTES`. A request with a longer text, or with more than `MAX_FOUND` parameters of one name, is
+refused: a part that is not searched could hold a credential.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from extauthz.model.identity import Place, PlaceKind
 from extauthz.model.request import ApiRequest
 
 MAX_BYTES: Final = 16_384
-"""Of a query, and of all cookies together, in which something is looked for."""
+"""Bytes of a query, or of all cookies together, that can be searched."""
 MAX_FOUND: Final = 16
-"""Of one name."""
+"""Parameters or cookies of one name."""
 MAX_ESCAPES: Final = 256
-"""In a value that is decoded."""
+"""Escapes in a value that is decoded."""
 
-# Here, as a look into an enum takes 40 ns more than one into a module.
+# Module constants, because reading a member of an enum takes 40 ns longer.
 _QUERY: Final = PlaceKind.QUERY
 _COOKIE: Final = PlaceKind.COOKIE
 
 
 class Found(NamedTuple):
-    """One parameter or cookie of the name that was looked for.
+    """One parameter or cookie of the name that was searched.
 
     Attributes:
-        start, end: where it stands in the text, from the character that sets it apart.
+        start, end: its position in the text of `read_text`, with the separator in front of it.
         value: as it was sent.
-        is_plain: whether every reader takes it for a parameter of its own.
+        is_plain: whether every reader takes it for a separate parameter.
     """
 
     start: int
@@ -53,10 +53,10 @@ class Found(NamedTuple):
 
 
 def find_parameters(request: ApiRequest, place: Place) -> tuple[Found, ...]:
-    """All of a name, in their order; none for places outside of the query and the cookies.
+    """All parameters or cookies of a place's name, in their order; none for other places.
 
     Raises:
-        MalformedRequest: there is more than can be read in bounded time.
+        MalformedRequest: there is more than can be searched in bounded time.
     """
     kind = place.kind
     if kind is _QUERY:
@@ -74,7 +74,7 @@ def find_parameters(request: ApiRequest, place: Place) -> tuple[Found, ...]:
 
 
 def read_text(request: ApiRequest, kind: PlaceKind) -> bytes:
-    """What `Found` counts in: the query, or all cookies, behind one more separator."""
+    """The text that `Found` gives positions in: a separator, then the query or all cookies."""
     text = f"&{request.query}" if kind is _QUERY else f"; {'; '.join(_read_cookies(request))}"
     return text.encode("utf-8", "surrogatepass")
 
@@ -84,12 +84,12 @@ def _read_cookies(request: ApiRequest) -> tuple[str, ...]:
 
 
 def read_values(request: ApiRequest, place: Place) -> list[str]:
-    """The values of a query parameter or a cookie, as they are meant.
+    """The decoded values of a query parameter or a cookie.
 
-    Of a query parameter escapes and plus signs are decoded, of a cookie the quotes taken off.
+    Escapes and plus signs of query parameters are decoded; quotes of cookies are removed.
 
     Raises:
-        MalformedRequest: as `find_parameters`; or a value has too many escapes.
+        MalformedRequest: as for `find_parameters`, or a value has too many escapes.
     """
     found = find_parameters(request, place)
     if not found:
@@ -104,12 +104,12 @@ def _decode(value: bytes) -> str:
         raise MalformedRequest(
             f"A query parameter that is read has more than {MAX_ESCAPES} escapes."
         )
-    # Of bytes, as the quicker way for text is slow where ASCII and other characters take turns.
+    # On bytes: the function for text is slow where ASCII and other characters alternate.
     return unquote_to_bytes(value.replace(b"+", b" ")).decode("utf-8", "replace")
 
 
 def cut_out(text: bytes, found: list[Found]) -> bytes:
-    """A text of `read_text` without what was found, and without the separator in front."""
+    """Removes what was found from a text of `read_text`, and the separator in front of it."""
     kept = bytearray()
     at = 0
     for one in sorted(found):
@@ -152,9 +152,9 @@ def _refuse_long(kind: PlaceKind) -> MalformedRequest:
 
 @lru_cache(maxsize=1024)
 def _compile(place: Place) -> Any:
-    """A pattern for a separator, the name in any spelling, and what stands behind a name.
+    """A pattern for a separator, the name in any spelling, and the character after the name.
 
-    It has no groups: RE2 finds those by slower ways than the match as a whole.
+    It has no groups: RE2 needs more time to find those than to find the match as a whole.
     """
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1  # octet by octet

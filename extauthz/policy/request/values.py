@@ -1,7 +1,7 @@
-"""The values of a request that limits ask for by name: for keys, conditions and costs.
+"""Reads values of a request that limits use by name: for keys, conditions and costs.
 
-Each is a text, empty when the request lacks it. A header that comes several times is joined by
-commas (RFC 9110 5.3), as proxies may have done before; of a query parameter the first counts;
+Each is a text, empty when the request lacks it. Repeated header fields are joined by commas
+(RFC 9110 5.3), as proxies may have done before; of repeated query parameters the first counts;
 a claim must be a text, a number or a boolean.
 """
 
@@ -28,7 +28,7 @@ def find_all_query(request: ApiRequest, name: str) -> list[str]:
 
 
 def find_claim(identity: Identity, name: str) -> str:
-    """A claim that is one value, as text; lists and objects are not values."""
+    """A claim as text; empty when it is missing, a list or an object."""
     value = identity.claims.get(name)
     if isinstance(value, bool):
         return "true" if value else "false"
