@@ -26,6 +26,11 @@ MOST_LINES = {"tests": 700}
 MOST_LINES_OF_PROGRAM = 400
 """About 300 is where a module usually holds two ideas; past this it is split."""
 
+MOST_MODULES = 15
+"""Of a folder of the program; more are sorted into folders by what they do."""
+MOST_LOOSE_MODULES = 6
+"""In the package itself, `__main__` included; what belongs to a step or a part stands in its folder."""
+
 DRAWERS = re.compile(r"(^|_)(util|utils|helper|helpers|common|misc|stuff)(_|$)")
 SLEEPS = {"time.sleep", "asyncio.sleep", "anyio.sleep", "trio.sleep"}
 WAYS_NOT_TO_RUN = {"skip", "skipif", "xfail", "flaky", "importorskip"}
@@ -41,7 +46,9 @@ WORDS_OF_ONE_MACHINE = {
 
 
 def _own_files() -> Iterator[Path]:
-    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix != ".pyc")
+    loose = (path for path in ROOT.iterdir() if path.is_file())
+    # A further work tree of git has a file `.git`, with the path of the first one.
+    yield from (path for path in loose if path.suffix != ".pyc" and path.name != ".git")
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts and "_pb2" not in path.name:
@@ -114,6 +121,15 @@ def test_a_module_is_short_enough_to_hold_one_idea(path: Path) -> None:
     lines = len(path.read_text().splitlines())
     folder = path.relative_to(ROOT).parts[0]
     assert lines <= MOST_LINES.get(folder, MOST_LINES_OF_PROGRAM)
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in PROGRAM}), ids=_name)
+def test_a_folder_is_small_enough_to_look_through(folder: Path) -> None:
+    modules = [
+        path.name for path in PROGRAM if path.parent == folder and path.name != "__init__.py"
+    ]
+    most = MOST_LOOSE_MODULES if _name(folder) == "extauthz" else MOST_MODULES
+    assert len(modules) <= most, modules
 
 
 @pytest.mark.parametrize("path", [*PROGRAM, *TESTS], ids=_name)

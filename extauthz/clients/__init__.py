@@ -1,0 +1,1 @@
+"""HTTP clients of issuers: their keys, and what they say of an opaque token."""

@@ -1,0 +1,1 @@
+"""The door for Envoy: ext_authz on the wire, and the configuration that goes with it."""
