@@ -31,7 +31,7 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, str]] = {
         "has no bounds of its own",
     ),
     ("Algorithm", "extauthz/counters/formulas.py"): ("FIXED_WINDOW", "the last case"),
-    ("Algorithm", "extauthz/counters/outage/owed.py"): (
+    ("Algorithm", "extauthz/counters/outage/debts.py"): (
         "SLIDING_WINDOW",
         "its windows are aligned to nothing",
     ),
