@@ -16,7 +16,8 @@ from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.authentication.failed_attempts import FailedAttempts, FailureLimit
 from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.authentication.verification_keys import KeySet, read_jwks
-from extauthz.policy.pipeline import Pipeline, PipelineRules
+from extauthz.policy.pipeline import Pipeline
+from extauthz.policy.steps import PipelineRules
 from extauthz.ports import NO_DEADLINE, CounterStore, Deadline, VerificationKey
 from tests.builders import FakeClock, S, a_catalog
 

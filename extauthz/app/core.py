@@ -24,7 +24,8 @@ from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.authentication.failed_attempts import FailedAttempts, FailureLimit
 from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.blocks import Blocks
-from extauthz.policy.pipeline import Pipeline, PipelineRules
+from extauthz.policy.pipeline import Pipeline
+from extauthz.policy.steps import PipelineRules
 from extauthz.ports import Clock, DecisionObserver
 from extauthz.process import collector
 from extauthz.settings.reading import read_secret_file

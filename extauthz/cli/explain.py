@@ -37,7 +37,7 @@ from extauthz.model.deny_rules import DenyRule
 from extauthz.model.request import ApiRequest, Headers, Peer
 from extauthz.model.routing.authority import find_host
 from extauthz.plain_text import write_plain
-from extauthz.policy.pipeline import Step
+from extauthz.policy.progress import Step
 from extauthz.settings.reading import DEFAULT_FILE, read_settings, say_where_files_are_named
 from extauthz.settings.tree import Settings
 

@@ -11,7 +11,7 @@ from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import LimitStatus
 from extauthz.model.routing.routes import Route
 from extauthz.policy.authentication.claim_checks import say_no_client
-from extauthz.policy.pipeline import Step
+from extauthz.policy.progress import Step
 from extauthz.policy.subscription import Subscribed
 
 

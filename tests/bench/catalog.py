@@ -43,7 +43,8 @@ from extauthz.model.catalog import Catalog
 from extauthz.policy.authentication.authenticate import AuthenticationRules, Authenticator
 from extauthz.policy.authentication.failed_attempts import FailedAttempts
 from extauthz.policy.authentication.revocations import Revocations
-from extauthz.policy.pipeline import Pipeline, PipelineRules
+from extauthz.policy.pipeline import Pipeline
+from extauthz.policy.steps import PipelineRules
 from extauthz.process import collector
 from extauthz.serving.methods import Call
 from tests.bench.core import make_check_request

@@ -36,7 +36,8 @@ from extauthz.model.subscriptions import Subscription
 from extauthz.policy.authentication.authenticate import AuthenticationRules, Authenticator
 from extauthz.policy.authentication.failed_attempts import FailedAttempts
 from extauthz.policy.authentication.revocations import Revocations
-from extauthz.policy.pipeline import Pipeline, PipelineRules
+from extauthz.policy.pipeline import Pipeline
+from extauthz.policy.steps import PipelineRules
 from extauthz.ports import CounterStore
 from extauthz.serving.methods import Call
 from extauthz.telemetry.decision_counts import DecisionCounts

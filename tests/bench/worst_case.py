@@ -48,7 +48,8 @@ from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.authentication.failed_attempts import FailedAttempts, FailureLimit
 from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.limits.tier_quotas import TierQuotas
-from extauthz.policy.pipeline import Pipeline, PipelineRules
+from extauthz.policy.pipeline import Pipeline
+from extauthz.policy.steps import PipelineRules
 from extauthz.serving.methods import Call
 from mixer_compat.adapter import MixerAdapter
 from mixer_compat.door import MixerDoor

@@ -24,7 +24,8 @@ from extauthz.model.limits import Charge, LimitLevel, Taking
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
 from extauthz.model.subscriptions import SubscriptionState
-from extauthz.policy.pipeline import Step, Steps
+from extauthz.policy.pipeline import Steps
+from extauthz.policy.progress import Step
 from extauthz.policy.repeated_warnings import EVERY_S
 from extauthz.policy.subscription import Subscribed
 from extauthz.ports import NO_DEADLINE, Deadline

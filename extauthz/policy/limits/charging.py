@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from extauthz.errors import BackendError
 from extauthz.model.catalog import Catalog
@@ -23,13 +24,35 @@ from extauthz.model.values import request_value
 from extauthz.policy.limits.answers import judge
 from extauthz.policy.limits.peek import judge_peek
 from extauthz.policy.limits.planning import RateLimitPlanner
-from extauthz.policy.limits.quota import QuotaAsk, UsedBytes, take_quota, take_used_bytes
+from extauthz.policy.limits.quota import QuotaAsk, UsedBytes, take_quota
 from extauthz.policy.limits.tier_limits import PlannedLimit
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.policy.request.client_address import ADDRESS_NOT_KNOWN
 from extauthz.ports import Clock, CounterStore, Deadline
 
 _log = logging.getLogger(__name__)
+
+
+@request_value(frozen=True, slots=True, kw_only=True)
+class ChargeMode:
+    """How the limits of a request are asked.
+
+    Attributes:
+        takes: False only looks whether there would be room.
+        ask: an amount instead of the request's cost.
+        used: the bytes of a request that was answered. Nothing else is taken then, and nothing is
+            refused.
+    """
+
+    takes: bool = True
+    ask: QuotaAsk | None = None
+    used: UsedBytes | None = None
+
+
+CHARGE: Final = ChargeMode()
+"""Takes the request's cost."""
+PEEK: Final = ChargeMode(takes=False)
+"""Looks whether there would be room for it."""
 
 
 @request_value(frozen=True, slots=True)
@@ -76,30 +99,23 @@ class LimitCharger:
         self._not_given_back = RepeatedWarnings(_log, "the charge of a refused request stays")
 
     async def charge(
-        self,
-        catalog: Catalog,
-        limited: LimitedRequest,
-        asked: QuotaAsk | None,
-        deadline: Deadline,
-        *,
-        take: bool,
+        self, catalog: Catalog, limited: LimitedRequest, mode: ChargeMode, deadline: Deadline
     ) -> Limited:
         """Takes from all limits of a request, or from none.
-
-        Args:
-            asked: an amount instead of the request's cost.
-            take: False only looks whether there would be room.
 
         Raises:
             BackendError: the store gave no answer.
             MalformedRequest: the request says too much that limits ask for.
         """
         planner = self._find_planner(catalog)
+        if mode.used is not None:
+            return await self._charge_usage(planner, limited, mode.used, deadline)
         if not limited.client_address and planner.asks_address(
             limited.route, limited.identity, limited.subscription, limited.tier
         ):
             return Limited(ADDRESS_NOT_KNOWN)
-        amount = None if asked is None else max(0, asked.amount)
+        ask = mode.ask
+        amount = None if ask is None else max(0, ask.amount)
         planned = planner.plan_charges(
             limited.route,
             limited.identity,
@@ -115,21 +131,24 @@ class LimitCharger:
         if has_passed(deadline):
             # Nobody waits for the answer any more: what is refused is not charged.
             return Limited(UNAVAILABLE)
-        if not take:
+        if not mode.takes:
             return await self._look(planned, amount or 0, deadline)
-        if asked is None:
+        if ask is None:
             taking = await self._counters.take([one.charge for one in planned], deadline=deadline)
             return await self._conclude(planned, taking, 0, None, deadline)
-        taken = await take_quota(self._counters, planned, asked, deadline)
+        taken = await take_quota(self._counters, planned, ask, deadline)
         return await self._conclude(
             taken.planned, taken.taking, taken.amount, taken.dedup_id, deadline
         )
 
-    async def charge_usage(
-        self, catalog: Catalog, limited: LimitedRequest, used: UsedBytes, deadline: Deadline
-    ) -> None:
-        """Takes the bytes of an answered request from its limits in bytes; raises as `charge`."""
-        usage = self._find_planner(catalog).plan_usage_charges(
+    async def _charge_usage(
+        self,
+        planner: RateLimitPlanner,
+        limited: LimitedRequest,
+        used: UsedBytes,
+        deadline: Deadline,
+    ) -> Limited:
+        usage = planner.plan_usage_charges(
             limited.route,
             limited.identity,
             limited.subscription,
@@ -140,7 +159,9 @@ class LimitCharger:
             response_bytes=used.response_bytes,
             subscription_tier=limited.tier,
         )
-        await take_used_bytes(self._counters, usage, deadline)
+        if usage:
+            await self._counters.take([one.charge for one in usage], deadline=deadline)
+        return _NOT_LIMITED
 
     async def _look(
         self, planned: tuple[PlannedLimit, ...], amount: int, deadline: Deadline

@@ -102,11 +102,3 @@ def _find_room(planned: Sequence[PlannedLimit], taking: Taking) -> int:
         ),
         default=0,
     )
-
-
-async def take_used_bytes(
-    counters: CounterStore, planned: Sequence[PlannedLimit], deadline: Deadline
-) -> None:
-    """Charges what `RateLimitPlanner.plan_usage_charges` planned; raises as `take_quota` does."""
-    if planned:
-        await counters.take([one.charge for one in planned], deadline=deadline)
