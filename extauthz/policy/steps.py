@@ -16,7 +16,8 @@ from extauthz.model.routing.routes import Route
 from extauthz.policy.authentication.authenticate import Authenticator
 from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.blocks import Blocks, judge_rule
-from extauthz.policy.limits.charging import LimitCharger, LimitedRequest
+from extauthz.policy.limits.charging import LimitCharger
+from extauthz.policy.limits.limited_request import LimitedRequest
 from extauthz.policy.matching.match import check_route
 from extauthz.policy.progress import Progress, Step
 from extauthz.policy.request.client_address import read_client_address
@@ -140,7 +141,6 @@ async def charge_limits(
         progress.request,
         route,
         progress.identity,
-        subscribed.subscription,
         subscribed.tier,
         progress.client_address,
     )

@@ -27,6 +27,7 @@ from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
 from extauthz.model.limits import Algorithm, Charge, ConditionGroup, Tier
 from extauthz.model.routing.routes import Route
 from extauthz.policy.limits.answers import judge
+from extauthz.policy.limits.limited_request import LimitedRequest
 from extauthz.policy.limits.planning import RateLimitPlanner
 from tests.bench.tables import Row
 from tests.builders import (
@@ -109,12 +110,13 @@ def _measure_planning() -> Iterator[Row]:
     subscription = next(iter(catalog.subscriptions.values()))
     route = Route(api, api.resources[0])
     identity = Identity(scheme=SecurityScheme.JWT, application=application)
-    planner, request = RateLimitPlanner(catalog), a_request()
+    planner = RateLimitPlanner(catalog)
+    limited = LimitedRequest(a_request(), route, identity, subscription.tier, "192.0.2.1")
 
     def plan() -> object:
-        return planner.plan_charges(route, identity, subscription, request, "192.0.2.1", START_US)
+        return planner.plan_charges(limited, START_US)
 
-    planned = planner.plan_charges(route, identity, subscription, request, "192.0.2.1", START_US)
+    planned = planner.plan_charges(limited, START_US)
     store = MemoryCounterStore(FakeClock(START_US))
     taking = asyncio.run(store.take([limit.charge for limit in planned]))
     yield {"what": "plan, remembered", "2 limits (µs)": _median_call_us(plan)}
@@ -141,12 +143,9 @@ def _measure_request(resource: Resource, tier: Tier, headers: dict[str, str]) ->
     application = Application(name="mobile", tier=a_tier("App", a_limit(10**6)))
     api, request = an_api(resource), a_request(headers=headers)
     identity = Identity(scheme=SecurityScheme.JWT, application=application)
-    planner, route = RateLimitPlanner(a_catalog(api)), Route(api, resource)
-    return _median_call_us(
-        lambda: planner.plan_charges(
-            route, identity, None, request, "192.0.2.1", START_US, subscription_tier=tier
-        )
-    )
+    planner = RateLimitPlanner(a_catalog(api))
+    limited = LimitedRequest(request, Route(api, resource), identity, tier, "192.0.2.1")
+    return _median_call_us(lambda: planner.plan_charges(limited, START_US))
 
 
 def _median_call_us(call: Callable[[], object]) -> float:

@@ -15,13 +15,10 @@ from typing import Final
 from extauthz.errors import BackendError
 from extauthz.model.catalog import Catalog
 from extauthz.model.decision import UNAVAILABLE, Denial
-from extauthz.model.identity import Identity
-from extauthz.model.limits import Charge, LimitStatus, OutageMode, Taking, Tier
-from extauthz.model.request import ApiRequest
-from extauthz.model.routing.routes import Route
-from extauthz.model.subscriptions import Subscription
+from extauthz.model.limits import Charge, LimitStatus, OutageMode, Taking
 from extauthz.model.values import request_value
 from extauthz.policy.limits.answers import judge
+from extauthz.policy.limits.limited_request import LimitedRequest
 from extauthz.policy.limits.peek import judge_peek
 from extauthz.policy.limits.planning import RateLimitPlanner
 from extauthz.policy.limits.quota import QuotaAsk, UsedBytes, take_quota
@@ -72,22 +69,6 @@ class Limited:
 _NOT_LIMITED = Limited()
 
 
-@request_value(frozen=True, slots=True)
-class LimitedRequest:
-    """A request, and what is known of it when its limits are asked.
-
-    Attributes:
-        tier: of the subscription, or of a token that carries one.
-    """
-
-    request: ApiRequest
-    route: Route
-    identity: Identity
-    subscription: Subscription | None
-    tier: Tier | None
-    client_address: str
-
-
 class LimitCharger:
     """Charges requests. on_outage: for tiers that do not say what happens in an outage."""
 
@@ -110,22 +91,11 @@ class LimitCharger:
         planner = self._find_planner(catalog)
         if mode.used is not None:
             return await self._charge_usage(planner, limited, mode.used, deadline)
-        if not limited.client_address and planner.asks_address(
-            limited.route, limited.identity, limited.subscription, limited.tier
-        ):
+        if not limited.client_address and planner.asks_address(limited):
             return Limited(ADDRESS_NOT_KNOWN)
         ask = mode.ask
         amount = None if ask is None else max(0, ask.amount)
-        planned = planner.plan_charges(
-            limited.route,
-            limited.identity,
-            limited.subscription,
-            limited.request,
-            limited.client_address,
-            self._clock.now_us(),
-            subscription_tier=limited.tier,
-            cost=amount,
-        )
+        planned = planner.plan_charges(limited, self._clock.now_us(), cost=amount)
         if not planned:
             return _NOT_LIMITED if amount is None else Limited(granted=amount)
         if has_passed(deadline):
@@ -148,17 +118,7 @@ class LimitCharger:
         used: UsedBytes,
         deadline: Deadline,
     ) -> Limited:
-        usage = planner.plan_usage_charges(
-            limited.route,
-            limited.identity,
-            limited.subscription,
-            limited.request,
-            limited.client_address,
-            self._clock.now_us(),
-            request_bytes=used.request_bytes,
-            response_bytes=used.response_bytes,
-            subscription_tier=limited.tier,
-        )
+        usage = planner.plan_usage_charges(limited, self._clock.now_us(), used)
         if usage:
             await self._counters.take([one.charge for one in usage], deadline=deadline)
         return _NOT_LIMITED

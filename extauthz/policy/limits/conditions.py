@@ -7,19 +7,16 @@ from typing import assert_never
 
 from extauthz.model.conditions import LONGEST_VALUE, AddressCondition, Condition, TextSource
 from extauthz.model.deny_rules import read_address
-from extauthz.model.identity import Identity
 from extauthz.model.limits import ConditionGroup
-from extauthz.model.request import ApiRequest
+from extauthz.policy.limits.limited_request import LimitedRequest
 from extauthz.policy.request.values import find_claim, find_header, find_query
 
 
 def find_fitting_groups(
-    groups: Iterable[ConditionGroup], request: ApiRequest, identity: Identity, client_address: str
+    groups: Iterable[ConditionGroup], limited: LimitedRequest
 ) -> tuple[ConditionGroup, ...]:
     """The groups whose conditions all fit; empty when the tier's own limits hold."""
-    return tuple(
-        group for group in groups if fits_all(group.when, request, identity, client_address)
-    )
+    return tuple(group for group in groups if fits_all(group.when, limited))
 
 
 def ask_address(conditions: Iterable[Condition]) -> bool:
@@ -27,28 +24,24 @@ def ask_address(conditions: Iterable[Condition]) -> bool:
     return any(isinstance(condition, AddressCondition) for condition in conditions)
 
 
-def fits_all(
-    conditions: Iterable[Condition], request: ApiRequest, identity: Identity, client_address: str
-) -> bool:
+def fits_all(conditions: Iterable[Condition], limited: LimitedRequest) -> bool:
     """Whether every condition fits a request; true when there is none."""
-    return all(_fits(condition, request, identity, client_address) for condition in conditions)
+    return all(_fits(condition, limited) for condition in conditions)
 
 
-def _fits(
-    condition: Condition, request: ApiRequest, identity: Identity, client_address: str
-) -> bool:
+def _fits(condition: Condition, limited: LimitedRequest) -> bool:
     if isinstance(condition, AddressCondition):
-        family, number = read_address(client_address)
+        family, number = read_address(limited.client_address)
         found = family == condition.family and condition.first <= number <= condition.last
         return found is not condition.invert
     name = condition.name
     match condition.source:
         case TextSource.HEADER:
-            value = find_header(request, name)
+            value = find_header(limited.request, name)
         case TextSource.QUERY:
-            value = find_query(request, name)
+            value = find_query(limited.request, name)
         case TextSource.CLAIM:
-            value = find_claim(identity, name)
+            value = find_claim(limited.identity, name)
         case _:
             assert_never(condition.source)
     found = 0 < len(value) <= LONGEST_VALUE and condition.pattern.is_in(value)

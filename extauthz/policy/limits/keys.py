@@ -15,13 +15,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from extauthz.model.deny_rules import read_address
-from extauthz.model.identity import Identity
-from extauthz.model.request import ApiRequest
-from extauthz.model.routing.routes import Route
+from extauthz.policy.limits.limited_request import LimitedRequest
 from extauthz.policy.request.values import find_claim, find_header, find_query
 
 _LONGEST_PART: Final = 64
@@ -60,32 +57,22 @@ def find_origin(client: str) -> str:
     return f"6-{int(digits, 16) >> 16:x}" if family == "6" else "?"
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """The values that a template may use."""
-
-    route: Route
-    identity: Identity
-    request: ApiRequest
-    client_address: str
-
-
-_PLAIN: Final[dict[str, Callable[[_Facts], str]]] = {
-    "api": lambda facts: facts.route.api.name,
-    "version": lambda facts: facts.route.api.version,
-    "resource": lambda facts: facts.route.resource.template,
-    "application": lambda facts: (
-        facts.identity.application.name if facts.identity.application else ""
+_PLAIN: Final[dict[str, Callable[[LimitedRequest], str]]] = {
+    "api": lambda limited: limited.route.api.name,
+    "version": lambda limited: limited.route.api.version,
+    "resource": lambda limited: limited.route.resource.template,
+    "application": lambda limited: (
+        limited.identity.application.name if limited.identity.application else ""
     ),
-    "user": lambda facts: _of_issuer(facts, facts.identity.user),
-    "clientIp": lambda facts: write_client(facts.client_address),
-    "consumerKey": lambda facts: _of_issuer(facts, facts.identity.consumer_key),
-    "method": lambda facts: facts.request.method,
+    "user": lambda limited: _of_issuer(limited, limited.identity.user),
+    "clientIp": lambda limited: write_client(limited.client_address),
+    "consumerKey": lambda limited: _of_issuer(limited, limited.identity.consumer_key),
+    "method": lambda limited: limited.request.method,
 }
-_NAMED: Final[dict[str, Callable[[_Facts, str], str]]] = {
-    "header": lambda facts, name: find_header(facts.request, name.lower()),
-    "claim": lambda facts, name: find_claim(facts.identity, name),
-    "query": lambda facts, name: find_query(facts.request, name),
+_NAMED: Final[dict[str, Callable[[LimitedRequest, str], str]]] = {
+    "header": lambda limited, name: find_header(limited.request, name.lower()),
+    "claim": lambda limited, name: find_claim(limited.identity, name),
+    "query": lambda limited, name: find_query(limited.request, name),
 }
 _WITHOUT_END: Final = ("clientIp", "header", "query", "user", "claim", "consumerKey")
 _VARIABLE: Final = re.compile(
@@ -94,9 +81,9 @@ _VARIABLE: Final = re.compile(
 _KNOWN: Final = ", ".join([*(f"${name}" for name in _PLAIN), *(f"${name}.NAME" for name in _NAMED)])
 
 
-def _of_issuer(facts: _Facts, name: str) -> str:
+def _of_issuer(limited: LimitedRequest, name: str) -> str:
     """A name with its issuer: "alice" of one issuer is not "alice" of another."""
-    return write_parts(facts.identity.issuer, name) if name else ""
+    return write_parts(limited.identity.issuer, name) if name else ""
 
 
 def check_template(text: str) -> str | None:
@@ -152,13 +139,10 @@ class KeyTemplate:
         """Whether its values are unbounded, because callers or issuers choose them."""
         return any(kind in _WITHOUT_END for kind, _, _ in self._variables)
 
-    def find_subject(
-        self, route: Route, identity: Identity, request: ApiRequest, client_address: str
-    ) -> str | None:
+    def find_subject(self, limited: LimitedRequest) -> str | None:
         """The subject that is counted; None when the request lacks a value that the template uses."""
-        facts = _Facts(route, identity, request, client_address)
         values = [
-            _NAMED[kind](facts, name) if dot else _PLAIN[kind](facts)
+            _NAMED[kind](limited, name) if dot else _PLAIN[kind](limited)
             for kind, dot, name in self._variables
         ]
         if not all(values):

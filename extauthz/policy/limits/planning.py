@@ -33,12 +33,12 @@ from extauthz.model.limits import (
     QuotaUnit,
     Tier,
 )
-from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
-from extauthz.model.subscriptions import Subscription
 from extauthz.policy.limits.conditions import ask_address, find_fitting_groups, fits_all
 from extauthz.policy.limits.costs import read_cost
 from extauthz.policy.limits.keys import KeyTemplate, find_origin, write_client, write_parts
+from extauthz.policy.limits.limited_request import LimitedRequest
+from extauthz.policy.limits.quota import UsedBytes
 from extauthz.policy.limits.tier_limits import PlannedLimit, TierPlanner, take_instead
 
 MAX_PLANS: Final = 10_000
@@ -54,13 +54,33 @@ _NONE: Final = SecurityScheme.NONE
 _BYTES: Final = QuotaUnit.BYTES
 
 
+_Tiers: TypeAlias = tuple[Tier | None, Tier | None, Tier | None]
+_Groups: TypeAlias = tuple[tuple[ConditionGroup, ...], ...]
+"""For each of `_Tiers`, the condition groups that a request fits."""
+
+_NO_GROUPS: Final[_Groups] = ((), (), ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """All that a plan is made from.
+
+    Attributes:
+        tiers: the tier of all callers, the subscription's and the application's. Keeps those
+            alive whose identities are part of the plan's key.
+    """
+
+    route: Route
+    consumer: str | tuple[str, ...]
+    tiers: _Tiers
+    groups: _Groups = _NO_GROUPS
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """The limits of a consumer on a resource; good from `since_us` until `until_us`.
 
     Attributes:
-        tiers: the tier of all callers, the subscription's and the application's. Keeps those
-            alive whose identities are part of the plan's key.
         asks_request: whether the request has a say: one of the tiers has condition groups
             (`limits` is then for requests that fit none), or the cost is told by the request.
     """
@@ -68,15 +88,8 @@ class _Plan:
     limits: tuple[PlannedLimit, ...]
     since_us: int
     until_us: int
-    tiers: _Tiers
+    basis: _Basis
     asks_request: bool
-
-
-_Tiers: TypeAlias = tuple[Tier | None, Tier | None, Tier | None]
-_Groups: TypeAlias = tuple[tuple[ConditionGroup, ...], ...]
-"""For each of `_Tiers`, the condition groups that a request fits."""
-
-_NO_GROUPS: Final[_Groups] = ((), (), ())
 
 
 class RateLimitPlanner:
@@ -98,79 +111,57 @@ class RateLimitPlanner:
         self._plans: dict[tuple[object, ...], _Plan] = {}
 
     def plan_charges(
-        self,
-        route: Route,
-        identity: Identity,
-        subscription: Subscription | None,
-        request: ApiRequest,
-        client_address: str,
-        now_us: int,
-        *,
-        subscription_tier: Tier | None = None,
-        cost: int | None = None,
+        self, limited: LimitedRequest, now_us: int, *, cost: int | None = None
     ) -> tuple[PlannedLimit, ...]:
         """The limits of a request, in the order in which they are judged.
 
-        Args:
-            client_address: as settings say it is found; not simply the peer's.
-            subscription_tier: for tokens that carry their subscription, when there is no
-                `subscription`.
-            cost: instead of the resource's, as when Mixer asks for an amount.
+        cost: instead of the resource's, as when Mixer asks for an amount.
         """
-        if subscription is not None:
-            subscription_tier = subscription.tier
-        application = identity.application
+        route, tier = limited.route, limited.tier
+        application = limited.identity.application
         consumer: str | tuple[str, ...] = ""
         application_tier = None
         if application is not None:
             consumer = application.name
             application_tier = application.tier
-        elif subscription_tier is not None:
-            consumer = _find_nameless_consumer(identity, client_address)
+        elif tier is not None:
+            consumer = _find_nameless_consumer(limited.identity, limited.client_address)
         # The tiers by identity: hashing one by value costs more than all the rest. The plan
         # keeps them alive, so that no other can get their number.
-        key = (route.api, route.resource, consumer, id(subscription_tier), id(application_tier))
+        key = (route.api, route.resource, consumer, id(tier), id(application_tier))
         plan = self._plans.get(key)
         if plan is None or not plan.since_us <= now_us < plan.until_us:
-            tiers = (route.api.tier or route.resource.tier, subscription_tier, application_tier)
-            plan = self._remember_plan(key, route, consumer, tiers, _NO_GROUPS, now_us)
+            tiers = (route.api.tier or route.resource.tier, tier, application_tier)
+            plan = self._remember_plan(key, _Basis(route, consumer, tiers), now_us)
         if plan.asks_request:
-            groups = _find_groups(plan.tiers, identity, request, client_address)
+            groups = _find_groups(plan.basis.tiers, limited)
             if groups != _NO_GROUPS:
-                plan = self._find_plan_of_groups(key, plan, route, consumer, groups, now_us)
+                plan = self._find_plan_of_groups(key, plan.basis, groups, now_us)
             source = route.resource.cost_from
             if cost is None and source is not None:
-                cost = read_cost(source, request, route.resource.cost)
+                cost = read_cost(source, limited.request, route.resource.cost)
         limits = plan.limits
         if cost is not None and cost != route.resource.cost:
             limits = tuple(take_instead(planned, cost) for planned in limits)
-        if self._custom or (identity.scheme is _NONE and self._client_tier is not None):
+        if self._custom or self._limits_client(limited):
             if cost is None:
                 cost = route.resource.cost
-            limits += self._plan_for_request(route, identity, request, client_address, now_us, cost)
+            limits += self._plan_for_request(limited, now_us, cost)
         return limits
 
-    def asks_address(
-        self,
-        route: Route,
-        identity: Identity,
-        subscription: Subscription | None,
-        subscription_tier: Tier | None,
-    ) -> bool:
+    def asks_address(self, limited: LimitedRequest) -> bool:
         """Whether any limit of a request may go by the client's address.
 
         Where it may and the address is not known, the request would not be counted as it should.
-        The arguments are those of `plan_charges`.
         """
-        if subscription is not None:
-            subscription_tier = subscription.tier
+        route, identity = limited.route, limited.identity
         application = identity.application
-        if identity.scheme is _NONE and self._client_tier is not None:
+        if self._limits_client(limited):
             return True
-        is_nameless = application is None and subscription_tier is not None
+        is_nameless = application is None and limited.tier is not None
         if is_nameless and _find_nameless_consumer(identity, "")[0] == _BY_ADDRESS:
             return True
-        tiers = [route.api.tier or route.resource.tier, subscription_tier]
+        tiers = [route.api.tier or route.resource.tier, limited.tier]
         if application is not None:
             tiers.append(application.tier)
         for custom, template in self._custom:
@@ -187,87 +178,48 @@ class RateLimitPlanner:
         )
 
     def plan_usage_charges(
-        self,
-        route: Route,
-        identity: Identity,
-        subscription: Subscription | None,
-        request: ApiRequest,
-        client_address: str,
-        now_us: int,
-        *,
-        request_bytes: int,
-        response_bytes: int,
-        subscription_tier: Tier | None = None,
+        self, limited: LimitedRequest, now_us: int, used: UsedBytes
     ) -> tuple[PlannedLimit, ...]:
         """What a request takes from its limits in bytes, once it is known; never refused.
 
-        The other arguments are those of the decision: they find the same limits. The bytes
-        count in the window in which they are charged.
-
-        Args:
-            request_bytes, response_bytes: content without headers; what is negative is unknown
-                and not charged.
+        `limited` is as it was for the decision: it finds the same limits. The bytes count in the
+        window in which they are charged.
         """
-        size = min(max(0, request_bytes) + max(0, response_bytes), MAX_USAGE_BYTES)
+        size = min(max(0, used.request_bytes) + max(0, used.response_bytes), MAX_USAGE_BYTES)
         if not size:
             return ()
-        planned = self.plan_charges(
-            route,
-            identity,
-            subscription,
-            request,
-            client_address,
-            now_us,
-            subscription_tier=subscription_tier,
-            cost=route.resource.cost,
-        )
+        planned = self.plan_charges(limited, now_us, cost=limited.route.resource.cost)
         return tuple(
             replace(one, charge=replace(one.charge, cost=size, enforced=False))
             for one in planned
             if one.limit.quota_unit is _BYTES
         )
 
+    def _limits_client(self, limited: LimitedRequest) -> bool:
+        """Whether the unauthenticated tier holds for a request."""
+        return limited.identity.scheme is _NONE and self._client_tier is not None
+
     def _find_plan_of_groups(
-        self,
-        key: tuple[object, ...],
-        plan: _Plan,
-        route: Route,
-        consumer: str | tuple[str, ...],
-        groups: _Groups,
-        now_us: int,
+        self, key: tuple[object, ...], basis: _Basis, groups: _Groups, now_us: int
     ) -> _Plan:
         """The plan of the same consumer for requests that fit some groups."""
         key = (*key, groups)
         found = self._plans.get(key)
         if found is None or not found.since_us <= now_us < found.until_us:
-            found = self._remember_plan(key, route, consumer, plan.tiers, groups, now_us)
+            found = self._remember_plan(key, replace(basis, groups=groups), now_us)
         return found
 
-    def _remember_plan(
-        self,
-        key: tuple[object, ...],
-        route: Route,
-        consumer: str | tuple[str, ...],
-        tiers: _Tiers,
-        groups: _Groups,
-        now_us: int,
-    ) -> _Plan:
-        plan = self._plan(route, consumer, tiers, groups, now_us)
+    def _remember_plan(self, key: tuple[object, ...], basis: _Basis, now_us: int) -> _Plan:
+        plan = self._plan(basis, now_us)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
         self._plans[key] = plan
         return plan
 
-    def _plan(
-        self,
-        route: Route,
-        consumer: str | tuple[str, ...],
-        tiers: _Tiers,
-        groups: _Groups,
-        now_us: int,
-    ) -> _Plan:
+    def _plan(self, basis: _Basis, now_us: int) -> _Plan:
         """The part of a plan that depends on no more than the plan's key."""
-        api, resource = route.api, route.resource
+        api, resource = basis.route.api, basis.route.resource
+        consumer = basis.consumer
         of_api = write_parts(api.name, api.version)
         parts = (consumer,) if isinstance(consumer, str) else consumer
         tag = f"{{a{write_parts(*parts)}}}"
@@ -285,7 +237,7 @@ class RateLimitPlanner:
         is_by_address = not isinstance(consumer, str) and consumer[0] == _BY_ADDRESS
         origin = find_origin(consumer[1]) if is_by_address else ""
         limits: list[PlannedLimit] = []
-        for (level, subject), tier, fitting in zip(places, tiers, groups, strict=True):
+        for (level, subject), tier, fitting in zip(places, basis.tiers, basis.groups, strict=True):
             if tier is not None:
                 limits += self._tiers.plan(
                     level,
@@ -302,76 +254,52 @@ class RateLimitPlanner:
                 since_us = max(since_us, planned.charge.bounds[1])
                 until_us = min(until_us, planned.charge.bounds[2])
         asks_request = resource.cost_from is not None or any(
-            tier is not None and tier.conditions for tier in tiers
+            tier is not None and tier.conditions for tier in basis.tiers
         )
-        return _Plan(tuple(limits), since_us, until_us, tiers, asks_request)
+        return _Plan(tuple(limits), since_us, until_us, basis, asks_request)
 
     def _plan_for_request(
-        self,
-        route: Route,
-        identity: Identity,
-        request: ApiRequest,
-        client_address: str,
-        now_us: int,
-        cost: int,
+        self, limited: LimitedRequest, now_us: int, cost: int
     ) -> tuple[PlannedLimit, ...]:
         """The limits that depend on more of the request than a plan's key holds."""
+        client = write_client(limited.client_address)
         limits: list[PlannedLimit] = []
-
-        def add(
-            level: LimitLevel,
-            tier: Tier,
-            subject: str,
-            name: str = "",
-            *,
-            origin: str,
-            roams: bool = False,
-        ) -> None:
-            fitting = find_fitting_groups(tier.conditions, request, identity, client_address)
-            limits.extend(
-                self._tiers.plan(
-                    level,
-                    tier,
-                    subject,
-                    cost,
-                    now_us,
-                    name=name,
-                    fitting=fitting,
-                    origin=origin,
-                    roams=roams,
-                )
-            )
-
         for custom, template in self._custom:
-            if custom.apis and route.api.name not in custom.apis:
+            if custom.apis and limited.route.api.name not in custom.apis:
                 continue
-            if not fits_all(custom.when, request, identity, client_address):
+            if not fits_all(custom.when, limited):
                 continue
-            subject = template.find_subject(route, identity, request, client_address)
+            subject = template.find_subject(limited)
             if subject is not None:
-                # Two custom limits may count the same thing by the same rule.
-                subject = f"{{k{write_parts(custom.name)}{subject}}}"
-                origin = find_origin(write_client(client_address)) if template.is_open else ""
-                add(
+                limits += self._tiers.plan(
                     LimitLevel.CUSTOM,
                     custom.tier,
-                    subject,
-                    custom.name,
-                    origin=origin,
+                    # Two custom limits may count the same thing by the same rule.
+                    f"{{k{write_parts(custom.name)}{subject}}}",
+                    cost,
+                    now_us,
+                    name=custom.name,
+                    fitting=find_fitting_groups(custom.tier.conditions, limited),
+                    origin=find_origin(client) if template.is_open else "",
                     roams=not template.asks_address,
                 )
-        if identity.scheme is _NONE and self._client_tier is not None:
-            subject = f"{{c{write_parts(write_client(client_address))}}}"
-            origin = find_origin(write_client(client_address))
-            add(LimitLevel.CLIENT, self._client_tier, subject, origin=origin)
+        tier = self._client_tier
+        if tier is not None and self._limits_client(limited):
+            limits += self._tiers.plan(
+                LimitLevel.CLIENT,
+                tier,
+                f"{{c{write_parts(client)}}}",
+                cost,
+                now_us,
+                fitting=find_fitting_groups(tier.conditions, limited),
+                origin=find_origin(client),
+            )
         return tuple(limits)
 
 
-def _find_groups(
-    tiers: _Tiers, identity: Identity, request: ApiRequest, client_address: str
-) -> _Groups:
+def _find_groups(tiers: _Tiers, limited: LimitedRequest) -> _Groups:
     return tuple(
-        find_fitting_groups(tier.conditions, request, identity, client_address)
+        find_fitting_groups(tier.conditions, limited)
         if tier is not None and tier.conditions
         else ()
         for tier in tiers

@@ -19,6 +19,7 @@ from extauthz.model.applications import Application
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import Algorithm, Charge, Taking
 from extauthz.model.routing.routes import Route
+from extauthz.policy.limits.limited_request import LimitedRequest
 from extauthz.policy.limits.planning import RateLimitPlanner
 from tests.builders import START_US, FakeClock, S, a_catalog, a_limit, a_request, a_tier, an_api
 from tests.redis_server import Deployment, RedisServer, find_shared, settings_of
@@ -93,9 +94,10 @@ def test_asks_for_the_consumers_own_limits_first_and_shared_ones_last() -> None:
     api = next(iter(catalog.apis.values()))
     subscription = next(iter(catalog.subscriptions.values()))
     identity = Identity(scheme=SecurityScheme.JWT, application=catalog.applications["mobile"])
-    planned = RateLimitPlanner(catalog).plan_charges(
-        Route(api, api.resources[0]), identity, subscription, a_request(), "192.0.2.1", START_US
+    limited = LimitedRequest(
+        a_request(), Route(api, api.resources[0]), identity, subscription.tier, "192.0.2.1"
     )
+    planned = RateLimitPlanner(catalog).plan_charges(limited, START_US)
     charges = [limit.charge for limit in planned]
     asked = [[charges[p].key[1] for p in places] for _, places in split_by_slot(charges, "")]
     assert asked == [["a", "a"], ["p"]]

@@ -9,11 +9,11 @@ from extauthz.model.apis import Api
 from extauthz.model.applications import Application
 from extauthz.model.catalog import Catalog, CustomLimit
 from extauthz.model.identity import Identity, SecurityScheme
-from extauthz.model.limits import (
-    Limit,
-)
+from extauthz.model.limits import Limit, Tier
+from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
 from extauthz.model.subscriptions import Subscription
+from extauthz.policy.limits.limited_request import LimitedRequest
 from extauthz.policy.limits.planning import RateLimitPlanner
 from extauthz.policy.limits.tier_limits import PlannedLimit
 from tests.builders import (
@@ -33,28 +33,42 @@ def a_planner(**fields: Any) -> RateLimitPlanner:
     return RateLimitPlanner(Catalog(**fields))
 
 
+def a_limited_request(
+    request: ApiRequest | None = None,
+    *,
+    api: Api | None = None,
+    identity: Identity = CALLER,
+    subscription_tier: Tier | None = None,
+    client: str = "192.0.2.1",
+) -> LimitedRequest:
+    """For the first resource of the API."""
+    api = api or an_api()
+    return LimitedRequest(
+        request or a_request(), Route(api, api.resources[0]), identity, subscription_tier, client
+    )
+
+
 def plan(
     planner: RateLimitPlanner | None = None,
     *,
     api: Api | None = None,
     identity: Identity = CALLER,
     subscription: Subscription | None = None,
+    subscription_tier: Tier | None = None,
     client: str = "192.0.2.1",
     now_us: int = START_US,
     headers: dict[str, str] | list[tuple[str, str]] | None = None,
     path: str = "/httpbin/1.0.0/ip",
-    **fields: Any,
+    cost: int | None = None,
 ) -> tuple[PlannedLimit, ...]:
-    api = api or an_api()
-    return (planner or a_planner()).plan_charges(
-        Route(api, api.resources[0]),
-        identity,
-        subscription,
+    limited = a_limited_request(
         a_request(path, headers=headers),
-        client,
-        now_us,
-        **fields,
+        api=api,
+        identity=identity,
+        subscription_tier=subscription.tier if subscription else subscription_tier,
+        client=client,
     )
+    return (planner or a_planner()).plan_charges(limited, now_us, cost=cost)
 
 
 def key_of(*planned: PlannedLimit) -> str:

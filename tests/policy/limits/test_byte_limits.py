@@ -9,14 +9,12 @@ import pytest
 
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.errors import CounterStoreError
-from extauthz.model.apis import Api
 from extauthz.model.applications import Application
 from extauthz.model.decision import Reason
 from extauthz.model.limits import Algorithm, LimitLevel, QuotaUnit, Reading, Taking, Tier
-from extauthz.model.routing.routes import Route
-from extauthz.model.subscriptions import Subscription
 from extauthz.policy.limits.answers import judge
 from extauthz.policy.limits.planning import MAX_USAGE_BYTES, RateLimitPlanner
+from extauthz.policy.limits.quota import UsedBytes
 from extauthz.policy.limits.tier_limits import PlannedLimit
 from tests.builders import (
     API_KEY,
@@ -31,7 +29,7 @@ from tests.builders import (
     an_api,
 )
 from tests.deciding import Deciding
-from tests.policy.limits.plans import CALLER, a_planner, custom, plan
+from tests.policy.limits.plans import CALLER, a_limited_request, a_planner, custom, plan
 
 SIZE = a_limit(1000, quota_unit=QuotaUnit.BYTES)
 BOTH = a_tier("Both", a_limit(5), SIZE)
@@ -41,22 +39,10 @@ def plan_usage(
     planner: RateLimitPlanner,
     request_bytes: int,
     response_bytes: int,
-    *,
-    api: Api | None = None,
     **fields: Any,
 ) -> tuple[PlannedLimit, ...]:
-    api = api or an_api()
-    return planner.plan_usage_charges(
-        Route(api, api.resources[0]),
-        fields.pop("identity", CALLER),
-        None,
-        a_request(),
-        "192.0.2.1",
-        START_US,
-        request_bytes=request_bytes,
-        response_bytes=response_bytes,
-        **fields,
-    )
+    used = UsedBytes(request_bytes=request_bytes, response_bytes=response_bytes)
+    return planner.plan_usage_charges(a_limited_request(**fields), START_US, used)
 
 
 # Planned
@@ -202,15 +188,14 @@ async def spend(deciding: Deciding, tier: Tier, size: int) -> None:
     """Charges bytes to the subscription of API_KEY's application, as a report would."""
     catalog = deciding.catalog
     (api,) = catalog.apis.values()
-    usage = RateLimitPlanner(catalog).plan_usage_charges(
-        Route(api, api.resources[0]),
-        replace(CALLER, application=catalog.applications["mobile"]),
-        Subscription(application="mobile", api=api.name, version=api.version, tier=tier),
+    limited = a_limited_request(
         KEYED,
-        "192.0.2.1",
-        deciding.clock.now_us(),
-        request_bytes=size,
-        response_bytes=0,
+        api=api,
+        identity=replace(CALLER, application=catalog.applications["mobile"]),
+        subscription_tier=tier,
+    )
+    usage = RateLimitPlanner(catalog).plan_usage_charges(
+        limited, deciding.clock.now_us(), UsedBytes(request_bytes=size, response_bytes=0)
     )
     await deciding.memory.take([one.charge for one in usage])
 

@@ -34,7 +34,7 @@ from tests.builders import (
     a_tier,
     an_api,
 )
-from tests.policy.limits.plans import CALLER, UTC, a_planner, plan
+from tests.policy.limits.plans import CALLER, UTC, a_limited_request, a_planner, plan
 
 SOMEONE = replace(CALLER, claims={"plan": "gold", "level": 7, "admin": True, "groups": ["gold"]})
 
@@ -90,41 +90,41 @@ def test_a_condition_fits_and_inverted_does_not(condition: Condition, *, fitting
         headers=[("X-Plan", "gold"), ("x-plan", "old"), ("x-empty", "")],
     )
     inverted = replace(condition, invert=True)
-    assert fits_all([condition], request, SOMEONE, "192.0.2.1") is fitting
-    assert fits_all([inverted], request, SOMEONE, "192.0.2.1") is not fitting
+    assert fits_all([condition], a_limited_request(request, identity=SOMEONE)) is fitting
+    assert fits_all([inverted], a_limited_request(request, identity=SOMEONE)) is not fitting
 
 
 @pytest.mark.parametrize("address", ["", "@unix", "2001:db8::1"])
 def test_an_address_that_is_none_or_of_another_family_is_outside(address: str) -> None:
     everywhere = addresses("0.0.0.0", "255.255.255.255")
-    assert not fits_all([everywhere], a_request(), CALLER, address)
-    assert fits_all([replace(everywhere, invert=True)], a_request(), CALLER, address)
+    assert not fits_all([everywhere], a_limited_request(client=address))
+    assert fits_all([replace(everywhere, invert=True)], a_limited_request(client=address))
 
 
 def test_an_ipv4_address_written_as_ipv6_is_an_ipv4_address() -> None:
-    assert fits_all([addresses("192.0.2.1")], a_request(), CALLER, "::ffff:192.0.2.1")
+    assert fits_all([addresses("192.0.2.1")], a_limited_request(client="::ffff:192.0.2.1"))
 
 
 def test_a_value_that_is_too_long_does_not_fit() -> None:
     anything = text("header", "x", "a")
     for length, fitting in [(LONGEST_VALUE, True), (LONGEST_VALUE + 1, False)]:
         request = a_request(headers={"x": "a" * length})
-        assert fits_all([anything], request, CALLER, "") is fitting
-        assert fits_all([replace(anything, invert=True)], request, CALLER, "") is not fitting
+        assert fits_all([anything], a_limited_request(request)) is fitting
+        assert fits_all([replace(anything, invert=True)], a_limited_request(request)) is not fitting
 
 
 def test_no_pattern_makes_a_value_take_for_ever() -> None:
     # With a backtracking engine this test would not end within a lifetime.
     request = a_request(headers={"x": "a" * (LONGEST_VALUE - 1) + "!"})
     for pattern in ("^(a+)+$", "^(a|a)*$", "^(a|aa)+$", "a*a*a*a*a*a*a*a*b", "(.*)*b"):
-        assert not fits_all([text("header", "x", pattern)], request, CALLER, "")
+        assert not fits_all([text("header", "x", pattern)], a_limited_request(request))
 
 
 @given(st.text(alphabet="a\ud800é\x00\U0001f600", min_size=1, max_size=20))
 def test_every_value_can_be_searched(value: str) -> None:
     request = a_request(headers={"x": value})
-    assert fits_all([text("header", "x", "a")], request, CALLER, "") is ("a" in value)
-    assert fits_all([text("header", "x", "é")], request, CALLER, "") is ("é" in value)
+    assert fits_all([text("header", "x", "a")], a_limited_request(request)) is ("a" in value)
+    assert fits_all([text("header", "x", "é")], a_limited_request(request)) is ("é" in value)
 
 
 @pytest.mark.parametrize("pattern", ["(", "[", r"(a)\1", "(?=a)", "a{2000}", "((a{99}){99}){99}"])
@@ -289,11 +289,13 @@ def test_no_condition_lets_a_request_escape_all_limits_of_its_tier(
     groups: list[list[Condition]], request: dict[str, Any]
 ) -> None:
     names = [limit.name for limit in plan(subscription_tier=a_tier_of(groups), **request)]
-    seen = a_request(request["path"], headers=request["headers"])
+    seen = a_limited_request(
+        a_request(request["path"], headers=request["headers"]),
+        identity=request["identity"],
+        client=request["client"],
+    )
     fitting = [
-        f"T/{n}"
-        for n, when in enumerate(groups)
-        if all(fits_all([one], seen, request["identity"], request["client"]) for one in when)
+        f"T/{n}" for n, when in enumerate(groups) if all(fits_all([one], seen) for one in when)
     ]
     assert names == (fitting or ["T"])
 

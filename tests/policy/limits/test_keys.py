@@ -15,7 +15,6 @@ from extauthz.model.catalog import CustomLimit
 from extauthz.model.conditions import AddressCondition
 from extauthz.model.identity import ANONYMOUS, Identity, SecurityScheme
 from extauthz.model.limits import ConditionGroup, Limit, QuotaUnit, Tier
-from extauthz.model.routing.routes import Route
 from extauthz.policy.limits.keys import KeyTemplate, check_template, write_parts
 from tests.builders import (
     FakeClock,
@@ -24,7 +23,7 @@ from tests.builders import (
     a_tier,
     an_api,
 )
-from tests.policy.limits.plans import CALLER, a_planner, custom, key_of, plan
+from tests.policy.limits.plans import CALLER, a_limited_request, a_planner, custom, key_of, plan
 
 # Keys
 
@@ -242,13 +241,11 @@ SOMEONE = replace(
     ],
 )
 def test_fills_in_a_template(template: str, values: list[str] | None) -> None:
-    api = an_api()
     request = a_request(
         "/httpbin/1.0.0/ip?empty=&%71=a+b&q=c", headers=[("X-Tenant", "one"), ("x-tenant", "two")]
     )
-    found = KeyTemplate(template).find_subject(
-        Route(api, api.resources[0]), SOMEONE, request, "192.0.2.1"
-    )
+    limited = a_limited_request(request, identity=SOMEONE)
+    found = KeyTemplate(template).find_subject(limited)
     assert found == (None if values is None else write_parts(template, *values))
 
 

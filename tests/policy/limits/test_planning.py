@@ -25,6 +25,7 @@ from extauthz.model.subscriptions import Subscription
 from extauthz.policy.limits.answers import judge
 from extauthz.policy.limits.planning import MAX_PLANS, RateLimitPlanner
 from extauthz.policy.limits.tier_limits import PlannedLimit
+from extauthz.policy.subscription import Subscribed, check_subscription
 from tests.builders import (
     START_US,
     FakeClock,
@@ -92,9 +93,13 @@ def test_takes_the_tokens_tier_where_there_is_no_subscription() -> None:
     )
 
 
-def test_the_subscriptions_own_tier_comes_before_one_that_is_passed() -> None:
-    subscription = Subscription(application="mobile", api="HttpbinAPI", version="1.0.0")
-    assert plan(subscription=subscription, subscription_tier=a_tier("Token", a_limit())) == ()
+def test_the_subscriptions_own_tier_comes_before_one_of_the_token_for_another_api() -> None:
+    catalog = a_catalog(tiers=[a_tier("Token", a_limit())])
+    identity = replace(CALLER, subscribed={("OtherAPI", "1.0.0"): "Token"})
+    subscribed = check_subscription(catalog, an_api(), identity)
+    assert isinstance(subscribed, Subscribed)
+    assert subscribed.subscription is not None
+    assert plan(identity=identity, subscription_tier=subscribed.tier) == ()
 
 
 def test_limits_callers_without_a_credential_by_client_and_nobody_else() -> None:

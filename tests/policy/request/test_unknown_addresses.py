@@ -16,7 +16,6 @@ from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import ConditionGroup
 from extauthz.model.request import Peer
-from extauthz.model.routing.routes import Route
 from extauthz.policy.authentication.authenticate import NETWORK_NOT_KNOWN
 from extauthz.policy.limits.planning import RateLimitPlanner
 from extauthz.policy.request.client_address import ADDRESS_NOT_KNOWN
@@ -31,6 +30,7 @@ from tests.builders import (
     sha256,
 )
 from tests.deciding import Deciding
+from tests.policy.limits.plans import a_limited_request
 
 ONE_ADDRESS = AddressCondition(family=4, first=1, last=1)
 NO_ADDRESS = a_request(headers={"x-api-key": API_KEY}, client="")
@@ -109,13 +109,12 @@ async def test_the_limit_of_clients_without_credentials_refuses_who_has_no_addre
 
 
 async def test_who_is_counted_by_address_for_want_of_a_name_needs_one() -> None:
-    api = an_api()
-    route = Route(api, api.resources[0])
-    planner = RateLimitPlanner(a_catalog(api))
+    planner = RateLimitPlanner(a_catalog())
     for user, consumer_key, asks in (("", "", True), ("alice", "", False), ("", "k", False)):
         identity = Identity(scheme=SecurityScheme.JWT, user=user, consumer_key=consumer_key)
-        assert planner.asks_address(route, identity, None, a_tier()) is asks
-        assert not planner.asks_address(route, identity, None, None)
+        tiered = a_limited_request(identity=identity, subscription_tier=a_tier())
+        assert planner.asks_address(tiered) is asks
+        assert not planner.asks_address(a_limited_request(identity=identity))
 
 
 async def test_no_rule_by_address_means_that_nobody_needs_one() -> None:
