@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -44,12 +43,6 @@ class TlsSettings(StrictModel):
     client_ca: Path | None = None
     """PEM file: callers must show a certificate signed by one of these."""
 
-    def with_files(self, locate: Callable[[Path], Path]) -> TlsSettings:
-        """The same settings, with `locate` applied to the name of every file."""
-        client_ca = None if self.client_ca is None else locate(self.client_ca)
-        changes = {"cert": locate(self.cert), "key": locate(self.key), "client_ca": client_ca}
-        return self.model_copy(update=changes)
-
 
 class MixerCallerSettings(StrictModel):
     """What a Mixer must present, as connection.authentication of its handler says."""
@@ -89,13 +82,3 @@ class MixerSettings(StrictModel):
     """How often they may."""
     quota_valid_for: PositiveDuration = 1_000_000
     """The longest that proxies may keep a granted amount before they spend it."""
-
-    def with_files(self, locate: Callable[[Path], Path]) -> MixerSettings:
-        """The same settings, with `locate` applied to the name of every file."""
-        tls, callers = self.tls, self.callers
-        if tls is not None:
-            tls = tls.with_files(locate)
-        if callers.token_file is not None:
-            located = {"token_file": locate(callers.token_file)}
-            callers = callers.model_copy(update=located)
-        return self.model_copy(update={"tls": tls, "callers": callers})

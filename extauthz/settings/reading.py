@@ -21,17 +21,17 @@ from typing import Any, Final
 
 from extauthz.documents.document import (
     Fault,
-    StrictModel,
     check_model,
     decode_source,
     locate,
     read_file,
     read_mapping,
 )
-from extauthz.documents.lines import NodePath, write_path
+from extauthz.documents.lines import write_path
 from extauthz.documents.values import SourceText, read_plain, read_values
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.identity import Secret
+from extauthz.settings.files import list_files, with_files
 from extauthz.settings.tree import Settings, UnnormalisedPath, find_conflicts
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def read_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
             path,
         )
     folder = path.absolute().parent
-    return settings.with_files(lambda file: folder / file)
+    return with_files(settings, lambda file: folder / file)
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def name_settings(
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Problem]:
     """Problems in their order; one of a whole file that settings name stands where they name it."""
-    named = {str(file): at for at, file in _list_files(settings, ())}
+    named = {str(file): at for at, file in list_files(settings)}
     source: SourceText | None = None
     overrides: list[_Override] = []
     for problem in problems:
@@ -117,18 +117,6 @@ def name_settings(
         fault = Fault(path=at, message=f"{problem.file} {problem.message}")
         for located in locate(source, [fault]):
             yield _name_variables(located, overrides)
-
-
-def _list_files(part: object, path: NodePath) -> Iterator[tuple[NodePath, Path]]:
-    """Every file and folder that a part of the settings names, and where."""
-    if isinstance(part, Path):
-        yield path, part
-    elif isinstance(part, tuple):
-        for position, item in enumerate(part):
-            yield from _list_files(item, (*path, position))
-    elif isinstance(part, StrictModel):
-        for name in type(part).model_fields:
-            yield from _list_files(getattr(part, name), (*path, name))
 
 
 def check_conflicts(settings: Settings) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -58,18 +57,6 @@ class RedisAccessSettings(StrictModel):
             read_redis_url(self.url.get_secret_value())
         return self
 
-    def with_files(self, locate: Callable[[Path], Path]) -> Self:
-        """The same settings, with `locate` applied to the name of every file."""
-
-        def located(model: StrictModel, *names: str) -> dict[str, Path]:
-            given = {name: getattr(model, name) for name in names}
-            return {name: locate(file) for name, file in given.items() if file is not None}
-
-        changes: dict[str, Any] = located(self, "password_file", "sentinel_password_file")
-        if self.tls is not None:
-            changes["tls"] = self.tls.model_copy(update=located(self.tls, "ca", "cert", "key"))
-        return self.model_copy(update=changes)
-
 
 class CounterSettings(RedisAccessSettings):
     """Where requests are counted."""
@@ -118,8 +105,3 @@ class EmergencySettings(StrictModel):
     they are in one."""
     required: bool = False
     """Do not start while that Redis cannot be read: what is blocked is not known then."""
-
-    def with_files(self, locate: Callable[[Path], Path]) -> EmergencySettings:
-        """The same settings, with `locate` applied to the name of every file."""
-        redis = None if self.redis is None else self.redis.with_files(locate)
-        return self.model_copy(update={"files": tuple(map(locate, self.files)), "redis": redis})

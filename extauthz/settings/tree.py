@@ -7,7 +7,7 @@ What contradicts itself across sections is found by `find_conflicts`, once the p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
@@ -264,27 +264,6 @@ class Settings(StrictModel):
         counters = _change(self.counters, replicas=self.counters.replicas * self.server.workers)
         listen = _change(self.listen, admin=None)
         return _change(self.with_workers(1), listen=listen, counters=counters)
-
-    def with_files(self, locate: Callable[[Path], Path]) -> Settings:
-        """The same settings, with `locate` applied to the name of every file."""
-        tls, jwt = self.server.tls, self.responses.backend_jwt
-        pepper, log_file = self.credentials.api_key_pepper_file, self.log.decisions
-        changes: dict[str, Any] = {
-            "catalog": _change(self.catalog, files=tuple(map(locate, self.catalog.files)))
-        }
-        changes["mixer"] = self.mixer.with_files(locate)
-        if tls is not None:
-            changes["server"] = _change(self.server, tls=tls.with_files(locate))
-        if jwt is not None:
-            located_jwt = _change(jwt, private_key_file=locate(jwt.private_key_file))
-            changes["responses"] = _change(self.responses, backend_jwt=located_jwt)
-        if pepper is not None:
-            changes["credentials"] = _change(self.credentials, api_key_pepper_file=locate(pepper))
-        if log_file is not None:
-            changes["log"] = _change(self.log, decisions=locate(log_file))
-        changes["counters"] = self.counters.with_files(locate)
-        changes["emergency"] = self.emergency.with_files(locate)
-        return _change(self, **changes)
 
 
 def _change(model: _Model, **values: Any) -> _Model:
