@@ -28,6 +28,7 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
+from extauthz.counters.redis.internals import close_now, is_open
 from extauthz.counters.redis.refusals import (
     CLUSTER,
     Redirect,
@@ -234,7 +235,7 @@ class BatchQueue:
                 self._lost()
         except BaseException:
             # Whatever comes on this connection later must not be taken for another answer.
-            connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001  (without waiting)
+            close_now(connection)
             for request in requests:
                 request.fail(_unanswered(self.name, "was given up", None))
             raise
@@ -327,15 +328,8 @@ async def _is_usable(connection: AbstractConnection) -> bool:
     What is written without a pause after this was True has been sent: until then it is sure that
     nothing was.
     """
-    writer = connection._writer  # noqa: SLF001  (there is no other way to ask)
     try:
-        # A reset shows in the writer alone: the reader has an error then, and no end.
-        return (
-            writer is not None
-            and not writer.is_closing()
-            and connection.is_connected
-            and not await connection.can_read()
-        )
+        return is_open(connection) and not await connection.can_read()
     except (RedisError, OSError):
         return False
 
@@ -353,7 +347,7 @@ async def disconnect(connection: AbstractConnection, *, wait: bool = False) -> N
     try:
         await connection.disconnect(nowait=not wait)
     except (RedisError, OSError):
-        connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001  (closes without waiting)
+        close_now(connection)
 
 
 def _is_transient(cause: Exception | None) -> bool:

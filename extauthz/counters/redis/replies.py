@@ -21,6 +21,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 
+from extauthz.counters.redis.internals import find_stream, has_buffered
 from extauthz.counters.redis.refusals import RedisRefusal
 
 MOST_ELEMENTS: Final = 100_000
@@ -58,7 +59,7 @@ class BoundedParser:
 
     def on_connect(self, connection: AbstractConnection) -> None:
         """Begins anew, on a connection that was just made."""
-        self._stream = connection._reader  # noqa: SLF001  (as redis-py's own parsers do)
+        self._stream = find_stream(connection)
         self._buffer, self._at = b"", 0
 
     def on_disconnect(self) -> None:
@@ -71,8 +72,7 @@ class BoundedParser:
         stream = self._stream
         if stream is None:
             raise OSError("the connection is closed")
-        # A StreamReader has no public way to ask for what it has buffered.
-        return self._at < len(self._buffer) or stream.at_eof() or bool(stream._buffer)  # type: ignore[attr-defined]  # noqa: SLF001
+        return self._at < len(self._buffer) or stream.at_eof() or has_buffered(stream)
 
     async def read_response(
         self,
