@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 import redis
 
+from extauthz.counters.outage import fallback
 from extauthz.serving.proto.health_pb2 import HealthCheckRequest
 from tests.e2e.replicas import DECADE, PATH, TURN_S, Replica, key_of, run_replica, write_catalog
 from tests.e2e.running import Deployment, Gateway
@@ -173,7 +174,8 @@ def _read_count(server: RedisServer, consumer: str) -> int:
 def _find_outage_lines(replica: Replica) -> list[tuple[str, str]]:
     """WARNING and INFO lines about the store, by their beginnings."""
     return re.findall(
-        r" (WARNING|INFO) extauthz\.counters\.fallback: counter_store_failed: the counter store is (\w+)",
+        rf" (WARNING|INFO) {re.escape(fallback.__name__)}: counter_store_failed: "
+        r"the counter store is (\w+)",
         replica.log_file.read_text(),
     )
 
