@@ -1,13 +1,15 @@
 """What is made for docs/explanation/architecture.md: the picture of the floors, and the packages.
 
 ``python -m tests.architecture_page`` writes both anew, from the contracts in pyproject.toml, the
-docstrings of the packages and the lists of the page, which say where a request comes by.
+docstrings of the packages and the lists of the page, which say where a request comes by. With
+``--check`` it only compares.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ PAGE = ROOT / "docs" / "explanation" / "architecture.md"
 PICTURE = ROOT / "docs" / "images" / "floors.svg"
 PROGRAM = ("extauthz", "mixer_compat")
 ENVOYS_DOOR = "extauthz.envoy"
+REWRITE = "not what the code gives; run python -m tests.architecture_page"
 
 _CHARACTER, _HEIGHT, _GAP, _MARGIN, _TITLE = 7.3, 26, 6, 9, 20
 _WIDTH = 860
@@ -235,6 +238,17 @@ def _draw_box(
         y += _find_height(floor) + _GAP
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Writes both, or with ``--check`` says which differs; the exit code is 1 then."""
+    made = {PAGE: put_packages(PAGE.read_text()), PICTURE: draw()}
+    differing = [path for path, text in made.items() if path.read_text() != text]
+    for path in differing:
+        if "--check" in arguments:
+            sys.stderr.write(f"{path.relative_to(ROOT)}: {REWRITE}\n")
+        else:
+            path.write_text(made[path])
+    return 1 if differing and "--check" in arguments else 0
+
+
 if __name__ == "__main__":
-    PAGE.write_text(put_packages(PAGE.read_text()))
-    PICTURE.write_text(draw())
+    sys.exit(main(sys.argv[1:]))

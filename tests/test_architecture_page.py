@@ -20,6 +20,7 @@ from tests.architecture_page import (
     PAGE,
     PICTURE,
     PROGRAM,
+    REWRITE,
     ROOT,
     Stop,
     draw,
@@ -33,7 +34,6 @@ from tests.builders import API_KEY, sha256
 from tests.envoy.wire import a_check
 from tests.mixer_compat.asking import AUTHORIZATION, an_authorization
 
-REWRITE = "run python -m tests.architecture_page"
 ENVOY, MIXER = "Envoy", "Mixer"
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 CATALOG = {

@@ -29,7 +29,7 @@ from tests.json_schema import find_schema_faults
 from tests.settings.settings_reference import list_rows, write_row
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SETTINGS_PAGE = (ROOT / "docs" / "reference" / "settings.md").read_text()
 CLI_PAGE = (ROOT / "docs" / "reference" / "cli.md").read_text()
 
