@@ -6,9 +6,9 @@ import time
 
 
 class SteadyClock:
-    """Wall-clock time as it was at the start, and what has passed since; never set back or on.
+    """The wall clock's time at the start plus the time that has passed since; it is never set.
 
-    For counting in memory: a clock that jumps on and back would close windows for the length
+    For counting in memory: a clock that jumps forward and back would close windows for the length
     of the jump. Time in which the machine sleeps counts.
     """
 

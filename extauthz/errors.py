@@ -1,8 +1,8 @@
-"""The one hierarchy of errors, each with a stable code.
+"""Defines the hierarchy of errors, each with a stable code.
 
 The code is also the metric label, the log field and the anchor in the documentation.
 A denial is never an error: it is a value (`extauthz.model.decision.Deny`). An error
-means "could not decide", "could not start" or "this input is not usable".
+means "no decision was possible", "could not start" or "this input is not usable".
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class ConfigError(ExtauthzError):
 
 
 class MalformedRequest(ExtauthzError):
-    """The bytes at a door, or a part of the request that they hold, cannot be judged."""
+    """A message that came to a door, or a part of its request, cannot be read."""
 
     code = "malformed_request"
 
 
 class BackendError(ExtauthzError):
-    """Something outside could not be asked. `transient` says whether asking again may help."""
+    """An external service could not be asked. `transient` says whether trying again may help."""
 
     code = "backend_failed"
 
@@ -68,9 +68,9 @@ class BackendError(ExtauthzError):
 
 
 class CounterStoreError(BackendError):
-    """The counter store did not answer in time, or answered nonsense.
+    """The counter store did not answer in time, or its answer cannot be used.
 
-    `charged_nothing` says that this call surely charged nothing; when it is False, it may have.
+    `charged_nothing` is True when this call certainly charged nothing; else it may have.
     """
 
     code = "counter_store_failed"
@@ -83,7 +83,7 @@ class CounterStoreError(BackendError):
 
 
 class KeySourceError(BackendError):
-    """An issuer's verification keys could not be had, and none are cached."""
+    """An issuer's verification keys could not be fetched, and none are cached."""
 
     code = "key_source_failed"
 
@@ -95,7 +95,7 @@ class IntrospectionError(BackendError):
 
 
 class IntrospectionShareError(IntrospectionError):
-    """Nobody was asked: as many tokens of the same client as may be are being asked about."""
+    """The issuer was not asked, because too many tokens of the same client are being introspected."""
 
 
 class CatalogError(BackendError):

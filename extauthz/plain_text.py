@@ -1,8 +1,8 @@
-r"""Text from outside, made fit for a terminal or a log: nothing in it moves a cursor or ends a line.
+r"""Makes text from outside safe for a terminal or a log: it cannot move a cursor or end a line.
 
-What others wrote (an error of Redis or of an identity provider, a file's name, a migrated object,
-Envoy's own output) is shown as it is, but for what is not printable: an escape is written ``\x1b``, a
-line break ``\n``, and what turns the direction of writing likewise.
+Text of others (an error of Redis or of an identity provider, a file's name, a migrated object,
+Envoy's own output) is shown as it is, except for characters that are not printable: an escape is
+written ``\x1b``, a line break ``\n``, and marks of writing direction in the same way.
 """
 
 from __future__ import annotations
@@ -19,5 +19,5 @@ def write_plain(text: str) -> str:
 
 
 def write_plain_lines(text: str) -> str:
-    """Likewise, with line breaks; each further line is indented, so that none passes for a new one."""
+    """The text with its line breaks; each further line is indented, so that it belongs to the first."""
     return "\n    ".join(write_plain(line) for line in text.split("\n"))

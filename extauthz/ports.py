@@ -1,4 +1,4 @@
-"""What the core needs from outside. Every implementation passes the contract tests of its port."""
+"""Defines the core's ports. Every implementation passes the contract tests of its port."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NO_DEADLINE = Deadline()
 
 
 class CounterStore(Protocol):
-    """Counts. All charges of a request are checked, and only if all pass are all charged."""
+    """Counts requests. All charges of a request are taken, or none."""
 
     async def take(
         self,
@@ -46,9 +46,9 @@ class CounterStore(Protocol):
     ) -> Taking:
         """Takes every charge's cost, or nothing at all.
 
-        An unenforced charge is always taken with the enforced ones and never refuses them. A
-        repeated `dedup_id` with the same keys is answered as before and charged once. Cost 0
-        always fits. A key belongs to one algorithm and window.
+        An unenforced charge is taken together with the enforced ones and never refuses them. A
+        repeated `dedup_id` with the same keys gets the same answer and is charged once. Cost 0
+        always fits. A key must always be used with the same algorithm and window.
 
         Raises:
             CounterStoreError: the store did not answer by the deadline; what was charged is
@@ -66,27 +66,27 @@ class CounterStore(Protocol):
         """Undoes a charged taking of these charges, as far as it still counts.
 
         Each cost goes back only to the window that it was taken from, and no counter falls
-        below zero. With `dedup_id` the taking remembered under it is undone, once, and
-        forgotten: what is not remembered as charged is not given back.
+        below zero. With `dedup_id` the taking remembered under it is undone once and forgotten;
+        when none is remembered as charged, nothing is given back.
 
         Args:
             charges: as they were taken.
-            at_us: `Taking.at_us`; None when it was just now. Not used with `dedup_id`.
+            at_us: `Taking.at_us`; None for a taking of this moment. Not used with `dedup_id`.
 
         Raises:
             CounterStoreError: the store did not answer; the charges may then stay charged.
         """
 
     async def close(self) -> None:
-        """Lets go of connections."""
+        """Closes connections."""
 
 
 class VerificationKey(Protocol):
-    """A public key (or shared secret) as the signature check takes it."""
+    """A public key (or shared secret) that verifies signatures."""
 
     @property
     def key(self) -> Any:
-        """As `cryptography` has it; the bytes of a shared secret."""
+        """An object of `cryptography`, or the bytes of a shared secret."""
 
     @property
     def algorithm_name(self) -> str | None:
@@ -115,7 +115,7 @@ class KeySource(Protocol):
         *,
         deadline: Deadline = NO_DEADLINE,
     ) -> Sequence[VerificationKey]:
-        """Keys as of `find_keys`, fetched after `than`, with which a signature did not verify.
+        """Keys as in `find_keys`, but fetched after `than`, which did not verify a signature.
 
         Empty when there is nothing newer: the keys are the same, the cool-down lasts, or a fetch
         fails or takes longer than the deadline. Never raises a `KeySourceError`.
@@ -136,17 +136,18 @@ class TokenIntrospector(Protocol):
         """The claims of an active token; None when the issuer calls it inactive.
 
         Args:
-            client: who sent it, as `extauthz.policy.limits.keys.write_client` names clients: one of
-                them alone never keeps the issuer from being asked for the others.
+            client: the sender, as `extauthz.policy.limits.keys.write_client` writes it. The calls
+                of
+                one client never prevent calls for the others.
 
         Raises:
             IntrospectionShareError: too many other tokens of the client are being asked about.
-            IntrospectionError: nobody answered by the deadline, or not in a usable way.
+            IntrospectionError: there was no usable answer by the deadline.
         """
 
 
 class CatalogSource(Protocol):
-    """Where catalogs come from."""
+    """Loads catalogs."""
 
     async def load(self) -> Catalog:
         """A whole new catalog.
@@ -157,18 +158,18 @@ class CatalogSource(Protocol):
         """
 
     async def wait_for_change(self) -> None:
-        """Returns when a new load may give something else. May return for nothing."""
+        """Returns when a new load may give another catalog. May return without a change."""
 
 
 class DecisionObserver(Protocol):
     """Is told of every decision. Must be quick, must not raise, must not keep the request."""
 
     def observe(self, request: ApiRequest, decision: Decision, duration_us: int) -> None:
-        """Called once a decision, after it is made."""
+        """Called once for each decision, after it is made."""
 
 
 class UsageObserver(Protocol):
     """Is told of every request that a proxy reported. Must be quick, and must not raise."""
 
     def observe_usage(self, record: UsageRecord) -> None:
-        """Called once for each time that a request was told of."""
+        """Called once for each report of a request."""

@@ -1,4 +1,4 @@
-"""APIs and their resources: what is offered, and what each asks for."""
+"""Defines APIs and their resources, and what each requires of a request."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class ApiState(Enum):
 
 
 class BasePath(Enum):
-    """Whether a path has its API's base path where it need not: the route names the API."""
+    """Whether paths begin with the API's base path when the route names the API."""
 
     SENT = "sent"
     STRIPPED = "stripped"
     EITHER = "either"
-    """It may lead to one resource with it, and to another without: then it is refused."""
+    """Either is possible. A path that leads to two different resources is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostSource:
-    """Where a request says what it costs: a header or query parameter, from 1 to `maximum`."""
+    """The header or query parameter in which a request states its cost, from 1 to `maximum`."""
 
     place: Place
     maximum: int
@@ -42,17 +42,17 @@ class CostSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Resource:
-    """Methods on a path template, and what they ask for.
+    """Methods on a path template, and what they require.
 
     Attributes:
         methods: upper-case, or ``*`` for any.
         template: below the API's base path; see `extauthz.model.routing.routes`.
-        scopes: any of them is enough unless `all_scopes`; empty asks for none.
-        security: schemes in order of preference, never empty. NONE alone lets everybody in;
-            beside others it lets in who presents nothing.
+        scopes: any of them is enough unless `all_scopes`; empty requires none.
+        security: schemes in order of preference, never empty. NONE alone admits every caller;
+            beside others it admits callers that present no credential.
         tier: limits all callers of the resource together.
         cost: what one request takes from each limit.
-        cost_from: where a request says another cost.
+        cost_from: where a request may state another cost.
     """
 
     methods: tuple[str, ...]
@@ -71,15 +71,15 @@ class Api:
 
     Attributes:
         base_paths: each starts with a slash and has none at its end; the empty one is the root.
-        base_path: whether requests for which the route names the API have one of them.
+        base_path: whether paths begin with one of them when the route names the API.
         hosts: exact, ``*.example.com`` or ``*``; lower-case.
         tier: limits all callers of the API together.
         key_types: kinds of keys that are taken.
-        bearer_header: lower-case; where the bearer token stands, None for the settings' place.
-        api_key_places: where API keys stand, None for the settings' places.
+        bearer_header: lower-case name of the bearer token's header; None for the settings' place.
+        api_key_places: places of API keys; None for the settings' places.
         forward_credentials: leave the credential in the request to the upstream.
         allow_preflight: let CORS preflight requests through without a credential.
-        schemes: all that its resources take; made from them.
+        schemes: all schemes of its resources; computed from them.
     """
 
     name: str

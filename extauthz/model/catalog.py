@@ -1,7 +1,7 @@
-"""What is offered and to whom: an immutable, indexed snapshot.
+"""Defines the catalog: what is offered and to whom, as an immutable, indexed snapshot.
 
-A catalog is replaced whole and never edited. One request sees one snapshot. Nothing in here
-reads files: `extauthz.catalog` makes these values.
+A catalog is replaced as a whole and never edited. A decision uses one snapshot. Nothing here reads
+files: `extauthz.catalog` makes these values.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ApiKey:
     Attributes:
         digest: SHA-256 of the key, or HMAC-SHA-256 under the configured pepper.
         scopes: None when scopes do not apply to this key.
-        networks: addresses that may use it; empty for all.
+        networks: networks of clients that may use it; empty for all.
         referers: prefixes of the Referer header that may use it; empty for all.
         expires_at_us: None for never.
     """
@@ -52,7 +52,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClientRegistration:
-    """What a consumer key (OAuth client id) or a client certificate stands for."""
+    """The application and key type of a consumer key (OAuth client id) or client certificate."""
 
     application: Application
     key_type: KeyType = KeyType.PRODUCTION
@@ -60,10 +60,10 @@ class ClientRegistration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomLimit:
-    """A limit by any key: `template` names what is counted apart, like ``$clientIp:$api``.
+    """A limit by any key: `template` says what is counted separately, like ``$clientIp:$api``.
 
     Attributes:
-        when: it counts only requests that fit all of these conditions.
+        when: only requests that fit all of these conditions are counted.
         apis: names of the APIs whose requests it counts; empty for all.
     """
 
@@ -76,18 +76,18 @@ class CustomLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokedToken:
-    """A token that is no longer good: by its ``jti``, until it would have expired anyway."""
+    """A revoked token, by its ``jti``, and when it would have expired."""
 
     token_id: str
     expires_at_us: int | None = None
 
 
 class Catalog:
-    """All of it, indexed. Every look-up that a decision makes is a dictionary access or three.
+    """A whole catalog with its indexes. A look-up is one to three dictionary accesses.
 
     Raises:
-        BasePathConflict, TemplateError: when routes contradict each other. Duplicate names
-            and dangling references are the builder's to report; here the last one counts.
+        BasePathConflict, TemplateError: routes contradict each other. Duplicate names and
+            dangling references are reported by the builder; here the last one counts.
     """
 
     __slots__ = (
@@ -135,9 +135,9 @@ class Catalog:
         self.applications: dict[str, Application] = {}
         self.api_keys: dict[bytes, ApiKey] = {}
         self.consumer_keys: dict[tuple[str, str], ClientRegistration] = {}
-        """(issuer, consumer key) to what it stands for; issuer ``""`` is any."""
+        """By issuer and consumer key; the issuer ``""`` means any."""
         self.certificates: dict[str, ClientRegistration] = {}
-        """A certificate's URI SAN, DNS SAN or subject to what it stands for."""
+        """By a certificate's URI SAN, DNS SAN or subject."""
         if not isinstance(subscriptions, Subscriptions):
             subscriptions = Subscriptions(subscriptions)
         self.subscriptions = subscriptions
@@ -145,7 +145,7 @@ class Catalog:
         self.opaque_issuer = next(
             (issuer for issuer in self.issuers.values() if issuer.introspection is not None), None
         )
-        """Opaque tokens do not say who issued them, and are shown to nobody else: one issuer."""
+        """The only issuer that opaque tokens are sent to, because they do not name their issuer."""
         self.deny_rules = DenyRules(deny_rules)
         self.custom_limits = tuple(custom_limits)
         self.revoked: tuple[RevokedToken, ...] = ()
@@ -153,7 +153,7 @@ class Catalog:
         self.unauthenticated_tier = self.tiers.get(UNAUTHENTICATED_TIER)
         self.revision = revision
         self.warnings = tuple(warnings)
-        """What is good by the letter, and can hardly be meant."""
+        """What is valid but probably a mistake."""
         self.extend(
             apis=apis,
             applications=applications,
@@ -173,7 +173,7 @@ class Catalog:
         certificates: Mapping[str, ClientRegistration] = _NOTHING,
         revoked: Iterable[RevokedToken] = (),
     ) -> None:
-        """Adds more, piece by piece, before anybody has the catalog; never later.
+        """Adds more parts while the catalog is being built; never called later.
 
         Raises:
             BasePathConflict, TemplateError: as for the class.
@@ -191,7 +191,7 @@ class Catalog:
         self.revoked += tuple(revoked)
 
     def _set_default_version(self, api: Api) -> None:
-        """The marked version counts; without one, the only one."""
+        """Chooses the version that is marked as the default, else the only version."""
         if api.is_default_version or api.name not in self.default_versions:
             self.default_versions[api.name] = api
         else:
@@ -200,7 +200,7 @@ class Catalog:
                 self.default_versions[api.name] = None
 
     def take_apart(self) -> Iterator[None]:
-        """What empties its tables step by step once it is gone itself; does not keep it alive."""
+        """An iterator that empties the tables step by step. It does not keep the catalog alive."""
         registered = (self.api_keys, self.consumer_keys, self.certificates)
         tables = (self.apis, *registered, self.applications)
         return _take_apart(self.routes, self.subscriptions, tables)

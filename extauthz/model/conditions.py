@@ -1,14 +1,13 @@
-"""Conditions on a request, for limits that hold only for some requests.
+"""Defines conditions on a request, for limits that apply only to some requests.
 
-A condition on an address asks whether the client's address lies in a range; one on a text,
-whether a pattern is found in a header, a query parameter or a claim. A value that is missing,
-empty or longer than `LONGEST_VALUE` does not fit. `invert` turns the answer round, also that
-one: nobody leaves an inverted condition by leaving something out.
+An address condition fits when the client's address lies in a range; a text condition fits when a
+pattern is found in a header, a query parameter or a claim. A value that is missing, empty or longer
+than `LONGEST_VALUE` does not fit. `invert` negates the result in these cases, too: a client cannot
+escape an inverted condition by leaving a value out.
 
-Patterns are RE2's. They meet values that clients choose, and `re` can be made to take minutes
-on thirty characters of those; no check of a pattern tells this reliably. RE2 needs time linear
-in the value and bounded memory, for every pattern that it takes; in return it has no
-back-references and no look-around.
+Patterns are in RE2's syntax, because they are applied to values that clients choose. With `re`,
+thirty such characters can take minutes, and no check of a pattern excludes that reliably. RE2 takes
+time linear in the value and bounded memory; it has no back-references and no look-around.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from typing import Any, Final
 import re2
 
 LONGEST_VALUE: Final = 4096
-"""In characters. What is searched for each request is bounded."""
+"""Characters of a value that is searched; a longer one does not fit."""
 
 _OPTIONS: Final = re2.Options()
 _OPTIONS.max_mem = 1 << 20
-"""Bytes for each pattern. One that needs more is refused when it is read."""
+"""Bytes of memory for each pattern. One that needs more is refused when it is read."""
 _OPTIONS.log_errors = False
 
 
 class TextSource(Enum):
-    """Where a text stands. The value is the word used in a catalog."""
+    """Where a text is taken from. The value is the word used in a catalog."""
 
     HEADER = "header"
     QUERY = "query"
@@ -41,7 +40,7 @@ class Pattern:
     """A regular expression in RE2's syntax, found anywhere in a text unless it has anchors.
 
     Raises:
-        ValueError: RE2 does not take it; the message says why, and shows nothing of it.
+        ValueError: RE2 does not accept it; the message says why and does not quote the pattern.
     """
 
     text: str
@@ -51,13 +50,13 @@ class Pattern:
         try:
             compiled = re2.compile(_encode(self.text), _OPTIONS)
         except re2.error as exc:
-            # Behind the colon stands a part of the pattern, which may have strayed there.
+            # The text after the colon quotes the pattern, which may hold a secret by mistake.
             kind = bytes(exc.args[0]).decode("ascii", "replace").partition(": ")[0]
             raise ValueError(kind) from exc
         object.__setattr__(self, "_compiled", compiled)
 
     def is_in(self, value: str) -> bool:
-        """Whether it is found in a value."""
+        """Whether the pattern is found in a value."""
         return self._compiled.search(_encode(value)) is not None
 
 
@@ -68,7 +67,7 @@ def _encode(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressCondition:
-    """Fits clients whose address lies between two, both included.
+    """Fits clients whose address lies between two addresses, both included.
 
     Attributes:
         family: 4 or 6; an IPv4-mapped IPv6 address is IPv4.

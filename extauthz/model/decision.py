@@ -1,4 +1,4 @@
-"""The answer: allow, or deny with a reason from a closed set."""
+"""Defines decisions: allow, or deny with a reason from a closed set."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Reason(Enum):
     """Why a request is denied. The value is what clients, logs and metrics see."""
 
     MISSING_CREDENTIALS = "missing_credentials"
-    """Nothing that the resource takes as a credential was presented."""
+    """No credential that the resource accepts was presented."""
     INVALID_CREDENTIALS = "invalid_credentials"
-    """The credential is not genuine, not known, or not meant for this service."""
+    """The credential is not valid, not known, or not meant for this service."""
     AMBIGUOUS_CREDENTIALS = "ambiguous_credentials"
     """A credential that must be single was presented more than once."""
     TOKEN_EXPIRED = "token_expired"
-    """The token was good once."""
+    """The token was valid and has expired."""
     TOKEN_INACTIVE = "token_inactive"
     """The token is not valid yet, or its issuer calls it inactive."""
     TOKEN_REVOKED = "token_revoked"
-    """The token was taken back before its time."""
+    """The token was revoked."""
     WRONG_KEY_TYPE = "wrong_key_type"
     """A sandbox key on a production API, or the other way round."""
     CREDENTIAL_NOT_PERMITTED = "credential_not_permitted"
@@ -36,9 +36,9 @@ class Reason(Enum):
     RESOURCE_NOT_FOUND = "resource_not_found"
     """The API has no such resource."""
     METHOD_NOT_ALLOWED = "method_not_allowed"
-    """The resource is there, but not for this method."""
+    """The resource does not have this method."""
     API_BLOCKED = "api_blocked"
-    """The API's life cycle says that nobody may call it now."""
+    """The API is blocked by its life cycle."""
     SUBSCRIPTION_NOT_FOUND = "subscription_not_found"
     """The application has not subscribed to the API."""
     SUBSCRIPTION_BLOCKED = "subscription_blocked"
@@ -46,31 +46,32 @@ class Reason(Enum):
     SUBSCRIPTION_INACTIVE = "subscription_inactive"
     """The subscription waits for approval, or was rejected."""
     INSUFFICIENT_SCOPE = "insufficient_scope"
-    """The token lacks a scope that the resource asks for."""
+    """The token lacks a scope that the resource requires."""
     RATE_LIMITED = "rate_limited"
     """A limit has no room for this request now."""
     BLOCKED = "blocked"
-    """A deny rule fits."""
+    """A deny rule refuses the caller."""
     MALFORMED_REQUEST = "malformed_request"
     """The request cannot be judged safely, as with a path that two parties may read differently."""
     UNAVAILABLE = "unavailable"
-    """It could not be decided: something that is needed did not answer in time."""
+    """No decision was possible: a service that is needed did not answer in time."""
 
 
 @request_value(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """What one step of the policy says when it refuses.
+    """The refusal of one step of the policy.
 
     Attributes:
-        detail: one sentence for the client; holds nothing that the client must not know.
-        found: one clause for the operator, and never for the client: what was found, and what
-            was looked for. Quotes what a stranger sent; holds no secret.
+        detail: one sentence for the client, without anything that the client must not know.
+        found: one clause for the operator, never sent to the client: what was found, and what was
+            expected. It quotes what the client sent; it holds no secret.
         allowed_methods: METHOD_NOT_ALLOWED only.
-        scopes: INSUFFICIENT_SCOPE only; what the resource asks for.
+        scopes: INSUFFICIENT_SCOPE only; what the resource requires.
         level: RATE_LIMITED only; the first limit that had no room.
-        retry_after_us: RATE_LIMITED only; when all limits would have room.
-        rule: BLOCKED, the name of the deny rule or block; TOKEN_REVOKED, of the revocation, where it
-            has one; RATE_LIMITED, of the tier or custom limit. For the operator: clients are not told which rule refused them.
+        retry_after_us: RATE_LIMITED only; the time until all limits would have room.
+        rule: the name of the rule that refused, for the operator and never for the client. BLOCKED:
+            of the deny rule or block; TOKEN_REVOKED: of the revocation, when it has one;
+            RATE_LIMITED: of the tier or custom limit.
     """
 
     reason: Reason
@@ -84,7 +85,7 @@ class Denial:
 
 
 UNAVAILABLE: Final = Denial(reason=Reason.UNAVAILABLE, detail="Try again in a moment.")
-"""Nobody could decide; nothing of why is for the client."""
+"""The denial when no decision was possible; the client is not told why."""
 
 
 @request_value(frozen=True, slots=True, kw_only=True)
@@ -92,14 +93,14 @@ class Allow:
     """The request may pass.
 
     Attributes:
-        id: names this decision in logs, traces and metadata.
-        route: None only for what never has one.
-        subscription: None where none is needed, or where the token itself carries it.
+        id: identifies this decision in logs, traces and metadata.
+        route: None only for requests that never have one.
+        subscription: None when none is needed, or when the token itself carries it.
         tier: name of the subscription's tier, empty when there is none.
-        limits: readings in the order of the levels.
-        credential_places: where this API's credentials stood; taken out before the upstream.
-        shadow: it is only told, to observers: the door lets the request pass, whatever it says,
-            and nothing was charged.
+        limits: status of the limits, in the order of the levels.
+        credential_places: places of the API's credentials, which are removed before the upstream.
+        shadow: the decision is reported to observers only: the door lets the request pass in any
+            case, and nothing was charged.
     """
 
     id: str
@@ -114,9 +115,9 @@ class Allow:
 
 @request_value(frozen=True, slots=True, kw_only=True)
 class Deny:
-    """The request may not pass. What was known when it was refused is there for the record.
+    """The request may not pass. It holds what was known at that step, for logs and metrics.
 
-    `shadow`: as in `Allow`.
+    `shadow` is as in `Allow`.
     """
 
     id: str
@@ -130,7 +131,7 @@ class Deny:
 
     @property
     def reason(self) -> Reason:
-        """Why."""
+        """The reason of the denial."""
         return self.denial.reason
 
 

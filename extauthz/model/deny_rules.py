@@ -1,7 +1,7 @@
-"""Rules that refuse a caller before anything is counted.
+"""Defines deny rules, which refuse a caller before anything is counted.
 
-A rule about addresses refuses a caller whose address is not known wherever it might fit: nobody
-leaves a rule by making his address unknown.
+A rule about addresses also refuses a caller whose address is not known, when the rest of the rule
+fits: a client cannot escape a rule by making its address unknown.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Network = IPv4Network | IPv6Network
 
 _UNPARSABLE: Final = (0, 0)
 _LONGEST_ADDRESS: Final = 128
-"""In characters, with a zone."""
+"""Characters of an address with its zone."""
 _UNKNOWN: Final = 0
-"""The family of an address that is not known, or none."""
+"""The family of text that is no address, and of an unknown address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenyRule:
-    """Refuses what fits every condition that is set; `invert` refuses all the rest instead.
+    """Refuses callers that fit every condition that is set; with `invert`, all other callers.
 
     Attributes:
         network: of the client's address.
@@ -45,13 +45,13 @@ class DenyRule:
 
     @property
     def needs_identity(self) -> bool:
-        """Whether the rule can only be judged when it is known who asks."""
+        """Whether the rule depends on the caller's identity."""
         return (self.application, self.consumer_key, self.user) != (None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A caller, as rules see it. The address is as `read_address` gives it."""
+    """A caller as rules are compared with it. The address is as `read_address` gives it."""
 
     family: int
     number: int
@@ -64,14 +64,14 @@ class _Asked:
 
 
 _Key = tuple[str | None, str | None]
-"""Name and version of an API, None where a rule takes any."""
+"""Name and version of an API; None where a rule applies to any."""
 
 
 class _Places:
-    """Rules by network and API. Of rules that ask for the same, the one that lasts longest is kept.
+    """Rules by network and API. Of rules with the same conditions the one that lasts longest is kept.
 
-    However many there are, a look takes as many steps as there are kinds of rules: lengths of
-    prefix, with an API, with a version of it.
+    The cost of a look-up does not depend on the number of rules, but on the number of kinds:
+    prefix lengths, with or without an API and a version.
     """
 
     __slots__ = ("_networks", "_of_address", "_others")
@@ -80,9 +80,9 @@ class _Places:
         self._networks: dict[
             tuple[int, int, bool, bool], dict[tuple[int, str | None, str | None], DenyRule]
         ] = {}
-        """By family, length of prefix, and whether they name an API and a version."""
+        """By family, prefix length, and whether the rule names an API and a version."""
         self._of_address: dict[_Key, DenyRule] = {}
-        """Those in `_networks`, for callers whose address is not known."""
+        """The rules of `_networks`, for callers whose address is not known."""
         self._others: dict[_Key, DenyRule] = {}
 
     def add(self, rule: DenyRule) -> None:
@@ -121,9 +121,9 @@ class _Places:
 
 
 class DenyRules:
-    """Deny rules by what they name: a few look-ups, however many rules there are.
+    """Deny rules, indexed by their conditions: a few look-ups, however many rules there are.
 
-    Inverted ones are tried one by one: they refuse all but what they name, so that there are few.
+    Inverted rules are tried one by one; there are few, as each refuses all but what it names.
     """
 
     __slots__ = (
@@ -139,7 +139,7 @@ class DenyRules:
     def __init__(self, rules: Iterable[DenyRule] = ()) -> None:
         self._of_client = _Places()
         self._of_caller: dict[tuple[str | None, str | None, str | None], _Places] = {}
-        """By application, consumer key and user, None where a rule takes any."""
+        """By application, consumer key and user; None where a rule applies to any."""
         self._caller_kinds: dict[tuple[bool, bool, bool], None] = {}
         """Which of the three the rules in `_of_caller` name."""
         self._inverted_of_client: list[DenyRule] = []
@@ -163,7 +163,7 @@ class DenyRules:
     def find_for_client(
         self, address: str, api: str, version: str, *, now_us: int = 0
     ) -> DenyRule | None:
-        """A rule that refuses a client on an API, whoever it says it is."""
+        """Finds a rule that refuses a client on an API, whatever its identity."""
         family, number = read_address(address)
         asked = _Asked(family, number, api, version, now_us=now_us)
         return self._of_client.find(asked) or _find_inverted(self._inverted_of_client, asked)
@@ -179,7 +179,7 @@ class DenyRules:
         consumer_key: str = "",
         now_us: int = 0,
     ) -> DenyRule | None:
-        """A rule that refuses an application, consumer key or user."""
+        """Finds a rule that refuses an application, consumer key or user."""
         asked: _Asked | None = None
         for has_application, has_key, has_user in self._caller_kinds:
             places = self._of_caller.get(
@@ -208,7 +208,7 @@ _K = TypeVar("_K")
 
 
 def _keep_longest(rules: dict[_K, DenyRule], key: _K, rule: DenyRule) -> None:
-    """Puts a rule in its place, unless the one there lasts as long."""
+    """Stores a rule, unless the one that is there lasts at least as long."""
     known = rules.get(key)
     if known is None or (
         known.until_us is not None and (rule.until_us is None or known.until_us < rule.until_us)
@@ -228,9 +228,9 @@ def _find_inverted(rules: Iterable[DenyRule], asked: _Asked) -> DenyRule | None:
 
 
 def read_address(address: str) -> tuple[int, int]:
-    """An address as (4 or 6, number); an IPv4-mapped IPv6 address is IPv4. (0, 0) if it is none."""
+    """Reads an address as (4 or 6, number); (0, 0) when it is none. IPv4-mapped IPv6 is IPv4."""
     if len(address) > _LONGEST_ADDRESS:
-        return _UNPARSABLE  # to say what is wrong with it takes Python time
+        return _UNPARSABLE  # to raise an error would cost more
     return _read_address(address)
 
 
@@ -246,7 +246,7 @@ def _read_address(address: str) -> tuple[int, int]:
 
 
 def _fits_for_sure(rule: DenyRule, asked: _Asked) -> bool:
-    """Whether a caller is what a rule names; one whose address is not known may be another."""
+    """Whether a caller certainly fits a rule. One whose address is not known may not fit."""
     return (
         rule.api in (None, asked.api)
         and rule.version in (None, asked.version)

@@ -1,4 +1,4 @@
-"""What may be the name of a header field, a cookie or a method."""
+"""Defines the valid names of header fields, cookies and methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks, and with what proof. Secrets in here redact themselves."""
+"""Defines identities and credentials. Secrets are redacted when they are printed."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ class Place:
 
 @request_value(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """What a caller presented, not yet believed.
+    """What a caller presented; it is not verified yet.
 
-    `scheme` is JWT for every bearer token until the authenticator has looked at its form.
+    `scheme` is JWT for every bearer token until the authenticator has examined its form.
     """
 
     scheme: SecurityScheme
@@ -103,10 +103,10 @@ class Identity:
 
     Attributes:
         application: the consumer, when the catalog knows it.
-        scopes: None when the kind of credential has no scopes (they then do not apply).
+        scopes: None when this kind of credential has no scopes; scopes are then not checked.
         subscribed: (API name, version) to tier, when the issuer is configured to carry the
             subscriptions in its tokens; None otherwise.
-        expires_at_us: when the proof ends; None when it does not.
+        expires_at_us: when the credential expires; None when it does not.
         application_name: the application as the token names it, when the catalog does not
             know it (self-contained tokens).
     """

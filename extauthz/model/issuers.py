@@ -1,4 +1,4 @@
-"""Who signs tokens, where their keys are, and where they are asked about opaque ones."""
+"""Defines issuers: how their tokens are verified, and where their keys and introspection are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from extauthz.model.identity import Secret
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimNames:
-    """Where an issuer's tokens say things. For each, the first claim that is there counts."""
+    """The claims from which an issuer's tokens are read. Of each list the first present one counts."""
 
     consumer_key: tuple[str, ...] = ("azp", "client_id", "consumerKey")
     scopes: tuple[str, ...] = ("scope", "scp")
@@ -19,14 +19,14 @@ class ClaimNames:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntrospectionEndpoint:
-    """Where opaque tokens of an issuer are asked for (RFC 7662).
+    """The introspection endpoint of an issuer's opaque tokens (RFC 7662).
 
     Attributes:
         credentials_in_body: send the client's credentials in the form, not as HTTP Basic.
         timeout_us: for one call; the caller's deadline may be nearer.
-        ttl_us: longest time that a positive answer is believed.
-        inactive_ttl_us: longest time that a definite "inactive" is believed.
-        require_token_type: an answer without ``token_type`` is of no access token.
+        ttl_us: longest time that a positive answer is cached.
+        inactive_ttl_us: longest time that a definite "inactive" is cached.
+        require_token_type: refuse an answer without ``token_type``.
     """
 
     url: str
@@ -59,22 +59,22 @@ class KeyLocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
-    """Who signs tokens (a key manager), and how its tokens are read.
+    """An issuer of tokens (a key manager), and how its tokens are verified and read.
 
     Attributes:
-        audiences: one of them must be in ``aud``; empty takes any (not recommended).
+        audiences: one of them must be in ``aud``; empty accepts any (not recommended).
         keys: None when the issuer has opaque tokens only.
-        algorithms: the only ones taken (RFC 8725 3.1).
+        algorithms: the only signature algorithms accepted (RFC 8725 3.1).
         leeway_s: clock skew allowed for ``exp``, ``nbf`` and ``iat``.
-        ttl_us: longest time that a verified token is believed without looking again.
-        refresh_us: how old fetched keys may get before they are fetched again, behind.
+        ttl_us: longest time that a verified token is cached.
+        refresh_us: age at which fetched keys are fetched again in the background.
         cooldown_us: shortest time between two fetches, whatever ``kid`` a token names.
         subscriptions_from_token: take subscriptions from the ``subscribedAPIs`` claim
             (WSO2's self-contained tokens).
         ca: PEM of the authorities that may sign its servers' certificates, for keys and
             introspection; empty for the system's.
-        allow_bound_tokens: take tokens that are bound to a key or certificate (``cnf``) from
-            whoever holds them.
+        allow_bound_tokens: accept tokens that are bound to a key or certificate (``cnf``) without
+            proof of possession.
     """
 
     issuer: str

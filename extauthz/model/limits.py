@@ -1,4 +1,4 @@
-"""Limits, what taking from them asks for, and what a counter says back.
+"""Defines limits, charges, and the answers of counters.
 
 Time is integer microseconds since the Unix epoch (`_us`) everywhere in here.
 """
@@ -21,7 +21,7 @@ class Algorithm(Enum):
     """How a limit counts. The value is the word used in a catalog."""
 
     SLIDING_WINDOW = "sliding_window"
-    """At most N in any stretch of time as long as the window: a log of what was taken when."""
+    """At most N in any period of the window's length; kept as a log of what was taken when."""
     FIXED_WINDOW = "fixed_window"
     """At most N in each window aligned to the Unix epoch."""
     CALENDAR = "calendar"
@@ -49,7 +49,7 @@ class CalendarUnit(Enum):
 
 
 class LimitLevel(Enum):
-    """What a limit hangs on. The value is what clients and metrics see."""
+    """What a limit belongs to. The value is what clients and metrics see."""
 
     API = "api"
     RESOURCE = "resource"
@@ -68,9 +68,9 @@ class OutageMode(Enum):
     DENY = "deny"
     """The request is unavailable: nothing passes uncounted."""
     ALLOW = "allow"
-    """The limit does not hold."""
+    """The limit is not checked."""
     LOCAL = "local"
-    """Each replica counts on in memory, against its share of the limit."""
+    """Each replica counts in memory, against its share of the limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +81,9 @@ class Limit:
     A shadow limit counts and reports, but never denies.
 
     Attributes:
-        requests: how many; bytes when the quota unit is BYTES. Such a limit is never a BURST:
-            it is charged after the fact, and a burst forgets what is past it.
+        requests: the number of requests, or of bytes when the quota unit is BYTES. A limit in bytes
+            is never a BURST: it is charged after the response, and a burst does not keep what
+            exceeds it.
     """
 
     algorithm: Algorithm
@@ -94,12 +95,12 @@ class Limit:
     quota_unit: QuotaUnit = QuotaUnit.REQUESTS
 
     def __hash__(self) -> int:
-        # What is written of limits is cached by them; to hash all fields takes 1 µs.
+        # Texts about a limit are cached by it; hashing all fields would take 1 µs.
         return self.requests
 
     @property
     def rule(self) -> str:
-        """Names the rule in a counter's key. Not the number: raising a limit keeps its count."""
+        """The rule's name in a counter's key. It has no number: raising a limit keeps its count."""
         rule = self._window_rule
         return rule if self.quota_unit is QuotaUnit.REQUESTS else f"bytes-{rule}"
 
@@ -109,7 +110,7 @@ class Limit:
             assert self.unit is not None and self.timezone is not None
             return f"calendar-{self.unit.value}-{self.timezone.key}"
         if self.algorithm is Algorithm.SLIDING_WINDOW:
-            return f"sliding-{self.window_us}"  # not the rule's word: keys of an older form have it
+            return f"sliding-{self.window_us}"  # keys of an older form have the algorithm's word
         return f"{self.algorithm.value}-{self.window_us}"
 
 
@@ -133,10 +134,10 @@ class Tier:
     """A named set of limits.
 
     Attributes:
-        conditions: every group that a request fits counts, each for itself; `limits` and
-            `burst` count when it fits none.
-        stop_on_quota_reach: False counts and marks what is over, and lets it through
-            (WSO2 API Manager's word for it).
+        conditions: every group that a request fits is counted separately; `limits` and `burst`
+            apply when it fits none.
+        stop_on_quota_reach: False counts and marks requests above the limit, and lets them
+            through (WSO2 API Manager's name for it).
         on_outage: None for what the settings say.
     """
 
@@ -154,16 +155,16 @@ class Charge:
 
     Attributes:
         key: names the subject and the rule.
-        cost: how much is taken; 0 only looks.
-        enforced: False counts even over the limit, and never denies.
+        cost: how much is taken; 0 only reads the counter.
+        enforced: False counts even above the limit, and never denies.
         bounds: CALENDAR only: ascending window edges around now. The store picks the
             window by its own clock, so replicas with skewed clocks agree.
-        on_outage: what becomes of this charge while the store is away.
-        hold_us: SLIDING_WINDOW only: it is spent so much later at most, so it counts for so much
-            longer. No more than the log's quantum.
-        origin: where the caller comes from, when what names the subject has no end (an
-            address, a header's value, a user); empty otherwise. A store that is full counts newcomers of
-            one origin together, and keeps places for what nobody can make up.
+        on_outage: what happens to this charge while the store is away.
+        hold_us: SLIDING_WINDOW only: the units may be spent this much later, so they count for this
+            much longer. At most the log's quantum.
+        origin: the caller's network, when the number of subjects is unbounded (addresses, header
+            values, users); else empty. A store that is full counts new subjects of one origin
+            together, and keeps places for subjects that the catalog names.
         roams: the same subject (a header's value, a user) may come from any origin.
     """
 
@@ -182,12 +183,12 @@ class Charge:
 
 @request_value(frozen=True, slots=True)
 class Reading:
-    """What one counter says after (or, when anything denied, without) the charge.
+    """The state of one counter after the charge, or without it when any charge was refused.
 
     Attributes:
         exceeded: this counter had no room for the cost.
         remaining: how much can still be taken now; never negative.
-        reset_us: from now until the full limit is there again.
+        reset_us: from now until the full limit is available again.
         retry_after_us: from now until the same cost would fit; 0 when it did fit. When the cost
             can never fit, the time of a full reset.
     """
@@ -200,10 +201,10 @@ class Reading:
 
 @request_value(frozen=True, slots=True)
 class Taking:
-    """The answer of a counter store: was everything charged, and a reading for each charge.
+    """The answer of a counter store: whether all was charged, and a reading for each charge.
 
     Attributes:
-        at_us: the store's time when it was taken; giving back exactly asks for it.
+        at_us: the store's time of the taking, which `give_back` needs.
     """
 
     charged: bool

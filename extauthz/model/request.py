@@ -1,4 +1,4 @@
-"""The neutral request: what both doors read their wire into, and all that policy sees."""
+"""Defines the request that policy decides on. Both doors translate their wire format into it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NONE_REPEATED: Final[dict[str, tuple[str, ...]]] = {}
 
 
 def read_field_value(value: str | bytes) -> str:
-    """UTF-8, or else Latin-1, in which every byte means something (RFC 9110 5.5, obs-text)."""
+    """Decodes UTF-8, else Latin-1, in which every byte is valid (RFC 9110 5.5, obs-text)."""
     if isinstance(value, str):
         return value
     try:
@@ -33,14 +33,14 @@ def read_field_value(value: str | bytes) -> str:
 class Headers:
     """Immutable header fields; names are lower-case, repeated fields are kept apart.
 
-    Ask with lower-case names: that spares the hot path a `lower()` for each look-up.
+    Look names up in lower case: that saves a `lower()` for each look-up.
     """
 
     __slots__ = ("_first", "_repeated", "are_apart", "has_underscores")
 
     are_apart: bool
-    """Whether a comma in a value is surely the client's. Else it may stand between two fields that
-    somebody has joined (RFC 9110 5.3)."""
+    """Whether a comma in a value is certainly the client's. Else it may separate two fields that a
+    proxy has joined (RFC 9110 5.3)."""
     has_underscores: bool
     """Whether there is an underscore in any name."""
 
@@ -65,15 +65,15 @@ class Headers:
 
     @classmethod
     def of_dict(cls, fields: dict[str, str | bytes], *, are_apart: bool = False) -> Headers:
-        """As the constructor, but may take the dict over: it must not change any more.
+        """As the constructor, but may keep the dict itself, which must not change any more.
 
-        Bytes are decoded when somebody asks for them.
+        Bytes are decoded when they are first read.
         """
         names = "".join(fields)
         if not names.islower():
             texts = {name: read_field_value(value) for name, value in fields.items()}
             return cls(texts, are_apart=are_apart)
-        # A proxy's names are lower-case; to see that once is quicker than to lower each.
+        # A proxy's names are in lower case; one check is faster than lowering each name.
         made = cls.__new__(cls)
         made._first, made._repeated = fields, _NONE_REPEATED  # noqa: SLF001  (its own)
         made.are_apart = are_apart
@@ -114,7 +114,7 @@ class Peer:
 
     Attributes:
         address: IP address without port; empty when there is none, or when it is unknown.
-        is_local: it has none, as it came through a Unix socket or from inside the proxy.
+        is_local: there is no address, as it came through a Unix socket or from inside the proxy.
         principal: the certificate's URI SAN, else DNS SAN, else subject; empty without TLS.
         certificate: PEM text; empty unless the proxy sends it.
         service: the name the proxy gives the peer (canonical service or service cluster).
@@ -135,23 +135,23 @@ NO_HEADERS: Final = Headers()
 
 @request_value(frozen=True, slots=True, kw_only=True)
 class ApiRequest:
-    """One request to an API, as it stood at the proxy.
+    """One request to an API, as the proxy received it.
 
     Attributes:
         method: as sent, upper-case for all standard methods.
-        host: as `extauthz.model.routing.authority` reads it; empty when nobody said it, None when what
-            was said names no host, or several.
+        host: as `extauthz.model.routing.authority` reads it; empty when there is no authority, None
+            when the authority is no valid host, or when there are several.
         headers_are_partial: the proxy keeps some header fields to itself.
         path: as sent, still percent-encoded, without the query.
-        query: what stands behind the first ``?``, still percent-encoded.
+        query: the text after the first ``?``, still percent-encoded.
         context: context extensions of the route (``extauthz.api`` names the API).
         metadata, route_metadata: namespaces to values, as far as the proxy sends them.
         body: as far as the proxy sends it; `body_is_partial` when it was cut.
         size: of the whole body in bytes, -1 when unknown.
         request_id: the proxy's id of the request.
-        api_key: a key of which it is not known where in the request it stood.
-        door: the door that it came to, for the record: ``envoy`` or ``mixer``.
-        found: what `extauthz.policy.request.parameters` has found already, by place.
+        api_key: a key whose place in the request is not known.
+        door: the door that it came to, for logs: ``envoy`` or ``mixer``.
+        found: a cache of `extauthz.policy.request.parameters`, by place.
     """
 
     method: str
@@ -178,6 +178,6 @@ class ApiRequest:
 
     @property
     def is_grpc(self) -> bool:
-        """Whether the caller speaks gRPC, so that answers must suit a gRPC client."""
+        """Whether the caller is a gRPC client, which needs answers in gRPC's form."""
         content_type = self.headers.get("content-type")
         return content_type is not None and content_type.startswith("application/grpc")

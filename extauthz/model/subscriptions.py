@@ -1,4 +1,4 @@
-"""Who may call which API, and on what terms; kept so that a million of them weigh little."""
+"""Defines subscriptions, and keeps a million of them in little memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from extauthz.model.values import request_value
 _T = TypeVar("_T")
 
 _AT_ONCE: Final = 1_000
-"""Entries of a table that are let go of in one step."""
+"""Entries of a table that are freed in one step."""
 
 
 class SubscriptionState(Enum):
@@ -26,7 +26,7 @@ class SubscriptionState(Enum):
     TIER_UPDATE_PENDING = "TIER_UPDATE_PENDING"
 
 
-# A catalog keeps the terms of its subscriptions, and makes the one that a request asks for.
+# A catalog keeps the terms of its subscriptions; a `Subscription` is made for a request.
 @request_value(frozen=True, slots=True, kw_only=True)
 class Subscription:
     """An application's subscription to an API; `tier` limits this application on this API."""
@@ -39,7 +39,7 @@ class Subscription:
 
 
 class SubscriptionTerms(NamedTuple):
-    """What was agreed in a subscription. Subscriptions on the same terms share one."""
+    """Tier and state of a subscription. Subscriptions on the same terms share one object."""
 
     tier: Tier | None
     state: SubscriptionState
@@ -48,9 +48,8 @@ class SubscriptionTerms(NamedTuple):
 class Subscriptions(Mapping[tuple[str, str, str], Subscription]):
     """Subscriptions by application, API and version.
 
-    A million of them stand in one dictionary for each API, from application to shared terms:
-    no object of their own, no key of their own, and no table so large that to grow it or to
-    let go of it would hold anybody up.
+    Each API has a dictionary from application to shared terms. So a subscription has no object
+    and no key of its own, and no table is so large that growing or freeing it takes long.
     """
 
     __slots__ = ("_of_apis", "_shared")
@@ -64,14 +63,14 @@ class Subscriptions(Mapping[tuple[str, str, str], Subscription]):
             self.add(it.application, it.api, it.version, self.share_terms(it.tier, it.state))
 
     def share_terms(self, tier: Tier | None, state: SubscriptionState) -> SubscriptionTerms:
-        """The one value for these terms."""
+        """The shared object for these terms."""
         terms = self._shared.get((id(tier), state))
         if terms is None:
             terms = self._shared[id(tier), state] = SubscriptionTerms(tier, state)
         return terms
 
     def add(self, application: str, api: str, version: str, terms: SubscriptionTerms) -> bool:
-        """Adds one, or replaces it and gives False. Only while the catalog is put together."""
+        """Adds one, or replaces it and gives False. Only called while the catalog is being built."""
         of_api = self._of_apis.setdefault(api, {}).setdefault(version, {})
         before = len(of_api)
         of_api[application] = terms
@@ -80,17 +79,17 @@ class Subscriptions(Mapping[tuple[str, str, str], Subscription]):
     def add_to_api(
         self, api: str, version: str, subscribers: Iterable[tuple[str, SubscriptionTerms]]
     ) -> None:
-        """Adds many applications' to one API. Only while the catalog is put together."""
+        """Adds many applications' to one API. Only called while the catalog is being built."""
         self._of_apis.setdefault(api, {}).setdefault(version, {}).update(subscribers)
 
     def list_by_api(self) -> Iterator[tuple[str, str, dict[str, SubscriptionTerms]]]:
-        """Each API's name, version and subscribers. Not to be changed."""
+        """Each API's name, version and subscribers; the dictionaries must not be changed."""
         for api, versions in self._of_apis.items():
             for version, of_api in versions.items():
                 yield api, version, of_api
 
     def take_apart(self) -> Iterator[None]:
-        """Empties it, a thousand at most in a step. Only when nobody looks here any more."""
+        """Empties it, at most a thousand in a step. Only called when it is no longer used."""
         while self._of_apis:
             _, versions = self._of_apis.popitem()
             for of_api in versions.values():

@@ -1,7 +1,7 @@
-"""What became of one request: what a proxy tells after its response, whichever proxy it is.
+"""Defines the usage record of one answered request, as a proxy reports it after the response.
 
-Mixer's reports and Envoy's access logs are read into this one value. What a proxy did not tell
-is empty, and a number that is not known is -1; nothing is guessed.
+Mixer's reports and Envoy's access logs are both read into this value. A text that the proxy did
+not report is empty, and a number is -1; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final
 from extauthz.model.values import request_value
 
 UNKNOWN: Final = -1
-"""A number that nobody told."""
+"""A number that was not reported."""
 
 
 class UsageSource(Enum):
-    """Who told of a request. One request may be told of by several."""
+    """Who reported a request. One request may be reported by several."""
 
     ENVOY_ACCESS_LOG = "envoy_access_log"
     MIXER_METRIC = "mixer_metric"
@@ -30,18 +30,18 @@ class UsageRecord:
     """One answered request.
 
     Attributes:
-        at_us: when the proxy had read its beginning.
+        at_us: when the proxy had read the request's headers.
         duration_us: from then to the end of the response.
-        api, version, resource: names and path template, as the catalog has them; as the proxy
-            told them when the catalog was not asked.
+        api, version, resource: names and path template of the catalog; those of the proxy when the
+            catalog was not used.
         path: without the query.
-        application, consumer_key, user, tier, key_type: who called, as far as it was proven.
+        application, consumer_key, user, tier, key_type: the caller, as far as it was authenticated.
         caller: the workload that called, as the mesh names it.
         destination: the service or workload that was called, as the mesh names it.
         response_code: HTTP's.
         request_bytes, response_bytes: content without headers.
-        reason: why it was denied; empty for a request that was let through.
-        decision_id, request_id, trace_id: what other records know it by.
+        reason: why it was denied; empty for an allowed request.
+        decision_id, request_id, trace_id: ids of the request in other records.
     """
 
     source: UsageSource

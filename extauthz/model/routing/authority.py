@@ -1,10 +1,10 @@
-"""Reads the host out of an authority, the same for every door.
+"""Reads the host from an authority, for every door alike.
 
-A host is a name as DNS has them (underscores included: there are such hosts), an IPv4 address or
-an IPv6 address in brackets. One dot at the end of a name is the root's and changes nothing (RFC
-3986 3.2.2). All else that a client can write there is no host: user information, escapes, empty
-labels, two ports, two hosts. An API's host is never compared with such text, since who routes the
-request may read it otherwise.
+A host is a DNS name (underscores are accepted: such hosts exist), an IPv4 address, or an IPv6
+address in brackets. One dot at the end of a name stands for the root and is ignored (RFC 3986
+3.2.2). Anything else that a client can write there is no host: user information, escapes, empty
+labels, two ports, two hosts. Such text is never compared with an API's host, since the proxy that
+routes the request may read it differently.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 MAX_HOST: Final = 253
-"""In characters, without the dot at the end (RFC 1034 3.1, as text)."""
+"""Characters of a name, without the dot at the end (RFC 1034 3.1, as text)."""
 
 _LABEL: Final = "[A-Za-z0-9_-]{1,63}"
 _AUTHORITY: Final = re.compile(
     rf"(?:(?P<name>{_LABEL}(?:\.{_LABEL})*)\.?|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]*))?"
 )
 _NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)")
-"""Ends in a number: such a name is an IPv4 address for many readers, in whatever spelling."""
+"""A name that ends in a number: many readers take it for an IPv4 address."""
 _LONGEST: Final = MAX_HOST + len(".:65535")
 
 
@@ -36,9 +36,9 @@ def read_host(authority: str) -> str | None:
 
 
 def find_host(authorities: Collection[str]) -> str | None:
-    """The one host that all of these name; None when one names no host, or another one.
+    """The host that all of these name; None when one is no host, or when they differ.
 
-    Empty when there are none: nobody said which host was asked for.
+    Empty when there are no authorities.
     """
     hosts = {read_host(authority) for authority in authorities}
     if not hosts:

@@ -1,8 +1,8 @@
 """Finds an API by host and base path, in steps of the path's depth.
 
-A tree over path segments leads from a base path to the API served there (longest wins); from there
-on, `extauthz.model.routing.routes` knows the way. How many APIs there are changes only the size of
-dictionaries.
+A tree over path segments leads to the API that is served at a base path; the longest base path
+wins. From there on, `extauthz.model.routing.routes` finds the resource. The number of APIs changes
+only the size of dictionaries.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Base:
 
 
 class BasePathConflict(ValueError):
-    """Two APIs want the same host and base path."""
+    """Two APIs have the same host and base path."""
 
     def __init__(self, host: str, path: str, first: Api, second: Api) -> None:
         self.first, self.second = first, second
@@ -52,13 +52,13 @@ class RouteTable:
     def __init__(self, apis: Iterable[Api] = ()) -> None:
         self._exact: dict[str, _Base] = {}
         self._wildcard: dict[str, _Base] = {}
-        """By the part behind ``*``: ``.example.com``, or empty for any host."""
+        """By the part after ``*``: ``.example.com``, or empty for any host."""
         self._trees: dict[tuple[str, str], ResourceTree] = {}
         for api in apis:
             self.add(api)
 
     def add(self, api: Api) -> None:
-        """Adds one API. Only while the table is put together."""
+        """Adds one API. Only called while the table is being built."""
         tree = ResourceTree(api)
         self._trees[api.name, api.version] = tree
         for host in api.hosts:
@@ -66,7 +66,7 @@ class RouteTable:
                 self._add(host, base_path, api, tree)
 
     def take_apart(self) -> Iterator[None]:
-        """Empties it step by step. Only when nobody looks for routes here any more."""
+        """Empties it step by step. Only called when the table is no longer used."""
         bases = [*self._exact.values(), *self._wildcard.values()]
         self._exact.clear()
         self._wildcard.clear()
@@ -91,8 +91,8 @@ class RouteTable:
     def find_api(self, host: str, segments: list[str]) -> Served | None:
         """The API that serves a path, its resources, and where the path's rest begins.
 
-        The most specific host that serves the path wins; on it, the longest base path. Of the
-        segments the same is to be said as for `ResourceTree.find`.
+        The most specific host that serves the path wins; on it, the longest base path. For the
+        segments, see `ResourceTree.find`.
         """
         for root in self._find_roots(host):
             found = _longest(root, segments)
@@ -101,7 +101,7 @@ class RouteTable:
         return None
 
     def find_apis_in_every_way(self, host: str, segments: Segments) -> list[Served]:
-        """What `find_api` gives for whatever a path may be read as, each once."""
+        """What `find_api` gives for each reading of a path, without repetitions."""
         found: list[Served] = []
         for root in self._find_roots(host):
             if _add_longest(root, segments, 0, None, found):

@@ -1,13 +1,13 @@
 """Finds a resource of an API by template, in steps of the path's depth.
 
-A tree over path segments, one for each API, leads through the path's rest behind the base path to a
-resource: a literal segment beats a pattern (``report.{format}``, ``{base}...{head}``), which beats
-``{name}``, which beats a trailing ``*``; the first segment that differs decides. How many resources
-there are changes only the size of dictionaries. Where templates overlap, a path may go several ways;
-how many is bounded when the tree is built. The API is found by `extauthz.model.routing.route_table`.
+Each API has a tree over the segments that follow the base path. A literal segment has precedence
+over a pattern (``report.{format}``, ``{base}...{head}``), that over ``{name}``, and that over a
+trailing ``*``; the first segment that differs decides. The number of resources changes only the
+size of dictionaries. Where templates overlap, several branches may have to be followed; their
+number is bounded when the tree is built. The API is found by `extauthz.model.routing.route_table`.
 
-Paths come in as `extauthz.model.routing.segments` has them. Where one can be read in several ways, every
-way is followed, and what they lead to is told.
+Paths are those of `extauthz.model.routing.segments`. When a path has several readings, all of them
+are followed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ANY_METHOD: Final = "*"
 MAX_STEPS: Final = 1024
-"""Most places of one API's tree that a path may visit; ordinary APIs stay below 100."""
+"""Most nodes of one API's tree that a path may visit; ordinary APIs stay below 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class _Node:
         self.patterns: list[tuple[Pattern, _Node]] = []
         self.parameter: _Node | None = None
         self.methods: dict[str, Route] = {}
-        """What ends here, by method."""
+        """Resources whose template ends here, by method."""
         self.rest: dict[str, Route] = {}
-        """What takes this place and all below it, by method."""
+        """Resources whose template ends in ``*`` here, by method."""
         self.is_respelled = False
 
 
@@ -70,11 +70,11 @@ class ResourceTree:
     def __init__(self, api: Api) -> None:
         self._root = _Node()
         self.is_respelled = False
-        """Whether there is a template of which nobody knows how the upstream spells it."""
+        """Whether the upstream's spelling of a template is not known; see `is_respelled`."""
         for resource in api.resources:
             self._add(resource.template, Route(api, resource))
         self.steps: Final = _finish(self._root)
-        """No path visits more places of the tree than this."""
+        """The most nodes of the tree that a path can visit."""
         if self.steps > MAX_STEPS:
             raise TemplateError(
                 f"the templates of {api.name} {api.version} overlap in too many ways: one path "
@@ -103,8 +103,8 @@ class ResourceTree:
     def find(self, segments: list[str], start: int, method: str) -> Route | frozenset[str]:
         """The best resource for a path's rest, or the methods that other requests could use.
 
-        An empty set says that no template matches the path at all. The segments are as who decodes
-        escapes has them: where there were any, or `is_respelled`, see `find_in_every_way`.
+        An empty set means that no template matches the path. The segments are decoded; when the
+        path had escapes, or with `is_respelled`, use `find_in_every_way`.
         """
         # The base path itself and the base path with a slash are the resource "/".
         if start == len(segments) - 1 and segments[start] == "":
@@ -116,12 +116,12 @@ class ResourceTree:
     def find_in_every_way(
         self, segments: Segments, starts: Iterable[int], method: str
     ) -> Route | frozenset[str] | None:
-        """As `find`, for whatever a path may be read as; None when that is not one resource.
+        """As `find`, for every reading of a path; None when they lead to different resources.
 
-        A reading that leads nowhere is none: whoever has it serves nothing.
+        A reading that leads to no resource is ignored.
 
         Args:
-            starts: where the path's rest may begin.
+            starts: where the path's rest may begin, as indexes of segments.
         """
         ways = _Ways(method, segments)
         for start in starts:
@@ -134,9 +134,9 @@ class ResourceTree:
 
 
 def _step(node: _Node, segment: str) -> _Node:
-    """The child of a node that a template's segment leads to, made when it is not there."""
+    """The child of a node for a template's segment; it is made when it is not there."""
     if "{" not in segment and segment != "*":
-        # One string for all APIs: fewer of them to fetch when there are many.
+        # One string object for all APIs saves memory.
         return node.literals.setdefault(sys.intern(decode(segment)), _Node())
     if segment == "*":
         segment = "{}"
@@ -158,9 +158,9 @@ def _step(node: _Node, segment: str) -> _Node:
 def _find(
     node: _Node, segments: list[str], at: int, method: str, allowed: set[str]
 ) -> Route | None:
-    """The most specific route below a node; adds the methods of all that it passes by.
+    """The most specific route below a node; adds the methods of other templates that match.
 
-    A tree has one way to each node, and each step takes one segment: no node is visited twice.
+    No node is visited twice, because a tree has one way to each node.
     """
     if at == len(segments):
         ends = node.methods
@@ -197,20 +197,20 @@ def _find(
 
 @dataclass(slots=True)
 class _Ways:
-    """What the ways lead to, in which a path may be read."""
+    """The resources that the readings of a path lead to."""
 
     method: str
     segments: Segments
     found: list[Route] = field(default_factory=list)
-    """Each once, and no more than two: two are as bad as more."""
+    """Without repetitions, and at most two: the path is refused with two already."""
     allowed: set[str] = field(default_factory=set)
 
     def follow(self, node: _Node, at: int, *, in_doubt: bool) -> bool:
-        """Goes as `_find` does, for all readings at once.
+        """Searches as `_find` does, for all readings at once.
 
-        True when there is no need to look further: every reading has found something, or two have
-        found different things. So is what is below a template that is spelled with needless escapes
-        (`in_doubt`): nobody knows what else an upstream finds there.
+        True when the search is over: every reading has found a resource, or two have found
+        different ones. `in_doubt`: above is a template that is spelled with needless escapes, so
+        that it is not known what an upstream finds there.
         """
         if at == len(self.segments):
             if node.methods:
@@ -254,9 +254,9 @@ class _Ways:
 
 
 def _finish(node: _Node) -> int:
-    """Lets GET answer HEAD below a node; gives the most steps that a path can take from it.
+    """Lets GET resources below a node serve HEAD; gives the most steps that a path can take there.
 
-    A path follows one literal, but every pattern and the parameter beside it.
+    A path follows one literal, and every pattern and the parameter beside it.
     """
     for ends in (node.methods, node.rest):
         if "GET" in ends:

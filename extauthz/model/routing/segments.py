@@ -1,12 +1,12 @@
-"""What a path's segment says, to whoever decodes its escapes and to whoever does not.
+"""Reads path segments as readers do that decode escapes, and as readers do that do not.
 
 RFC 3986 (2.2) leaves it to the reader whether ``/%40me`` is ``/@me``: aiohttp and Go's ServeMux
-decode before they compare, others compare what was sent. So both what a request sends and what a
-template says are brought into one text, with every escape decoded; and of what a request spelled
-with escapes it is known, too, in which other ways it can be read.
+decode before they compare, others compare what was sent. So the paths of requests and templates
+are both compared with every escape decoded. When a request's path has escapes, its other readings
+are known, too.
 
-Escapes of slashes and the like do not come this far: `extauthz.policy.matching.match` refuses them, and
-escapes of unreserved characters, which nobody needs.
+Escapes of slashes and similar characters are refused earlier by `extauthz.policy.matching.match`,
+and so are escapes of unreserved characters, which are never needed.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _IN_LOWER_CASE: Final = "[a-f][0-9A-Fa-f]|[0-9A-F][a-f]"
 
 UNRESERVED_ESCAPE: Final = re.compile(f"%(?:{_UNRESERVED})")
 BROKEN_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
-# What a careless reader could take for structure, and the same for readers that decode twice.
+# What a reader could take for structure, and the same for readers that decode twice.
 _STRUCTURE: Final = re.compile(r"[\x00-\x1f#;?\\\x7f]")
 _ESCAPED_STRUCTURE: Final = re.compile("%(?:[01][0-9A-Fa-f]|2[3EFef]|3[BFbf]|5[Cc]|7[Ff])")
 # For readers that take overlong UTF-8 (RFC 3629 section 10), in which %C0%AF is a slash.
 _OVERLONG: Final = re.compile("[\udcc0\udcc1]|\udce0[\udc80-\udc9f]|\udcf0[\udc80-\udc8f]")
 _DOUBTFUL_ESCAPE: Final = re.compile(f"%(?:{_RESERVED}|{_IN_LOWER_CASE})")
-# The same for a quick look: at 2 ns for each byte, where `re` takes 50 for each escape.
+# The same for a quick check: 2 ns for each byte, where `re` takes 50 ns for each escape.
 _HAS_DOUBT: Final = re2.compile(f"%(?:{_RESERVED}|{_IN_LOWER_CASE})")
 _NEEDLESS_ESCAPE: Final = re.compile(f"%(?:{_RESERVED}|{_UNRESERVED}|{_IN_LOWER_CASE})")
 _UNREADABLE: Final = "\0"
 """Stands for an escape that may be read in several ways; no path and no template holds it."""
-# Not by `translate`, which takes ten times as long for a long text. The percent sign goes first.
+# `translate` would take ten times as long for a long text. The percent sign is replaced first.
 _ESCAPES: Final = tuple((mark, f"%{ord(mark):02X}") for mark in "%!$&'()*+,:=@ \"<>[]^`{|}#/;?\\")
 
 
 def decode(text: str) -> str:
-    """A text with its escapes decoded, but for broken ones; what is no UTF-8 becomes lone surrogates."""
+    """Decodes escapes, except broken ones; bytes that are not UTF-8 become lone surrogates."""
     if "%" not in text:
         return text
     if BROKEN_ESCAPE.search(text):
@@ -52,7 +52,7 @@ def decode(text: str) -> str:
 
 def decode_sound(text: str) -> str:
     """As `decode`, of a text without broken escapes."""
-    # By the decoder for quoted-printable, which differs in its mark alone: `unquote` takes 7 times
+    # The decoder for quoted-printable differs only in its escape character. `unquote` takes 7 times
     # as long for one escape, and 20 times for a path that is full of them.
     quoted = text.replace("=", "=3D").replace("%", "=")
     octets = binascii.a2b_qp(quoted.encode("utf-8", "surrogateescape"))
@@ -60,7 +60,7 @@ def decode_sound(text: str) -> str:
 
 
 def find_structure(text: str) -> str | None:
-    """What no decoded text may hold: it came from an escape of what parts paths, or may do so."""
+    """Finds a character that separates or changes paths, which must have come from an escape."""
     found = _STRUCTURE.search(text)
     if found is None and not text.isascii():
         found = _OVERLONG.search(text)
@@ -72,10 +72,10 @@ def find_structure(text: str) -> str | None:
 
 
 def escape(text: str) -> str:
-    """A decoded text with an escape for all that is not unreserved.
+    """Escapes every character of a decoded text that is not unreserved, and makes it upper case.
 
-    In upper case as a whole: a text that is in a segment in any reading is so in this form, too.
-    So is ``40:`` in ``x%40%3A``, of which a reader may decode the colon alone, or ``f`` in ``%c3%9f``.
+    A text that is contained in a segment in any reading is contained in this form, too: also
+    ``40:`` in ``x%40%3A``, when a reader decodes the colon alone, or ``f`` in ``%c3%9f``.
     """
     for character, escaped in _ESCAPES:
         if character in text:
@@ -90,9 +90,9 @@ def _escape_octets(text: str) -> str:
 
 
 def is_respelled(text: str) -> bool:
-    """Whether the text of a template has escapes that it does not need, or that are lower-case.
+    """Whether a template has escapes that are not needed, or that are in lower case.
 
-    Nobody knows then whether the upstream spells it so, too.
+    It is then not known whether the upstream spells it in the same way.
     """
     return _NEEDLESS_ESCAPE.search(text) is not None
 
@@ -102,7 +102,7 @@ Texts = tuple[str, tuple[str, ...], str]
 
 
 class Pattern:
-    """Text with one name or more in it, which stand for one character or more each."""
+    """A segment of a template with names in its text; each name stands for at least one character."""
 
     __slots__ = ("escaped", "texts")
 
@@ -113,10 +113,10 @@ class Pattern:
 
     @property
     def rank(self) -> tuple[object, ...]:
-        """Sorts the most specific first: that with the most text, then with most before the name.
+        """A sort key that puts the most specific first: with most text, then with most before a name.
 
-        Two patterns with one name that fit one segment are never equal in both. For others there is
-        an order, too, which is that of the texts: it must not depend on which stands first.
+        Two patterns with one name that fit one segment always differ in it. Other patterns are
+        sorted by their texts, so that the order does not depend on the catalog's.
         """
         before, between, after = self.texts
         text = len(before) + sum(map(len, between)) + len(after)
@@ -124,10 +124,10 @@ class Pattern:
 
 
 def fits(segment: str, texts: Texts) -> bool:
-    """Whether a segment is these texts with one character or more for each name.
+    """Whether a segment consists of these texts, with at least one character for each name.
 
-    Takes each text between names where it comes first: what is left for the rest is then the most
-    that there can be, so nothing is tried twice.
+    Each text between names is matched at its first occurrence, which leaves most for the rest, so
+    that nothing is tried twice.
     """
     before, between, after = texts
     at, end = len(before), len(segment) - len(after)
@@ -146,8 +146,8 @@ class Segment:
 
     Attributes:
         text: with its escapes decoded.
-        is_sure: whether everybody finds `text` in it, and nothing else.
-        twice: what a reader that decodes twice finds in it; None when it is the same.
+        is_sure: whether every reader reads it as `text`.
+        twice: what a reader that decodes twice reads; None when it is the same.
     """
 
     __slots__ = ("_escaped", "_has_doubt", "_sent", "_sure", "is_sure", "text", "twice")
@@ -158,12 +158,12 @@ class Segment:
         self.twice = None if twice == text else twice
         self._has_doubt = _HAS_DOUBT.search(sent) is not None
         self.is_sure = not self._has_doubt and self.twice is None
-        # Only where there are patterns: these take the longest.
+        # Computed only when there are patterns, as it takes long.
         self._sure: str | None = None
         self._escaped: tuple[str, ...] | None = None
 
     def may_fit(self, pattern: Pattern) -> bool:
-        """Whether anybody could find a pattern in it."""
+        """Whether it fits a pattern in any reading."""
         if "%" not in self._sent:
             return fits(self.text, pattern.texts)
         if self._escaped is None:
@@ -172,7 +172,7 @@ class Segment:
         return any(fits(escaped, pattern.escaped) for escaped in self._escaped)
 
     def surely_fits(self, pattern: Pattern) -> bool:
-        """Whether everybody finds a pattern in it."""
+        """Whether it fits a pattern in every reading."""
         if self._sure is None:
             self._sure = self.text
             if self._has_doubt:
@@ -187,7 +187,7 @@ class RequestPath:
 
     Attributes:
         texts: of each segment, with its escapes decoded.
-        has_escapes: whether it was sent with any: then it may be read in several ways.
+        has_escapes: whether it was sent with escapes, so that it may have several readings.
     """
 
     __slots__ = ("_segments", "_sent", "has_escapes", "texts")
@@ -200,7 +200,7 @@ class RequestPath:
             self.texts = decoded.split("/")[1:]
 
     def find_base_paths(self, base_paths: Iterable[str]) -> tuple[int, ...]:
-        """How many segments of it are one of some base paths, to any reader; the most first."""
+        """How many of its segments are one of the base paths in any reading; the most first."""
         depths: list[int] = []
         for base_path in base_paths:
             base = decode(base_path).split("/")[1:]
@@ -208,7 +208,7 @@ class RequestPath:
             if begins == base or (self.has_escapes and list(map(decode, begins)) == base):
                 depths.append(len(base))
         depths.sort(reverse=True)
-        # The longest one counts, but to a reader for whom an escape in it does not.
+        # The longest base path counts, except for readers that do not decode an escape in it.
         return tuple(depths if self.has_escapes else depths[:1])
 
     def read_in_every_way(self) -> Segments:
@@ -219,8 +219,8 @@ class RequestPath:
 
 
 class Segments:
-    """The segments of a path, each read in every way when somebody asks for it: most are below a
-    wildcard, or behind what was looked for."""
+    """The segments of a path in every reading. Each is computed when it is first used: most are below
+    a wildcard, or after the part that is searched."""
 
     __slots__ = ("_read", "_sent", "_texts")
 

@@ -1,7 +1,7 @@
-"""Path templates as the catalog has them, checked, and in one spelling.
+"""Checks path templates and writes them in one spelling.
 
-A segment is text (``pets``), a pattern of names with text round them (``report.{format}``,
-``{base}...{head}``), a name (``{id}``, or ``*``), or, in the last place, the rest (``*``, ``**``).
+A segment is text (``pets``), a pattern of names and text (``report.{format}``,
+``{base}...{head}``), a name (``{id}``, or ``*``), or, as the last one, the rest (``*``, ``**``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PCHAR_AND_TEMPLATE: Final = "-._~!$&'()*+,=:@{}%"
 _SENT_AS_IT_IS: Final = re.compile(r"[A-Za-z0-9\-._~{}]*")
 _ESCAPE: Final = re.compile("%(..?)?")
 _NEVER_ESCAPED: Final = re.compile(r"[A-Za-z0-9\-._~!$&'()+,=:@]")
-"""Not the ``*``: as it is, it is no text."""
+"""Without ``*``, which has a meaning of its own in templates."""
 NAME: Final = re.compile(r"\{([^{}]*)\}")
 
 
@@ -29,15 +29,17 @@ class TemplateError(ValueError):
 
 
 class NeverMatchedError(TemplateError):
-    """A path template that stands for requests that are refused, whatever else there is."""
+    """A path template that matches only requests that are always refused."""
 
 
 def split_template(template: str) -> list[str]:
-    """A template's segments, with as few escapes as there can be; ``/`` has none.
+    """Splits a template into segments with as few escapes as possible; ``/`` has no segments.
 
     What a client has to percent-encode is encoded here: ``/straße`` has the segment
-    ``stra%C3%9Fe``, and ``/%40me`` the segment ``@me``. Raises TemplateError for what cannot be
-    matched.
+    ``stra%C3%9Fe``, and ``/%40me`` the segment ``@me``.
+
+    Raises:
+        TemplateError: the template cannot be matched.
     """
     if not template.startswith("/"):
         raise TemplateError(f"a path template starts with a slash: write /{template}")
@@ -61,7 +63,9 @@ def split_template(template: str) -> list[str]:
                 "a query or fragment is no part of the path"
             )
         escaped = segment
-        if not _SENT_AS_IT_IS.fullmatch(segment):  # quoting takes ten times as long to see it
+        if not _SENT_AS_IT_IS.fullmatch(
+            segment
+        ):  # quoting every segment would take ten times as long
             escaped = _ESCAPE.sub(_read_escape, quote(segment, safe=_PCHAR_AND_TEMPLATE))
             text = decode(escaped)
             if (found := "%2F" if "/" in text else find_structure(text)) is not None:
@@ -81,7 +85,7 @@ def split_template(template: str) -> list[str]:
 
 
 def write_shape(segments: Sequence[str]) -> tuple[str, ...]:
-    """What a template matches, without the names in it: equal for templates that fit the same.
+    """A template without its names; equal for templates that match the same paths.
 
     Args:
         segments: as `split_template` gives them.
@@ -93,7 +97,7 @@ def write_shape(segments: Sequence[str]) -> tuple[str, ...]:
 
 
 def _read_escape(escape: re.Match[str]) -> str:
-    """What an escape is where it is needed; else the character that it stands for."""
+    """An escape that is needed stays; any other becomes the character that it stands for."""
     try:
         octet = int(escape[1] or "", 16) if len(escape[0]) == 3 else -1
     except ValueError:
