@@ -150,7 +150,7 @@ def read_floors() -> tuple[tuple[Box, ...], ...]:
 def _floors_in(container: str, layers: dict[str, list[str]]) -> tuple[tuple[Box, ...], ...]:
     if container not in layers:
         below = sorted(name for name in layers if name.rpartition(".")[0] == container)
-        return ((tuple(Box(name, _floors_in(name, layers)) for name in below)),) if below else ()
+        return (tuple(Box(name, _floors_in(name, layers)) for name in below),) if below else ()
     floors = []
     for layer in layers[container]:
         boxes = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,19 @@ def test_the_picture_has_every_package_once() -> None:
     parts = {path.name for path in (ROOT / "extauthz").iterdir() if (path / "__init__.py").exists()}
     assert sorted(names) == sorted(set(names))
     assert parts | {"mixer_compat", "errors", "ports", "clock"} <= set(names)
+
+
+def test_the_door_for_mixer_stands_where_its_contract_lets_it() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (forbidden,) = (
+        set(contract["forbidden_modules"])
+        for contract in contracts["contracts"]
+        if contract.get("source_modules") == ["mixer_compat"]
+    )
+    floors = [[box.name for box in floor] for floor in read_floors()]
+    at = next(number for number, floor in enumerate(floors) if "mixer_compat" in floor)
+    assert {name for floor in floors[: at + 1] for name in floor} - {"mixer_compat"} <= forbidden
+    assert not {name for floor in floors[at + 1 :] for name in floor} & forbidden
 
 
 def test_the_page_has_every_package_and_what_it_says_of_itself() -> None:
