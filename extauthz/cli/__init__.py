@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "demo": "show it all on this machine, with a real Envoy",
     "validate": "check settings and catalog, and print every problem",
     "explain": "decide one request and show each step; charges nothing",
+    "doctor": "say why a running Envoy does not ask the service, or gets no answer",
     "block": "an emergency: refuse a client, application, user or API on every replica, at once",
     "unblock": "take blocks and revocations back",
     "revoke": "an emergency: take back a token, an API key, or all tokens of somebody",

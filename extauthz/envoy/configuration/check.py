@@ -17,10 +17,9 @@ from typing import Any, Final
 from extauthz.documents.document import Fault
 from extauthz.documents.lines import NodePath
 from extauthz.documents.values import SourceText, read_values
+from extauthz.envoy.configuration.trees import Tree, find_value, read_type, walk
 from extauthz.errors import ConfigError
 from extauthz.policy.request.client_address import REMOTE_ADDRESS_EXTENSION
-
-Tree = dict[str, Any]
 
 _EXT_AUTHZ: Final = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
 _PER_ROUTE: Final = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
@@ -44,8 +43,10 @@ def check_config(document: Any) -> tuple[list[Fault], bool]:
     document = _open_mesh(document)
     faults: list[Fault] = []
     asks = False
-    trees = list(_walk(_to_snake(document), ()))
-    authorizers = [_find(tree, "grpc_service", "envoy_grpc", "cluster_name") for _, tree in trees]
+    trees = list(walk(_to_snake(document), ()))
+    authorizers = [
+        find_value(tree, "grpc_service", "envoy_grpc", "cluster_name") for _, tree in trees
+    ]
     for path, tree in trees:
         for is_there, find in _RULES:
             if find in _OF_UPSTREAMS and tree.get("name") in authorizers:
@@ -64,11 +65,11 @@ Found = Iterator[tuple[NodePath, str]]
 
 def _open_mesh(document: Any) -> Any:
     """Istio keeps its mesh configuration as a text in a ConfigMap, which may stand in a List."""
-    items = _find(document, "items")
-    if _find(document, "kind") == "List" and isinstance(items, list):
+    items = find_value(document, "items")
+    if find_value(document, "kind") == "List" and isinstance(items, list):
         return {"items": [_open_mesh(item) for item in items]}
-    mesh = _find(document, "data", "mesh")
-    if _find(document, "kind") != "ConfigMap" or not isinstance(mesh, str):
+    mesh = find_value(document, "data", "mesh")
+    if find_value(document, "kind") != "ConfigMap" or not isinstance(mesh, str):
         return document
     try:
         return {"data": {"mesh": read_values(SourceText(file="mesh", text=mesh))}}
@@ -93,24 +94,13 @@ def _find_written(path: NodePath, document: Any) -> NodePath:
     for part in path:
         if isinstance(part, str) and isinstance(document, dict):
             part = next((key for key in document if _write_snake(key) == part), part)
-        document = _find(document, part)
+        document = find_value(document, part)
         written.append(part)
     return tuple(written)
 
 
-def _walk(tree: Any, path: NodePath) -> Iterator[tuple[NodePath, Tree]]:
-    """Every mapping, from the top down. The reader of documents has bounded their depth."""
-    if isinstance(tree, dict):
-        yield path, tree
-        for key, value in tree.items():
-            yield from _walk(value, (*path, key))
-    elif isinstance(tree, list):
-        for number, value in enumerate(tree):
-            yield from _walk(value, (*path, number))
-
-
 def _is_of(type_name: str) -> Callable[[Tree], bool]:
-    return lambda tree: str(tree.get("@type", "")).rpartition("/")[2] == type_name
+    return lambda tree: read_type(tree) == type_name
 
 
 def _has(key: str) -> Callable[[Tree], bool]:
@@ -122,18 +112,6 @@ def _is_kind(kind: str, of: str) -> Callable[[Tree], bool]:
         return tree.get("kind") == kind and of in str(tree.get("api_version", ""))
 
     return is_kind
-
-
-def _find(tree: Any, *keys: str | int) -> Any:
-    """What stands below some keys; None where there is nothing."""
-    for key in keys:
-        if isinstance(tree, dict) and isinstance(key, str):
-            tree = tree.get(key)
-        elif isinstance(tree, list) and isinstance(key, int) and key < len(tree):
-            tree = tree[key]
-        else:
-            return None
-    return tree
 
 
 # Envoy
@@ -218,7 +196,7 @@ def _check_grpc_service(tree: Tree) -> Found:
             )
             yield ("grpc_service", "envoy_grpc", "cluster_name"), message
     for path in (("retry_policy",), ("envoy_grpc", "retry_policy")):
-        if _find(service, *path):
+        if find_value(service, *path):
             message = "a check that is sent again is counted again by limits; take it out"
             yield ("grpc_service", *path), message
 
@@ -230,7 +208,7 @@ def _check_route(tree: Tree) -> Found:
 
 def _check_manager(tree: Tree) -> Found:
     filters = tree.get("http_filters") or []
-    if not any(_is_of(_EXT_AUTHZ)(_find(one, "typed_config") or {}) for one in filters):
+    if not any(_is_of(_EXT_AUTHZ)(find_value(one, "typed_config") or {}) for one in filters):
         return
     for key in ("normalize_path", "merge_slashes"):
         if tree.get(key) is not True:
@@ -243,7 +221,7 @@ def _check_manager(tree: Tree) -> Found:
         )
         yield (), message
     yield from _check_remote_address(tree)
-    if _find(tree, "local_reply_config", "body_format"):
+    if find_value(tree, "local_reply_config", "body_format"):
         message = (
             "takes the place of the body and content type of denials; leave replies with the "
             "flag UAEX out of it by a mapper, or clients do not get the reason in the form it says"
@@ -254,8 +232,8 @@ def _check_manager(tree: Tree) -> Found:
 
 def _check_remote_address(tree: Tree) -> Found:
     appends = tree.get("use_remote_address") is True and tree.get("skip_xff_append") is not True
-    for path, below in _walk(tree, ()):
-        word = _find(below, "context_extensions", REMOTE_ADDRESS_EXTENSION)
+    for path, below in walk(tree, ()):
+        word = find_value(below, "context_extensions", REMOTE_ADDRESS_EXTENSION)
         if word is not None and word != str(appends).lower():
             message = (
                 f"must be {str(appends).lower()!r}, as use_remote_address and skip_xff_append stand "
@@ -266,8 +244,8 @@ def _check_remote_address(tree: Tree) -> Found:
 
 def _check_hosts(tree: Tree) -> Found:
     routes = tree.get("route_config")
-    hosts = _find(routes, "virtual_hosts") or []
-    domains = [one for host in hosts for one in _find(host, "domains") or []]
+    hosts = find_value(routes, "virtual_hosts") or []
+    domains = [one for host in hosts for one in find_value(host, "domains") or []]
     if all(one == "*" for one in domains) and routes is not None:
         return
     if tree.get("strip_trailing_host_dot") is not True:
@@ -277,7 +255,7 @@ def _check_hosts(tree: Tree) -> Found:
         )
         yield (), message
     strips = tree.get("strip_any_host_port") is True
-    if not strips and _find(routes, "ignore_port_in_host_matching") is not True:
+    if not strips and find_value(routes, "ignore_port_in_host_matching") is not True:
         message = (
             "a host with a port is decided as the host without, and routed as another; set "
             "ignore_port_in_host_matching in the route configuration, or strip_any_host_port"
@@ -287,11 +265,12 @@ def _check_hosts(tree: Tree) -> Found:
 
 def _check_upstream(tree: Tree) -> Found:
     for options in tree["typed_extension_protocol_options"].values():
-        if not _is_of(_UPSTREAM)(options) or all(_find(options, *at) is None for at in _HTTP2):
+        if not _is_of(_UPSTREAM)(options) or all(find_value(options, *at) is None for at in _HTTP2):
             continue
-        filters = _find(options, "http_filters") or []
+        filters = find_value(options, "http_filters") or []
         if not any(
-            _find(one, "typed_config", "mutations", "request_trailers_mutations") for one in filters
+            find_value(one, "typed_config", "mutations", "request_trailers_mutations")
+            for one in filters
         ):
             yield (), _TRAILERS
 
@@ -337,13 +316,15 @@ def _check_http_provider(_tree: Tree) -> Found:
 
 
 def _check_policy(tree: Tree) -> Found:
-    if _find(tree, "spec", "action") == "CUSTOM" and not _find(tree, "spec", "provider", "name"):
+    if find_value(tree, "spec", "action") == "CUSTOM" and not find_value(
+        tree, "spec", "provider", "name"
+    ):
         yield ("spec",), "CUSTOM without provider.name asks nobody; name the extension provider"
 
 
 def _check_security_policy(tree: Tree) -> Found:
     at = ("spec", "ext_auth")
-    asked = _find(tree, *at)
+    asked = find_value(tree, *at)
     if not isinstance(asked, dict):
         return
     if "grpc" not in asked:

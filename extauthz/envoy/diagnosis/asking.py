@@ -1,0 +1,310 @@
+"""Whether requests are asked about at all: what stands in the chain of filters, and on routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from extauthz.envoy.configuration.trees import Tree, find_value, list_mappings, read_type
+from extauthz.envoy.diagnosis.findings import Finding, Weight
+from extauthz.envoy.diagnosis.state import (
+    EXT_AUTHZ,
+    EnvoyState,
+    Filter,
+    Manager,
+    Rejected,
+    clean_stat,
+)
+
+PER_ROUTE: Final = f"{EXT_AUTHZ}PerRoute"
+_ROUTE_FILTER: Final = "envoy.config.route.v3.FilterConfig"
+_RATE_LIMITS: Final = {
+    "envoy.extensions.filters.http.ratelimit.v3.RateLimit": "rate limit service",
+    "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": "local rate limit",
+}
+_SHOWN: Final = 3
+"""Routes that are named; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What became of the requests of a filter; None for what Envoy does not count."""
+
+    ok: int | None
+    denied: int | None
+    error: int | None
+    disabled: int | None
+    failure_mode_allowed: int | None
+
+    @property
+    def asked(self) -> int | None:
+        """How often it asked; None when that is not known."""
+        if self.ok is None or self.denied is None or self.error is None:
+            return None
+        return self.ok + self.denied + self.error
+
+
+def list_askers(manager: Manager) -> tuple[Filter, ...]:
+    """Its ext_authz filters."""
+    return tuple(one for one in manager.filters if one.type_name == EXT_AUTHZ)
+
+
+def read_counts(state: EnvoyState, manager: Manager, asker: Filter) -> Counts:
+    """What the filter counted. Managers with one stat_prefix count together."""
+    own = clean_stat(str(asker.config.get("stat_prefix", "")))
+    prefix = f"http.{manager.stat_prefix}.ext_authz.{f'{own}.' if own else ''}"
+    return Counts(
+        ok=state.stats.get(f"{prefix}ok"),
+        denied=state.stats.get(f"{prefix}denied"),
+        error=state.stats.get(f"{prefix}error"),
+        disabled=state.stats.get(f"{prefix}disabled"),
+        failure_mode_allowed=state.stats.get(f"{prefix}failure_mode_allowed"),
+    )
+
+
+def count_requests(state: EnvoyState, manager: Manager) -> int | None:
+    """Requests that came to the manager."""
+    return state.stats.get(f"http.{manager.stat_prefix}.downstream_rq_total")
+
+
+def find_unasked(state: EnvoyState, managers: Sequence[Manager]) -> Iterator[Finding]:
+    """Why requests of these managers are not asked about.
+
+    `state` is the whole Envoy's: a listener that asks nobody weighs less beside others that do.
+    """
+    if not managers and not state.rejected:
+        yield Finding(
+            weight=Weight.ERROR,
+            code="no_http_listener",
+            seen=f"none of Envoy's listeners has an HTTP connection manager ({_say_state(state)})",
+            why="ext_authz is an HTTP filter; what is proxied as TCP is not asked about",
+            todo="look at the listeners' network filters, and at what the control plane sends",
+        )
+    is_asked_anywhere = any(map(list_askers, state.managers))
+    for manager in managers:
+        if not list_askers(manager):
+            yield _not_in_chain(state, manager, is_asked_anywhere=is_asked_anywhere)
+            continue
+        yield from _find_order(manager)
+        on_routes = list(_find_routes(manager))
+        yield from on_routes
+        for asker in list_askers(manager):
+            causes = list(_find_switched_off(state, manager, asker))
+            yield from causes
+            if not causes and not on_routes:
+                yield from _find_never_called(state, manager, asker)
+
+
+def _say_state(state: EnvoyState) -> str:
+    return f"it says {state.state}" if state.state else "it does not say its state"
+
+
+def find_rejected(rejected: Sequence[Rejected]) -> Iterator[Finding]:
+    """What Envoy was sent by a control plane, and did not take."""
+    for one in rejected:
+        # The text of an error quotes the configuration, which may hold secrets.
+        if "terminal" in one.details:
+            why = (
+                "the terminal filter (the router) is not the last of its chain: what stands "
+                "behind it would never be called, so that Envoy goes on with what it had"
+            )
+            todo = "put ext_authz before the router, and the router last"
+        else:
+            why = "Envoy goes on with what it had before, or without it"
+            todo = "Envoy's log and `error_state` in its config_dump say what is wrong with it"
+        yield Finding(
+            weight=Weight.ERROR,
+            code="update_rejected",
+            seen=f"Envoy rejected its newest configuration of the {one.kind} {one.name!r}",
+            why=why,
+            todo=todo,
+        )
+
+
+def _not_in_chain(state: EnvoyState, manager: Manager, *, is_asked_anywhere: bool) -> Finding:
+    came = count_requests(state, manager)
+    chain = ", ".join(one.short_name for one in manager.filters) or "none"
+    figures = "" if came is None else f"; {came} requests came"
+    return Finding(
+        weight=Weight.NOTE if is_asked_anywhere else Weight.ERROR,
+        code="not_in_chain",
+        seen=f"listener {manager.listener!r} has no ext_authz filter (its filters: {chain}){figures}",
+        why="its requests reach their upstreams without being asked about",
+        todo="put the filter that `extauthz envoy-config --filter` prints before the router; where a "
+        "control plane writes the listener, look at what attaches its policy (selector, namespace, "
+        "provider)",
+    )
+
+
+def _find_order(manager: Manager) -> Iterator[Finding]:
+    first = next(place for place, one in enumerate(manager.filters) if one.type_name == EXT_AUTHZ)
+    for one in manager.filters[:first]:
+        kind = _RATE_LIMITS.get(one.type_name)
+        if kind is not None and not one.is_disabled:
+            yield Finding(
+                weight=Weight.WARNING,
+                code="rate_limit_first",
+                seen=f"listener {manager.listener!r}: the filter {one.name!r} ({kind}) stands before "
+                "ext_authz",
+                why="it counts requests that are denied afterwards, and what it refuses is never "
+                "asked about: whoever sends bad keys uses up the limit of those with good ones",
+                todo="move it behind ext_authz, unless it is there to shield extauthz",
+            )
+
+
+def _find_switched_off(state: EnvoyState, manager: Manager, asker: Filter) -> Iterator[Finding]:
+    where = f"listener {manager.listener!r}, filter {asker.name!r}"
+    counts = read_counts(state, manager, asker)
+    figures = f"; {counts.disabled} requests were not asked about" if counts.disabled else ""
+    if asker.is_disabled:
+        yield Finding(
+            weight=Weight.ERROR,
+            code="filter_disabled",
+            seen=f"{where}: is `disabled: true`",
+            why="only routes that switch it on in their typed_per_filter_config are asked about",
+            todo="take `disabled` out of the entry in http_filters",
+        )
+    share = asker.config.get("filter_enabled")
+    if isinstance(share, dict):
+        percent = _read_percent(share.get("default_value"))
+        yield Finding(
+            weight=Weight.ERROR if not percent else Weight.WARNING,
+            code="filter_enabled",
+            seen=f"{where}: filter_enabled chooses {percent:g} % of requests, or what the runtime "
+            f"key {str(share.get('runtime_key', ''))!r} says{figures}",
+            why="requests that are not chosen pass unchecked, unless deny_at_disable says otherwise",
+            todo="take filter_enabled out",
+        )
+    if "filter_enabled_metadata" in asker.config:
+        yield Finding(
+            weight=Weight.WARNING,
+            code="filter_enabled_metadata",
+            seen=f"{where}: asks only if dynamic metadata fit (filter_enabled_metadata){figures}",
+            why="requests whose metadata do not fit pass unchecked; in Istio an AuthorizationPolicy "
+            "with action CUSTOM sets them, and its rules choose the requests",
+            todo="see that the policy's rules fit the requests that should be asked about, or take it "
+            "out",
+        )
+    if asker.config.get("shadow_mode") is True:
+        yield Finding(
+            weight=Weight.ERROR,
+            code="shadow_mode",
+            seen=f"{where}: is in shadow_mode",
+            why="extauthz is asked and its denials are only noted: every request passes",
+            todo="take shadow_mode out once the decisions are as expected",
+        )
+
+
+def _read_percent(fraction: Any) -> float:
+    """An envoy.type.v3.FractionalPercent in percent; what is left out is 0 of 100."""
+    if not isinstance(fraction, dict):
+        return 0.0
+    scale = {"TEN_THOUSAND": 100.0, "MILLION": 10_000.0}.get(str(fraction.get("denominator")), 1.0)
+    numerator = fraction.get("numerator", 0)
+    return numerator / scale if isinstance(numerator, int | float) else 0.0
+
+
+def _find_never_called(state: EnvoyState, manager: Manager, asker: Filter) -> Iterator[Finding]:
+    came, counts = count_requests(state, manager), read_counts(state, manager, asker)
+    if not came or counts.asked != 0 or counts.disabled:
+        return
+    before = [one.short_name for one in manager.filters[: manager.filters.index(asker)]]
+    yield Finding(
+        weight=Weight.WARNING,
+        code="never_called",
+        seen=f"listener {manager.listener!r}: {came} requests came and the filter asked about none of "
+        "them",
+        why="something before it answers (a filter, a redirect to HTTPS, a request that Envoy "
+        "refuses), or their routes switch it off"
+        + (f"; before it: {', '.join(before)}" if before else ""),
+        todo="send one request, and look at response flags and details in the access log",
+    )
+
+
+# Routes
+
+
+def _find_routes(manager: Manager) -> Iterator[Finding]:
+    names = {one.name for one in list_askers(manager)}
+    off: dict[str, list[str]] = {}
+    unused: list[str] = []
+    for level, place, configs in _list_places(manager.config.get("route_config")):
+        for name, config in configs.items():
+            typed, is_disabled = _open(config)
+            if name in names and is_disabled:
+                off.setdefault(level, []).append(place)
+            elif name not in names and read_type(typed) == PER_ROUTE:
+                unused.append(f"{place} ({name!r})")
+    for level, places in off.items():
+        yield Finding(
+            weight=Weight.WARNING if level == "route" else Weight.ERROR,
+            code="disabled_on_route",
+            seen=f"listener {manager.listener!r}: ext_authz is disabled on {_count(places)}",
+            why="requests of these routes reach their upstreams without being asked about",
+            todo="take `disabled` out of their typed_per_filter_config; what should be open to "
+            "everybody can be said in the catalog, with `security: [none]`",
+        )
+    if unused:
+        yield Finding(
+            weight=Weight.WARNING,
+            code="route_config_unused",
+            seen=f"listener {manager.listener!r}: there is a configuration for ext_authz, but for a "
+            f"filter that is not in the chain, on {_count(unused)}; the filter's name is "
+            f"{' or '.join(map(repr, sorted(names)))}",
+            why="typed_per_filter_config goes by the name that the filter has in http_filters: its "
+            "context extensions do not arrive, and what it disables is not disabled",
+            todo="write the filter's own name as the key",
+        )
+
+
+def _count(places: Sequence[str]) -> str:
+    named = ", ".join(places[:_SHOWN])
+    rest = len(places) - _SHOWN
+    return f"{named} and {rest} more" if rest > 0 else named
+
+
+def _open(config: Any) -> tuple[Any, bool]:
+    """What stands in a filter's entry of a route, and whether it switches the filter off."""
+    if read_type(config) == _ROUTE_FILTER:
+        below, is_disabled = _open(find_value(config, "config"))
+        return below, is_disabled or find_value(config, "disabled") is True
+    is_ours = read_type(config) == PER_ROUTE
+    return config, is_ours and find_value(config, "disabled") is True
+
+
+def list_route_settings(manager: Manager) -> Iterator[Tree]:
+    """Every ExtAuthzPerRoute of its routes."""
+    for _, _, configs in _list_places(manager.config.get("route_config")):
+        for config in configs.values():
+            typed, _ = _open(config)
+            if read_type(typed) == PER_ROUTE:
+                yield typed
+
+
+def _list_places(routes: Any) -> Iterator[tuple[str, str, Tree]]:
+    """Level, name and typed_per_filter_config of all that has one."""
+    if not isinstance(routes, dict):
+        return
+    found: list[tuple[str, str, Any]] = [
+        ("all", f"the route configuration {routes.get('name', '')!r}", routes)
+    ]
+    for host in list_mappings(routes.get("virtual_hosts")):
+        place = f"the virtual host {host.get('name', '')!r}"
+        found.append(("host", place, host))
+        for route in list_mappings(host.get("routes")):
+            named = f"the route {_name_route(route)!r} of {host.get('name', '')!r}"
+            found.append(("route", named, route))
+            weighted = find_value(route, "route", "weighted_clusters", "clusters")
+            found += [("route", named, one) for one in list_mappings(weighted)]
+    for level, place, tree in found:
+        configs = tree.get("typed_per_filter_config")
+        if isinstance(configs, dict):
+            yield level, place, configs
+
+
+def _name_route(route: Tree) -> str:
+    match = route.get("match")
+    paths = ("prefix", "path", "path_separated_prefix")
+    by_path = next((match[key] for key in paths if key in match), "") if match else ""
+    return str(route.get("name") or by_path)

@@ -1,0 +1,133 @@
+"""The whole diagnosis of a running Envoy: what was looked at, and what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from extauthz.envoy.diagnosis.answering import find_unanswered
+from extauthz.envoy.diagnosis.asking import (
+    count_requests,
+    find_rejected,
+    find_unasked,
+    list_askers,
+    read_counts,
+)
+from extauthz.envoy.diagnosis.clusters import Asked, Figures, list_asked
+from extauthz.envoy.diagnosis.configured import find_unsafe
+from extauthz.envoy.diagnosis.findings import Finding, Weight
+from extauthz.envoy.diagnosis.state import EnvoyState, Manager, Rejected
+
+_OLDEST: Final = (1, 36)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What was looked at, in words, and what was found there, unsorted."""
+
+    looked_at: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    asked: tuple[Asked, ...]
+
+
+def diagnose(state: EnvoyState, listener: str = "") -> Diagnosis:
+    """All that can be said by what Envoy's admin interface says.
+
+    Args:
+        listener: the only one to look at, by its name; all when empty.
+    """
+    managers = [
+        one for one in state.managers if not listener or one.listener.partition(" (")[0] == listener
+    ]
+    asked = list_asked(managers, state.version)
+    findings = [
+        *_find_envoy(state),
+        *find_rejected(_choose_rejected(state, listener, asked)),
+        *find_unasked(state, managers),
+        *find_unanswered(state, asked),
+        *find_unsafe(state, managers),
+    ]
+    if not any(one.weight is Weight.ERROR for one in findings):
+        findings += _find_unexplained(state, managers)
+    return Diagnosis(
+        looked_at=(*_say_managers(state, managers), *_say_clusters(state, asked)),
+        findings=tuple(findings),
+        asked=asked,
+    )
+
+
+def _choose_rejected(
+    state: EnvoyState, listener: str, asked: Sequence[Asked]
+) -> tuple[Rejected, ...]:
+    """With a listener named, what belongs to it or to the clusters that it asks."""
+    clusters = {one.cluster for one in asked}
+    return tuple(
+        one
+        for one in state.rejected
+        if not listener
+        or (one.kind == "listener" and one.name == listener)
+        or (one.kind == "cluster" and one.name in clusters)
+    )
+
+
+def _find_envoy(state: EnvoyState) -> Iterator[Finding]:
+    if state.version and state.version[:2] < _OLDEST:
+        yield Finding(
+            weight=Weight.WARNING,
+            code="envoy_too_old",
+            seen=f"this is Envoy {'.'.join(map(str, state.version))}",
+            why="extauthz is tested with Envoy 1.36 and newer",
+            todo="use a newer one",
+        )
+    if state.state not in ("LIVE", ""):
+        yield Finding(
+            weight=Weight.WARNING,
+            code="envoy_not_live",
+            seen=f"Envoy says that it is {state.state}",
+            why="its listeners do not take requests yet, or take no more",
+            todo="wait, and look at the clusters that it waits for; DRAINING is what a stop or "
+            "/healthcheck/fail brings about",
+        )
+
+
+def _find_unexplained(state: EnvoyState, managers: Sequence[Manager]) -> Iterator[Finding]:
+    for manager in managers:
+        for asker in list_askers(manager):
+            counts = read_counts(state, manager, asker)
+            if counts.error:
+                yield Finding(
+                    weight=Weight.WARNING,
+                    code="unanswered",
+                    seen=f"listener {manager.listener!r}: {counts.error} checks were not answered, "
+                    f"{(counts.ok or 0) + (counts.denied or 0)} were",
+                    why="they got status_on_error, or passed with failure_mode_allow; nothing in the "
+                    "configuration explains it, so that extauthz itself could not decide, or was away",
+                    todo="look at the reasons that it counts as errors (/metrics), its log, and /readyz",
+                )
+
+
+def _say_managers(state: EnvoyState, managers: Sequence[Manager]) -> Iterator[str]:
+    for manager in managers:
+        chain = ", ".join(one.short_name for one in manager.filters) or "none"
+        came = count_requests(state, manager)
+        words = f"listener {manager.listener!r}: filters {chain}"
+        words += "; requests are not counted" if came is None else f"; {came} requests"
+        for asker in list_askers(manager):
+            counts = read_counts(state, manager, asker)
+            if counts.asked is not None:
+                words += (
+                    f", {counts.ok} allowed, {counts.denied} denied, {counts.error} not answered"
+                )
+        yield words
+
+
+def _say_clusters(state: EnvoyState, asked: Sequence[Asked]) -> Iterator[str]:
+    for name in dict.fromkeys(one.cluster for one in asked if one.cluster in state.clusters):
+        figures = Figures(name=name, cluster=state.clusters[name], state=state)
+        healthy = sum(not one.problems for one in figures.hosts)
+        yield (
+            f"cluster {name!r}: {'TLS' if figures.speaks_tls else 'plain text'}, {healthy} of "
+            f"{len(figures.hosts)} hosts healthy, {figures.count('upstream_cx_active')} connections "
+            f"open, {figures.answered} answers"
+        )
