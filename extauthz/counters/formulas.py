@@ -1,13 +1,12 @@
 """The arithmetic of limits: what a counter holds, and what can still be taken from it.
 
-Every store computes exactly this, whatever language it does it in. All numbers are integers,
-times are microseconds since the Unix epoch, and all that is stored fits 53 bits, so that a
-script with only doubles can do the same. W is the window, N the limit, c the cost, `//` rounds
-down.
+Every store computes exactly this, in whatever language. All numbers are integers, times are
+microseconds since the Unix epoch, and all that is stored fits 53 bits, so that a script with only
+doubles can do the same. W is the window, N the limit, c the cost, `//` rounds down.
 
 A counter is four integers and a log, `(expires, edge, count, extra, older)`. From `expires` on it
-says nothing that an absent counter does not say. Before it is read it is brought forward to now,
-in `read_state`; nothing is stored for that. Only SLIDING_WINDOW has something in `older`.
+is equal to an absent counter. Before it is read, `read_state` brings it forward to now; nothing is
+stored for that. Only SLIDING_WINDOW uses `older`.
 
 FIXED_WINDOW, CALENDAR: `edge` is the window's end, `count` what was taken in it.
     edge   = (now // W + 1) * W; CALENDAR: the first of `Charge.bounds` after now
@@ -17,19 +16,18 @@ FIXED_WINDOW, CALENDAR: `edge` is the window's end, `count` what was taken in it
 
 SLIDING_WINDOW: a log of entries, each an end and a count. `edge` is the end of the newest entry,
 `extra` its count, `count` the sum of all; `older` has the others, oldest first: end, count, end,
-count, and so on. Ends only grow.
-    an entry counts in full for W from its end, and is gone at that microsecond
+count, and so on. Ends never decrease.
+    an entry counts in full for W from its end, and is dropped at that microsecond
     room   = N - count
     a cost that is taken at t has the end e = max(t + hold, edge), hold being `Charge.hold_us`.
     It joins the newest entry, whose end becomes e, when both ends are in the same quantum of
     time: e // Q = edge // Q. Q = ceil(W / 32); it is 1 when N is at most 32 and the cost fits.
-    wait   = until the oldest entries that hold enough are gone
-    reset  = until the newest is; 0 when there is none
+    wait   = until enough of the oldest entries are dropped
+    reset  = until the newest is dropped; 0 when there is none
     So what was taken at t counts from t to t + W at least, whatever N and Q were then: at most N
-    are taken in any stretch of time of length W. It counts less than Q too long; never, when N
-    is at most 32. With no hold above Q there are at most 66 entries: of those begun with Q above
-    1 no two are in one quantum, and one is begun with Q = 1 only while all together hold at most
-    32.
+    are taken in any period of length W. It counts too long by less than Q; not at all when N is at
+    most 32. With no hold above Q there are at most 66 entries: of those begun with Q above 1 no two
+    are in one quantum, and one is begun with Q = 1 only while all together hold at most 32.
 
 BURST (GCRA): the theoretical arrival time is `edge + count / extra` with extra = N: kept as
     whole microseconds and a fraction, it never drifts. A request moves it by T = W / N.
@@ -67,11 +65,11 @@ State: TypeAlias = "tuple[int, int, int, int, array[int]]"
 """`(expires, edge, count, extra, older)`, see above. The array is never changed in place."""
 
 QUANTA: Final = 32
-"""Into how many parts a sliding window is divided."""
+"""Number of parts that a sliding window is divided into."""
 NONE_OLDER: Final = array("q")
 EMPTY_LOG: Final[State] = (0, 0, 0, 0, NONE_OLDER)
 
-# Here, as a look into an enum takes 40 ns more than one into a module.
+# Module constants, because reading a member of an enum takes 40 ns longer.
 _SLIDING: Final = Algorithm.SLIDING_WINDOW
 _CALENDAR: Final = Algorithm.CALENDAR
 _BURST: Final = Algorithm.BURST
@@ -97,12 +95,16 @@ def find_edge_us(charge: Charge, now_us: int) -> int:
 
 
 def find_quantum_us(window_us: int) -> int:
-    """How far apart the entries of a sliding window's log are, when its limit is above 32."""
+    """The distance between entries of a sliding window's log, when its limit is above 32."""
     return -(-window_us // QUANTA)
 
 
 def read_state(charge: Charge, stored: State | None, now_us: int) -> State:
-    """A counter as it stands now; all zero counts when nothing is stored."""
+    """The state of a counter at `now_us`; all counts are zero when nothing is stored.
+
+    Raises:
+        CounterStoreError: as `find_edge_us`.
+    """
     algorithm = charge.algorithm
     if algorithm is _SLIDING:
         return read_log(stored, charge.window_us, now_us)
@@ -115,7 +117,7 @@ def read_state(charge: Charge, stored: State | None, now_us: int) -> State:
 
 
 def read_log(stored: State | None, window_us: int, now_us: int) -> State:
-    """A SLIDING_WINDOW counter without the entries that are gone."""
+    """A SLIDING_WINDOW counter without the entries that are too old."""
     if stored is None or stored[0] <= now_us:
         return EMPTY_LOG
     expires_us, edge_us, count, extra, older = stored
@@ -183,7 +185,7 @@ def add_to_log(charge: Charge, state: State, now_us: int) -> State:
 
 
 def wait_us(charge: Charge, state: State, now_us: int) -> int:
-    """How long until the cost fits, when it does not fit now and nothing else is taken."""
+    """The time until the cost fits, when it does not fit now and nothing else is taken."""
     if charge.cost > charge.limit:
         return reset_us(charge, state, now_us) or charge.window_us
     if charge.algorithm is _BURST:
@@ -202,7 +204,7 @@ def wait_us(charge: Charge, state: State, now_us: int) -> int:
 
 
 def reset_us(charge: Charge, state: State, now_us: int) -> int:
-    """How long until the full limit is there again, or the window ends."""
+    """The time until the full limit is available again, or the window ends."""
     if charge.algorithm is _SLIDING:
         return state[0] - now_us if state[2] else 0
     if charge.algorithm is _BURST:

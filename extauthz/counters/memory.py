@@ -2,11 +2,11 @@
 
 The arithmetic is `extauthz.counters.formulas`. What this store adds:
 
-- Nothing is awaited between looking and charging, so a taking is whole by itself.
-- Durations are measured with a clock that is never set; only where windows begin and end is asked
-  of the wall clock (`timeline`). So a counter keeps the time that it has left when that is set.
-- A counter is dropped when it says nothing any more. There are never more than `max_keys`; what
-  becomes of a charge that finds no place is told in `memory_places`.
+- Nothing is awaited between reading and charging, so a taking is atomic.
+- Durations are measured with a clock that is never set; only the edges of windows come from the
+  wall clock (`timeline`). So a counter keeps its remaining time when the wall clock is set.
+- A counter is dropped when it is equal to an absent one. There are never more than `max_keys`;
+  `memory_places` says what happens to a charge that finds no place.
 - Answers to a `dedup_id` are kept for `dedup_ttl_us`, the oldest `max_dedup_ids` at most; a
   repetition after that is a new taking. The same id with other keys is another taking.
 """
@@ -48,7 +48,7 @@ _ALLOW: Final = OutageMode.ALLOW
 _DENY: Final = OutageMode.DENY
 _LOCAL: Final = OutageMode.LOCAL
 _SWEPT_AT_ONCE: Final = 4
-"""Counters looked at for each taking; more than one taking can add to what is due."""
+"""Counters examined for expiry with each taking; more than a taking can add."""
 _SWEPT_WHEN_FULL: Final = 64
 
 
@@ -56,8 +56,8 @@ class MemoryCounterStore:
     """A `CounterStore` in memory.
 
     Args:
-        clock: the wall clock: where windows begin and end, and what `Taking.at_us` tells.
-        steady: measures durations, by default the same clock; one that is never set is better.
+        clock: the wall clock, for the edges of windows and for `Taking.at_us`.
+        steady: measures durations; by default the same clock, better one that is never set.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class MemoryCounterStore:
         self._max_dedup_ids = max_dedup_ids
         self._states: dict[str, State] = {}
         self._expiries: list[tuple[int, str, int]] = []
-        """A heap with one entry for each counter: a time at which it is worth a look, and its kind."""
+        """A heap with an entry for each counter: when to examine it for expiry, and its kind."""
         self._places = Places(max_keys)
         self._answers: OrderedDict[_DedupKey, tuple[int, Taking]] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many counters are held, those that are due to be dropped included."""
+        """The number of counters, including those that are due to be dropped."""
         return len(self._states)
 
     @property
@@ -94,7 +94,7 @@ class MemoryCounterStore:
         dedup_id: str | None = None,
         deadline: Deadline = NO_DEADLINE,
     ) -> Taking:
-        """See `CounterStore.take`. Never waits, so the deadline does not matter."""
+        """See `CounterStore.take`. Never waits, so the deadline is ignored."""
         now_us = self._time.now_us()
         if self._expiries and self._expiries[0][0] <= now_us:
             self._sweep(now_us)
@@ -119,8 +119,8 @@ class MemoryCounterStore:
                 raise ValueError(f"cost {cost} is negative; use give_back")
             stored = states.get(key)
             if charge.algorithm is _FIXED:
-                # The two commonest rules: `read_state` and `room_in` in place. A window that was
-                # begun before the wall clock was set goes on to its own end.
+                # `read_state` and `room_in` inlined for the two most frequent algorithms. A window
+                # that began before the wall clock was set keeps its own end.
                 if stored is None or stored[1] <= now_us:
                     window_us = charge.window_us
                     edge_us = now_us + window_us - (now_us + ahead_us) % window_us
@@ -138,7 +138,7 @@ class MemoryCounterStore:
                 if stored is None or stored[1] <= now_us:
                     state = (edge_us, edge_us, 0, 0, NONE_OLDER)
                 elif stored[1] > edge_us:
-                    # Begun before the wall clock was set: it ends with the clock's own window.
+                    # It began before the wall clock was set, and ends with the clock's current window.
                     state = (edge_us, edge_us, *stored[2:])
                     states[key] = state
                 else:
@@ -191,7 +191,7 @@ class MemoryCounterStore:
         return state
 
     def _take_where_there_is_room(self, charges: Sequence[Charge], now_us: int) -> Taking:
-        """As `_take`, where not every charge may have a counter of its own."""
+        """As `_take`, when some charges may not get a counter of their own."""
         self._places.forget_rules()
         newcomers = [0, 0, 0, 0]
         counted: dict[str, Charge] = {}
@@ -202,7 +202,7 @@ class MemoryCounterStore:
             for place in places:
                 other = counted.get(place.key)
                 if other is not None:
-                    # Two limits of one request in one counter: it counts the larger cost.
+                    # Two limits of one request share a counter: the larger cost is counted.
                     place = replace(
                         place,
                         cost=max(place.cost, other.cost),
@@ -219,10 +219,10 @@ class MemoryCounterStore:
         return replace(taking, readings=tuple(readings))
 
     def _find_places(self, charge: Charge, now_us: int, newcomers: list[int]) -> Sequence[Charge]:
-        """The charge as it is counted, in one counter or in two; empty when it is not.
+        """The charge as it is counted, in one counter or in two; empty when it is not counted.
 
         Args:
-            newcomers: of each kind, those of this request that found a place before; is raised.
+            newcomers: for each kind, new counters of this request so far; increased here.
 
         Raises:
             CounterStoreError: there is no place, and the limit denies then.
@@ -230,7 +230,7 @@ class MemoryCounterStore:
         kind, places = find_kind("", charge), self._places
         own = self._states.get(charge.key)
         if own is not None:
-            # One that says nothing may be dropped to make room for the others.
+            # A counter that is equal to an absent one may be dropped to make room.
             newcomers[kind] += own[0] <= now_us
             return (charge,)
         shared, *others = places.name_shared(charge)
@@ -261,7 +261,7 @@ class MemoryCounterStore:
         return [replace(charge, key=name) for name in names]
 
     def _has_shared(self, name: str, kind: int, newcomers: list[int], now_us: int) -> bool:
-        """Whether a shared counter is there, or has a place now."""
+        """Whether a shared counter exists, or can be made now."""
         if name in self._states:
             return True
         has_place = self._make_room(kind + SHARED, newcomers, now_us)
@@ -301,7 +301,7 @@ class MemoryCounterStore:
         ahead_us = self._time.ahead_us
         if charge.algorithm is _SLIDING or charge.algorithm is _BURST:
             return take_back(charge, stored, None if at_us is None else at_us - ahead_us, now_us)
-        # Where windows end is told by the wall clock.
+        # Windows end by the wall clock.
         expires_us, edge_us, count, extra, older = stored
         of_wall = (expires_us + ahead_us, edge_us + ahead_us, count, extra, older)
         count = take_back(charge, of_wall, at_us, now_us + ahead_us)[2]
@@ -323,13 +323,13 @@ class MemoryCounterStore:
         return None if found is None else found[1]
 
     def _sweep(self, now_us: int) -> None:
-        """Looks at a few counters that are due, so that none is kept for nothing for long."""
+        """Examines a few counters that are due, so that expired ones are dropped soon."""
         for _ in range(_SWEPT_AT_ONCE):
             if not self._drop_due(now_us):
                 return
 
     def _drop_due(self, now_us: int) -> bool:
-        """Drops the counter that is due first, or notes its new time; False when none is due."""
+        """Drops the counter that is due first, or updates its time; False when none is due."""
         expiries = self._expiries
         if not expiries or expiries[0][0] > now_us:
             return False
@@ -344,7 +344,7 @@ class MemoryCounterStore:
         return True
 
     def _make_room(self, kind: int, newcomers: Sequence[int], now_us: int) -> bool:
-        """Drops expired counters, a bounded number, until there is a place for one more."""
+        """Drops a bounded number of expired counters until there is a place for one more."""
         for _ in range(_SWEPT_WHEN_FULL):
             if self._places.has_room(kind, newcomers):
                 return True
@@ -354,7 +354,7 @@ class MemoryCounterStore:
 
 
 def _join(charge: Charge, readings: Sequence[Reading]) -> Reading:
-    """The reading of a charge that is counted in so many counters."""
+    """The reading of a charge that is counted in several counters."""
     if len(readings) == 1:
         return readings[0]
     if not readings:

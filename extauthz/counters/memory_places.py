@@ -1,23 +1,23 @@
-"""Who may have a place of its own among the counters in memory, and what becomes of the others.
+"""Decides which charges get a counter of their own in memory, and how the others are counted.
 
-A store holds `max_keys` counters at most. What a caller can make up (addresses, values of headers and
-query parameters) or an issuer names (users, claims) has no end, so counters that are named by it
-take half of the places at most; the rest is for what the catalog names. A live counter is never
-thrown out.
+A store holds at most `max_keys` counters. Subjects that callers choose (addresses, values of
+headers and query parameters) or issuers name (users, claims) are unbounded, so their counters get
+at most half of the places; the rest is for subjects that the catalog names. A counter in use is
+never dropped.
 
-When a limit's counter has no place, its outage mode says what becomes of the request:
+When a limit's counter has no place, its outage mode says what happens to the request:
 
-LOCAL   it is counted in a *shared counter*: one of a few that all newcomers with the same rule are
-        spread over, by a hash of where the caller comes from, or else of their keys, or by both.
-        Such a counter has counted each of them in full, so no limit is ever exceeded. It may
-        refuse early, when many newcomers share it: who makes them up has one counter for all of
-        them, and others have theirs.
+LOCAL   it is counted in a *shared counter*: new subjects with the same rule are spread over a few
+        of these by a hash of their origin, of their key, or of both. A shared counter counts each
+        of them in full, so no limit is ever exceeded. It may refuse early when many new subjects
+        share it; subjects that one caller makes up share one counter, and others have theirs.
 ALLOW   it is not counted.
 DENY    CounterStoreError, so the request is unavailable.
 
-Who is counted in a shared counter stays there until that counter says nothing any more, also when
-there is a place again: a counter of its own would begin at zero. A sixteenth of all places, for each
-of the two kinds, is kept for shared counters. A rule has a quarter of what other rules left of them.
+A subject that is counted in a shared counter stays there until that counter has expired, even when
+there is a place again: a counter of its own would begin at zero. For each of the two kinds, a
+sixteenth of all places is reserved for shared counters. A rule gets a quarter of what other rules
+have left of them.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from extauthz.model.limits import US_PER_S, Algorithm, Charge
 _log = logging.getLogger(__name__)
 
 KINDS: Final = ("named", "caller")
-"""What names a counter: the catalog; or what has no end, as a caller or an issuer makes it up."""
+"""Kinds of counters: the catalog names the subject, or a caller or an issuer does."""
 SHARED: Final = 2
-"""Is added to a kind's number for its shared counters."""
+"""Added to a kind's number for its shared counters."""
 _PREFIX: Final = "\0shared"
 _PARTS: Final = 16
 _RULES: Final = 4
 _FEWEST_SHARED: Final = 64
-"""Where there are few places, so many are kept for shared counters, or a quarter of them."""
+"""Places for shared counters in a small store, unless that is more than a quarter."""
 FULL_FOR_US: Final = 60 * US_PER_S
-"""A kind is called full until so long after the last newcomer that found no place."""
+"""A kind is reported as full for this long after a new counter found no place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Occupancy:
 
     Attributes:
         held: counters by kind, shared ones included.
-        full: kinds for which there was no place lately.
+        full: kinds without a free place recently.
         crowded: limits of requests that were counted in a shared counter or not at all, since
             the start.
     """
@@ -65,7 +65,7 @@ class Places:
     """The places of one store: how many each kind has, and how many are taken.
 
     Attributes:
-        held: counters that are there: of each kind, and then the shared ones of each kind.
+        held: number of counters of each kind, then of the shared ones of each kind.
         crowded: see `Occupancy`.
     """
 
@@ -74,7 +74,7 @@ class Places:
         shared = max(min(_FEWEST_SHARED, max_keys // 4), max_keys // _PARTS)
         self._most_shared = shared
         self._sizes: tuple[dict[str, int], dict[str, int]] = ({}, {})
-        """How many shared counters a rule has, of each kind."""
+        """Number of shared counters of each rule, by kind."""
         self._most = max_keys - 2 * shared
         self._most_of_callers = max(1, max_keys // 2 - shared)
         self.held = [0, 0, 0, 0]
@@ -82,7 +82,7 @@ class Places:
         self._full_until_us = [0, 0]
 
     def is_crowded(self, newcomers: int) -> bool:
-        """Whether so many newcomers may not all find a place, or some counters are shared."""
+        """Whether this many new counters may not all find a place, or some counters are shared."""
         held = self.held
         return (
             held[0] + held[1] + newcomers > self._most
@@ -91,7 +91,7 @@ class Places:
         )
 
     def has_room(self, kind: int, newcomers: Sequence[int]) -> bool:
-        """Whether there is a place of this kind, beside newcomers of each kind that have theirs."""
+        """Whether there is a place of this kind, after the new counters of each kind."""
         held = self.held
         if kind >= SHARED:
             return held[kind] + newcomers[kind] < self._most_shared
@@ -100,11 +100,11 @@ class Places:
         return held[0] + held[1] + newcomers[0] + newcomers[1] < self._most
 
     def name_shared(self, charge: Charge) -> tuple[str, ...]:
-        """The shared counters for a charge, each for its rule; the first counts its key in full.
+        """The shared counters of a charge; the first one counts its key in full.
 
-        A key that comes from one origin only is counted with all others of that. Of one that
-        roams, the counter of its origin has to have room as well: whoever makes up keys uses that
-        up first, and leaves what others share alone.
+        A key that comes from one origin only is counted together with all others of that origin. A
+        key that roams is counted by its hash, and the counter of its origin must have room as well:
+        a caller that makes up keys uses its origin's counter up first, and does not affect others.
         """
         rule = _name_rule(charge)
         if not charge.origin:
@@ -115,7 +115,7 @@ class Places:
         return (self._name_shared(charge, f"key|{rule}", charge.key), of_origin)
 
     def forget_rules(self) -> None:
-        """Lets go of the rules of a kind of which no shared counter is there; before names are asked."""
+        """Drops the rules of kinds that have no shared counter now; called before `name_shared`."""
         for sizes, held in zip(self._sizes, self.held[SHARED:], strict=True):
             if sizes and not held:
                 sizes.clear()
@@ -130,7 +130,7 @@ class Places:
         return f"{_PREFIX}|{kind}|{hash(spread_by) % size}|{rule}"
 
     def note_full(self, kind: int, now_us: int) -> None:
-        """There was no place for a newcomer; says so in the log, once in a while."""
+        """Notes that a new counter found no place, and logs that once in a while."""
         if now_us >= self._full_until_us[kind]:
             _log.warning(
                 "%s: no more counters fit into memory for what %s; what is new follows the outage "
@@ -161,10 +161,10 @@ def find_kind(key: str, charge: Charge) -> int:
 
 
 def _name_rule(charge: Charge) -> str:
-    """What all charges have in common whose counters mean the same, at one level of limits."""
+    """The part of a key that all charges of one rule at one level have in common."""
     _, *rule = charge.key.rsplit("|", 2)
     if len(rule) > 1 and not rule[1].isdigit():
-        del rule[0]  # It belongs to the subject; the number of a repeated rule follows the rule.
+        del rule[0]  # It belongs to the subject; a repeated rule's number comes after the rule.
     of_limit = charge.limit if charge.algorithm is Algorithm.BURST else ""
     level = charge.key[:2]
     return f"{level}|{charge.algorithm.value}|{charge.window_us}|{of_limit}|{'|'.join(rule)}"

@@ -1,14 +1,14 @@
-"""The time that counters in memory go by: it passes as time does, whatever becomes of the clocks.
+"""Gives counters in memory a time that runs evenly, even when the system's clocks are set.
 
-What is counted is told in a time of its own, which begins as the wall clock's and never goes back.
-A reading up to a minute before the latest one counts as the latest. One that is further back says
-that the clock was set: the time goes on from the latest.
+Counters use a time of their own, which starts at the wall clock's and never goes back. A reading of
+the steady clock that is up to a minute before the latest one counts as the latest. One that is
+further back means that the clock was set: the time continues from the latest.
 
-Where fixed and calendar windows begin and end is the wall clock's business. When that is set (it
-was wrong as the service started), it is ahead of this time, or behind it, from then on; what it
-differs by is noticed when it is more than a minute. Whoever sets a clock so neither opens a limit
-nor closes it: a window that is under way lasts as long as it would have (a calendar's no longer than
-the clock's own), and the next one is the clock's.
+The edges of fixed and calendar windows come from the wall clock. When that is set (because it was
+wrong when the service started), it differs from this time from then on; a difference of more than a
+minute is noticed. So setting a clock neither opens nor closes a limit: the current window lasts as
+long as it would have (a calendar window at most as long as the clock's own), and the next one is
+the clock's.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ class Timeline:
 
     Attributes:
         latest_us: the last reading.
-        ahead_us: what is to be added for the time that the wall clock shows.
+        ahead_us: the difference of the wall clock to this time.
     """
 
     def __init__(self, wall: Clock, steady: Clock) -> None:
-        """`steady` is never set, at best; `wall` may be."""
+        """`wall` may be set; `steady` should be a clock that is never set."""
         self._wall = wall
         self._steady = steady
         self._behind_us = 0
-        """By how much the steady clock was set back, in all."""
+        """How much the steady clock was set back in total."""
         self._compare_at_us = 0
         self.latest_us = 0
         self.ahead_us = 0
 
     def now_us(self) -> int:
-        """Now, not before any reading."""
+        """The current time, never before an earlier reading."""
         now_us = self._steady.now_us() + self._behind_us
         latest_us = self.latest_us
         if now_us < latest_us:
@@ -54,7 +54,7 @@ class Timeline:
         return now_us
 
     def compare(self, now_us: int) -> int:
-        """`ahead_us`, as it is at this moment; otherwise it is looked after once in a second."""
+        """Updates `ahead_us` and gives it; otherwise it is updated once in a second."""
         ahead_us = self._wall.now_us() - now_us
         if not -_SET_US <= ahead_us - self.ahead_us <= _SET_US:
             self.ahead_us = ahead_us

@@ -1,36 +1,37 @@
-"""Leases: a very hot counter is charged a block up front, and spent from memory.
+"""Leases: charges a block of units of a very hot counter in advance, and spends it from memory.
 
-Stands before a store that is shared, and asks it for more than a decision costs when the counter
-is hot in this process. Later decisions take from what was charged, without the store. A unit is
-charged before it is spent, in the window that it is spent in, so the store's count never lags
-and a limit is never exceeded. What may be missed is bounded instead. The rules:
+This store is placed in front of a shared store. When a counter is hot in this process, it takes
+more than a decision's cost from the shared store. Later decisions are paid from this block,
+without the shared store. A unit is charged before it is spent, in the window in which it is spent,
+so the shared count never lags and a limit is never exceeded. In return a limit may refuse too
+early, by a bounded amount. The rules:
 
-- A decision is paid from leases when all of its charges can be; else all of it is asked of the
-  store, at its own cost. So it is one step in either case.
-- A block is asked for when every charge of the decision is hot, and goes with the decision's own
-  cost, all or nothing. If it does not fit, the decision is asked again by itself. One block of a
-  counter is on its way at a time; others ask for themselves meanwhile and wait for nobody.
-- A block is a part of what remained when the store was last asked, so blocks shrink to nothing
-  as the limit comes near, and what other processes can still get is not locked up.
-- What this process holds or has lost of a counter's window is never more than `size`. It loses
-  a block whose answer was lost, and what a changed limit or a late answer made useless. With P
-  processes a limit may so refuse early by `size` times P at most.
+- A decision is paid from leases when all of its charges can be; else all of its charges are taken
+  from the shared store, at its own cost. So a decision is atomic in either case.
+- A block is taken when every charge of the decision is hot, together with the decision's own cost,
+  all or nothing. If that does not fit, the decision's own cost is taken alone. Only one block of a
+  counter is requested at a time; other decisions meanwhile take their own cost and do not wait.
+- A block is a part of what remained at the store's last answer. So blocks shrink to nothing near
+  the limit, and leave room for other processes.
+- What this process holds or has lost of a counter's window is never more than `size`. A block is
+  lost when its answer is lost; units are lost when a changed limit or a late answer makes them
+  useless. With P processes a limit may so refuse early by at most `size` times P.
 - A lease ends before its window does: the time to the edge is the store's (`Reading.reset_us`),
   counted from before the store was asked, on a monotonic clock, less 1 ms and a thousandth for
   clocks that run unevenly. No wall clock of this host matters.
-- A lease is for one number of a limit. With another number the store is asked.
-- While the store's last answer was an error, leases rest: whoever watches the store must see
-  how it does, and not that it was not needed.
+- A lease belongs to one value of the limit. When the limit has another value, the store is asked.
+- While the store's last answer was an error, leases are not used: the circuit breaker behind must
+  see whether the store answers.
 
-FIXED_WINDOW, CALENDAR: which of a window's units is spent when does not matter to its count.
+FIXED_WINDOW, CALENDAR: a window's count does not depend on when its units are spent.
 SLIDING_WINDOW: a block is charged with a hold: the store counts it as taken at the end of the hold
     (a 32nd of the window), and the lease ends before. So what was spent counts for a whole window
-    from then. A block is no more than is taken in that time, judged by the last second; what is
-    left of it is lost until the store counts it no longer.
-BURST: never leased. It drains: k units charged early are forgotten by the time they are spent,
-    and the store would hand out the whole burst beside them. With a burst, with a limit that is
-    not enforced (a block must not mark others as over), with a cost of 0 or with a dedup id, the
-    store is asked.
+    from then. A block is at most what is taken in that time, judged by the last second; what is
+    left of it is lost until the store no longer counts it.
+    BURST: never leased. It drains: k units charged early have drained by the time they are spent,
+    and the store would grant the whole burst in addition. The store is also asked for a limit
+    that is not enforced (a block must not mark other requests as over the limit), a cost of 0,
+    and a deduplication id.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ _BURST: Final = Algorithm.BURST
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRules:
-    """What is hot, and how much is leased.
+    """When a counter is hot, and how much is leased.
 
     Attributes:
         size: the most that a process holds of a counter, in the limit's unit.
-        max_share: of what remains, the most that a process takes up front; above 0, at most 1.
-        hot_per_s: a counter is hot when it is taken from more often than this in a second.
-        max_keys: counters that are watched; the one that was used longest ago goes first.
+        max_share: the largest part of what remains that is taken in advance; above 0, at most 1.
+        hot_per_s: a counter is hot with more takings than this in a second.
+        max_keys: counters that are watched; the least recently used one is dropped first.
 
     Raises:
         ValueError: one of them is out of range.
@@ -90,8 +91,8 @@ _DEFAULT_RULES: Final = LeaseRules()
 class LeasingCounterStore:
     """A `CounterStore` that asks its primary less often for hot counters.
 
-    A reading of what was paid from a lease is as old as the last answer of the primary:
-    `remaining` is what remained then, and what is left of the lease.
+    A reading of a charge that was paid from a lease is as old as the primary's last answer:
+    `remaining` is what remained then, plus what is left of the lease.
 
     Args:
         primary: closed with this store.
@@ -112,7 +113,7 @@ class LeasingCounterStore:
         self._is_answering = True
 
     def __len__(self) -> int:
-        """How many counters are watched."""
+        """The number of counters that are watched."""
         return len(self._keys)
 
     async def take(
@@ -122,7 +123,7 @@ class LeasingCounterStore:
         dedup_id: str | None = None,
         deadline: Deadline = NO_DEADLINE,
     ) -> Taking:
-        """See `CounterStore.take`. What is paid from leases does not wait."""
+        """See `CounterStore.take`. Does not wait when the charges are paid from leases."""
         if dedup_id is not None or not _can_be_leased(charges):
             return await self._ask(charges, dedup_id, deadline)
         now_us = self._monotonic_us()
@@ -149,7 +150,7 @@ class LeasingCounterStore:
         at_us: int | None = None,
         dedup_id: str | None = None,
     ) -> None:
-        """See `CounterStore.give_back`. What was leased goes back to its lease while that lives."""
+        """See `CounterStore.give_back`. Leased units go back to their lease while it is valid."""
         if dedup_id is not None or not isinstance(at_us, LeasedTime):
             await self._give_back_there(charges, at_us, dedup_id)
             return
@@ -210,7 +211,7 @@ class LeasingCounterStore:
             raise
 
     def _find_keys(self, charges: Sequence[Charge], now_us: int) -> list[WatchedKey] | None:
-        """The charges' counters; None when one cannot be watched, or stands twice."""
+        """The charges' counters; None when one cannot be watched, or occurs twice."""
         known, found = self._keys, []
         for charge in charges:
             name = charge.key
@@ -228,7 +229,7 @@ class LeasingCounterStore:
         return found
 
     def _make_room(self, now_us: int) -> bool:
-        """Forgets the counter that was used longest ago, unless something is held of it."""
+        """Drops the least recently used counter, unless this process holds units of it."""
         known = self._keys
         if len(known) >= self._rules.max_keys:
             oldest = next(iter(known))
@@ -241,7 +242,7 @@ class LeasingCounterStore:
     def _find_extras(
         self, charges: Sequence[Charge], keys: Sequence[WatchedKey], now_us: int
     ) -> list[int] | None:
-        """How much to charge up front of each counter; None when that would be of no use."""
+        """How much to charge in advance of each counter; None when that would be of no use."""
         rules, extras = self._rules, []
         for charge, key in zip(charges, keys, strict=True):
             if max(key.count, key.before) <= rules.hot_per_s:
@@ -259,7 +260,7 @@ class LeasingCounterStore:
         extras: Sequence[int],
         deadline: Deadline,
     ) -> Taking | None:
-        """Takes the decision's cost and the extras; None when only the extras did not fit."""
+        """Takes the decision's cost and the extra units; None when only the latter did not fit."""
         raised = [
             replace(charge, cost=charge.cost + extra, hold_us=find_hold_us(charge))
             if extra
@@ -294,7 +295,7 @@ class LeasingCounterStore:
         asked_us: int,
         extras: Sequence[int] = (),
     ) -> Taking:
-        """Learns from an answer, and adds to its readings what is leased."""
+        """Updates the leases from an answer, and adds leased units to its readings."""
         now_us = self._monotonic_us()
         if not taking.charged:
             for key, reading in zip(keys, taking.readings, strict=True):
@@ -313,7 +314,7 @@ class LeasingCounterStore:
                 and now_us < window.until_us
                 and window.charge.limit == charge.limit
             ):
-                # What remained may be from before the block was charged.
+                # The remaining amount may be from before the block was charged.
                 remaining = min(charge.limit, reading.remaining + window.left)
                 reading = replace(reading, remaining=remaining)
             readings.append(reading)

@@ -1,14 +1,14 @@
-"""What is known of a counter's window, and what this process holds of it; see `extauthz.counters.leases.store`.
+"""Tracks a counter's window and the leased units in it; see `extauthz.counters.leases.store`.
 
-All times are of the monotonic clock, but for `at_us`.
+All times are of the monotonic clock, except `at_us`.
 
-FIXED_WINDOW, CALENDAR: an answer of the store says when the window ends. As it was made some time
-after it was asked for, counting from the asking is never late. An answer whose edge is more than
-half a window away from the known one is of another window.
+FIXED_WINDOW, CALENDAR: an answer of the store says when the window ends. That time is counted from
+the call, which is before the answer was made, so it is never late. An answer whose edge is more
+than half a window away from the known one belongs to another window.
 
 SLIDING_WINDOW: it has no windows with an edge. Each block has a `LeaseWindow` of its own, which
-ends its hold after it was asked for: the store counts the block as taken that much later. What is
-left then is lost, until the store counts it no longer.
+ends one hold after the call: the store counts the block as taken that much later. What is left
+then is lost, until the store no longer counts it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from extauthz.model.limits import US_PER_S, Algorithm, Charge, Reading, Taking
 _SLIDING: Final = Algorithm.SLIDING_WINDOW
 _MARGIN_US: Final = 1_000
 _MARGIN_PART: Final = 1_000
-"""A thousandth of the time: two clocks that are steered at the most that NTP does, 500 ppm each."""
+"""A thousandth of the time, for two clocks that NTP adjusts by its maximum of 500 ppm each."""
 
 
 def find_hold_us(charge: Charge) -> int:
-    """How much later than it is charged the units of a block may be spent; 0 for any time."""
+    """The hold of a block: how much later than charged its units may be spent; 0 for no bound."""
     return find_quantum_us(charge.window_us) if charge.algorithm is _SLIDING else 0
 
 
@@ -37,15 +37,16 @@ class LeaseWindow:
     A plain class, because it changes with each decision.
 
     Attributes:
-        charge: a charge that it was read with; its limit is the one that the lease is for.
-        resets_us: when the reading said that the full limit is there again, or earlier.
-        until_us: what is left may be spent before.
-        at_us: the store's time at a moment of the window; of a block, when it was charged.
-        remaining: as the store last said.
-        left: charged, and still to be spent.
-        lost: charged, or maybe so, and never to be spent; of a block see `WatchedKey.spoilt`.
-        hold_us: of a block, for how much longer the store counts it.
-        gone_us: of a block, when the store surely counts it no longer.
+        charge: a charge that the window was read with; the lease is valid for its limit.
+        resets_us: when the full limit is available again by the reading, or earlier.
+        until_us: units that are left may be spent before this time.
+        at_us: a time of the store's clock within the window; for a block, when it was charged.
+        remaining: as in the store's last answer.
+        left: units that are charged and not spent yet.
+        lost: units that are charged, or may be, and will not be spent; for blocks see
+            `WatchedKey.spoilt`.
+        hold_us: for a block, how much longer the store counts it.
+        gone_us: for a block, when the store certainly no longer counts it.
     """
 
     __slots__ = (
@@ -72,10 +73,11 @@ class WatchedKey:
     """A counter that is watched.
 
     Attributes:
-        since_us, count, before: takings since then; and in the second before.
-        is_fetching: a block is on its way.
-        in_doubt: lost with a call that failed: counts in the window of then and in the next.
-        spoilt: what is lost of blocks: until when, in no order, and how much.
+        since_us, count: takings since that time.
+        before: takings in the second before.
+        is_fetching: a block is being requested.
+        in_doubt: units lost with a failed call; they count in the window of the call and the next.
+        spoilt: lost units of blocks: until when they count, and how many; not sorted.
     """
 
     __slots__ = ("before", "count", "in_doubt", "is_fetching", "since_us", "spoilt", "window")
@@ -88,7 +90,7 @@ class WatchedKey:
         self.spoilt: deque[tuple[int, int]] = deque()
 
     def count_taking(self, now_us: int) -> None:
-        """One more."""
+        """Counts one more taking."""
         elapsed_us = now_us - self.since_us
         if elapsed_us >= US_PER_S:
             self.before = self.count if elapsed_us < 2 * US_PER_S else 0
@@ -96,7 +98,7 @@ class WatchedKey:
         self.count += 1
 
     def is_held(self, now_us: int) -> bool:
-        """Whether forgetting it would let this process hold more than it may."""
+        """Whether dropping it would let this process hold more than it may."""
         window = self.window
         if self.is_fetching or window is None:
             return self.is_fetching
@@ -105,7 +107,7 @@ class WatchedKey:
         return window.left + window.lost > 0 and now_us < window.until_us
 
     def count_lost(self, now_us: int) -> int:
-        """What was charged, or maybe so, is not to be spent, and still counts at the store."""
+        """Units that are charged, or may be, will not be spent, and still count at the store."""
         window = self.window
         if window is None or window.charge.algorithm is not _SLIDING:
             return 0 if window is None else window.lost
@@ -118,7 +120,7 @@ class WatchedKey:
         return sum([lost for _, lost in self.spoilt])
 
     def find_extra(self, charge: Charge, now_us: int, size: int, max_share: float) -> int | None:
-        """How much to charge up front beside `charge`; None when that would be of no use."""
+        """How much to charge in advance together with `charge`; None when that is of no use."""
         window = self.window
         if window is None or self.is_fetching or window.charge.limit != charge.limit:
             return None
@@ -131,8 +133,8 @@ class WatchedKey:
         if is_sliding:
             if left >= charge.cost:
                 return 0
-            # A block lives for its hold, and what was left of the one before is lost with it. More
-            # than is taken in that time would be lost too.
+            # A block is valid for its hold, and the rest of the one before is lost with it. Units
+            # beyond what is taken in that time would be lost, too.
             takings = max(self.count, self.before) * find_quantum_us(charge.window_us) // US_PER_S
             most = min(most - left, takings * charge.cost)
             left = 0
@@ -140,7 +142,7 @@ class WatchedKey:
         return None if left + extra < charge.cost else extra
 
     def lose(self, charge: Charge, extra: int, now_us: int) -> None:
-        """A call failed that may have charged this much for the lease, or may yet."""
+        """Notes a failed call that may have charged this much for the lease, or still may."""
         if not extra:
             return
         if charge.algorithm is _SLIDING:
@@ -154,7 +156,7 @@ class WatchedKey:
     def note_answer(
         self, charge: Charge, reading: Reading, at_us: int, asked_us: int, now_us: int, extra: int
     ) -> None:
-        """Learns from an answer that charged; `extra` of it goes into the lease."""
+        """Updates the window from an answer that charged; `extra` units go into the lease."""
         if charge.algorithm is _SLIDING:
             self._note_sliding(charge, reading, at_us, asked_us, now_us, extra)
             return
@@ -170,7 +172,7 @@ class WatchedKey:
         elif window.charge.limit != charge.limit:
             window = LeaseWindow(charge, resets_us, until_us, window.lost + window.left)
         elif now_us >= window.until_us:
-            # It may be the next window by now, however close the edges seem.
+            # It may be the next window by now, even when the edges are close.
             window.lost += window.left
             window.left = 0
         self.window = window
@@ -211,16 +213,16 @@ class WatchedKey:
 
 
 class LeasedTime(int):
-    """The time of a taking that was paid from leases. Giving back finds its way by it."""
+    """The time of a taking that was paid from leases; `give_back` recognises it by its type."""
 
     windows: tuple[tuple[LeaseWindow, int], ...]
-    """What paid, with the store's time at a moment of the window then."""
+    """The windows that paid, each with a time of the store's clock within it."""
 
 
 def pay_from_leases(
     charges: Sequence[Charge], keys: Sequence[WatchedKey], now_us: int
 ) -> Taking | None:
-    """Takes from leases, when every charge can be. Awaits nothing, so it is whole by itself."""
+    """Takes from leases when every charge can be paid; else None. Atomic, as it awaits nothing."""
     windows = []
     for charge, key in zip(charges, keys, strict=True):
         window = key.window
@@ -239,7 +241,7 @@ def pay_from_leases(
         remaining = min(charge.limit, window.remaining + window.left)
         readings.append(Reading(False, remaining, window.resets_us - now_us, 0))
         at_us = max(at_us, window.at_us)
-    # The latest of them lies in the current window of each: they all still run.
+    # The latest time lies in the current window of each counter, as none has ended.
     leased_at_us = LeasedTime(at_us)
     leased_at_us.windows = tuple([(window, window.at_us) for window in windows])
     return Taking(True, tuple(readings), leased_at_us)

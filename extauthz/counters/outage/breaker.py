@@ -1,14 +1,16 @@
-"""Decides whether a dependency is asked at all: closed, open, half open.
+"""A circuit breaker: decides whether a dependency is called. It is closed, open or half open.
 
-Closed, everything is asked. After some failures in a row it opens, and nobody asks until a
-cool-down is over. Calls that are under way together fail together: one lost connection, or one
-moment of silence, is one failure, however many were waiting. Who asks reads `moment` first, and
-says it when the call fails; a failure counts when none has been counted since. Then it is half open: one probe asks, everybody else still does not. A probe
-that fails opens it again, for longer; one that succeeds closes it on trial: the next failure
-opens it at once, the next success ends the trial and makes cool-downs short again. An answer
-that arrives while it is not closed was asked for long ago and changes nothing.
+While it is closed, every call is made. After some failures in a row it opens, and no call is made
+until a cool-down is over. Then it is half open: one probe is made, and still no other calls. A
+probe that fails opens it again, for longer; one that succeeds closes it on trial: the next failure
+opens it at once, and the next success ends the trial and makes cool-downs short again.
 
-No clock and no waiting in here: who probes waits for `next_cooldown_s`.
+Calls that are under way together fail together: a lost connection or a pause of the server is one
+failure, however many calls were waiting. Therefore a caller reads `moment` before its call and
+reports it with a failure, which counts only when none has been counted since. An answer that
+arrives while the breaker is not closed belongs to an old call and changes nothing.
+
+There is no clock and no waiting here: the prober waits for `next_cooldown_s`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from enum import Enum
 
 
 class BreakerState(Enum):
-    """The value is what metrics and readiness show."""
+    """State of a breaker. The value is what metrics and readiness show."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -31,14 +33,14 @@ class BreakerRules:
     """When a breaker opens, and how long it stays open.
 
     Attributes:
-        failures: in a row, that open it. Three: a single slow call is no outage. When the
-            dependency hangs, they take three timeouts.
+        failures: number of failures in a row that open it. By default three, since a single slow
+            call is no outage; when the dependency hangs, that takes three timeouts.
         cooldown_s, max_cooldown_s: the first wait before a probe; each further one is twice as
-            long, up to the maximum. Between half and all of it is waited, at random, so that
+            long, up to the maximum. A random part between half and all of it is waited, so that
             replicas do not probe together.
 
     Raises:
-        ValueError: a number makes no sense.
+        ValueError: a number is out of range.
     """
 
     failures: int = 3
@@ -59,11 +61,10 @@ class CircuitBreaker:
     """A breaker, closed at first. One event loop uses it.
 
     Attributes:
-        is_closed: whether to ask. A plain attribute, because every request reads it.
-        is_suspect: a success is worth a call of `note_success`; while it is False nothing is
-            to be forgotten.
-        is_failing: the last call that counts went unanswered.
-        moment: grows with each failure that counts.
+        is_closed: whether calls are made. A plain attribute, because every request reads it.
+        is_suspect: there are failures to forget; only then a success needs `note_success`.
+        is_failing: the last call that counts had no answer.
+        moment: a number that grows with each failure that counts.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class CircuitBreaker:
         self.moment = 0
 
     def note_success(self) -> None:
-        """An answer came."""
+        """Notes that a call was answered."""
         if self.is_closed:
             self._in_a_row = 0
             self._cooldown_s = self._rules.cooldown_s
@@ -94,7 +95,7 @@ class CircuitBreaker:
             self.is_failing = False
 
     def note_failure(self, asked_at: int) -> None:
-        """A call that was made at the moment `asked_at` has failed. Opens when that is enough."""
+        """Notes the failure of a call made at the moment `asked_at`; opens after enough failures."""
         if not self.is_closed or asked_at != self.moment:
             return
         self.moment += 1
@@ -105,13 +106,13 @@ class CircuitBreaker:
             self._become(BreakerState.OPEN)
 
     def next_cooldown_s(self) -> float:
-        """How long to wait before the next probe; each call makes the one after it longer."""
+        """Seconds to wait before the next probe; each call makes the next wait longer."""
         whole_s = self._cooldown_s
         self._cooldown_s = min(2 * whole_s, self._rules.max_cooldown_s)
         return whole_s * (1 + self._random()) / 2
 
     def begin_probe(self) -> None:
-        """The cool-down is over: half open, for the one who calls."""
+        """Becomes half open, for the caller's probe."""
         self._become(BreakerState.HALF_OPEN)
 
     def end_probe(self, *, answered: bool) -> None:

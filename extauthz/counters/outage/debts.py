@@ -1,17 +1,17 @@
 """Debts: what was admitted here while the shared store was away, and is still to be charged there.
 
-The debt of a key is itself a counter, kept by the arithmetic of `formulas`, against the
-whole limit. So it is one entry a key however many requests there were, and time does to it what
-it does to the real counter:
+The debt of a key is itself a counter, kept by the arithmetic of `formulas` against the whole limit.
+So there is one entry for each key, however many requests there were, and it changes with time as
+the real counter does:
 
 FIXED_WINDOW, CALENDAR: what was admitted in the current window; nothing once that is over.
 SLIDING_WINDOW: what still counts; at the store it counts anew from the payment, which is longer.
 BURST: what has not drained yet, in whole requests, rounded up.
 
-A payment is drawn from it: the charges of one hash tag, which is one node and one decision's
-worth of work for any store, under an id of its own. Once drawn, an amount is no debt any more:
-a payment that nobody answered is tried with the same id, and is given up when the store could
-have forgotten that id. It may never be charged twice.
+A payment is drawn from debts: the charges of one hash tag, which any store can take in one step on
+one node, under a deduplication id of its own. Once drawn, an amount is no debt any more: a payment
+without an answer is tried again with the same id, and is given up when the store may have forgotten
+that id. It must never be charged twice.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _SET_BACK_US: Final = 60 * US_PER_S
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """Charges that are sent together, once.
+    """Charges that are sent together under one deduplication id.
 
     Attributes:
-        edges: for each charge the end of the window that it belongs to; 0 when any will do.
-        begun_s: monotonic time from which on it may have been charged.
+        edges: for each charge the end of the window that it belongs to; 0 for any window.
+        begun_s: monotonic time since which it may have been charged.
     """
 
     id: str
@@ -54,11 +54,11 @@ class Payment:
 
     @property
     def cost(self) -> int:
-        """All of it, over every charge."""
+        """The sum of all charges' costs."""
         return sum(charge.cost for charge in self.charges)
 
     def find_misplaced(self, at_us: int) -> tuple[Charge, ...]:
-        """The charges that, taken at `at_us`, went to another window than their own."""
+        """The charges that were counted in another window than their own, when taken at `at_us`."""
         return tuple(
             charge
             for charge, edge_us in zip(self.charges, self.edges, strict=True)
@@ -84,16 +84,16 @@ class Debts:
         self._max_counters = max_counters
         self._entries: OrderedDict[str, _Debt] = OrderedDict()
         self._open = 0
-        """Entries whose keys callers can make up."""
+        """Number of entries whose keys callers can make up."""
         self._prefix = f"owed-{secrets.token_hex(8)}-"
         self._ids = count(1)
 
     def __len__(self) -> int:
-        """How many counters have a debt, those that time has settled included."""
+        """The number of counters with a debt, including those that have expired."""
         return len(self._entries)
 
     def add(self, charge: Charge, at_us: int) -> bool:
-        """Notes a charge that was taken here at `at_us`; False when there is no place for it."""
+        """Adds a charge that was taken locally at `at_us`; False when there is no place for it."""
         entry = self._entries.get(charge.key)
         if entry is not None and at_us >= entry.since_us - _SET_BACK_US:
             entry.charge = charge
@@ -103,7 +103,7 @@ class Debts:
             self._sweep(_SWEPT_WHEN_FULL, at_us)
             if not self._has_room(charge):
                 return False
-        # A debt from a time to come was noted before the clock was set right.
+        # A debt of a future time was noted before the clock was corrected.
         state = add_cost(charge, read_state(charge, None, at_us), at_us)
         self._open += entry is None and charge.origin != ""
         self._entries[charge.key] = _Debt(charge, state, at_us)
@@ -111,7 +111,7 @@ class Debts:
         return True
 
     def _has_room(self, charge: Charge) -> bool:
-        # As in memory: what callers can make up takes half of the places at most.
+        # As in memory: keys that callers can make up get at most half of the places.
         if charge.origin and self._open >= max(1, self._max_counters // 2):
             return False
         return len(self._entries) < self._max_counters
@@ -122,25 +122,25 @@ class Debts:
         return key, entry
 
     def forgive(self, charge: Charge, at_us: int, now_us: int) -> None:
-        """Drops the debt of a charge that was taken at `at_us`; what was drawn stays drawn."""
+        """Removes the debt of a charge that was taken at `at_us`, unless it was drawn already."""
         entry = self._entries.get(charge.key)
         if entry is not None and entry.since_us <= at_us:
             entry.state = take_back(charge, entry.state, at_us, now_us)
 
     def draw(self, counters: int, now_us: int, now_s: float) -> list[Payment]:
-        """Payments for the first so many counters; fewer when nothing is left to pay of some."""
+        """Payments for the debts of up to `counters` counters; debts that have expired are dropped."""
         by_tag: dict[str, list[tuple[Charge, int]]] = {}
         for _ in range(min(counters, len(self._entries))):
             key, entry = self._pop()
             if entry.state[0] <= now_us:
                 continue
             charge = entry.charge
-            # A clock that was set back must not leave the charge's calendar windows.
+            # When the clock was set back, the time must stay in the charge's calendar windows.
             at_us = max(now_us, entry.since_us)
             try:
                 state = read_state(charge, entry.state, at_us)
             except CounterStoreError:
-                continue  # The clock was set since: none of those windows is now.
+                continue  # The clock was set since then: now is in none of those windows.
             cost = _read_cost(charge, state, at_us)
             if cost:
                 aligned = charge.algorithm in (Algorithm.FIXED_WINDOW, Algorithm.CALENDAR)
@@ -158,7 +158,7 @@ class Debts:
         ]
 
     def _sweep(self, looks: int, now_us: int) -> None:
-        """Looks at the entries that were looked at longest ago, and drops what time has settled."""
+        """Examines the entries that were examined least recently, and drops those that expired."""
         for _ in range(min(looks, len(self._entries))):
             key, entry = self._pop()
             if entry.state[0] > now_us:
@@ -167,7 +167,7 @@ class Debts:
 
 
 def _read_cost(charge: Charge, state: State, now_us: int) -> int:
-    """How much of a counter still counts."""
+    """The amount of a counter that still counts."""
     if charge.algorithm is Algorithm.BURST:
         return charge.limit - room_in(charge, state, now_us)
     return state[2]

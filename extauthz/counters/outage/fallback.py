@@ -1,13 +1,14 @@
-"""What counting does while the shared store is away, and until what it missed is charged there.
+"""Counts while the shared store is away, and until the debts of that time are charged there.
 
-The primary store is asked as long as a breaker is closed. When it is open, or the primary did
-not answer this request, each charge's `on_outage` says what happens, at once and in memory
-(`local`). The rules that keep the totals right:
+The primary store is asked as long as a breaker is closed. When it is open, or the primary did not
+answer this request, each charge's `on_outage` says what happens, at once and in memory (`local`).
+The rules that keep the totals right:
 
 - What may have been charged at the primary is never charged there again. A request whose
   primary call failed is counted here, and is a debt only when it is sure that nothing was charged.
 - Debts are charged at the primary before it decides again, see `recovery` and `debts`.
-- A repeated deduplication id is answered by whoever answered first, while that is remembered.
+- A repeated deduplication id gets the first answer, from here or from the primary, while that is
+  remembered.
 - What was taken here is given back here.
 """
 
@@ -37,7 +38,7 @@ _log = logging.getLogger(__name__)
 _AWAY: Final = "the counter store is away"
 
 _LOOK: Final = (Charge("probe", Algorithm.FIXED_WINDOW, 1, US_PER_S, 0),)
-"""It costs 0: nothing is charged."""
+"""The cost is 0, so nothing is charged."""
 
 _UNSURE: Final = Taking(charged=False, readings=())
 
@@ -48,12 +49,12 @@ class FallbackCounterStore:
     """A `CounterStore` that goes on without its primary.
 
     Args:
-        local: counts in an outage; of this store alone. Both are closed with it.
-        share: of each limit, above 0 and at most 1, that this process may admit by itself in
-            an outage: 1 divided by the number of processes. A limit's share is rounded up.
+        local: counts in an outage; used by this store only. Both stores are closed with it.
+        share: the part of each limit, above 0 and at most 1, that this process may admit by itself
+            in an outage: 1 divided by the number of processes. A limit's share is rounded up.
         observe: called with the new state after each change of the breaker; must be quick.
-        monotonic: seconds, of the clock that deadlines are written in.
-        sleep, random: waits between probes, and their jitter.
+        monotonic: the clock of deadlines, in seconds.
+        sleep, random: for the waits between probes and their jitter.
 
     Raises:
         ValueError: the share is out of range.
@@ -83,7 +84,7 @@ class FallbackCounterStore:
         self._here = LocalTakings(local, self._debts, clock, share)
         self._answers = RememberedTakings(ttl_us=rules.ids_remembered_us, most=rules.max_ids)
         self._undone = RememberedTakings(ttl_us=rules.ids_remembered_us, most=rules.max_ids)
-        """Takings of here that were given back."""
+        """Local takings that were given back."""
         self._unsure = RememberedTakings(ttl_us=rules.ids_remembered_us, most=rules.max_ids)
         """Takings that the primary did not answer, and may have charged."""
         self._recovery = Recovery(
@@ -105,7 +106,7 @@ class FallbackCounterStore:
 
     @property
     def state(self) -> FallbackState:
-        """As it is now."""
+        """The current state."""
         return FallbackState(
             breaker=self._breaker.state,
             since_us=self._since_us,
@@ -147,7 +148,7 @@ class FallbackCounterStore:
         answer = self._answers.find(name, self._moment_us())
         if answer is not None and isinstance(answer.at_us, LocalTime):
             return answer
-        # The primary's own memory goes first: another replica may have given it back since.
+        # The primary's memory of ids has precedence: another replica may have given it back since.
         if not self._breaker.is_closed:
             taking = answer or await self._take_here(charges)
         else:
@@ -158,7 +159,7 @@ class FallbackCounterStore:
                 raise
             except CounterStoreError as error:
                 now_us = self._moment_us()
-                # A repetition of this one may have been answered while it waited.
+                # A repetition of this call may have been answered while it waited.
                 answer = self._answers.find(name, now_us)
                 # An earlier call with this id may have been charged.
                 as_debt = error.charged_nothing and self._unsure.find(name, now_us) is None
@@ -189,7 +190,7 @@ class FallbackCounterStore:
             if not gave_up or now_s - began_s >= self._hasty_s:
                 self._note_failure(charges, error, asked_at)
             raise
-        # Without a charge nothing may have been asked: a store may remember its refusals.
+        # A refusal does not prove that the store was asked: it may have come from a cache.
         if self._breaker.is_suspect and taking.charged and charges:
             self._breaker.note_success()
         return taking
@@ -202,7 +203,7 @@ class FallbackCounterStore:
         *,
         as_debt: bool,
     ) -> Taking:
-        """Takes here what the primary did not answer, when somebody still waits for it."""
+        """Takes locally when the primary did not answer and the caller still waits."""
         if deadline.monotonic_s is not None and self._monotonic() >= deadline.monotonic_s:
             raise error
         self._recovery.asked = charges
@@ -222,7 +223,7 @@ class FallbackCounterStore:
         at_us: int | None = None,
         dedup_id: str | None = None,
     ) -> None:
-        """See `CounterStore.give_back`. What was charged to the primary since stays charged there.
+        """See `CounterStore.give_back`. A debt that was paid meanwhile stays charged at the primary.
 
         Raises:
             CounterStoreError: it was taken at the primary, and that is away.
@@ -254,10 +255,10 @@ class FallbackCounterStore:
             raise
 
     async def look(self, within_s: float | None = None) -> None:
-        """Asks the primary for nothing, so that `state` is of now, also when nobody calls.
+        """Makes a call that charges nothing, so that `state` is current without traffic, too.
 
-        Waits so long at most, or until the store's own timeout; an answer or a timeout that comes
-        later is noted by itself. While the breaker is not closed nobody but the recovery asks.
+        Waits at most `within_s`, or the store's own timeout; a later answer or timeout is still
+        noted. While the breaker is not closed, only the recovery calls the primary.
         """
         if not self._breaker.is_closed:
             return
@@ -285,7 +286,7 @@ class FallbackCounterStore:
             await self._here.close()
 
     def _moment_us(self) -> int:
-        """For what is remembered for a while, whatever becomes of the wall clock."""
+        """Monotonic time, for what is remembered for a while; the wall clock may be set."""
         return round(self._monotonic() * US_PER_S)
 
     def _note_failure(self, charges: Sequence[Charge], error: BaseException, asked_at: int) -> None:

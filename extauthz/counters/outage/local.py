@@ -4,9 +4,9 @@ DENY    when enforced: CounterStoreError, so the request is unavailable. Unenfor
 ALLOW   not counted: it has room, and all of its limit remains.
 LOCAL   taken from the local store, against this process's share of the limit, rounded up.
 
-What counts is taken all or none. Nothing here waits: nothing comes between looking at the modes,
-taking, and noting the debt. The time in such a taking is an `int` that knows where it was
-charged, so that giving back finds the way.
+The charges that are counted are taken all or none. Nothing here waits, so that checking the modes,
+taking, and noting the debt are atomic. The time of a local taking is a subclass of `int`, by which
+`give_back` recognises where it was charged.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class DebtTime(LocalTime):
 
 
 class LocalTakings:
-    """Takings of this process alone.
+    """Takes charges in this process's memory.
 
     Attributes:
         admitted: requests that were charged here.
@@ -76,11 +76,11 @@ class LocalTakings:
         *,
         as_debt: bool = True,
     ) -> Taking:
-        """Does what the outage modes say.
+        """Takes charges as their outage modes say.
 
         Args:
-            unanswered: how asking the primary failed; None when it was not asked.
-            as_debt: False when the primary may have charged it all the same.
+            unanswered: the error of the primary; None when it was not asked.
+            as_debt: False when the primary may have charged it, so that it must not be paid.
 
         Raises:
             CounterStoreError: a limit denies in an outage, or there is no place for a counter.
@@ -123,7 +123,7 @@ class LocalTakings:
         await self._store.close()
 
     def _share(self, charge: Charge) -> Charge:
-        # Rounded up, so that a limit of 1 or more lets in 1 at least, and one of 0 nothing.
+        # Rounded up, so that a limit of 1 or more admits at least 1, and a limit of 0 nothing.
         return replace(charge, limit=-(-charge.limit * self._numerator // self._denominator))
 
 

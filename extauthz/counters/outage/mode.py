@@ -1,6 +1,6 @@
-"""How counting goes on in an outage of the shared store: the rules, and how it stands.
+"""Defines the rules of counting in an outage, and the state that is reported of it.
 
-Values only; `fallback` is what follows the rules and gives the state.
+These are values only; `fallback` follows the rules and gives the state.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from extauthz.counters.outage.breaker import BreakerRules, BreakerState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FallbackRules:
-    """How long the primary is waited for, and how much is remembered meanwhile.
+    """How long calls wait for the primary, and how much is remembered in an outage.
 
     Attributes:
-        timeout_s: the longest that a decision waits for the primary.
-        hasty_s: a caller that gives up within this time says nothing about the primary.
+        timeout_s: the longest time that a decision waits for the primary.
+        hasty_s: a call that its caller gives up within this time does not count as a failure.
         ids_remembered_us: how long the primary remembers a deduplication id; its answers are
             remembered here for the same time.
         max_ids: answers that are remembered here.
-        max_debts: counters that may have a debt at once; what is beyond is given up.
-        breaker: when the primary is not asked any more, and when again.
+        max_debts: counters that may have a debt at the same time; further debts are given up.
+        breaker: when the breaker opens, and when it probes.
     """
 
     timeout_s: float = 0.05
@@ -34,18 +34,18 @@ class FallbackRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FallbackState:
-    """How counting stands: for readiness, metrics and the live page.
+    """The state of counting, for readiness, metrics and the live page.
 
     Attributes:
         breaker: CLOSED when the primary counts.
-        since_us: when the breaker came to that.
-        is_failing: the last call of the primary went unanswered.
-        failures: primary calls of requests that went unanswered, since the start.
-        last_error: of the last of them; empty when there was none.
+        since_us: when the breaker came to this state.
+        is_failing: the last call to the primary had no answer.
+        failures: calls to the primary without an answer, since the start.
+        last_error: the error of the last of them; empty when there was none.
         admitted_locally: requests admitted here and charged to the local store.
         debts: counters whose debt to the primary is not paid.
-        charged_back: costs that were charged there afterwards.
-        given_up: costs that never were, or are not known to have been.
+        charged_back: costs of debts that were paid, since the start.
+        given_up: costs that were never charged at the primary, or are not known to have been.
     """
 
     breaker: BreakerState

@@ -1,19 +1,19 @@
-"""Brings a shared store back into use: probes it, then charges there what was admitted here.
+"""Brings a shared store back into use: probes it, and pays the debts of the outage.
 
-All of it runs in one task behind the decisions, which wait for none of it:
+All of it runs in one background task, which no decision waits for:
 
-1. Wait for the breaker's cool-down, then look at counters of a recent request, taking nothing:
-   a probe that is not answered leaves nothing uncertain.
-2. When that is answered, pay the debts, and only then close the breaker: the store does not
-   hand out room that is used already.
-3. Pay what was admitted during 2.
+1. Wait for the breaker's cool-down, then read counters of a recent request without taking
+   anything: a probe without an answer leaves nothing uncertain.
+2. When it is answered, pay the debts, and only then close the breaker, so that the store does not
+   grant room that is used already.
+3. Pay the debts that came during step 2.
 
-What was admitted here while the breaker stayed closed, as the store was surely not charged, is
-paid likewise, after a cool-down and a look.
+Debts that came while the breaker stayed closed, because the store certainly charged nothing, are
+paid in the same way, after a cool-down and a probe.
 
 Every call has a timeout. A payment without an answer is tried again with its id. It is given up
-when its id is half as old as the store remembers ids, or when the store says that asking again
-cannot help: then it is rather not charged than charged twice.
+when its id is half as old as the store remembers ids, or when the store says that trying again
+cannot help: it is better not charged than charged twice.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from extauthz.ports import Clock, CounterStore, Deadline
 _log = logging.getLogger(__name__)
 
 COUNTERS_AT_ONCE: Final = 64
-"""Counters whose payments are under way together; a store may join them to one call."""
+"""Counters whose payments are sent together; a store may send them as one batch."""
 MAX_UNANSWERED: Final = 1024
-"""Payments without an answer that are kept; with more of them no new ones are drawn."""
+"""Payments without an answer that are kept; above that, no new ones are drawn."""
 _ANY_TIME: Final = (0, 1 << 52)
-"""Calendar bounds that hold now, whatever the time; until 2112."""
+"""Calendar bounds that contain any time until 2112."""
 
 
 class Recovery:
     """The task that ends an outage.
 
     Attributes:
-        asked: charges of a recent request, for the probe to look at.
-        paid: how much was charged at the store afterwards; a sum of costs.
-        given_up: how much never was, or is not known to have been; a sum of costs.
+        asked: charges of a recent request, for the probe.
+        paid: sum of the costs that were paid.
+        given_up: sum of the costs that were not paid, or are not known to have been.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class Recovery:
         self.given_up = 0
 
     def start(self) -> None:
-        """Begins, unless it is under way already."""
+        """Starts the task, unless it is running."""
         if not self._is_stopped and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Ends it for good and leaves debts unpaid."""
+        """Ends the task for good and leaves debts unpaid."""
         self._is_stopped = True
         if self._task is not None:
             self._task.cancel()
@@ -106,7 +106,7 @@ class Recovery:
                 breaker.end_probe(answered=answered)
 
     async def _probe(self) -> bool:
-        # The request may be old: its calendar windows must not make the store refuse to look.
+        # The request may be old: the store must not refuse its calendar windows.
         look = [
             replace(charge, cost=0, bounds=_ANY_TIME if charge.bounds else ())
             for charge in self.asked
@@ -122,8 +122,8 @@ class Recovery:
         return True
 
     async def _pay_all(self) -> bool:
-        """Pays the debts of now, each once. False when the store stopped answering."""
-        # What failed before says nothing about the store: the fault may be the payment's own.
+        """Pays the current debts, each once. False when the store stopped answering."""
+        # Earlier payments that fail again say nothing about the store: they may be at fault.
         await self._pay(tuple(self._unanswered.values()))
         left = len(self._debts)
         while left > 0 and len(self._unanswered) < MAX_UNANSWERED:
@@ -133,14 +133,14 @@ class Recovery:
             left -= COUNTERS_AT_ONCE
             self._unanswered.update((payment.id, payment) for payment in payments)
             if not payments:
-                # Time has settled all of these; decisions go on between them and the next.
+                # All of these have expired; let decisions run before the next ones.
                 await asyncio.sleep(0)
             elif not await self._pay(payments):
                 return False
         return True
 
     async def _pay(self, payments: Sequence[Payment]) -> bool:
-        """Pays all of these at once; whether any was answered."""
+        """Sends all of these payments together; True when any was answered."""
         answered = await asyncio.gather(*[self._pay_one(payment) for payment in payments])
         return any(answered)
 
@@ -166,13 +166,13 @@ class Recovery:
         return True
 
     async def _return_misplaced(self, payment: Payment, at_us: int) -> None:
-        """Gives back what was charged to a window that began after the requests came."""
+        """Gives back charges that were counted in a later window than that of their requests."""
         try:
             misplaced = payment.find_misplaced(at_us)
             if misplaced:
                 await self._primary.give_back(misplaced, at_us=at_us)
         except CounterStoreError as error:
-            # It stays charged there: stricter, for one window.
+            # It stays charged there, which is stricter for one window.
             _log.debug("a charge stays in a later window: %s", error)
 
     def _give_up(self, payment: Payment, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Remembers how takings with a deduplication id were answered, for a while and not too many."""
+"""Remembers the answers to takings with a deduplication id, bounded in time and number."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TypeAlias
 from extauthz.model.limits import Charge, Taking
 
 TakingKey: TypeAlias = tuple[str, ...]
-"""A deduplication id and the keys that were taken from: the same id with others is another."""
+"""A deduplication id and the keys of the charges: the same id with other keys is another taking."""
 
 
 def name_taking(dedup_id: str, charges: Sequence[Charge]) -> TakingKey:
-    """What a repetition has in common with the first."""
+    """The key under which a taking is remembered; equal for a repetition."""
     return (dedup_id, *[charge.key for charge in charges])
 
 
 class RememberedTakings:
-    """Answers of the last `ttl_us` microseconds, the latest `most` of them."""
+    """Answers of the last `ttl_us` microseconds, at most `most`; the oldest is dropped first."""
 
     def __init__(self, *, ttl_us: int, most: int) -> None:
         self._ttl_us = ttl_us
@@ -29,7 +29,7 @@ class RememberedTakings:
         return len(self._answers)
 
     def find(self, key: TakingKey, now_us: int) -> Taking | None:
-        """The answer that was given before."""
+        """The answer that was remembered; None when there is none."""
         answers = self._answers
         while answers and next(iter(answers.values()))[0] <= now_us - self._ttl_us:
             answers.popitem(last=False)
@@ -37,7 +37,7 @@ class RememberedTakings:
         return None if found is None else found[1]
 
     def add(self, key: TakingKey, taking: Taking, now_us: int) -> None:
-        """Remembers an answer, from now on; one that is remembered already stays."""
+        """Remembers an answer, unless one is remembered already."""
         if key in self._answers:
             return
         self._answers[key] = (now_us, taking)
@@ -45,5 +45,5 @@ class RememberedTakings:
             self._answers.popitem(last=False)
 
     def forget(self, key: TakingKey) -> None:
-        """As if it had never been answered."""
+        """Removes the answer."""
         self._answers.pop(key, None)

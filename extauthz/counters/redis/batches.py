@@ -6,13 +6,13 @@ comes when no call is in flight is sent at once. So the busier the server, the l
 costs.
 
 - A request whose caller has gone before it is sent is dropped. Once sent, it counts as taken.
-- A connection is looked at just before it is used, and replaced when it was closed or reset.
-- Nothing that may have been charged is ever sent twice. What is sent again: what the server
-  refused before it looked at a counter (NOSCRIPT, MOVED, ASK).
-- A call that has no answer in time, or whose connection is lost, fails all of its requests at
-  once, and its connection is thrown away. The next request connects anew. When connecting fails,
-  everything that waits fails, and until a growing pause is over new requests fail at once.
-- The queue is bounded, and so is a call.
+- A connection is checked just before it is used, and replaced when it was closed or reset.
+- Nothing that may have been charged is ever sent twice. Only requests that the server refused
+  before it read a counter are sent again (NOSCRIPT, MOVED, ASK).
+- When a call has no answer in time, or its connection is lost, all of its requests fail at once,
+  and the connection is closed. The next request makes a new one. When connecting fails, every
+  request that waits fails, and new requests fail at once until a growing pause is over.
+- The length of the queue and of a batch is bounded.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from extauthz.errors import CounterStoreError
 from extauthz.plain_text import write_plain
 
 Connect: TypeAlias = Callable[[], Awaitable[AbstractConnection]]
-"""Gives a connection on which Redis has greeted; raises RedisError, OSError or TimeoutError."""
+"""Gives a connection that is ready for use; raises RedisError, OSError or TimeoutError."""
 
 SendOn: TypeAlias = Callable[[Sequence[CounterRequest], Redirect], None]
 """Sends requests on to the node that an ASK or a MOVED names."""
@@ -55,11 +55,11 @@ class BatchBounds:
 
     Attributes:
         timeout_s: from sending a call to its whole answer.
-        connect_timeout_s: to connect and greet.
-        in_flight: calls at once, each on a connection of its own.
-        max_waiting: requests in the queue; what comes on top fails at once.
-        first_pause_s, longest_pause_s: after failing to connect; doubled each time, and a
-            random part of it, up to half, is left out.
+        connect_timeout_s: for connecting and authenticating.
+        in_flight: calls at the same time, each on a connection of its own.
+        max_waiting: requests in the queue; further ones fail at once.
+        first_pause_s, longest_pause_s: the pause after failing to connect; it is doubled each
+            time, and shortened by a random part of up to half.
         max_requests, max_charges: of one batch.
     """
 
@@ -78,9 +78,9 @@ class BatchQueue:
 
     Args:
         name: the server, for errors.
-        now_us: the time that the script goes by; None for the server's own.
+        now_us: the clock of the script; None for the server's own.
         monotonic_us: for the pause after a failure.
-        redirect: where requests go that a cluster's node does not take; None when there is none.
+        redirect: sends on what a cluster's node does not serve; None without a cluster.
         lost: told when the server could not be reached or did not answer.
     """
 
@@ -114,11 +114,11 @@ class BatchQueue:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing waits, and nothing is in flight."""
+        """Whether no request waits and none is in flight."""
         return not self._waiting and not self._working
 
     def put(self, request: CounterRequest) -> None:
-        """Queues a request; its future is settled later.
+        """Queues a request; its future gets the answer.
 
         Raises:
             CounterStoreError: the queue is full, or the server is away; nothing was charged.
@@ -145,7 +145,7 @@ class BatchQueue:
             task.add_done_callback(self._working.discard)
 
     async def close(self) -> None:
-        """Fails what waits, gives up what is in flight, and closes the connections."""
+        """Fails the requests that wait or are in flight, and closes the connections."""
         self._is_closed = True
         self._fail_waiting(f"the connection to Redis at {self.name} was closed")
         for task in self._working:
@@ -176,7 +176,7 @@ class BatchQueue:
         return bool(waiting)
 
     def _gather(self) -> list[CounterRequest]:
-        """The next batch: the requests that are still waited for, first come first."""
+        """The next batch: the oldest requests whose callers still wait."""
         waiting, bounds = self._waiting, self._bounds
         requests: list[CounterRequest] = []
         charges = 0
@@ -234,14 +234,14 @@ class BatchQueue:
             if self._lost is not None:
                 self._lost()
         except BaseException:
-            # Whatever comes on this connection later must not be taken for another answer.
+            # A reply that comes on this connection later must not be read as another call's.
             close_now(connection)
             for request in requests:
                 request.fail(_unanswered(self.name, "was given up", None))
             raise
 
     def _group(self, requests: list[CounterRequest]) -> list[list[CounterRequest]]:
-        """Orders that go in one script call: all of them, or on a cluster those of a hash slot."""
+        """Groups requests by script call: one for all, or on a cluster one for each hash slot."""
         if self._redirect is None:
             return [requests]
         groups: dict[tuple[int, bool], list[CounterRequest]] = {}
@@ -256,7 +256,7 @@ class BatchQueue:
         command: str,
         script: str | bytes,
     ) -> list[list[CounterRequest]]:
-        """Sends a script call for each group, settles them, and gives those without a script."""
+        """Sends a script call for each group and settles it; gives groups that need the script first."""
         now_us = None if self._now_us is None else self._now_us()
         parts = []
         for requests in groups:
@@ -355,7 +355,7 @@ def _is_transient(cause: Exception | None) -> bool:
 
 
 def _describe(error: BaseException) -> str:
-    """What Redis or the system said; neither repeats passwords."""
+    """The text of an error of Redis or the system; neither repeats passwords."""
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
     return write_plain(str(error)[:_LONGEST_TEXT]) or type(error).__name__

@@ -1,9 +1,9 @@
-"""Which node of a Redis Cluster counts what, and in which order a decision asks several.
+"""Sends requests to the nodes of a Redis Cluster, and says in which order slots are asked.
 
-Every key names its hash slot in braces, and a script's keys must share one. A decision whose
-keys lie in several slots is asked slot by slot (`split_by_slot`): the consumer's own limits
-first, those that many consumers share last, so that what a refusal has to give back was
-nobody else's.
+The text in braces in a key determines its hash slot, and a script's keys must share one. A decision
+with keys in several slots is sent slot by slot (`split_by_slot`): the consumer's own limits first,
+those that many consumers share last. So what has to be given back after a refusal is mostly the
+consumer's own.
 
 The map of slots is read with CLUSTER SLOTS from any node that answers. It is read again when a
 node sends a request on (MOVED) or is lost, one reading at a time.
@@ -29,7 +29,7 @@ from extauthz.model.limits import Charge
 
 _MOST_REDIRECTS: Final = 4
 _REREAD_US: Final = 200_000
-"""Between two readings of the map, when nodes are lost or send requests on again and again."""
+"""Shortest time between two readings of the map, when nodes are lost or redirect repeatedly."""
 _MOST_TAGS: Final = 8 * SLOTS
 """Tries for a hash tag in a slot of a node, which in practice holds hundreds of slots or more."""
 _OWN_FIRST: Final = "ackrp"
@@ -38,7 +38,7 @@ consumer, client address, custom, resource, API."""
 
 
 def split_by_slot(charges: Sequence[Charge], prefix: str) -> list[tuple[int, list[int]]]:
-    """Slots with the places of their charges, in the order in which they are to be asked."""
+    """Slots with the indexes of their charges, in the order in which they are asked."""
     groups: dict[int, list[int]] = {}
     ranks: dict[int, int] = {}
     for place, charge in enumerate(charges):
@@ -153,7 +153,7 @@ class ClusterQueues:
         return queue
 
     def _redirect(self, by: Server, requests: Sequence[CounterRequest], redirect: Redirect) -> None:
-        # A node that does not know its own name leaves the host out.
+        # A node that does not know its own name omits the host.
         server = (redirect.host or by[0], redirect.port)
         is_moved = redirect.is_moved
         if is_moved:
@@ -181,7 +181,7 @@ class ClusterQueues:
             request.fail(error)
 
     def _read_map(self) -> asyncio.Task[None] | None:
-        """Begins to read the map, unless it was just read; gives the reading that is going on."""
+        """Starts to read the map, unless it was just read; gives the task that reads it."""
         if self._reading is None or self._reading.done():
             now_us = self._monotonic_us()
             if self._read_at_us is not None and now_us < self._read_at_us + _REREAD_US:
@@ -215,7 +215,7 @@ class ClusterQueues:
     def _close_queues_without_slots(self) -> None:
         holders = set(self._server_of)
         for server, queue in list(self._queues.items()):
-            # A node that a slot is just moving to holds none yet, but may be at work.
+            # A node that a slot is being moved to may hold none yet, but have requests.
             if server in holders or not queue.is_idle:
                 continue
             task = asyncio.create_task(self._queues.pop(server).close())
@@ -224,7 +224,7 @@ class ClusterQueues:
 
 
 def find_tag(server_of: Sequence[Server | None], server: Server) -> str | None:
-    """A hash tag of a slot that the node holds: the first number that is one, for every replica."""
+    """The hash tag of a node: the smallest number whose slot it holds, the same in every replica."""
     if server not in server_of:
         return None
     for number in range(_MOST_TAGS):
@@ -237,7 +237,7 @@ def _read_slots(rows: Any, asked: Server) -> list[Server | None]:
     """CLUSTER SLOTS: rows of first slot, last slot, [host, port, …] of the primary, replicas.
 
     Raises:
-        ValueError, TypeError: it is no map, or one in which a slot has two primaries.
+        ValueError, TypeError: it is no valid map, or a slot has two primaries.
     """
     server_of: list[Server | None] = [None] * SLOTS
     said = 0

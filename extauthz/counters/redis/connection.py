@@ -1,4 +1,4 @@
-"""Where Redis is and how to reach it: settings, URLs, and connections that have been greeted.
+"""Connects to Redis: settings, URLs, Sentinels, TLS and authentication.
 
     redis://[user[:password]@]host[:6379][/db]
     unix:///path[?db=1]
@@ -53,16 +53,16 @@ Server = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisAddress:
-    """What a URL says."""
+    """The parts of a Redis URL."""
 
     deployment: Deployment = Deployment.SINGLE
     servers: tuple[Server, ...] = ()
     path: str = ""
-    """Of a Unix socket; there are no servers then."""
+    """Path of a Unix socket; there are no servers then."""
     is_encrypted: bool = False
     db: int = 0
     service: str = ""
-    """The name that Sentinels know the primary by."""
+    """The primary's name at the Sentinels."""
     username: str = ""
     password: Secret | None = None
 
@@ -155,9 +155,8 @@ class RedisSettings:
             are trusted; certificates are always checked, the host's name included.
         prefix: stands before every key, so that several services can share a Redis.
         timeout_s: the longest wait for an answer; a caller's deadline may make it shorter.
-        connect_timeout_s: to connect, encrypt and greet. Callers do not wait for it longer than
-            `timeout_s`.
-        in_flight: calls at once for each server. One is best unless the way is long.
+        connect_timeout_s: for connecting, TLS and authentication. Callers wait at most `timeout_s`.
+        in_flight: calls to each server at the same time. One is best unless the latency is high.
         max_waiting: decisions that may wait for a server.
         dedup_ttl_us: how long the answer to a dedup id is remembered.
         first_pause_s, longest_pause_s: between attempts to connect.
@@ -218,7 +217,7 @@ def _credentials(username: str, password: Secret | None, file: Path | None) -> d
 
 
 class Connector:
-    """Makes connections as the settings say, and knows where the Sentinels' primary is."""
+    """Makes connections by the settings, and finds the primary through Sentinels."""
 
     def __init__(self, settings: RedisSettings) -> None:
         address = settings.address
@@ -248,7 +247,7 @@ class Connector:
         self._sentinel_timeout_s = settings.connect_timeout_s / 2
 
     async def connect(self) -> AbstractConnection:
-        """A greeted connection to the one Redis, or to the primary that Sentinels name.
+        """Connects to the only Redis, or to the primary that Sentinels name; authenticates.
 
         Raises:
             RedisError, OSError: it could not be made.
@@ -262,7 +261,7 @@ class Connector:
         return await self.connect_to(await self._find_primary())
 
     async def connect_to(self, server: Server) -> AbstractConnection:
-        """A greeted connection to this server. Raises as `connect` does."""
+        """Connects to this server and authenticates. Raises as `connect` does."""
         return await self._connect_to(server, {"db": self._address.db, **self._credentials})
 
     async def _connect_to(self, server: Server, options: dict[str, Any]) -> AbstractConnection:
@@ -273,7 +272,7 @@ class Connector:
         return await _greeted(Connection(**options))
 
     async def _find_primary(self) -> Server:
-        """The primary that a Sentinel names; that Sentinel is asked first from now on."""
+        """The primary by the first Sentinel that answers, which is asked first from now on."""
         failures = []
         for number, sentinel in enumerate(self._sentinels):
             try:
@@ -299,7 +298,7 @@ class Connector:
 
 
 def _read_primary(reply: object) -> Server:
-    """SENTINEL MASTER: names of fields, each with its value behind it."""
+    """Reads SENTINEL MASTER: names of fields, each followed by its value."""
     if not isinstance(reply, list) or not all(isinstance(word, bytes) for word in reply):
         raise ValueError("the answer names no primary")
     fields = dict(zip(reply[::2], reply[1::2], strict=False))

@@ -1,17 +1,17 @@
-"""Remembers which counters have no room, so that a flood of refused requests costs Redis little.
+"""Caches refusals, so that a flood of refused requests costs Redis little.
 
 A refusal says when the same cost will fit. Until then a request that takes from the same
 counter is refused from memory, when all of this holds:
 
 - its cost is at least the refused one, and its limit is the same number;
 - the charge is enforced;
-- the refusal is younger than `longest_us`. So whatever else makes room (a cost given back by
-  another replica, an operator who deletes the key, a lost Redis) is seen after that at most.
+- the refusal is younger than `longest_us`. So other events that make room (a cost given back by
+  another replica, a deleted key, a Redis that lost its data) are seen at most that much later.
 
 Time is this process's monotonic clock, read before Redis was asked, so a refusal never lasts
-longer than Redis said. The reading of a charge that has no remembered refusal is what it was
-when a request was last refused together with it, or else that of an unused counter: what such
-a counter holds is not known here, and nothing depends on it.
+longer than Redis said. The reading of a charge without a cached refusal is that of the last refused
+request with this charge, or else that of an unused counter: its real value is not known here, and
+nothing depends on it.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ LONGEST_US: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What a refused request's answer said of one counter."""
+    """The cached refusal of one counter."""
 
     limit: int
     cost: int
     reading: Reading
     asked_us: int
-    """Of the monotonic clock, before the store was asked."""
+    """Monotonic time before the store was asked."""
     store_us: int
-    """Of the store's clock, when it answered."""
+    """The store's time when it answered."""
 
 
 class DenyCache:
@@ -91,7 +91,7 @@ class DenyCache:
             self._known.popitem(last=False)
 
     def forget(self, charges: Sequence[Charge]) -> None:
-        """These counters have changed for the better."""
+        """Drops the refusals of these counters, which may have room again."""
         for charge in charges:
             self._known.pop(charge.key, None)
 

@@ -1,14 +1,14 @@
-"""Notices that a Redis has lost what it had counted: killed without persistence, or emptied.
+"""Detects that a Redis has lost its counters: it was killed without persistence, or emptied.
 
-A small key marks the store. It is looked at whenever a connection is made, and made when it is
-missing. Who has seen it before, and finds it gone or made anew by another replica, knows that
-every counter beside it is gone too. Decisions pay nothing for that.
+A small key, the marker, identifies the data. It is read whenever a connection is made, and made
+when it is missing. When a process has seen the marker before and finds it missing or replaced,
+every counter was lost with it. This costs nothing during decisions.
 
-On a cluster each node has a marker, in a hash slot that it holds; it moves with that slot. Where
-no cluster is expected, a second key in another slot is read beside it: that is what every node of
-a cluster refuses, so a cluster that is addressed as a single Redis shows with the first connection.
+On a cluster each node has a marker, in a hash slot that it holds; it moves with that slot. When no
+cluster is expected, a second key in another slot is read with it: every node of a cluster refuses
+that, so a cluster that is addressed as a single Redis is detected with the first connection.
 
-What is not noticed: a loss before this process has seen the marker, a FLUSHALL until the next
+Not detected are a loss before this process has seen the marker, a FLUSHALL until the next
 connection, and a store that came back with an old copy of its counts.
 """
 
@@ -30,35 +30,35 @@ _log = logging.getLogger(__name__)
 
 _OF_CLUSTERS: Final = ("CLUSTERDOWN", "CROSSSLOT", "MOVED")
 _OF_WRITES: Final = ("NOREPLICAS", "READONLY")
-"""What is no reason not to look: a request that takes nothing is answered all the same."""
+"""Refusals that concern writes only: the server still answers a request that takes nothing."""
 
 
 class LossWatch:
-    """What this process knows of the markers.
+    """The markers that this process has seen.
 
     Attributes:
         losses: how often a store was found without what it had counted.
     """
 
     def __init__(self, prefix: str) -> None:
-        """`prefix` stands before the marker's key, as before every other."""
+        """`prefix` is put before the marker's key, as before every other key."""
         self._prefix = prefix
         self._seen: dict[str, object] = {}
         """The marker last seen under each key: one for each node, and at most one for a slot."""
         self.losses = 0
 
     async def look(self, connection: AbstractConnection, name: str, tag: str | None = None) -> None:
-        """Looks at a marker, over a connection that nobody else uses yet.
+        """Checks the marker, over a connection that is not in use yet.
 
-        A server that does not let us (a replica, a user without the right, a slot that moves) is
-        not watched this time: whether it counts is for a decision to find out.
+        A server that refuses (a replica, a user without the right, a slot that is being moved) is
+        not watched this time; whether it counts is found out by the next decision.
 
         Args:
             tag: the marker's hash tag; None when the server is no node of a cluster.
 
         Raises:
-            RedisError, OSError: the connection was lost, or the server counts for nobody now
-                (it is still loading), or is of a cluster; it is closed then.
+            RedisError, OSError: the connection was lost, or the server cannot count now (it is
+                loading its data), or belongs to a cluster; the connection is then closed.
         """
         key = f"{self._prefix}{{{tag or 0}}}marker"
         other = () if tag is not None else (f"{self._prefix}{{1}}marker",)
@@ -91,7 +91,7 @@ class LossWatch:
 
 
 async def _read_or_make(connection: AbstractConnection, key: str, *others: str) -> object:
-    """The marker that stands there; a new one when there was none. Others are read beside it."""
+    """Reads the marker, or makes it when there is none. The other keys are read with it."""
     commands: list[tuple[Any, ...]] = [
         ("SET", key, secrets.token_hex(8), "NX"),
         ("MGET", key, *others),

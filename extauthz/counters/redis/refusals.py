@@ -1,13 +1,13 @@
-"""What an error reply means: was anything charged, and is another server to be asked?
+"""Says what an error reply means: whether anything was charged, and whether to reconnect.
 
-Redis, Valkey and the proxies before them begin an error with a word in capitals, the code. Most
-codes are said before a script runs. Four are said at the first command of a script that writes,
-and never after one that has written (`scriptVerifyWriteCommandAllow` and `scriptVerifyOOM` in
-Redis's script.c): MISCONF, NOREPLICAS, OOM and READONLY. Redis 6 tells of them inside of an
-``ERR Error running script``. So with all of these it is sure that nothing was charged.
+Redis, Valkey and the proxies in front of them begin an error with a word in capitals, the code.
+Most codes are sent before a script runs. Four are sent at the first command of a script that
+writes, and never after one that has written (`scriptVerifyWriteCommandAllow` and `scriptVerifyOOM`
+in Redis's script.c): MISCONF, NOREPLICAS, OOM and READONLY. Redis 6 reports them inside an ``ERR
+Error running script``. With all of these it is certain that nothing was charged.
 
-What is not in the table may have been charged. That is the side to err on: such a request is
-never charged a second time.
+A request whose error is not in the table may have been charged. That is the safe assumption: such
+a request is never charged a second time.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class RedisRefusal(ResponseError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meaning:
-    """What a refusal says of the script call that was refused.
+    """What a refusal means for the script call.
 
     Attributes:
-        charged_nothing: it surely charged nothing.
-        is_elsewhere: the connection is of no use any more: the server is no primary now, or it
-            forgets or does not know us. Connecting anew finds the right one, or says why not.
-        is_transient: asking again later may help.
-        advice: what to do, where the server's own words do not say it.
+        charged_nothing: the call certainly charged nothing.
+        is_elsewhere: the connection is of no use any more: the server is no longer the primary,
+            or does not accept this client. A new connection finds the right server or the error.
+        is_transient: trying again later may help.
+        advice: what an operator can do, when the server's text does not say it.
     """
 
     charged_nothing: bool = True
@@ -102,7 +102,7 @@ REFUSALS: Final[dict[str, Meaning]] = {
     "NOTBUSY": _NOTHING,
     "UNKILLABLE": _NOTHING,
 }
-"""By code. ERR means as many things as there are texts; see `_ERRORS`."""
+"""By code. The meaning of ERR depends on its text; see `_ERRORS`."""
 
 
 class ClusterFound(RedisRefusal):
@@ -136,13 +136,13 @@ _ERRORS: Final[tuple[tuple[str, Meaning], ...]] = (
     # twemproxy: connecting to the server behind it was refused.
     ("Connection refused", _NOTHING),
 )
-"""How texts begin, behind the code; the first that fits."""
+"""By the beginning of the text after the code; the first that fits counts."""
 _KILLED: Final = "Script killed by user"
 """Only a script that has written nothing can be killed."""
 
 
 def find_meaning(refusal: RedisRefusal) -> Meaning:
-    """What the refusal of a call of the counting script means."""
+    """The meaning of a refused call of the counting script."""
     text, code = refusal.text, refusal.code
     if _IN_SCRIPT.search(text):
         inner = _INNER_CODE.search(text)
@@ -162,7 +162,7 @@ def find_meaning(refusal: RedisRefusal) -> Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Where a cluster's node sends a request on to. The host is empty when it is its own."""
+    """Where a cluster's node redirects a request to. An empty host means the node's own."""
 
     is_moved: bool
     slot: int
@@ -171,7 +171,7 @@ class Redirect:
 
 
 def find_redirect(refusal: RedisRefusal) -> Redirect | None:
-    """What a MOVED or an ASK says; None for anything else, or one that makes no sense."""
+    """Reads a MOVED or an ASK; None for anything else, or when it is not valid."""
     found = _REDIRECT.fullmatch(refusal.text)
     if found is None:
         return None

@@ -1,13 +1,13 @@
-"""Reads what Redis replies, and never more of it than a reply to this product can be.
+"""Reads replies of Redis, bounded by the size that a reply to this program can have.
 
-All calls speak RESP2, which every Redis, Valkey, proxy and managed service understands; nothing
-of RESP3 is needed. A peer that is broken, or is no Redis at all, may announce a billion elements
-or send a line without an end. Nothing is allocated for what was only announced, and a reply that
-breaks a bound below, or the protocol, is an `InvalidResponse`: who reads then drops the connection.
+All calls use RESP2, which every Redis, Valkey, proxy and managed service understands; nothing of
+RESP3 is needed. A peer that is broken, or is no Redis at all, may announce a billion elements or
+send a line without an end. Nothing is allocated for elements that were only announced, and a reply
+that breaks a bound below, or the protocol, is an `InvalidResponse`; the connection is then closed.
 
 A reply is an `int`, `bytes`, None, a list of those, or a `RedisRefusal`, which is an error reply.
-The script's own replies, lists of nothing but integers, are found by their alphabet and given to
-hiredis at once: what holds no other kind of reply announces nothing that has not come.
+The script's own replies are lists of integers. They are recognised by their bytes and parsed by
+hiredis in one call: without other kinds of replies nothing can be announced that has not arrived.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MOST_ELEMENTS: Final = 100_000
 """Of one reply, all levels together: a cluster's map with every slot in a row of its own has
 fewer elements for each of 16,384 slots than could be written in any sensible cluster."""
 MOST_AT_ONCE: Final = 8_192
-"""Integers that are read without a pause: several times what one call can ask for."""
+"""Integers in one reply that are parsed in one call: several times as many as a batch needs."""
 LONGEST_TEXT: Final = 65_536
 """Bytes of a text or a line."""
 DEEPEST: Final = 8
 
 _AT_ONCE: Final = 65_536
 _YIELD_AFTER: Final = 1_000
-"""Elements that are read one by one before others get their turn."""
+"""Elements that are read one by one before the event loop runs other tasks."""
 _HEAD_OF_INTEGERS: Final = re.compile(rb"\*([0-9]{1,4})\r\n:")
 _OF_INTEGERS: Final = b"0123456789-:\r\n"
 _LONGEST_INTEGER: Final = 23
@@ -45,7 +45,7 @@ Reply = int | bytes | None | list["Reply"] | RedisRefusal
 
 
 class BoundedParser:
-    """What redis-py asks of a `parser_class`, for connections that speak RESP2."""
+    """A redis-py `parser_class` for RESP2 with bounds."""
 
     EXCEPTION_CLASSES: Final[dict[str, object]] = {}
 
@@ -55,20 +55,20 @@ class BoundedParser:
         self._buffer = b""
         self._at = 0
         self._left = 0
-        """Elements that the reply under way may still have."""
+        """Elements that the current reply may still have."""
 
     def on_connect(self, connection: AbstractConnection) -> None:
-        """Begins anew, on a connection that was just made."""
+        """Resets the parser for a new connection."""
         self._stream = find_stream(connection)
         self._buffer, self._at = b"", 0
 
     def on_disconnect(self) -> None:
-        """Nothing is read any more."""
+        """Drops the buffer and the stream."""
         self._stream = None
         self._buffer, self._at = b"", 0
 
     async def can_read(self) -> bool:
-        """Whether something has come that nobody asked for, or the other side has closed."""
+        """Whether unexpected bytes have arrived, or the other side has closed."""
         stream = self._stream
         if stream is None:
             raise OSError("the connection is closed")
@@ -82,7 +82,7 @@ class BoundedParser:
         """The next reply.
 
         Raises:
-            InvalidResponse: what came is no RESP2, or breaks a bound.
+            InvalidResponse: the reply is no RESP2, or breaks a bound.
             redis.exceptions.ConnectionError: the other side has closed the connection.
         """
         self._left = MOST_ELEMENTS
@@ -124,7 +124,7 @@ class BoundedParser:
         return found
 
     async def _read_integers(self, count: int, size_of_head: int) -> list[Reply] | None:
-        """A list of so many integers at once; None, and nothing read, when it is another."""
+        """Parses a list of `count` integers in one call; None, with nothing read, for another list."""
         if not 0 < count <= MOST_AT_ONCE:
             return None
         while True:
@@ -176,7 +176,7 @@ class BoundedParser:
         return line
 
     async def _fill(self) -> None:
-        """Waits for more; what was read leaves the buffer, so it begins with what was not."""
+        """Waits for more bytes; those that were read are removed from the buffer."""
         if self._stream is None:
             raise RedisConnectionError("the connection is closed")
         more = await self._stream.read(self._read_size)

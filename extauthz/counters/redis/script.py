@@ -1,12 +1,12 @@
-"""Speaks with `take.lua`: writes a batch of requests as one call, and reads its answer.
+"""Writes a batch of requests as one call of `take.lua`, and reads its answer.
 
-A request is one decision's charges, with the future of whoever waits for it. A charge is sent
-once for all requests of a call that hold the same object, which is what a planner that remembers
-its plans gives.
+A request has the charges of one decision, and the future that its caller waits for. When several
+requests of a batch have the same charge object, it is sent once; plans are cached, so that is
+frequent.
 
-Nothing here touches a connection, and nothing of an answer is trusted. One that is too short, too
-long or of the wrong type fails every request of its call. One that says what cannot be (more left
-than the limit, a reset after the window's end, charged and yet over) fails the request it is for.
+Nothing here uses a connection, and no answer is trusted. One that is too short, too long or of the
+wrong type fails every request of its batch. An impossible one (more remaining than the limit, a
+reset after the window's end, charged although over the limit) fails the request that it belongs to.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _UNREADABLE: Final = 3
 
 _BEYOND_DOUBLES: Final = 1 << 53
 _SET_BACK_US: Final = 60_000_000
-"""As in the script: counters stand so far ahead of a clock that was set back."""
+"""As in the script: how far counters may be ahead of a clock that was set back."""
 
 
 class Asked(IntEnum):
-    """What a request wants. The numbers are those of the script."""
+    """The operation of a request. The numbers are those of the script."""
 
     TAKE = 0
     LOOK = 1
-    """As TAKE, and charge nothing."""
+    """As TAKE, but nothing is charged."""
     GIVE_BACK = 2
 
 
@@ -51,16 +51,16 @@ _TAKE: Final = Asked.TAKE
 
 
 class CounterRequest:
-    """One decision's charges, all in one hash slot, and who waits for their answer.
+    """A decision's charges in one hash slot, and the future of the answer.
 
-    A plain class, because there is one for each decision and its fields change on the way.
+    A plain class, because there is one for each decision and its fields change.
 
     Attributes:
-        remembered_as: key of the answer to a dedup id; empty when there is none.
+        remembered_as: key of the answer to a deduplication id; empty when there is none.
         at_us: GIVE_BACK only: when it was taken; None for now.
-        sent: it may have been charged, even when no answer comes.
-        redirects: how often a cluster's node has sent it on.
-        asking: it goes to the node that a hash slot is just moving to.
+        sent: it was sent and may have been charged, even when no answer comes.
+        redirects: how often a cluster's node has redirected it.
+        asking: it is sent to the node that a hash slot is being moved to (ASKING).
     """
 
     __slots__ = (
@@ -96,17 +96,17 @@ class CounterRequest:
         self.redirects = 0
 
     def fail(self, error: CounterStoreError) -> None:
-        """Tells who waits that there will be no answer, when somebody still waits."""
+        """Ends the request with an error, unless its caller has gone."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
 
 class Script:
-    """The script, and how it is called. Two in one process are alike.
+    """The script, and how it is called.
 
     Args:
-        prefix: stands before every key; no braces, which mean a hash slot to a cluster.
-        remembered_us: how long the answer to a dedup id is kept.
+        prefix: put before every key; without braces, which would determine a hash slot.
+        remembered_us: how long the answer to a deduplication id is kept.
     """
 
     def __init__(self, prefix: str, remembered_us: int) -> None:
@@ -135,7 +135,7 @@ class Script:
         return f"{self._prefix}{{{tag}}}once|{digest[:32]}"
 
     def write_call(self, requests: Sequence[CounterRequest], now_us: int | None) -> tuple[Any, ...]:
-        """What follows EVALSHA and the script's name: how many keys, keys and arguments.
+        """The arguments of EVALSHA after the script's hash: number of keys, keys, arguments.
 
         Args:
             now_us: None for the server's own clock.
@@ -144,7 +144,7 @@ class Script:
         specs: list[int] = []
         tail: list[int | str] = []
         numbers: dict[int, int] = {}
-        """Place in `keys`, by identity of the charge; the requests keep the charges alive."""
+        """Index in `keys` by identity of the charge; the requests keep the charges alive."""
         prefix = self._prefix
         for request in requests:
             answer_number = 0
@@ -187,9 +187,9 @@ class Script:
 
 
 def settle(requests: Sequence[CounterRequest], reply: object) -> bool:
-    """Gives every request its part of the script's reply, or its failure.
+    """Gives every request its part of the script's reply, or an error.
 
-    False when the reply cannot be read: then it is not known either what comes after it.
+    False when the reply cannot be read, so that the connection cannot be used any more.
     """
     try:
         answers = _read_reply(requests, reply)
@@ -244,12 +244,12 @@ def _read_reply(
 def _read_taking(
     request: CounterRequest, at_us: int, numbers: list[int], *, charged: bool
 ) -> Taking | CounterStoreError:
-    """The readings of a request, when all of them can be true."""
+    """The taking of a request, or an error when its readings are impossible."""
     if len(numbers) != 3 * len(request.charges):
         raise ValueError
     readings = []
     passes, is_sound = True, 0 <= at_us < _BEYOND_DOUBLES
-    # What is remembered may be from a time at which the limit was another.
+    # A remembered answer may be from a time when the limit had another value.
     is_remembered = request.remembered_as != ""
     is_taken = charged and request.asked is _TAKE
     each = iter(numbers)
@@ -269,7 +269,7 @@ def _read_taking(
             0 <= remaining <= most
             and 0 <= reset_us <= longest_us
             and 0 <= retry_us <= longest_us
-            # A limit that is not enforced is charged past its end.
+            # A limit that is not enforced is charged above its value.
             and (charged or is_remembered or exceeded is (charge.cost > remaining))
         ):
             is_sound = False
@@ -297,7 +297,7 @@ def _encode(text: str) -> bytes:
 
 
 def find_hash_tag(key: str) -> str:
-    """What Redis Cluster hashes of a key: the text in its first braces, if any, else all."""
+    """The part of a key that Redis Cluster hashes: the text in its first braces, else all."""
     begin = key.find("{")
     if begin >= 0:
         end = key.find("}", begin + 1)

@@ -1,18 +1,18 @@
 """Counts in Redis: exact over all replicas, one script call or less for each decision.
 
-The arithmetic is `take.lua`, which does what `extauthz.counters.formulas` does, with Redis's own
-clock. Requests are sent in batches (`batches`). This module is the way of one decision:
+The arithmetic is `take.lua`, which computes what `extauthz.counters.formulas` says, with Redis's
+own clock. Requests are sent in batches (`batches`). A decision is counted as follows:
 
-- A refusal that is still good is answered from memory (`deny_cache`).
+- A cached refusal that is still valid is answered from memory (`deny_cache`).
 - A single Redis, also behind Sentinels, takes all charges in one request.
-- On a cluster the charges of each hash slot are a request of their own. They are taken one
-  after the other, shared limits last; when one refuses, what was taken is given back, and every
-  reading is taken anew. When one cannot be asked, what was taken is given back behind the
-  caller's back. A process that dies in between leaves the earlier requests charged: one request's
-  cost too much, never too little.
+- On a cluster there is one request for each hash slot. They are taken one after the other, shared
+  limits last. When one is refused, what was taken is given back, and every reading is read again.
+  When one cannot be sent, what was taken is given back in the background. A process that dies in
+  between leaves the earlier requests charged: a counter may count one request too much, never too
+  little.
 
-A caller waits no longer than the settings' timeout and its own deadline. What was sent by then
-may have been charged. Asking again is safe with a dedup id, and only then.
+A caller waits at most for the settings' timeout and its own deadline. What was sent by then may
+have been charged. Trying again is safe only with a deduplication id.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class RedisCounterStore:
 
     Args:
         remember_refusals: answer from memory while a counter is known to have no room.
-        clock: the time that counters go by; None, as always in production, for Redis's own.
-        monotonic_us: for remembered refusals, and for the pause before connecting again.
+        clock: the clock of counters; None, as always in production, for Redis's own.
+        monotonic_us: for cached refusals, and for the pause before connecting again.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class RedisCounterStore:
 
     @property
     def losses(self) -> int:
-        """How often Redis was found to have lost what it had counted."""
+        """How often Redis was found to have lost its counters."""
         return self._watch.losses
 
     async def _connect(self) -> AbstractConnection:
@@ -166,13 +166,13 @@ class RedisCounterStore:
         )
 
     async def close(self) -> None:
-        """Fails what still waits, and closes every connection."""
+        """Fails the requests that still wait, and closes every connection."""
         if self._behind:
             await asyncio.wait(self._behind)
         await self._queue.close()
 
     def _find_end(self, deadline: Deadline) -> float:
-        """When to give up, by the event loop's clock."""
+        """The time at which to give up, by the event loop's clock."""
         now_s = time.monotonic()
         left_s = self._timeout_s
         if deadline.monotonic_s is not None:
@@ -193,7 +193,7 @@ class RedisCounterStore:
         dedup_id: str | None = None,
         at_us: int | None = None,
     ) -> Taking:
-        """One request, from the queue to its answer."""
+        """Queues one request and waits for its answer."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Taking] = loop.create_future()
         key = "" if dedup_id is None else self._script.write_answer_key(dedup_id, charges)
@@ -212,7 +212,7 @@ class RedisCounterStore:
         until_s: float,
         dedup_id: str | None,
     ) -> Taking:
-        """Takes from one slot after the other; all of it or nothing."""
+        """Takes from one slot after the other; all charges or none."""
         parts = [(slot, [charges[place] for place in places]) for slot, places in groups]
         takings: list[Taking] = []
         try:
@@ -222,10 +222,10 @@ class RedisCounterStore:
                 if not taking.charged:
                     break
         except BaseException as error:
-            # Nobody waits for an answer any more, and the error stays the one to tell.
+            # In the background: the caller must get this error, or has gone.
             self._give_back_behind(parts, takings, dedup_id)
             if takings and isinstance(error, CounterStoreError):
-                # It speaks of one slot, and another was charged.
+                # The error is about one slot, and another was charged.
                 error.charged_nothing = False
             raise
         if not takings[-1].charged:
@@ -281,7 +281,7 @@ class RedisCounterStore:
 
 
 async def _all(coroutines: Iterable[Coroutine[Any, Any, Taking]]) -> list[Taking]:
-    """Runs them together to the end of each; raises the first error, when there is one."""
+    """Runs all of them to their end; then raises the first error, if any."""
     results = await asyncio.gather(*coroutines, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
