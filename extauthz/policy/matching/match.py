@@ -16,20 +16,16 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-import re2
-
 from extauthz.model.apis import Api, ApiState, BasePath, Resource
 from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial, Reason
+from extauthz.model.escapes import decode_if_sound
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import ResourceTree, Route
 from extauthz.model.routing.segments import (
-    BROKEN_ESCAPE,
     UNRESERVED_ESCAPE,
     RequestPath,
-    decode,
-    decode_sound,
     find_structure,
 )
 from extauthz.model.routing.templates import MAX_SEGMENTS
@@ -53,15 +49,10 @@ MAX_TEXT_ESCAPES: Final = 1_800
 # possessive: before Python 3.11.5 such a group would match "/a/..".
 _CHARACTERS: Final = r"A-Za-z0-9\-._~!$&'()*+,=:@"
 _PLAIN: Final = re.compile(rf"(?:/(?!\.\.?(?:/|$))[{_CHARACTERS}]+)*/?")
-_FOREIGN: Final = re.compile(rf"[^{_CHARACTERS}/%]")
-# Escapes of well-formed non-ASCII UTF-8 (RFC 3629 section 4), and of the space. They are never
-# structure, and a client cannot leave them out.
-_NEXT: Final = "%[89ABab][0-9A-Fa-f]"
-_TEXT: Final = re2.compile(
-    f"(?:[{_CHARACTERS}/]|%20|%(?:[Cc][2-9A-Fa-f]|[Dd][0-9A-Fa-f]){_NEXT}"
-    f"|%(?:[Ee]0%[ABab][0-9A-Fa-f]|[Ee][1-9A-Ca-cEeFf]{_NEXT}|[Ee][Dd]%[89][0-9A-Fa-f]){_NEXT}"
-    f"|%(?:[Ff]0%[9ABab][0-9A-Fa-f]|[Ff][1-3]{_NEXT}|[Ff]4%8[0-9A-Fa-f]){_NEXT}{_NEXT})*"
+_ACCEPTED: Final = b"".join(
+    bytes([octet]) for octet in range(128) if re.match(f"[{_CHARACTERS}/%]", chr(octet))
 )
+_BEYOND_ASCII: Final = bytes(range(128, 256))
 _UNNORMALISED: Final = re.compile(r"//|/\.\.?(?:/|$)")
 
 UNREADABLE: Final = Denial(
@@ -103,26 +94,38 @@ def read_path(path: str) -> RequestPath | Denial:
         return UNREADABLE
     if path.count("/") > MAX_SEGMENTS:
         return TOO_MANY_SEGMENTS
-    decoded = path
     if _PLAIN.fullmatch(path):
-        pass
-    elif path.isascii() and _TEXT.fullmatch(path):
-        if path.count("%") > MAX_TEXT_ESCAPES:
+        return RequestPath(path, path)
+    escapes = path.count("%")
+    if escapes > MAX_TEXT_ESCAPES or not path.isascii():
+        return UNREADABLE
+    sent = path.encode()
+    octets = decode_if_sound(sent)
+    if octets is None or sent.translate(None, _ACCEPTED):
+        return UNREADABLE
+    try:
+        decoded, is_utf8 = octets.decode(), True
+    except UnicodeDecodeError:
+        decoded, is_utf8 = octets.decode("utf-8", "surrogateescape"), False
+    if not is_utf8 or _has_other_escapes(escapes, sent, octets):
+        if escapes > MAX_ESCAPES:
             return UNREADABLE
-        if _UNNORMALISED.search(path):
-            return NOT_NORMAL
-        decoded = decode_sound(path)
-    else:
-        if path.count("%") > MAX_ESCAPES:
-            return UNREADABLE
-        if _FOREIGN.search(path) or BROKEN_ESCAPE.search(path):
-            return UNREADABLE
-        decoded = decode(path)
         if find_structure(decoded) is not None or decoded.count("/") != path.count("/"):
             return UNREADABLE
-        if UNRESERVED_ESCAPE.search(path) or _UNNORMALISED.search(path):
+        if UNRESERVED_ESCAPE.search(sent):
             return NOT_NORMAL
+    if _UNNORMALISED.search(path):
+        return NOT_NORMAL
     return RequestPath(path, decoded)
+
+
+def _has_other_escapes(escapes: int, sent: bytes, octets: bytes) -> bool:
+    """Whether a path has escapes other than of non-ASCII text and of the space.
+
+    Those two are never structure, and a client cannot leave them out.
+    """
+    beyond = len(octets) - len(octets.translate(None, _BEYOND_ASCII))
+    return beyond + sent.count(b"%20") != escapes
 
 
 def check_route(catalog: Catalog, request: ApiRequest) -> Route | Denial:
