@@ -2,9 +2,9 @@
 
 The resource says which schemes it accepts, in order of preference; the first one that the caller
 presents counts. Where "none" stands beside other schemes, a caller is anonymous only when it
-presents no credential at all: one that is presented must be valid. Certificates and API keys are
-looked up in the catalog; bearer tokens are verified by
-`extauthz.policy.authentication.bearer_tokens`. Invalid credentials are limited for each client
+presents no credential at all: one that is presented must be valid, and a certificate without a
+readable name is not. Certificates and API keys are looked up in the catalog; bearer tokens are
+verified by `extauthz.policy.authentication.bearer_tokens`. Invalid credentials are limited for each client
 address, whatever their kind (`failed_attempts`).
 """
 
@@ -176,11 +176,13 @@ class Authenticator:
 
     def _identify_certificate(self, request: ApiRequest, catalog: Catalog) -> Identity | Denial:
         names: tuple[str, ...] = (request.source.principal,) if request.source.principal else ()
+        is_presented = bool(names or request.source.certificate)
         if self._rules.trust_xfcc:
             for value in request.headers.get_all("x-forwarded-client-cert")[-1:]:
+                is_presented = True
                 names += read_xfcc(value) or ()
         if not names:
-            return _MISSING
+            return BLANK if is_presented else _MISSING
         for name in names:
             registration = catalog.certificates.get(name)
             if registration is not None:

@@ -11,9 +11,11 @@ import pytest
 from extauthz.model.apis import ApiState
 from extauthz.model.catalog import ApiKey
 from extauthz.model.decision import Denial
-from extauthz.model.identity import KeyType, Secret, SecurityScheme
-from extauthz.model.request import ApiRequest
+from extauthz.model.identity import KeyType, Place, PlaceKind, Secret, SecurityScheme
+from extauthz.model.request import ApiRequest, Peer
+from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.authentication.tokens import MAX_TOKEN_BYTES
+from extauthz.policy.authentication.xfcc import MAX_XFCC_BYTES
 from tests.builders import (
     API_KEY,
     START_US,
@@ -241,6 +243,47 @@ async def test_reads_the_nearest_certificate_from_xfcc_where_it_is_trusted(
     deciding = Deciding(a_catalog_for(MTLS), trust_xfcc=True)
     request = a_request(headers=[(XFCC, field) for field in fields])
     assert await who(deciding, request) == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (a_request(), "none:nobody"),
+        (a_request(headers={XFCC: f"Hash=00;URI={SPIFFE}"}), "mtls:web"),
+        (a_request(headers={XFCC: "URI=spiffe://other"}), "invalid_credentials"),
+        (a_request(headers={XFCC: "Hash=00"}), "missing_credentials"),
+        (a_request(headers={XFCC: "rubbish"}), "missing_credentials"),
+        (a_request(headers={XFCC: f"URI={SPIFFE};" + "a" * MAX_XFCC_BYTES}), "missing_credentials"),
+        (a_request(headers=[(XFCC, f"URI={SPIFFE}"), (XFCC, "rubbish")]), "missing_credentials"),
+        (a_request(source=Peer(certificate="-----BEGIN")), "missing_credentials"),
+        (a_request(headers={"x-api-key": API_KEY, XFCC: "rubbish"}), "api_key:mobile"),
+    ],
+)
+async def test_a_certificate_whose_name_cannot_be_read_is_not_no_certificate(
+    request_: ApiRequest, expected: str
+) -> None:
+    deciding = Deciding(a_catalog_for(MTLS, KEY, NONE), trust_xfcc=True)
+    assert await who(deciding, request_) == expected
+
+
+@pytest.mark.parametrize(
+    ("cookie", "expected"),
+    [
+        ("other=1", "none:nobody"),
+        (f"key={API_KEY}", "api_key:mobile"),
+        (f"key={API_KEY}; key={API_KEY}", "ambiguous_credentials"),
+        (f"key={API_KEY}, key=other", "ambiguous_credentials"),
+        ("key=unknown", "invalid_credentials"),
+        ("key=", "missing_credentials"),
+        ('key=""', "missing_credentials"),
+        ("key", "missing_credentials"),
+        ("a=1,key=unknown", "ambiguous_credentials"),
+    ],
+)
+async def test_a_bad_key_in_a_cookie_is_not_no_key(cookie: str, expected: str) -> None:
+    places = CredentialPlaces(api_key=(Place(PlaceKind.COOKIE, "key"),))
+    deciding = Deciding(a_catalog_for(KEY, NONE), places=places)
+    assert await who(deciding, a_request(headers={"cookie": cookie})) == expected
 
 
 async def test_xfcc_is_not_believed_unless_it_is_trusted() -> None:
