@@ -79,7 +79,7 @@ def ports(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> I
     catalog.write_text(yaml.safe_dump(dict(_CATALOG)))
     found: dict[tuple[int, str, bool], int] = {}
     with ExitStack() as stack:
-        for hops in range(3):
+        for hops in range(4):
             service = stack.enter_context(
                 deployment.run_service(
                     f"hops-{hops}", {"credentials": {"trusted_hops": hops}}, catalog=catalog
@@ -139,8 +139,18 @@ CASES: Final = [
     (2, f"{CLIENT}, {OUTER}, {OUTER}", "other"),
     (2, CLIENT, "unknown"),
     (2, "", "unknown"),
+    (2, f"2001:db8::7, {OUTER}", "of-clients"),
+    # Entries that are loopback addresses themselves, as those of a proxy on this host are.
+    (2, f"{CLIENT}, 127.0.0.1", "of-clients"),
+    (2, f"{CLIENT}, ::1", "of-clients"),
+    (2, f"::1, {OUTER}", "of-loopback"),
+    (3, f"{CLIENT}, ::1, 127.0.0.1", "of-clients"),
+    (3, f"2001:db8::7, {OUTER}, ::1", "of-clients"),
+    (3, f"{DENIED}, {CLIENT}, {OUTER}, {OUTER}", "of-clients"),
+    (3, f"{CLIENT}, ::1", "unknown"),
     (1, DENIED, "denied"),
     (2, f"{DENIED}, {OUTER}", "denied"),
+    (3, f"{DENIED}, ::1, ::1", "denied"),
 ]
 
 

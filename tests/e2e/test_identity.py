@@ -133,15 +133,23 @@ KEPT_QUERY: Final = "a=1&b=%2F%20%C3%BC+x&a=2&c&d=&=e&f=%zz&%61=3"
         ("apikey={key}&" + KEPT_QUERY, KEPT_QUERY),
         (KEPT_QUERY + "&apikey={key}", KEPT_QUERY),
         ("apikeys=1&xapikey=2&APIKEY=3&apikey={key}", "apikeys=1&xapikey=2&APIKEY=3"),
+        ("a=1&api%6Bey={key}&b=2", "a=1&b=2"),
+        ("%61%70%69%6b%65%79={key}&" + KEPT_QUERY, KEPT_QUERY),
+        ("a=1&apikey={escaped}&b=2", "a=1&b=2"),
+        ("api%6Bey={escaped}", ""),
+        ("apikeys=1&api%256Bey=2&%41pikey=3&apikey={escaped}", "apikeys=1&api%256Bey=2&%41pikey=3"),
     ],
 )
 def test_a_key_in_the_query_is_taken_out_and_nothing_else(
     gateway: Gateway, world: World, query: str, kept: str
 ) -> None:
     key = world.keys["mobile"]
-    answer = gateway.call("POST", f"/keys/1.0.0/open?{query.format(key=key)}")
+    escaped = "".join(f"%{octet:02x}" for octet in key.encode())
+    sent = query.format(key=key, escaped=escaped)
+    answer = gateway.call("POST", f"/keys/1.0.0/open?{sent}")
     assert answer.status_code == 200, answer.text
     assert key not in answer.text
+    assert escaped not in answer.text
     assert answer.json()["target"] == "/keys/1.0.0/open" + (f"?{kept}" if kept else "")
 
 
@@ -240,13 +248,20 @@ def test_an_api_may_have_its_credentials_forwarded(gateway: Gateway, world: Worl
     assert answer.json()["target"] == f"/forwarding/1.0.0/open?apikey={key}&a=1"
 
 
-def test_the_client_sees_how_much_is_left(gateway: Gateway, world: World) -> None:
-    headers = {"x-api-key": world.keys["mobile"]}
+def test_the_client_sees_how_much_is_left_however_its_key_is_spelled(
+    gateway: Gateway, world: World
+) -> None:
+    key = world.keys["mobile"]
+    escaped = "".join(f"%{octet:02x}" for octet in key.encode())
     left = []
-    for _ in range(2):
-        answer = gateway.call("POST", "/keys/1.0.0/open", headers)
+    for query, headers in (
+        ("", {"x-api-key": key}),
+        (f"?apikey={key}", {}),
+        (f"?api%6Bey={escaped}", {}),
+    ):
+        answer = gateway.call("POST", f"/keys/1.0.0/open{query}", headers)
         assert answer.headers["ratelimit-policy"] == '"subscription";q=1000000;w=3600'
         found = re.fullmatch(r'"subscription";r=(\d+);t=\d+', answer.headers["ratelimit"])
         assert found is not None
         left.append(int(found[1]))
-    assert left[0] == left[1] + 1
+    assert left == [left[0], left[0] - 1, left[0] - 2]

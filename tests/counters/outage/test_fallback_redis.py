@@ -17,9 +17,10 @@ from extauthz.counters.outage.fallback import FallbackCounterStore
 from extauthz.counters.outage.mode import FallbackRules, FallbackState
 from extauthz.counters.redis.connection import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
+from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge
 from tests.builders import S
-from tests.redis_server import RedisServer, make_folder
+from tests.redis_server import Deployment, RedisServer, make_folder, start_sentinel
 from tests.relay import Relay
 
 CHARGE = Charge("{a}k", Algorithm.FIXED_WINDOW, 1000, 36_500 * 86_400 * S)
@@ -29,10 +30,12 @@ TIMEOUT_S = 1.0
 class Replica:
     """A fallback store over Redis, and what becomes of its breaker."""
 
-    def __init__(self, server: RedisServer | Relay, failures: int = 1) -> None:
+    def __init__(self, server: RedisServer | Relay | Deployment, failures: int = 1) -> None:
         self.changes: asyncio.Queue[BreakerState] = asyncio.Queue()
-        address = read_redis_url(f"redis://127.0.0.1:{server.port}")
-        settings = RedisSettings(address=address, timeout_s=TIMEOUT_S, connect_timeout_s=TIMEOUT_S)
+        url = server.url if isinstance(server, Deployment) else f"redis://127.0.0.1:{server.port}"
+        settings = RedisSettings(
+            address=read_redis_url(url), timeout_s=TIMEOUT_S, connect_timeout_s=TIMEOUT_S
+        )
         self.redis = RedisCounterStore(replace(settings, first_pause_s=0.001))
         self.store = FallbackCounterStore(
             self.redis,
@@ -167,3 +170,39 @@ async def test_a_killed_connection_with_many_calls_in_flight_is_one_failure(
         assert replica.changes.empty()
     finally:
         await replica.store.close()
+
+
+async def test_charges_what_it_admitted_while_the_new_primary_had_no_replica() -> None:
+    deployment = start_sentinel(make_folder())
+    replica = Replica(deployment)
+    old, new = deployment.servers
+    another = RedisServer(new.folder, "--replicaof", "127.0.0.1", str(new.port))
+    try:
+        for one in deployment.servers:
+            one.ask("CONFIG", "SET", "min-replicas-to-write", 1)
+        assert await replica.offer(10) == 10
+        old.ask("WAIT", 1, 5000)
+        old.kill()
+        assert await replica.offer(20) == 20
+        async with asyncio.timeout(60):
+            while not await refuses_for_want_of_replicas(replica):
+                pass
+        assert await replica.offer(20) == 20
+        another.start()
+        await replica.wait_until_back()
+        # Of the one that was on its way when the primary died, it is not known.
+        counted = await replica.counted()
+        assert counted in (49, 50)
+        assert await replica.offer(1000) == 1000 - counted
+    finally:
+        await replica.store.close()
+        another.kill()
+        deployment.stop()
+
+
+async def refuses_for_want_of_replicas(replica: Replica) -> bool:
+    try:
+        await replica.redis.take([CHARGE])
+    except CounterStoreError as error:
+        return "NOREPLICAS" in str(error)
+    raise AssertionError("it was charged")
