@@ -1,8 +1,8 @@
-"""Lets go of a catalog that was replaced, without holding up the event loop.
+"""Frees a catalog that was replaced, without blocking the event loop.
 
-To free a million objects at once takes half a second in which nothing else happens. So its
-tables outlive it, and are emptied a little at a time. This begins when the catalog itself is
-gone: whoever still decides by it holds it, and sees all of it.
+Freeing a million objects at once takes half a second. So the tables of a catalog are kept longer
+than the catalog and emptied in small steps. This begins when the catalog itself is no longer used:
+a decision that still uses it sees all of it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from extauthz.model.catalog import Catalog
 
 _SLICE_S: Final = 0.001
 _LOOK: Final = 16
-"""Steps until the clock is looked at. The longest are the APIs with their resources."""
+"""Steps between two readings of the clock. Those of APIs with their resources take longest."""
 
 
 def let_go(catalog: Catalog) -> Coroutine[Any, Any, None]:
-    """Keeps only the tables of a catalog; awaited, empties them once nobody has it any more.
+    """Keeps the tables of a catalog; the coroutine empties them once the catalog is not used.
 
-    Called for itself at once: a coroutine would keep the catalog until it begins.
+    This is no `async` function, because a coroutine would keep its argument until it starts.
     """
     loop = asyncio.get_running_loop()
     gone = asyncio.Event()

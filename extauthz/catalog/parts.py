@@ -1,4 +1,4 @@
-"""What a catalog is put together from, checked and not yet indexed."""
+"""Defines the checked parts of a catalog, and makes a catalog from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from extauthz.model.subscriptions import Subscriptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogParts:
-    """Everything in a catalog. What can be many stands in the second group."""
+    """Everything in a catalog. The second group has the parts that may be numerous."""
 
     tiers: Sequence[Tier]
     issuers: Sequence[Issuer]
@@ -63,5 +63,5 @@ def index_catalog(parts: CatalogParts, revision: str = "") -> Catalog:
 
 
 def refuse_routes(error: BasePathConflict | TemplateError) -> ConfigError:
-    """What the route table still refuses. The builder has checked it before, with lines."""
+    """The error for routes that the route table refuses, which the builder should have reported."""
     return ConfigError([Problem(message=str(error))])

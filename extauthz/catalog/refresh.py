@@ -1,9 +1,9 @@
-"""Holds the catalog that is in force, and replaces it when its source has a better one.
+"""Holds the current catalog, and replaces it when its source has a new one.
 
-A reload that fails changes nothing: the last good catalog stays, and what is wrong is logged
-once and kept for readiness (`last_error`).
+A reload that fails changes nothing: the last valid catalog stays, and the error is logged once and
+kept for readiness (`last_error`).
 
-The catalog that was replaced is let go of slowly (`extauthz.catalog.letting_go`).
+The catalog that was replaced is freed in small steps (`extauthz.catalog.letting_go`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ RETRY_S: Final = 5.0
 
 
 class CatalogRefresher:
-    """Gives the catalog in force. Call `start` once, then let `run` go on in a task.
+    """Holds the current catalog. Call `start` once, then run `run` in a task.
 
     Attributes:
         last_error: why the last load failed; None when it did not.
         checked_at_us: when the source was last loaded without an error; 0 before.
-        loaded_at_us: when the catalog in force came into force; 0 before.
-        swaps, failures: how often a catalog came into force, and how often a load failed.
+        loaded_at_us: when the current catalog was put in force; 0 before.
+        swaps, failures: number of catalogs put in force, and of failed loads.
     """
 
     def __init__(self, source: CatalogSource, clock: Clock, *, retry_s: float = RETRY_S) -> None:
-        """Takes a source; `retry_s` is the wait before one that could not be read is asked again."""
+        """Makes a refresher; `retry_s` is the wait before a source that failed is tried again."""
         self._source = source
         self._clock = clock
         self._retry_s = retry_s
@@ -51,13 +51,13 @@ class CatalogRefresher:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog in force. There is one after `start`."""
+        """The current catalog. There is one after `start`."""
         if self._catalog is None:
             raise RuntimeError("no catalog yet: await start() first")
         return self._catalog
 
     def subscribe(self, callback: Callable[[Catalog], None]) -> Callable[[], None]:
-        """Calls back with each catalog that comes into force; returns what ends it.
+        """Calls back with each catalog that is put in force; returns a function that ends this.
 
         Called in the event loop, and must be quick. An exception is logged, and stops nothing.
         """
@@ -68,13 +68,13 @@ class CatalogRefresher:
         """The first load.
 
         Raises:
-            ConfigError, CatalogError: there is nothing valid to serve.
+            ConfigError, CatalogError: there is no valid catalog.
         """
         async with self._loading:
             await self._load()
 
     async def run(self) -> None:
-        """Reloads whenever the source has news. Ends only when it is cancelled."""
+        """Reloads whenever the source has changed. Ends only when it is cancelled."""
         while True:
             try:
                 # A source that could not be read is asked again without news.
@@ -92,7 +92,7 @@ class CatalogRefresher:
             await self.reload()
 
     async def reload(self) -> bool:
-        """Loads again now (SIGHUP). False when that failed and the last good catalog stays."""
+        """Loads again now (SIGHUP). False when that failed and the last valid catalog stays."""
         async with self._loading:
             try:
                 await self._load()
@@ -100,7 +100,7 @@ class CatalogRefresher:
                 self._note_failure(exc)
                 return False
             except Exception as exc:  # noqa: BLE001  # whatever it was, decisions go on
-                # A defect, but one that the last good catalog outlives.
+                # A defect; the last valid catalog stays.
                 _LOG.exception("loading the catalog failed because of a defect")
                 self._note_failure(CatalogError(f"a defect: {type(exc).__name__}"))
                 return False

@@ -1,4 +1,4 @@
-"""Reads an HTTP answer's body up to a size, whatever the server sends."""
+"""Reads the body of an HTTP response up to a maximum size."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Final
 import httpx2
 
 IDENTITY_ENCODING: Final = {"accept-encoding": "identity"}
-"""Asks for an uncompressed body, so that its size is known before it is in memory."""
+"""Requests an uncompressed body, so that its size is known before it is in memory."""
 
 
 class UnusableBody(ValueError):
-    """The body is too large, or compressed although nobody asked for that."""
+    """The body is too large, or compressed although that was not requested."""
 
 
 async def read_body(response: httpx2.Response, *, max_bytes: int) -> bytes:

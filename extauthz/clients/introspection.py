@@ -1,14 +1,14 @@
-"""Asks issuers about opaque tokens (RFC 7662).
+"""Introspects opaque tokens at their issuer (RFC 7662), and caches the answers.
 
-What an answer means is `extauthz.clients.introspection_answers`'s: active, a denial, or "could not
-decide", which is not kept. A positive answer is kept until the token expires, or the endpoint's
-`ttl_us` if that is sooner; a denial for `inactive_ttl_us`. Whether the claims hold now (``exp``,
-``nbf``, ``iss``, ``aud``) is for the asker to judge, each time:
+`extauthz.clients.introspection_answers` says what an answer means: active, a denial, or no
+decision, which is not cached. A positive answer is cached until the token expires, or for the
+endpoint's `ttl_us` if that is shorter; a denial for `inactive_ttl_us`. The claims (``exp``,
+``nbf``, ``iss``, ``aud``) are checked by the caller with each request:
 `extauthz.policy.authentication.claim_checks.check_introspected`.
 
-Calls for one token are shared, and whoever gives up does not stop the call for the others. A client
-may have as many calls under way as are left for all others: half of them when it is alone.
-No token is kept: answers stand under its SHA-256.
+Requests with the same token share one call, and a caller that gives up does not stop it for the
+others. A client may have as many calls in progress as remain for all other clients: half of them
+when it is the only one. Tokens are not kept: answers are cached under the token's SHA-256.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ _LOG: Final = logging.getLogger(__name__)
 MAX_BODY_BYTES: Final = 1 << 16
 
 _Asked = tuple[str, str, str]
-"""Who is asked, and as whom: issuer, URL, client id. Answers to others are not ours."""
+"""Issuer, URL and client id; an answer is valid for the same three only."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What an endpoint said, and how long that is believed; None as claims is "inactive"."""
+    """A cached answer of an endpoint; claims of None mean "inactive"."""
 
     claims: Mapping[str, Any] | None
     since_us: int
     until_us: int
 
     def is_good(self, now_us: int) -> bool:
-        """A clock that was set back makes nothing last longer."""
+        """Whether the answer may be used; not when the clock was set back since it came."""
         return self.since_us <= now_us < self.until_us
 
 
@@ -62,8 +62,8 @@ class IntrospectionClient:
     """A `TokenIntrospector` over HTTP.
 
     Args:
-        max_entries: tokens whose answers are kept; the least recently used goes first.
-        max_calls: under way at one time, to one issuer; more are refused at once.
+        max_entries: tokens whose answers are cached; the least recently used is dropped first.
+        max_calls: calls to one issuer at the same time; more are refused at once.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class IntrospectionClient:
         self._calls: dict[tuple[bytes, _Asked], asyncio.Task[_Answer]] = {}
         self._running: set[asyncio.Task[_Answer]] = set()
         self._running_for: dict[str, Counter[str]] = {}
-        """Calls under way to an issuer, by the client whose token they are about."""
+        """Calls in progress to an issuer, by the client that sent the token."""
         self._proven: set[_Asked] = set()
-        """Who has answered as RFC 7662 says."""
+        """Endpoints that have given a valid answer (RFC 7662)."""
         self._refusals = RepeatedWarnings(_LOG, "a token is denied, as its issuer refused it")
 
     async def introspect(
@@ -99,7 +99,7 @@ class IntrospectionClient:
 
         Raises:
             IntrospectionShareError: the client's share of calls is used up.
-            IntrospectionError: nobody answered by the deadline, or not in a usable way.
+            IntrospectionError: there was no usable answer by the deadline.
         """
         endpoint = issuer.introspection
         if endpoint is None:
@@ -127,14 +127,14 @@ class IntrospectionClient:
         return call.result().claims
 
     def forget(self, token: Secret) -> None:
-        """Drops what is known about a token. An answer that is under way will not be kept."""
+        """Drops the cached answer of a token. A call in progress will not be cached."""
         digest = token.digest()
         self._answers.pop(digest, None)
         for key in [key for key in self._calls if key[0] == digest]:
             del self._calls[key]
 
     async def close(self) -> None:
-        """Stops calls that are under way. HTTP clients stay open: they are their owner's."""
+        """Stops the calls in progress. HTTP clients stay open; their owner closes them."""
         running = tuple(self._running)
         for call in running:
             call.cancel()
@@ -222,7 +222,7 @@ class IntrospectionClient:
             claims = read_answer(status, body, endpoint)
         except TokenRefused as refusal:
             if asked not in self._proven:
-                # A stranger's token, or a parameter that this provider does not take.
+                # The token, or a parameter that this provider does not accept, caused it.
                 self._refusals.warn(
                     IntrospectionError(
                         f"{asked[0]} answered {refusal}, and has not said of any token yet "

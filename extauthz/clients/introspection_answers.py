@@ -1,9 +1,9 @@
-"""What an introspection endpoint's answer means (RFC 7662 2.2 and 2.3, RFC 6749 5.2).
+"""Reads an introspection endpoint's answer (RFC 7662 2.2 and 2.3, RFC 6749 5.2).
 
-One rule: whatever the token alone can bring about is said of the token, and is a denial; what our
-own configuration or a failing provider brings about is "could not decide", with a message that
-names what to mend. A stranger must not be able to turn the first into the second.
-`docs/reference/introspection.md` has the same as a table, which the tests go through.
+An answer that the token alone can cause is a denial. One that our configuration or a failing
+provider causes means that no decision is possible; its message says what to correct. A caller must
+not be able to turn the first into the second by its token. `docs/reference/introspection.md` has
+the same as a table, which the tests check.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OF_THE_REQUEST: Final = frozenset(
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     )
 )
-"""Statuses that complain of what was sent. All of it is always the same, but for the token."""
+"""Statuses that refuse the request's content, of which only the token varies."""
 _OF_THE_CLIENT: Final = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
 _FOR_NOW: Final = frozenset(
     (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
@@ -40,16 +40,16 @@ _PASSING_ERRORS: Final = frozenset(("server_error", "slow_down", "temporarily_un
 
 
 class TokenRefused(Exception):
-    """The endpoint will not look at the token. The text says how, and quotes no secret."""
+    """The endpoint refuses the token. The text says how, and quotes no secret."""
 
 
 def read_answer(status: int, body: bytes, endpoint: IntrospectionEndpoint) -> Mapping[str, Any]:
-    """The members of an answer that says whether a token is active: True or False.
+    """The members of an answer; its ``active`` is True or False.
 
     Raises:
-        TokenRefused: the answer complains of the token.
-        IntrospectionError: it says nothing of the token. The text quotes nothing of the body but
-            error codes of OAuth's.
+        TokenRefused: the endpoint refuses the token.
+        IntrospectionError: the answer says nothing about the token. The text quotes nothing of the
+            body except OAuth's error codes.
     """
     if status != HTTPStatus.OK:
         _judge_status(status, _read_error(body), endpoint)
@@ -65,7 +65,7 @@ def read_answer(status: int, body: bytes, endpoint: IntrospectionEndpoint) -> Ma
 
 
 def _judge_status(status: int, error: str, endpoint: IntrospectionEndpoint) -> None:
-    """Raises what a status other than 200 means."""
+    """Raises the error for a status other than 200."""
     said = f"{status} {error}".rstrip()
     if error in _PASSING_ERRORS or status in _FOR_NOW or status >= 500:
         raise IntrospectionError(f"it answered {said}")
@@ -87,7 +87,7 @@ def _judge_status(status: int, error: str, endpoint: IntrospectionEndpoint) -> N
 
 
 def _read_error(body: bytes) -> str:
-    """The error code of RFC 6749 5.2, if it is one that means something here."""
+    """The error code of RFC 6749 5.2, when it is one that is known here."""
     try:
         error = read_json_object(body).get("error")
     except ValueError:

@@ -1,9 +1,9 @@
-"""HTTP to issuers: whom we trust to vouch for them, through which proxy, and what went wrong.
+"""HTTP clients for issuers, with their certificate authorities, proxy and error messages.
 
 An issuer's certificate must be signed by the authority that the catalog names for it (`Issuer.ca`),
-else by one of the system's: OpenSSL's own places, or what ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``
-name. A proxy comes from the settings alone: one that the environment names, for the sake of other
-programs, would see client secrets and tokens of issuers without TLS.
+else by one of the system's: those of OpenSSL, or of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``. Only
+the settings can name a proxy: one from the environment, meant for other programs, would see client
+secrets and tokens of issuers without TLS.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from extauthz.model.issuers import Issuer
 
 _LOG: Final = logging.getLogger(__name__)
 _LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=10)
-"""Who asks bounds the calls to each issuer. A bound for all of them would let one that hangs keep the
-others from being asked."""
+"""No bound here: callers bound the calls to each issuer. With a common bound, an issuer that hangs
+would prevent calls to the others."""
 _PROXY_VARIABLES: Final = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy")
 _UNTRUSTED: Final = frozenset((18, 19, 20, 21))
-"""X509_V_ERR codes of chains that end at nobody whom we trust (openssl-verification-options)."""
+"""X509_V_ERR codes of chains without a trusted authority (openssl-verification-options)."""
 
 
 class IssuerHttp:
-    """HTTP clients, one for each authority and way. Closes them at the end of its block.
+    """HTTP clients, one for each authority, with and without proxy; closed at the end of the block.
 
     Args:
         proxy: http or https URL, may hold a user and a password; empty for none.
@@ -94,7 +94,7 @@ class IssuerHttp:
 
 
 def warn_of_unused_proxy(environment: Mapping[str, str] = os.environ) -> None:
-    """Says that a proxy which the environment names is not used."""
+    """Logs that a proxy from the environment is not used."""
     for name in _PROXY_VARIABLES:
         if environment.get(name):
             _LOG.info("%s is not used; to ask issuers through a proxy, set http.proxy", name)

@@ -1,14 +1,14 @@
-"""Gets issuers' verification keys, and keeps them.
+"""Fetches issuers' verification keys, and caches them.
 
-A request waits for a fetch only when nothing is known yet, when its token names a key that is
-not known, or when no known key verifies its signature: the key may have been replaced under
-the same name. Then all waiting requests share one fetch, and whoever gives up does not stop
-it. It waits for a part of its time only, so that its denial is there in time. Keys that get
-old are fetched again behind. When a fetch fails, the keys that were good
-stay. Between two fetches lies at least the issuer's cool-down, whatever tokens name and
-however often a fetch fails, so neither a stranger nor an outage makes us hammer an issuer.
+A request waits for a fetch only when no keys are known yet, when its token names an unknown key, or
+when no known key verifies its signature, because the key may have been replaced under the same
+name. All waiting requests share one fetch, and one that gives up does not stop it. A request waits
+for a part of its time only, so that its denial is in time. Old keys are fetched again in the
+background. When a fetch fails, the keys that are known stay. Two fetches are at least the issuer's
+cool-down apart, whatever tokens name and however often a fetch fails, so neither a caller nor an
+outage can cause a flood of fetches.
 
-State belongs to (issuer, where its keys are): a new catalog that changes neither keeps it.
+Keys are cached by issuer and location: a new catalog that changes neither keeps them.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ MAX_BODY_BYTES: Final = 1 << 20
 FETCH_TIMEOUT_S: Final = 5.0
 
 _WAIT_PART: Final = 0.75
-"""Of a request's time. A denial that comes together with the deadline may lose the race, and a
-proxy that lets failures pass would then let through what was just denied."""
+"""The part of a request's time that it waits. A denial that comes together with the deadline may be
+too late, and a proxy that lets failures pass would then let a denied request through."""
 
 
 class _IssuerKeys:
-    """What is known about one issuer's keys."""
+    """The cached keys of one issuer."""
 
     __slots__ = ("attempted_at_us", "failure", "fetch", "fetched_at_us", "known")
 
@@ -97,7 +97,7 @@ class JwksKeySource:
             return (await self._wait_for_first(state, issuer, location, deadline)).find(key_id)
         found = state.known.find(key_id)
         if found:
-            # Also when the clock was set back since: for how long they are known is not.
+            # Also when the clock was set back since then: their age is not known.
             if not 0 <= self._clock.now_us() - state.fetched_at_us < issuer.refresh_us:
                 self._start_fetch(state, issuer, location)
             return found
@@ -119,7 +119,7 @@ class JwksKeySource:
         state = None if location is None else self._states.get((issuer.issuer, location))
         if location is None or state is None or state.known is None or not _is_remote(location):
             return ()
-        # Another request's fetch may have ended while this signature was looked at.
+        # Another request's fetch may have ended while this signature was checked.
         found = state.known.find(key_id)
         # Without any key to try, `find_keys` has waited for a fetch already.
         if found == than and than:
@@ -130,12 +130,12 @@ class JwksKeySource:
         return () if found == than else found
 
     def retain(self, issuers: Iterable[Issuer]) -> None:
-        """Drops what is known about every issuer that is not among these."""
+        """Drops the keys of every issuer that is not among these."""
         kept = {(issuer.issuer, issuer.keys) for issuer in issuers}
         self._states = {key: state for key, state in self._states.items() if key in kept}
 
     async def close(self) -> None:
-        """Stops fetches that are under way. HTTP clients stay open: they are their owner's."""
+        """Stops the fetches in progress. HTTP clients stay open; their owner closes them."""
         self._is_closed = True
         fetches = tuple(self._fetches)
         for fetch in fetches:
@@ -157,7 +157,7 @@ class JwksKeySource:
     def _start_fetch(
         self, state: _IssuerKeys, issuer: Issuer, location: KeyLocation
     ) -> asyncio.Task[None] | None:
-        """The fetch that is under way or was started now; None while the cool-down lasts."""
+        """The fetch in progress, or a new one; None while the cool-down lasts."""
         if state.fetch is not None:
             return state.fetch
         now_us = self._clock.now_us()

@@ -1,4 +1,4 @@
-"""Waits for work that several callers share. Who gives up leaves it running for the others."""
+"""Waits for work that several callers share; it continues when one of them gives up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ async def is_done_by(task: asyncio.Task[Any], deadline: Deadline, *, part: float
     """Whether the task ended before the deadline. Never cancels it, never raises its error.
 
     Args:
-        part: of the time that is left, to wait for; the rest is for what comes after.
+        part: the part of the remaining time to wait for; the rest is for the steps that follow.
     """
     if task.done():
         return True

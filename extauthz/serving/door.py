@@ -1,16 +1,15 @@
-"""What stands behind a host: doors, each with its methods, health, and a bound on its load.
+"""Doors: RPC methods with health and a bound on their load, independent of the host.
 
-Here, and in no host, it is decided what becomes of a call: whether there is room for it,
-whether its caller still waits, what it reads when its bytes are no request or its handler
-fails. A host only carries bytes, metadata, deadlines and cancellation, and writes the
-`RpcFailure` that it is given.
+A door decides what happens to a call: whether there is room for it, whether its caller still
+waits, and which status it gets when its bytes are no request or its handler fails. A host only
+carries bytes, metadata, deadlines and cancellation, and writes the `RpcFailure` that it is given.
 
 - An unforeseen exception is logged once with its traceback. The caller reads the method's
   failure code and a fixed text, never the exception's.
-- A cancelled call ends in CancelledError, whatever its handler made of the cancellation: it
-  is never answered, and never logged as a failure.
-- A CancelledError that nobody asked for (a shared look-up whose owner was cancelled) is an
-  unforeseen exception like any other: the caller must not be left waiting.
+- A cancelled call ends in CancelledError, whatever its handler does with the cancellation: it is
+  never answered, and never logged as a failure.
+- A CancelledError without a cancelled call (as of a shared look-up whose owner was cancelled) is an
+  unforeseen exception like any other: the caller must get an answer.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoorListener:
-    """Where the door of this name is opened, and the certificates that are shown there.
+    """The addresses of the door of this name, and its certificates.
 
     Attributes:
         client_streams: paths of its methods whose request is a stream. A host that waits for
@@ -90,7 +89,7 @@ class Host(Protocol):
 
     @property
     def addresses(self) -> tuple[ListenAddress, ...]:
-        """Where it listens, in the order asked for, with the real port in place of port 0."""
+        """Where it listens, in the order of the settings, with the actual port in place of port 0."""
 
     async def start(self) -> None:
         """Opens every listener, or none.
@@ -101,10 +100,10 @@ class Host(Protocol):
         """
 
     async def wait_ended(self) -> None:
-        """Waits until it serves no more.
+        """Waits until it no longer serves.
 
         Raises:
-            ExtauthzError: it was not told to stop.
+            ExtauthzError: it ended without a call of `stop`.
         """
 
     async def stop(self, grace_s: float) -> None:
@@ -120,7 +119,7 @@ class Door:
         self.load = load
 
     def drain(self) -> None:
-        """Says NOT_SERVING, and lets watches and client streams come to their end."""
+        """Sets health to NOT_SERVING, and lets watches and client streams end."""
         self.health.shut_down()
         self.load.drain()
 
@@ -141,7 +140,7 @@ class Door:
     async def answer_client_stream(
         self, method: ClientStreamMethod[Any, Any], messages: AsyncIterator[bytes], call: Call
     ) -> bytes:
-        """The answer's bytes, once the messages have ended or the handler has heard enough.
+        """The answer's bytes, once the messages have ended or the handler needs no more.
 
         Raises:
             RpcFailure: the status to send instead.
@@ -180,7 +179,7 @@ class Door:
 
 
 class _Failures:
-    """Around a handler: whatever it raises becomes what its caller is to read."""
+    """Turns every exception of a handler into the status that its caller gets."""
 
     __slots__ = ("_method",)
 

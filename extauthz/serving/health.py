@@ -1,9 +1,9 @@
-"""grpc.health.v1: what callers are told about each service, and when.
+"""Serves grpc.health.v1: the status of each service.
 
-The state is what the application sets, and nothing else; it starts as NOT_SERVING, so that
-nobody is sent here before there is something to serve. The service "" stands for the whole.
-A watcher is told the newest status, never a backlog of old ones. After `shut_down` every
-status is NOT_SERVING for good, and every watch ends once its caller was told.
+The status is what the application sets; it starts as NOT_SERVING, so that no traffic comes before
+the service can decide. The service "" stands for the whole. A watcher gets the newest status, never
+a backlog of old ones. After `shut_down` every status is NOT_SERVING for good, and every watch ends
+when its caller has got that.
 Source: https://github.com/grpc/grpc-proto/blob/master/grpc/health/v1/health.proto
 """
 
@@ -71,7 +71,7 @@ class HealthState:
         return len(self._wake_ups)
 
     def find(self, service: str) -> HealthStatus | None:
-        """The service's status, or None when nobody ever set one."""
+        """The service's status, or None when none was ever set."""
         return self._statuses.get(service)
 
     def set(self, service: str, status: HealthStatus) -> None:
@@ -93,7 +93,7 @@ class HealthState:
         self._wake_watchers()
 
     async def watch(self, service: str) -> AsyncGenerator[HealthStatus, None]:
-        """The status now, then each new one; SERVICE_UNKNOWN while nobody has set one.
+        """The current status, then each new one; SERVICE_UNKNOWN while none is set.
 
         Raises:
             RpcFailure: RESOURCE_EXHAUSTED when there are too many watchers.

@@ -1,4 +1,4 @@
-"""Bounds on connections and messages, the same for every host."""
+"""Defines the bounds on connections, calls and messages, the same for every host."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class HostLimits:
         max_connections: on one listener; more are closed at once.
         max_concurrent_streams: calls on one connection; more wait at the caller.
         max_in_flight: calls of all connections; more end in UNAVAILABLE. The Envoy host refuses
-            them before they reach Python; grpcio bounds only the line in front of it there.
+            them before they reach Python; with grpcio only the queue is bounded before Python.
         max_connection_age_s: after this, the caller is asked to connect again, so that new
             replicas get their share. The grpcio host spreads it by 10 % either way.
-        max_connection_age_grace_s: how long calls may go on on a connection that is too old.
-            The Envoy host lets them go on as long as they like.
-        keepalive_time_s: a silent connection is asked this often whether it is still there.
-        keepalive_timeout_s: no answer within this closes it.
-        min_ping_interval_s: callers that ping more often than this are sent away. The Envoy
+        max_connection_age_grace_s: how long calls may continue on a connection that is too old.
+            The Envoy host does not bound this.
+        keepalive_time_s: interval of keep-alive pings on a silent connection.
+        keepalive_timeout_s: a connection without an answer to a ping is closed after this.
+        min_ping_interval_s: callers that ping more often than this are disconnected. The Envoy
             host bounds floods of pings in its own way.
-        handshake_timeout_s: a connection must have finished TLS and HTTP/2 set-up by then.
-        message_timeout_s: the message of a call that has one must be there by then. Until it is,
-            the call takes no place among those in flight.
+        handshake_timeout_s: within this a connection must have finished TLS and HTTP/2 set-up.
+        message_timeout_s: within this the message of a unary call must have arrived. Until then
+            the call does not count as in flight.
         reuse_port: lets several processes listen on one TCP port.
         unix_mode: permissions of a unix socket's file.
     """
@@ -49,5 +49,5 @@ class HostLimits:
 
     @property
     def busy_in_flight(self) -> int:
-        """How low the Envoy host sets the bound on calls in flight while they take long."""
+        """The lowest bound on calls in flight that the Envoy host sets while calls take long."""
         return max(1, self.max_in_flight // 5)

@@ -1,4 +1,4 @@
-"""Where a door listens: `host:port`, `[v6]:port` or `unix:/path`."""
+"""Reads and compares the addresses of listeners: `host:port`, `[v6]:port` or `unix:/path`."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def read_listen_address(text: str) -> ListenAddress:
 
 
 def may_collide(one: ListenAddress, other: ListenAddress) -> bool:
-    """Whether two listeners could not both be opened, however the addresses are written.
+    """Whether two listeners cannot both be opened, in whatever form their addresses are written.
 
-    Names other than localhost are not looked up: two of them are the same when they are equal.
+    Names other than localhost are not resolved: two of them are the same only when they are equal.
     """
     if one.path or other.path:
         both = one.path and other.path
@@ -78,7 +78,7 @@ def may_collide(one: ListenAddress, other: ListenAddress) -> bool:
 
 
 def _read_host(text: str) -> frozenset[str]:
-    """The addresses that a host stands for, each in one form; a name stands for itself."""
+    """The addresses of a host in normal form; a name is returned as it is."""
     name = text.lower().rstrip(".")
     if name == "localhost":
         return frozenset({"127.0.0.1", "::1"})
@@ -90,24 +90,24 @@ def _read_host(text: str) -> frozenset[str]:
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
         return frozenset({str(mapped or address)})
     try:
-        # 127.1, and other ways to write IPv4 that the resolver takes.
+        # 127.1, and other forms of IPv4 that the resolver accepts.
         return frozenset({socket.inet_ntoa(socket.inet_aton(name))})
     except OSError:
         return frozenset({name})
 
 
 def remove_stale_socket(path: str) -> None:
-    """Removes a socket file that nobody listens on any more; does nothing when there is none.
+    """Removes a socket file that no process listens on any more; does nothing when there is none.
 
     Raises:
-        ListenError: somebody listens there, or the file is no socket, or cannot be removed.
+        ListenError: a process listens there, or the file is no socket, or cannot be removed.
     """
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise ListenError(f"unix:{path}: there is a file that is no socket; move it away")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)
-            # A full backlog gives EAGAIN: somebody listens, and is busy.
+            # A full backlog gives EAGAIN: a process listens and is busy.
             if probe.connect_ex(path) not in {errno.ECONNREFUSED, errno.ENOENT}:
                 raise ListenError(f"unix:{path}: another process listens there; stop it first")
         Path(path).unlink()
@@ -118,7 +118,7 @@ def remove_stale_socket(path: str) -> None:
 
 
 def remove_sockets(addresses: Iterable[ListenAddress]) -> None:
-    """Removes the files of unix sockets that nobody listens on any more."""
+    """Removes the files of unix sockets that no process listens on any more."""
     for address in addresses:
         if address.path:
             Path(address.path).unlink(missing_ok=True)

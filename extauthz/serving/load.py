@@ -1,10 +1,9 @@
-"""How much may be in flight at once, and the end of long streams when the service stops.
+"""Bounds the calls in flight, and ends long streams when the service stops.
 
-Nothing waits in line here: a call above the bound is refused at once with UNAVAILABLE, which
-costs the caller little and keeps the calls that were admitted quick. The line in front is kept
-short by hosts. Unary calls and streams are counted apart, because an access-log stream stays open
-for hours and must not take the place of a decision. One event loop uses a Load; it is not safe
-across threads.
+There is no queue here: a call above the bound is refused at once with UNAVAILABLE, which costs its
+caller little and keeps the admitted calls fast. Hosts keep the queue before them short. Unary calls
+and streams are counted separately, because an access-log stream stays open for hours and must not
+take the place of a decision. One event loop uses a Load; it is not safe across threads.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ DEFAULT_MAX_STREAMS = 1000
 
 
 class Bound:
-    """A bounded number of places. `with bound:` takes one, and gives it back.
+    """A bounded number of places. `with bound:` takes one and frees it at the end.
 
     Raises:
         RpcFailure: on entering, UNAVAILABLE when every place is taken.
@@ -32,7 +31,7 @@ class Bound:
         self.limit = limit
         self.held = 0
         self.refused = 0
-        """How often there was no place, since the start."""
+        """Number of refusals since the start."""
         self._refusal = refusal
 
     def __enter__(self) -> None:
@@ -51,7 +50,7 @@ class Bound:
 
 
 class Load:
-    """What is in flight, shared by every door that should share one bound."""
+    """The calls and streams in flight, for all doors that share one bound."""
 
     def __init__(
         self,
@@ -87,7 +86,7 @@ class Load:
         return self._draining
 
     def drain(self) -> None:
-        """Lets nobody wait for a caller's next message any more. Calling it again does nothing."""
+        """Ends every wait for a caller's next message. Calling it again does nothing."""
         self._draining = True
         now_s = asyncio.get_running_loop().time()
         for read in self._reads:
@@ -96,7 +95,7 @@ class Load:
     async def find_next(self, messages: AsyncIterator[bytes]) -> bytes | None:
         """The caller's next message; None when it has no more, or when the service drains.
 
-        What the caller sent and nobody read before the drain is lost.
+        Messages that were not read before the drain are lost.
         """
         if self._draining:
             return None

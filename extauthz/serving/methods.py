@@ -1,9 +1,9 @@
-"""The table of RPC methods: what a door offers, in terms that every host can serve.
+"""Defines the RPC methods of a door in terms that every host can serve.
 
-A method is its path, how its bytes are read and written, and its handler. No handler knows its
-host, and no host knows a handler. What a handler may know of its call is in `Call`. A handler
-that wants a status other than OK raises `RpcFailure`; everything else that it raises is an
-accident, which `extauthz.serving.door` turns into the method's `failure_code`.
+A method has a path, functions that read and write its messages, and a handler. No handler knows its
+host, and no host knows a handler. What a handler may know of its call is in `Call`. A handler ends
+a call with a status other than OK by raising `RpcFailure`; `extauthz.serving.door` turns any other
+exception into the method's `failure_code`.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ class RpcFailure(Exception):
 
 
 def find_deadline(remaining_s: float | None) -> Deadline:
-    """When a handler has to be done, for a caller that waits so much longer.
+    """The deadline of a handler whose caller waits for `remaining_s` more; None for no bound.
 
-    A tenth of it, 20 ms at most, is for the answer's way back. An answer that comes together
-    with the caller's own time-out may lose the race, and a proxy that lets failures pass would
-    then let through what was just denied.
+    A tenth of it, at most 20 ms, is reserved for sending the answer. An answer that arrives
+    together with the caller's own time-out may be too late, and a proxy that lets failures pass
+    would then let a denied request through.
     """
     if remaining_s is None:
         return NO_DEADLINE
@@ -81,7 +81,7 @@ def find_deadline(remaining_s: float | None) -> Deadline:
 
 
 class Caller(Protocol):
-    """What a host can tell of who called. It is read when a handler asks: few do."""
+    """What a host knows of a caller. It is read only when a handler needs it, which is rare."""
 
     def read_metadata(self) -> Metadata:
         """See `Call.metadata`."""
@@ -108,7 +108,7 @@ class Call:
     """What a handler may know of its call.
 
     Attributes:
-        deadline: when the handler has to be done; a moment before the caller stops waiting.
+        deadline: when the handler must have ended; shortly before the caller stops waiting.
     """
 
     deadline: Deadline = NO_DEADLINE
@@ -116,12 +116,12 @@ class Call:
 
     @property
     def metadata(self) -> Metadata:
-        """What was sent along, in the order of arrival, duplicates kept.
+        """The call's metadata in the order of arrival, with duplicates.
 
         Names are in lower case; the value of a name that ends in ``-bin`` is bytes.
 
         Raises:
-            RpcFailure: INTERNAL when one of those is not what gRPC writes.
+            RpcFailure: INTERNAL when such a value is not valid.
         """
         return self.caller.read_metadata()
 
@@ -141,14 +141,13 @@ class _Method(Generic[Req, Res]):
     """What all kinds of method have.
 
     Attributes:
-        path: as it stands in HTTP/2's ``:path``, like ``/package.Service/Method``.
+        path: HTTP/2's ``:path``, like ``/package.Service/Method``.
         decode: raises MalformedRequest for bytes that are no request; the caller then reads
             INVALID_ARGUMENT. A handler that judges bad bytes itself takes `bytes` here.
-        failure_code: what the caller reads when the handler raised something unforeseen.
-            UNAVAILABLE by default: Envoy's `failure_mode_allow` and `status_on_error` apply to
-            it, and it says that nothing was decided.
-        exempt: neither counted nor refused when there is too much to do. For questions about
-            the service itself.
+        failure_code: the status that the caller gets after an unforeseen exception of the handler.
+            UNAVAILABLE by default: Envoy's `failure_mode_allow` and `status_on_error` apply to it,
+            and it means that no decision was made.
+        exempt: neither counted nor refused under load. For calls about the service itself.
     """
 
     path: str
@@ -173,9 +172,9 @@ class UnaryMethod(_Method[Req, Res]):
 class ClientStreamMethod(_Method[Req, Res]):
     """Requests until the caller has no more, then one answer.
 
-    The handler's iterator also ends when the service stops, so that a stream which stays open
-    for hours does not hold up the stop; the handler then answers as usual. A caller that has
-    gone looks the same, shortly before the handler is cancelled.
+    The handler's iterator also ends when the service stops, so that a stream which stays open for
+    hours does not delay the stop; the handler then answers as usual. It also ends when the caller
+    has gone, shortly before the handler is cancelled.
     """
 
     handle: Callable[[AsyncIterator[Req], Call], Awaitable[Res]]
@@ -194,7 +193,7 @@ Method: TypeAlias = (
 
 
 class MethodTable:
-    """Methods by path. No path stands in it twice."""
+    """Methods by path; no path occurs twice."""
 
     def __init__(self, methods: Iterable[Method]) -> None:
         by_path: dict[str, Method] = {}

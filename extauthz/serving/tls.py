@@ -1,9 +1,9 @@
-"""The certificate that a listener shows, and the clients that it lets in.
+"""Reads a listener's TLS files, and reads them again when they change.
 
-The files are looked at whenever a client connects, and read again when they have changed, so
-a renewed certificate is shown without a restart. New files that cannot be used (half written,
-a key that is another certificate's) are refused as a whole, said once in the log, and looked
-at again with the next change; the old ones stay. Connections that are open keep theirs.
+The files are checked whenever a client connects, and read again when they have changed, so a
+renewed certificate is used without a restart. New files that cannot be used (half written, or a key
+of another certificate) are refused as a whole, logged once, and read again with the next change;
+the old ones stay in use. Open connections keep their certificate.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ FileStamp = tuple[tuple[int, int, int, int] | None, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """Paths of PEM files. `client_ca` makes it mTLS: clients need a certificate from it."""
+    """Paths of PEM files. With `client_ca` (mTLS) clients need a certificate signed by it."""
 
     cert: Path
     """The server's certificate, then the intermediate ones."""
     key: Path
     client_ca: Path | None = None
     client_uri_sans: tuple[str, ...] = ()
-    """What clients' certificates must have one of as a URI SAN; empty: all of `client_ca`'s pass.
+    """URI SANs of which a client certificate must have one; empty admits all of `client_ca`.
 
-    Every host holds to it, for each method of the door.
+    Every host enforces this for each method of the door.
     """
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class TlsReloader:
         stamp = _stamp(self._files)
         if stamp == self._stamp:
             return None
-        # Taken before the files are read: a change while reading is seen the next time.
+        # Read before the files, so that a change during reading is seen the next time.
         self._stamp = stamp
         try:
             material = read_tls_files(self._files)
@@ -94,7 +94,7 @@ class TlsReloader:
 
 
 def read_tls_files(files: TlsFiles) -> TlsMaterial:
-    """The files' bytes, once they are known to fit together.
+    """Reads the files and checks that they belong together.
 
     Raises:
         ConfigError: a file is missing or is no PEM, or the key is not the certificate's.

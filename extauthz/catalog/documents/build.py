@@ -1,8 +1,8 @@
-"""Makes a catalog of documents. Everything that is wrong is gathered, then raised at once.
+"""Builds a catalog from documents. All problems are gathered, then raised at once.
 
-Two rounds: first every file for itself (its shape), then all of them together (names,
-references, routes). The second needs the first: a file that cannot be read would make the
-others' references dangle.
+There are two passes: first each file by itself (its shape), then all of them together (names,
+references, routes). The second is made only when the first found no problem: a file that cannot be
+read would make the references of others dangle.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from extauthz.errors import ConfigError, Problem
 from extauthz.model.catalog import Catalog
 
 CHUNK: Final = 10_000
-"""Subscriptions that are checked in one go. Between two, other threads get their turn."""
+"""Subscriptions that are checked in one step; between two steps other threads can run."""
 
 
 def read_catalog_file(
     source: SourceText, folder: Path, tree: Mapping[str, Any] | None = None
 ) -> CatalogFile:
-    """One file of a catalog, checked for itself.
+    """Reads one file of a catalog and checks its shape.
 
     Args:
         folder: where its references start from.
-        tree: what `read_mapping` gave for the text, to spare reading it again.
+        tree: the result of `read_mapping` for the text, when it was read already.
 
-    Raises:
-        ConfigError: with every problem of the file.
+        Raises:
+            ConfigError: with every problem of the file.
     """
     tree = read_mapping(source) if tree is None else tree
     rows = tree.get("subscriptions")
@@ -84,14 +84,14 @@ def _list_row_problems(
 def build_catalog(
     files: Sequence[CatalogFile], *, read: ReadBytes = read_file, has_pepper: bool = True
 ) -> Catalog:
-    """The catalog that some files make together; see `build_parts`."""
+    """Builds the catalog of some files; see `build_parts`."""
     return index_catalog(build_parts(files, read=read, has_pepper=has_pepper))
 
 
 def build_parts(
     files: Sequence[CatalogFile], *, read: ReadBytes = read_file, has_pepper: bool = True
 ) -> CatalogParts:
-    """What some files define together.
+    """Builds the parts of a catalog from some files.
 
     Args:
         read: reads the files that they refer to.

@@ -1,14 +1,14 @@
-"""APIs and their resources, from documents (and OpenAPI documents) to the model.
+"""Builds APIs and their resources from documents and OpenAPI documents.
 
 - Base path: the context as it is when the version is a whole segment of it (or ``{version}``
-  stands for it), else the context and the version. A default version is served without the
-  version, too. Without a context the OpenAPI document's base path counts as it is, else the
-  root: the API is found by host alone.
-- Resources written in the catalog go before those of the OpenAPI document with the same
-  template and method; one for any method goes before all of them.
-- What the catalog says of the API goes before what the OpenAPI document says.
-- A tier of the API stands instead of its resources' tiers (as in WSO2 API Manager); one that
-  is written beside it is kept, has no effect, and is warned of.
+  stands for it), else the context and the version. A default version is also served without the
+  version. Without a context the OpenAPI document's base path is used as it is, else the root: the
+  API is then found by its host alone.
+- Resources in the catalog override those of the OpenAPI document with the same template and
+  method; one for any method overrides all of them.
+- What the catalog says of the API overrides the OpenAPI document.
+- The API's tier replaces its resources' tiers (as in WSO2 API Manager). A resource's tier is then
+  kept without an effect, with a warning.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def build_apis(
 
 
 def _check_tree(file: CatalogFile, path: NodePath, api: Api, faults: Faults) -> None:
-    """Adds a fault when the resources together cannot be matched cheaply."""
+    """Adds a fault when matching the resources together could take too many steps."""
     if not any(path == known[: len(path)] for known in faults.paths_of(file)):
         try:
             tree = ResourceTree(api)
@@ -187,7 +187,7 @@ class _ApiBuilder:
         return described
 
     def _say_of_catalog(self) -> CatalogWord:
-        """What the catalog says itself, and no document need say well."""
+        """What the catalog itself says, so that the OpenAPI document need not."""
         resources: set[tuple[str, tuple[str, ...]]] = set()
         for entry in self._written.resources:
             try:
@@ -316,7 +316,7 @@ class _ApiBuilder:
         taken: dict[tuple[str, tuple[str, ...]], str],
         at: NodePath,
     ) -> None:
-        """Checks a template, and that nothing else matches the same requests."""
+        """Checks a template, and that no other resource matches the same requests."""
         try:
             shape = write_shape(split_template(template))
         except TemplateError as exc:
@@ -382,7 +382,7 @@ class _ApiBuilder:
 
 
 def _read_host(written: str) -> str | None:
-    """A host, or a wildcard of hosts, as requests are compared with it; None when it is none."""
+    """Reads a host or a wildcard of hosts in its normal form; None when it is not valid."""
     if written == "*":
         return written
     if ":" in written.rpartition("]")[2]:  # a port

@@ -1,4 +1,4 @@
-"""Conditions and costs, from documents to the model."""
+"""Builds conditions and costs from documents."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _KINDS: Final = ("ip", "ip_range", "header", "query", "claim")
 def build_conditions(
     file: CatalogFile, path: NodePath, documents: Sequence[ConditionDocument], faults: Faults
 ) -> tuple[Condition, ...]:
-    """The conditions of a list. What is wrong is left out, with a fault."""
+    """Builds a list of conditions. A wrong one is left out, with a fault."""
     built = (
         _build_condition(file, (*path, position), document, faults)
         for position, document in enumerate(documents)
@@ -103,7 +103,7 @@ def _build_range(
 def build_cost(
     file: CatalogFile, path: NodePath, document: CostDocument, faults: Faults
 ) -> tuple[int, CostSource | None]:
-    """What a resource costs, and where its requests may say another cost."""
+    """Builds a resource's cost, and where its requests may state another one."""
     if document.header is not None and document.query is not None:
         faults.add(file, path, "has both header and query; keep one")
         return document.default, None

@@ -1,4 +1,4 @@
-"""Applications with their keys, and subscriptions, from documents to the model.
+"""Builds applications with their keys, and subscriptions, from documents.
 
 No two applications share a name, a key, a client id of one issuer or a certificate. A
 subscription names an application, an API and a version that exist.
@@ -37,7 +37,7 @@ _DIGEST_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()
 
 @dataclass(slots=True, kw_only=True)
 class Consumers:
-    """Applications, and what finds them."""
+    """Applications and the indexes by which they are found."""
 
     applications: dict[str, Application] = field(default_factory=dict)
     api_keys: dict[bytes, ApiKey] = field(default_factory=dict)
@@ -248,7 +248,7 @@ def build_subscriptions(
 
 
 def build_revoked_tokens(files: Sequence[CatalogFile]) -> tuple[RevokedToken, ...]:
-    """Every token that is no longer good. A repeated one is no contradiction."""
+    """Builds the revoked tokens. A token may occur several times."""
     return tuple(
         RevokedToken(token_id=document.jti, expires_at_us=_write_us(document.expires))
         for file in files

@@ -1,8 +1,8 @@
-"""Issuers, from documents to the model. Key files are read and tried here.
+"""Builds issuers from documents. Key files are read and checked here.
 
 A key file that cannot be used is a problem of the catalog, not an outage at the first token.
-Algorithms are asymmetric unless the keys are a shared secret, and then HMAC only: mixing the
-two lets a public key pass for a secret (RFC 8725 3.1).
+Algorithms are asymmetric unless the key is a shared secret, and then only HMAC: with both, a public
+key could be used as a shared secret (RFC 8725 3.1).
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _find_keys(
     algorithms: Sequence[str],
     faults: Faults,
 ) -> KeyLocation | None:
-    """Where the keys are; None when the document says nothing of keys."""
+    """The location of the keys; None when the document has none."""
     places = [name for name in _PLACES if getattr(document, name) not in (None, False)]
     if not places:
         return None
@@ -171,7 +171,7 @@ def _read_keys(
     algorithms: Sequence[str],
     faults: Faults,
 ) -> str:
-    """The text of a key file, after its keys were tried; empty, with a fault, when it is bad."""
+    """The text of a key file whose keys can be used; empty, with a fault, when they cannot."""
     source = faults.read_reference(file, path, name)
     if source is None:
         return ""

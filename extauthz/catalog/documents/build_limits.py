@@ -1,8 +1,8 @@
-"""Tiers, custom limits and deny rules, from documents to the model.
+"""Builds tiers, custom limits and deny rules from documents.
 
 `per: day` (week, month, year) counts by the calendar, in UTC unless a time zone is named;
-`per: 1d` is any 24 hours. No tier and no condition group may hold two limits that would share a
-counter. A condition group has a limit: fitting one must not set anybody free by accident.
+`per: 1d` is any 24 hours. No tier and no condition group may have two limits that would share a
+counter. A condition group must have a limit, so that fitting one never lifts all limits.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _build_limit(
 def _find_quota(
     file: CatalogFile, path: NodePath, document: LimitDocument, faults: Faults
 ) -> tuple[int, QuotaUnit] | None:
-    """How many of what."""
+    """Reads the number and the unit of a limit."""
     match document.requests, document.bytes:
         case int(requests), None:
             return requests, QuotaUnit.REQUESTS

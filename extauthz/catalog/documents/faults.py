@@ -1,4 +1,4 @@
-"""Gathers what is wrong across the files of a catalog, and reads the files they refer to."""
+"""Gathers the problems of a catalog's files, and reads the files that they refer to."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CatalogFile:
 
 
 class Faults:
-    """Everything that is wrong so far. Lines are found once, at the end."""
+    """The problems found so far. Their lines are found once, at the end."""
 
     def __init__(self, read: ReadBytes) -> None:
         self._read = read
@@ -40,11 +40,11 @@ class Faults:
         self._of_file.setdefault(file, []).append(Fault(path=path, message=message))
 
     def warn(self, file: CatalogFile, path: NodePath, message: str) -> None:
-        """Notes what is good by the letter, and can hardly be meant."""
+        """Adds a warning about what is valid but probably a mistake."""
         self._doubts.setdefault(file, []).append(Fault(path=path, message=message))
 
     def list_warnings(self) -> tuple[Problem, ...]:
-        """All that was warned of, with lines."""
+        """All warnings, with lines."""
         return tuple(
             problem
             for file, doubts in self._doubts.items()
@@ -56,18 +56,18 @@ class Faults:
         return (fault.path for fault in self._of_file.get(file, ()))
 
     def add_problem(self, problem: Problem) -> None:
-        """Notes what is wrong in a file that a catalog refers to."""
+        """Adds a problem of a file that the catalog refers to."""
         if problem not in self._elsewhere:
             self._elsewhere.append(problem)
 
     def add_unknown(
         self, file: CatalogFile, path: NodePath, what: str, name: str, known: Collection[str]
     ) -> None:
-        """Notes a name that nothing has."""
+        """Adds a problem for a name that is not defined, with a hint."""
         self.add(file, path, f"there is no {what} {show_name(name)}{find_hint(name, known)}")
 
     def read_reference(self, file: CatalogFile, path: NodePath, name: str) -> SourceText | None:
-        """The text of a file that a node names; None, and a fault, when it cannot be had."""
+        """The text of a file that a node names; None, with a fault, when it cannot be read."""
         try:
             return self.read_text(file.folder / name)
         except ConfigError as exc:
@@ -76,11 +76,11 @@ class Faults:
             return None
 
     def read_text(self, path: Path) -> SourceText:
-        """The text of a file. Raises ConfigError when it cannot be had."""
+        """The text of a file. Raises ConfigError when it cannot be read."""
         return decode_source(str(path), self._read(path))
 
     def raise_if_any(self) -> None:
-        """Raises ConfigError when something is wrong."""
+        """Raises ConfigError with all problems when there is any."""
         problems = [
             problem
             for file, faults in self._of_file.items()
@@ -92,6 +92,6 @@ class Faults:
 
 
 def find_hint(name: str, known: Collection[str]) -> str:
-    """What may be meant by a name that nothing has."""
+    """A hint at the defined name that is most similar to an undefined one."""
     names = list(known) if len(known) <= 1_000 else []
     return suggest(name, names) if names else f"; there are {len(known) or 'none'}"

@@ -1,8 +1,8 @@
-"""Has a large catalog read by a child process, and takes it over in small pieces.
+"""Reads a large catalog in a child process, and takes it over in small pieces.
 
-To parse and check a large catalog takes many seconds, and single steps of it hold Python's lock
-for half a second. In a child they hold up nobody. What comes back is put together in this
-event loop, a millisecond at a time, with as long a pause after each piece: decisions go on.
+Parsing and checking a large catalog takes many seconds, and single steps hold Python's lock for
+half a second. In a child process they do not delay decisions. The result is put together in this
+event loop, a millisecond at a time, with a pause of the same length after each piece.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _MODULE = "extauthz.catalog.files.reader_process"
 
 @dataclass(frozen=True, slots=True)
 class ReadApart:
-    """What a child made of the files.
+    """The result of reading files in a child process.
 
     Attributes:
-        stamps: how they stood when they were read.
-        catalog: None when they hold what is known, or `problems`.
+        stamps: the files' states when they were read.
+        catalog: None when the files have not changed, or when there are `problems`.
     """
 
     stamps: dict[Path, Stamp]
@@ -89,7 +89,7 @@ def _start(task: Task) -> subprocess.Popen[bytes]:
 
 
 def find_interpreter() -> str:
-    """The Python that this process runs, also where the process is not Python but holds it."""
+    """The path of the Python interpreter, also when it is embedded in another program."""
     version = ".".join(map(str, sys.version_info[:2]))
     beside = Path(sys.exec_prefix, "bin", f"python{version}")
     return str(beside) if beside.exists() else sys.executable

@@ -1,9 +1,9 @@
-"""How the parts of a catalog travel from the process that read them to the one that decides.
+"""Sends the parts of a catalog from the process that read them to the process that decides.
 
-A stream of small messages, so that none takes long to take: one outcome, and when that is a
-`Begin`, the parts in pieces until `End`. `Logged` may stand anywhere. What many parts share, a
-tier or an application, is sent once and then named by its number: what was one object on the
-one side is one on the other.
+It is a stream of small messages, so that each is processed quickly: one outcome, and when that is a
+`Begin`, the parts in pieces until `End`. `Logged` may come at any time. An object that many parts
+share, like a tier or an application, is sent once and then referred to by its number, so that it is
+one object on the other side, too.
 
 Messages are pickled. They come over a pipe that only this process and its child hold.
 """
@@ -37,8 +37,8 @@ from extauthz.model.subscriptions import SubscriptionTerms
 RESOURCES: Final = 200
 SMALL: Final = 400
 SUBSCRIPTIONS: Final = 4_000
-"""How many resources, subscriptions, and other things one message brings: each takes about two
-milliseconds to take. An API is not cut: its resources come with it."""
+"""Number of resources, subscriptions and other parts in one message, which then takes about two
+milliseconds to process. An API is never split from its resources."""
 _LENGTH: Final = struct.Struct(">I")
 
 _T = TypeVar("_T")
@@ -70,7 +70,7 @@ class Unchanged:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Outcome: the child came upon what it cannot handle."""
+    """Outcome: the child had an unforeseen error."""
 
     message: str
 
@@ -85,7 +85,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """Some of what the catalog is begun with, when all of it is there: arguments of `Catalog`."""
+    """Some of the parts that are needed before the catalog can be made: arguments of `Catalog`."""
 
     fields: Mapping[str, Sequence[Any]]
 
@@ -99,7 +99,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class More:
-    """Some of what is added to the catalog, as arguments of `Catalog.extend`."""
+    """Some of the parts that are added afterwards: arguments of `Catalog.extend`."""
 
     fields: Mapping[str, Any]
 
@@ -109,8 +109,8 @@ class Subscribers:
     """Subscriptions of some APIs.
 
     Attributes:
-        apis: the number of an API, and how many of the subscriptions are its.
-        applications, terms: of each subscription; arrays of numbers.
+        apis: for each API its number, and the number of its subscriptions.
+        applications, terms: for each subscription their numbers, as arrays.
     """
 
     apis: list[tuple[int, int]]
@@ -120,7 +120,7 @@ class Subscribers:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """All is there."""
+    """The end of the stream."""
 
 
 Piece: TypeAlias = Begin | First | Terms | More | Subscribers
@@ -154,7 +154,7 @@ class Sender:
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._numbers: dict[int, int] = {}
-        """By identity: what was sent and can be named by its number."""
+        """By identity: the numbers of the objects that were sent."""
 
     def send(self, message: Message) -> None:
         """Writes one message."""
@@ -257,7 +257,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class Receiver:
-    """Reads messages, and puts the catalog together that they bring."""
+    """Reads messages, and builds the catalog from them."""
 
     def __init__(self) -> None:
         self._numbered: list[object] = []
@@ -274,7 +274,7 @@ class Receiver:
         return message
 
     def take(self, message: Piece) -> None:
-        """Adds what a message brings to the catalog.
+        """Adds the parts of a message to the catalog.
 
         Raises:
             ConfigError: its routes contradict each other.
@@ -295,7 +295,7 @@ class Receiver:
 
     @property
     def catalog(self) -> Catalog:
-        """What has come so far. `First` has no more to bring."""
+        """The catalog so far. No `First` may come afterwards."""
         if self._catalog is None:
             fields: dict[str, Any] = {**self._first, "revision": self._revision}
             self._catalog = Catalog(**fields)

@@ -1,9 +1,9 @@
 """The child process that reads a large catalog: ``python -m extauthz.catalog.files.reader_process``.
 
-It is given a `Task` in JSON as its only argument, writes `extauthz.catalog.files.hand_over` to its
-standard output, and ends. It ends at once when its standard input is closed: whoever asked is
-gone. When memory runs out it is the one to go, and while others decide by an older catalog it
-leaves the processor to them.
+Its only argument is a `Task` in JSON. It writes the messages of `extauthz.catalog.files.hand_over`
+to its standard output, and ends. It ends at once when its standard input is closed, because its
+parent has then ended. When memory runs out, the kernel ends this process first, and it runs at a
+low priority.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from extauthz.catalog.files.reading import CatalogReader
 from extauthz.errors import ConfigError
 
 NICENESS: Final = 5
-"""A quarter of the processor, where somebody else could use all of it."""
+"""The niceness, which gives a quarter of the processor when another process could use all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What to read. `known_revision`: of the catalog that need not be sent again; or empty."""
+    """What to read. A catalog with `known_revision` is not sent again; empty for none."""
 
     paths: tuple[str, ...]
     has_pepper: bool
@@ -41,7 +41,7 @@ class Task:
 
 
 class _SendingHandler(logging.Handler):
-    """Lets the parent log what is logged here."""
+    """Sends log records to the parent, which logs them."""
 
     def __init__(self, sender: Sender) -> None:
         super().__init__(logging.WARNING)
@@ -52,7 +52,7 @@ class _SendingHandler(logging.Handler):
 
 
 def main() -> None:
-    """Reads, sends, ends."""
+    """Reads the catalog, sends it, and ends."""
     task = Task(**json.loads(sys.argv[1]))
     # What is printed by mistake must not get between the messages.
     with os.fdopen(os.dup(1), "wb") as stream:

@@ -1,4 +1,4 @@
-"""Reads the files of a catalog into its parts, and remembers how each file stood.
+"""Reads the files of a catalog into its parts, and notes the state of each file.
 
 A file that is named is read as a catalog. Of a folder, and the folders in it, every ``*.yaml``,
 ``*.yml`` and ``*.json`` is read, in the order of the names, but not:
@@ -72,7 +72,7 @@ class CatalogReader:
         problems: list[Problem] = []
         files: list[CatalogFile] = []
         others: dict[str, ConfigError] = {}
-        """What is no catalog, by absolute name: an OpenAPI document may refer to it."""
+        """Files that are no catalog, by absolute name: an OpenAPI document may refer to them."""
         is_hopeless = False
         for path, is_named in list_files(self._paths, problems):
             try:
@@ -130,7 +130,7 @@ class CatalogReader:
 def _leave_out_fragments(
     others: dict[str, ConfigError], referring: list[tuple[Path, bytes]]
 ) -> None:
-    """Takes away what is referred to: responses and schemas, too, which nothing else reads."""
+    """Removes the files that OpenAPI documents refer to, also for responses and schemas."""
     while others and referring:
         path, content = referring.pop()
         for found in _REFERENCE.finditer(content):
@@ -188,7 +188,7 @@ def walk_folders(folder: Path, problems: list[Problem]) -> Iterator[tuple[str, l
 
 
 def stamp_file(path: Path) -> Stamp:
-    """How a file stands now; seen through symbolic links."""
+    """The current state of a file; symbolic links are followed."""
     try:
         seen = path.stat()
     except (OSError, ValueError):

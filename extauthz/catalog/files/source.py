@@ -1,9 +1,9 @@
-"""Catalogs from files and folders, and the news that they changed.
+"""Loads catalogs from files and folders, and notices when they change.
 
-Which files count is `extauthz.catalog.files.reading`'s to say. A change is a file's new time, size or
-inode (seen through symbolic links, so the swap of a Kubernetes ConfigMap is one), a file more or
-less, and the same for files that are referred to. The operating system's notices wake the look;
-one in `poll_s` is made without a notice, for file systems that send none.
+`extauthz.catalog.files.reading` says which files belong to a catalog. A change is a new time, size
+or inode of a file (symbolic links are followed, so the swap of a Kubernetes ConfigMap is one), or a
+new or missing file; files that are referred to count, too. The files are checked after the
+operating system's notices, and every `poll_s` for file systems that send none.
 
 Small catalogs are read in a thread, large ones by a process of their own
 (`extauthz.catalog.files.child`).
@@ -37,12 +37,12 @@ from extauthz.model.catalog import Catalog
 _log = logging.getLogger(__name__)
 
 LARGE: Final = 256 * 1024
-"""Bytes of all files together. Up to here no single step in a thread takes 20 ms."""
+"""Bytes of all files together. Up to this size no step in a thread takes 20 ms."""
 POLL_S: Final = 5.0
 SETTLE_S: Final = 0.5
-"""How long files must have stood still before they are read."""
+"""How long files must be unchanged before they are read."""
 _MOST_LOOKS: Final = 20
-"""After that they are read although somebody goes on writing."""
+"""After this time they are read although they still change."""
 _DEBOUNCE_MS: Final = 200
 _STEP_MS: Final = 50
 
@@ -51,10 +51,10 @@ class FileCatalogSource:
     """A `CatalogSource` of files and folders. The same bytes give the same catalog object.
 
     Args:
-        poll_s: how often the files are looked at when the system says nothing of them.
+        poll_s: how often the files are checked without a notice of the system.
         has_pepper: whether the settings hold the secret that hmac_sha256 keys need.
-        large: above how many bytes a process of its own reads them.
-        sleep: waits for so many seconds.
+        large: number of bytes above which a process of its own reads them.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class FileCatalogSource:
         self._last: Catalog | None = None
 
     async def load(self) -> Catalog:
-        """A whole new catalog. Nothing of it holds up the event loop for long.
+        """Loads a new catalog without blocking the event loop for long.
 
         Raises:
             ConfigError: a file is missing, unreadable or wrong; every problem is named.
@@ -91,11 +91,11 @@ class FileCatalogSource:
         return catalog
 
     async def wait_for_change(self) -> None:
-        """Returns when the files are not as the last `load` found them, and stand still.
+        """Returns when the files differ from those of the last `load`, and no longer change.
 
-        A file that is being written reads like a whole one that lacks its end: deny rules may
-        stand there. So files must have been left alone for a moment; who writes slower than
-        that writes beside them and renames.
+        A file that is being written may be read without its end, where there may be deny rules. So
+        files must be unchanged for a moment. Programs that write more slowly than that should write
+        another file and rename it.
         """
         if self._stamps is None:
             return
@@ -120,7 +120,7 @@ class FileCatalogSource:
                 return
 
     async def _wait_for_notice(self) -> None:
-        """Returns when something moved near the files, or after `poll_s`."""
+        """Returns after a notice of a change near the files, or after `poll_s`."""
         notices = awatch(
             *await asyncio.to_thread(self._list_watched),
             watch_filter=None,
@@ -134,7 +134,7 @@ class FileCatalogSource:
         async with aclosing(notices):
             notice = asyncio.ensure_future(anext(notices))
             try:
-                # The first step sets the watch up. Only then can no change slip by unseen.
+                # The first step sets the watch up; from then on no change is missed.
                 await asyncio.sleep(0)
                 if not await asyncio.to_thread(self._has_changed):
                     await notice
@@ -176,12 +176,12 @@ class FileCatalogSource:
         return self._look() != self._stamps
 
     def _look(self) -> dict[Path, Stamp]:
-        """How the files stand now that the last load read, and those that it did not know."""
+        """The current states of the files of the last load, and of new files."""
         paths = [*(self._stamps or ()), *(path for path, _ in list_files(self._paths, []))]
         return {path: stamp_file(path) for path in paths}
 
     def _list_watched(self) -> Sequence[Path]:
-        """The folders in which a change would show."""
+        """The folders in which a change would be noticed."""
         folders: set[Path] = set()
         for path in (*self._paths, *(self._stamps or ())):
             for place in (path, path.parent.resolve(), path.resolve().parent):

@@ -1,8 +1,7 @@
-"""An OpenAPI document as its readers go through it: nodes that know where they stand, and what
-was found to be wrong.
+"""An OpenAPI document: its nodes with their positions, its references, and the problems found.
 
-References are followed wherever something about access may stand, within the document and into
-files beside it. Files are looked for below one folder alone; nothing is fetched.
+References are followed wherever a document may say something about access, within the document and
+into other files. Only files below one folder are read; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from extauthz.errors import ConfigError, Problem
 from extauthz.model.field_names import FIELD_NAME
 
 MAX_REFERENCES: Final = 16
-"""Most references that may lead from one to the next."""
+"""Length of the longest chain of references."""
 MAX_FILES: Final = 10_000
 MAX_REFERRED: Final = 5_000_000
-"""Most values that all references together may stand for: as with the aliases of YAML."""
+"""Most values that all references together may expand to, as with aliases of YAML."""
 _DEPTH_OF_ACCESS: Final = 4
 """How far below an operation the scopes of its security stand."""
 _MAX_WARNINGS: Final = 100
@@ -51,7 +50,7 @@ class OpenApiFile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """A value of a document, and where it stands. The value is None where nothing does."""
+    """A value of a document with its position. The value is None when there is none."""
 
     file: OpenApiFile
     path: NodePath
@@ -77,7 +76,7 @@ class Node:
 
 
 class MergedNode:
-    """The fields of a mapping and of all that its references lead to."""
+    """The fields of a mapping, together with those of the mappings it refers to."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -133,7 +132,7 @@ class OpenApiDocument:
         self._faults.setdefault(node.file, []).append(Fault(path=node.path, message=message))
 
     def warn(self, node: Node, message: str) -> None:
-        """Notes what is read otherwise than its writer may think. The same is told once."""
+        """Adds a warning about what may be read differently than its author meant, once."""
         self._warnings.setdefault(message, []).append(node)
 
     def list_problems(self) -> tuple[Problem, ...]:
@@ -162,7 +161,7 @@ class OpenApiDocument:
         return tuple(listed)
 
     def check_keys(self, node: Node, known: Collection[str], *, is_referred: bool = False) -> None:
-        """Tells of keys that are not read. One that may have been meant as access is a problem.
+        """Warns of keys that are not read. A key that may be meant to restrict access is a problem.
 
         Args:
             is_referred: whether a reference led to the node, and may have led to the wrong kind:
@@ -224,10 +223,10 @@ class OpenApiDocument:
     # References
 
     def resolve(self, node: Node) -> Node | None:
-        """The node itself, or what its reference leads to, through further references.
+        """The node itself, or the node that its reference leads to, through further references.
 
-        None, and a problem, when it leads nowhere, out of the folder or in a circle, or when
-        something stands beside it that would be lost.
+        None, with a problem, when the reference leads nowhere, out of the folder or in a circle, or
+        when there are other keys with it, which would be lost.
         """
         start = node
         for _ in range(MAX_REFERENCES + 1):
@@ -253,8 +252,8 @@ class OpenApiDocument:
     def merge(self, node: Node) -> MergedNode | None:
         """A path item's fields, and those of what its reference leads to.
 
-        What is said about access on both sides is a problem: OpenAPI 3.1.1 (section 4.8.9.1)
-        leaves open which counts.
+        When both say something about access, that is a problem: OpenAPI 3.1.1 (section 4.8.9.1)
+        does not define which counts.
         """
         merged = MergedNode(node)
         step: Node | None = node
@@ -360,7 +359,7 @@ class OpenApiDocument:
 
 
 def _count(value: Any, depth: int) -> int:
-    """How many values there are in one, so far down."""
+    """The number of values in a value, down to a depth."""
     if depth == 0 or not isinstance(value, Mapping | list):
         return 1
     below = value.values() if isinstance(value, Mapping) else value
@@ -368,5 +367,5 @@ def _count(value: Any, depth: int) -> int:
 
 
 def _normalise(path: Path) -> Path:
-    """Absolute, without dots. Links stay: who put them into the folder may lead out of it."""
+    """Makes a path absolute, without dots. Links are kept: they may lead out of the folder."""
     return Path(os.path.abspath(path))  # noqa: PTH100  # which keeps links, and takes out dots

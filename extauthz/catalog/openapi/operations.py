@@ -48,8 +48,8 @@ class CatalogWord:
 
     Attributes:
         security: schemes of the API; None when it names none.
-        resources: method, or `ANY_METHOD`, and shape of the templates that it has a resource for.
-        takes_default: whether one of them takes what the document asks for as a whole.
+        resources: method (or `ANY_METHOD`) and template shape of each of its resources.
+        takes_default: whether one of them uses the document's global security.
     """
 
     security: tuple[SecurityScheme, ...] | None = None
@@ -62,8 +62,8 @@ class OpenApiResource:
     """One operation of a document.
 
     Attributes:
-        scopes: any of them is enough unless `all_scopes`; empty asks for none.
-        security: None when the operation takes what its API takes.
+        scopes: any of them is enough unless `all_scopes`; empty requires none.
+        security: None when the operation has the security of its API.
         tier: name of the tier that limits the operation; None for no limit.
     """
 
@@ -121,12 +121,12 @@ class OperationReader:
         )
         self._is_public = read_is_disabled(document, root) or False
         self._is_default_asked = of_catalog.takes_default
-        """Whether anybody takes what the document asks for as a whole."""
+        """Whether any operation uses the document's global security."""
         self.is_decided = False
 
     @cached_property
     def _default_need(self) -> SecurityNeed | None:
-        """What the document's ``security`` says; None when it is not expressible."""
+        """The document's global ``security``; None when a catalog cannot express it."""
         self._is_default_asked = True
         return self._security.read_requirement(self._document.root)
 
@@ -138,9 +138,9 @@ class OperationReader:
 
     @property
     def default_schemes(self) -> tuple[SecurityScheme, ...] | None:
-        """What operations take that say nothing themselves, once all have been read.
+        """The schemes of operations without security of their own, once all have been read.
 
-        None, too, when the catalog decides all of those.
+        None also when the catalog decides all of those.
         """
         if self._is_public:
             return PUBLIC
@@ -201,7 +201,7 @@ class OperationReader:
         at: tuple[str, tuple[str, ...]],
         seen: dict[tuple[str, tuple[str, ...]], PlacedOperation],
     ) -> bool:
-        """Whether no operation before matches the same requests; a problem when it differs."""
+        """Whether no earlier operation matches the same requests; a problem when one differs."""
         other = seen.setdefault(at, operation)
         if other is operation:
             return True
@@ -287,7 +287,7 @@ class OperationReader:
         return PlacedOperation(resource=resource, shape=shape, node=node, servers=own)
 
     def _check_home(self, operation: Node, item: MergedNode) -> None:
-        """Reports an operation of another document, where that one says other things of access."""
+        """Reports an operation from another document when that one says something else on access."""
         home, root = operation.file, self._document.root
         if home is root.file or not isinstance(home.tree, Mapping):
             return
@@ -316,7 +316,7 @@ class OperationReader:
         return self._is_public if is_disabled is None else is_disabled
 
     def _read_need(self, operation: Node) -> SecurityNeed | None:
-        """What an operation asks for; None, and a problem, when that cannot be expressed."""
+        """The security of an operation; None, with a problem, when it cannot be expressed."""
         problems = self._document.problem_count
         if operation.has("security"):
             need = self._security.read_requirement(operation)
@@ -340,7 +340,7 @@ class OperationReader:
         return SecurityNeed(schemes, scopes, need.all_scopes)
 
     def _read_application_security(self, node: Node) -> tuple[SecurityScheme, ...] | None:
-        """What the extensions of API Manager say; the catalog's word where that is unsayable."""
+        """The schemes of API Manager's extensions; the catalog's when those cannot be expressed."""
         found = read_application_security(self._document, node)
         if not isinstance(found, Unsayable):
             return found

@@ -1,8 +1,8 @@
 """Finds out which operations of an OpenAPI document are served at its base path.
 
-A catalog's API has one base path, and its hosts are the catalog's to name. So an operation whose
-own ``servers`` put it at another base path is left out. One at another host is kept where no other
-operation that asks for something else could be meant by the same requests.
+An API of a catalog has one base path, and its hosts are named in the catalog. So an operation whose
+own ``servers`` put it at another base path is left out. One at another host is kept when no other
+operation with different requirements could match the same requests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_NAMED: Final = 50
 
 
 def may_meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether a path may fit both of two shapes (`write_shape`). Says yes when in doubt."""
+    """Whether a path may fit both of two shapes (`write_shape`). True when in doubt."""
     for left, right in zip(one, other, strict=False):
         if "**" in (left, right):
             return True
@@ -37,12 +37,12 @@ def place_operations(
 ) -> tuple[str | None, list[PlacedOperation]]:
     """The base path of the document, and the operations that are served there.
 
-    Others are left out with a warning: who asks for one gets `resource_not_found`. It is a problem
-    where that request would be taken for another operation, which asks for less.
+    Others are left out with a warning: their requests get `resource_not_found`. It is a problem
+    when such a request would match another operation, which requires less.
     """
     servers = read_servers(document, document.root) if version == 3 else None
     if not servers:
-        # Whoever states it at the operations, and only there, states it for the document.
+        # When only the operations state it, they state it for the whole document.
         own = Counter(one.servers for one in operations).most_common(1)
         servers = own[0][0] if own else None
     stated = read_base_path(document, version)
@@ -136,7 +136,7 @@ class _Placing:
         return True
 
     def _leave_out(self, one: PlacedOperation, why: str) -> None:
-        # Who asks for an operation that is public may well be asked for more.
+        # A request for a public operation may match one that requires more.
         is_safe = not one.shape or one.resource.security == PUBLIC
         other = None if is_safe else self._find_other(one)
         if other is None:
@@ -150,7 +150,7 @@ class _Placing:
             )
 
     def _find_other(self, one: PlacedOperation) -> PlacedOperation | None:
-        """An operation that the same requests may be meant for, and that asks for something else."""
+        """An operation that the same requests may match, and that has other requirements."""
         for access, others in self._by_access.items():
             if access == _access(one):
                 continue

@@ -4,12 +4,12 @@ OpenAPI 3.0 and 3.1 and Swagger 2.0, with the extensions that WSO2 API Manager, 
 Microgateway and Choreo Connect write.
 
 Rules:
-- What a catalog cannot express is a problem, never something weaker. An operation with a problem
-  is left out, and a document with problems must not be served.
-- What the catalog itself says (a resource for the operation, security of the API) need not be
-  expressible in the document.
-- Nothing about access is passed over in silence: it is read, or it is a problem, or a warning.
-- Alternatives of a security requirement are any-of; what stands in one alternative is all-of.
+- What a catalog cannot express is a problem; it is never replaced by something weaker. An operation
+  with a problem is left out, and a document with problems must not be served.
+- What the catalog itself defines (a resource for the operation, security of the API) need not be
+  expressible from the document.
+- Nothing about access is ignored silently: it is read, or it is a problem or a warning.
+- Of the alternatives of a security requirement any is enough; of one alternative all is required.
 - The nearest statement counts: operation, then path item, then document.
 """
 
@@ -28,7 +28,7 @@ from extauthz.model.identity import Place, PlaceKind, SecurityScheme
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenApiResources:
-    """What a document says. None stands for all that it does not say.
+    """What a document says. An attribute is None when the document does not say it.
 
     Attributes:
         base_path: without a slash at its end; empty for the root.

@@ -1,10 +1,10 @@
-"""Reads what an OpenAPI document asks of callers: its security requirements and schemes.
+"""Reads the security requirements and schemes of an OpenAPI document.
 
-A catalog knows any-of schemes, an optional credential, and any-of or all-of scopes. Of several
-alternatives those that cannot be checked (HTTP Basic, two credentials together, roles of API keys)
-are left out with a warning: that is stricter than the document, never weaker. Where nothing else
-is left, the catalog's own word on the API counts, and without one it is a problem. So are mixed
-sets of scopes, and whatever is not written as OpenAPI wants it.
+A catalog can express any of several schemes, an optional credential, and any or all of several
+scopes. Alternatives that cannot be checked (HTTP Basic, two credentials together, roles of API
+keys) are left out with a warning: that is stricter than the document, never weaker. When no
+alternative is left, the catalog's security of the API counts, and without one it is a problem. So
+are mixed sets of scopes, and everything that is not valid OpenAPI.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SAY_IT: Final = "say in the catalog what is taken: security of the API, or a re
 
 @dataclass(frozen=True, slots=True)
 class SecurityNeed:
-    """What a security requirement comes to. `schemes` None: nothing is said about them."""
+    """The schemes and scopes of a security requirement. `schemes` is None when it names none."""
 
     schemes: tuple[SecurityScheme, ...] | None = None
     scopes: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class _Scheme:
 
 @dataclass(frozen=True, slots=True)
 class _Alternative:
-    """One requirement of a list. `unsayable`: why it cannot be checked; None when it can."""
+    """One requirement of a list. `unsayable` says why it cannot be checked; None when it can."""
 
     node: Node
     schemes: tuple[SecurityScheme, ...] = ()
@@ -65,8 +65,8 @@ class SecurityReader:
         is_wso2: whether WSO2 API Manager wrote the document.
 
     Attributes:
-        application: what stands for the WSO2 scheme, when an extension says so.
-        places: of all API key schemes that were asked for so far.
+        application: schemes that replace the WSO2 scheme, when an extension says so.
+        places: places of all API key schemes that were required so far.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class SecurityReader:
         need: SecurityNeed | None = None
         if len(set(map(frozenset, scopes))) <= 1:
             asked = scopes[0] if scopes else ()
-            # API Manager takes any one of the scopes that its exports list, against the letter
-            # of OpenAPI: an API that moves here asks for no more than it did.
+            # Unlike OpenAPI, API Manager accepts any one of the scopes in its exports; an API that
+            # moves here must not require more than before.
             from_wso2 = self._is_wso2 and all(set(one.node.value) == {_WSO2_SCHEME} for one in kept)
             need = SecurityNeed(schemes, asked, all_scopes=len(asked) > 1 and not from_wso2)
         elif all(len(each) == 1 for each in scopes):
@@ -145,7 +145,7 @@ class SecurityReader:
         return need
 
     def _fall_back(self, alternatives: list[_Alternative]) -> SecurityNeed | None:
-        """What counts where nothing that stands here can be checked: the catalog's word."""
+        """The catalog's security, when no alternative can be checked."""
         may = self._can_fall_back and not any(one.scopes for one in alternatives)
         for one in alternatives:
             if may:
@@ -157,7 +157,7 @@ class SecurityReader:
         return SecurityNeed() if may else None
 
     def _read_alternative(self, written: Node) -> _Alternative | None:
-        """One alternative; None for the empty one, which asks for nothing (or with a problem)."""
+        """One alternative; None for the empty one, which requires nothing, or with a problem."""
         node = self._document.resolve(written)
         if node is None:
             return None
@@ -254,7 +254,7 @@ class SecurityReader:
 def _leave_out_unscoped(alternatives: list[_Alternative]) -> list[_Alternative]:
     """The alternatives; a bearer token without scopes is unsayable beside one of another scheme.
 
-    The two cannot be told apart, so that the first would let in the second without its scopes.
+    A request with a token fits both, so the second would be accepted without its scopes.
     """
     bearers = [one for one in alternatives if SecurityScheme.JWT in one.schemes]
     names = {frozenset(one.node.value) for one in bearers}

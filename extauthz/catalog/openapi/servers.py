@@ -1,4 +1,4 @@
-"""Reads where an OpenAPI document says its operations are served."""
+"""Reads the servers of an OpenAPI document and of its operations."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Reads the extensions about access that WSO2's products write into OpenAPI documents.
 
-``x-wso2-application-security``, ``x-wso2-mutual-ssl``, ``x-wso2-disable-security``, ``x-auth-type``,
-``x-scope`` and the two names of a throttling tier. The nearest statement counts: operation, then
-path item, then document.
+``x-wso2-application-security``, ``x-wso2-mutual-ssl``, ``x-wso2-disable-security``,
+``x-auth-type``, ``x-scope`` and the two names of a throttling tier. The nearest statement counts:
+operation, then path item, then document.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def read_tier(document: OpenApiDocument, *nodes: Node | MergedNode) -> str | Non
 
 
 def read_is_disabled(document: OpenApiDocument, *nodes: Node | MergedNode) -> bool | None:
-    """The nearest word on whether security is switched off; None when nobody says."""
+    """The nearest statement on whether security is switched off; None when there is none."""
     for node in nodes:
         is_disabled = document.read_flag(node, "x-wso2-disable-security")
         if is_disabled is not None:
@@ -84,7 +84,7 @@ def read_scopes(
 
 @dataclass(frozen=True, slots=True)
 class Unsayable:
-    """What a catalog cannot say, where it stands, and why."""
+    """What a catalog cannot express: its node, and why."""
 
     node: Node
     why: str

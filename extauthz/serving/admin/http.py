@@ -1,9 +1,9 @@
-"""HTTP/1 for a listener that nobody has to authenticate for: whatever is sent, it is bounded, and no news.
+"""Serves HTTP/1 without authentication, within bounds that hold for every client.
 
-- What is no HTTP request gets 400 and a fixed text, and no line in the log: who writes it is a
-  scanner, not a defect.
-- A connection lives for `CONNECTION_S`, busy or not. When there are `MAX_CONNECTIONS`, the oldest
-  goes for each new one: whoever holds many open cannot keep a probe out.
+- Bytes that are no HTTP request get 400 and a fixed text, and no line in the log: they come from
+  scanners.
+- A connection is closed after `CONNECTION_S`, busy or not. With `MAX_CONNECTIONS` open, each new
+  one closes the oldest: a client that holds many open cannot keep a probe out.
 - Bodies are not read, and nothing is decompressed.
 
 A handler that fails is answered with 500, and logged with its traceback, as everywhere.
@@ -20,7 +20,7 @@ from aiohttp import web
 Handle: TypeAlias = Callable[[], Awaitable[web.Response]]
 
 CONNECTION_S: Final = 30.0
-"""Longer than a scrape takes; less than what waits for nothing is worth."""
+"""Longer than a scrape takes."""
 MAX_CONNECTIONS: Final = 100
 _READ: Final = ("GET", "HEAD")
 
@@ -48,7 +48,7 @@ class AdminServer(web.Server):
         """For each open connection, the oldest first."""
 
     def __call__(self) -> web.RequestHandler:
-        """What reads and writes one connection."""
+        """Makes the handler of one connection."""
         return _Connection(
             self,
             loop=asyncio.get_running_loop(),
@@ -83,7 +83,7 @@ class AdminServer(web.Server):
 
 
 class _Closer:
-    """Closes a connection when its time is up, also where its other end reads nothing."""
+    """Closes a connection when its time is up, even when its other end does not read."""
 
     def __init__(self, transport: asyncio.Transport, within_s: float) -> None:
         self._transport = transport

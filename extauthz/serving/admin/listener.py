@@ -1,8 +1,8 @@
 """The admin listener: ``/healthz``, ``/readyz`` and ``/metrics``, for probes and operators.
 
-Plain HTTP without authentication, so it listens on loopback unless told otherwise. It shows
-sums and states: no request, no credential, no customer. What else may be sent there is
-`extauthz.serving.admin.http`'s to bear.
+It is plain HTTP without authentication, so it listens on loopback unless settings say otherwise.
+It shows sums and states: no request, no credential, no customer. `extauthz.serving.admin.http`
+handles everything else that may be sent there.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class AdminListener:
 
     @property
     def port(self) -> int:
-        """The TCP port that it really has; 0 for a Unix socket, and before the start."""
+        """The actual TCP port; 0 for a Unix socket, and before the start."""
         if self._address.path or self._runner is None:
             return 0
         return int(self._runner.addresses[0][1])
@@ -107,7 +107,7 @@ class AdminListener:
 
 
 async def _in_pieces(text: bytes) -> AsyncIterator[bytes]:
-    """So that what else this process does goes on: to send megabytes at once takes milliseconds."""
+    """Splits a text, since sending megabytes in one step would block the loop for milliseconds."""
     for start in range(0, len(text), _PIECE_BYTES):
         yield text[start : start + _PIECE_BYTES]
         await asyncio.sleep(0)

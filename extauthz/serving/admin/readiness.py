@@ -1,7 +1,7 @@
-"""Whether this replica should get traffic, and what is not as it should be.
+"""Judges whether this replica should get traffic.
 
-Degraded is not dead: while the counter store is away, every replica would otherwise leave at
-once, and nobody would decide at all.
+A degraded replica stays ready: while the counter store is away, all replicas would otherwise leave
+at once, and no decision would be made at all.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ class ReadyState(Enum):
 
     READY = "ready"
     DEGRADED = "degraded"
-    """It works, with less than it should have."""
+    """It works, but not with everything that it needs."""
     NOT_READY = "not ready"
-    """No traffic should come here."""
+    """It should get no traffic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyCheck:
-    """One thing that readiness rests on. `facts` hold no secret."""
+    """One check of readiness. `facts` hold no secret."""
 
     name: str
     state: ReadyState
@@ -32,7 +32,7 @@ class ReadyCheck:
 
 
 def write_check(check: ReadyCheck) -> dict[str, Any]:
-    """What JSON can hold; see `read_check`."""
+    """The check as values that JSON can hold; see `read_check`."""
     return {"name": check.name, "state": check.state.value, "facts": dict(check.facts)}
 
 
@@ -52,6 +52,6 @@ def find_worst(checks: Sequence[ReadyCheck]) -> ReadyCheck:
 
 
 def judge_readiness(checks: Sequence[ReadyCheck]) -> ReadyState:
-    """The worst of all."""
+    """The worst state of all checks."""
     states = {check.state for check in checks}
     return next(state for state in _WORST_FIRST if state in states or state is ReadyState.READY)

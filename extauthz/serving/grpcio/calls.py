@@ -1,7 +1,7 @@
-"""What grpcio calls for each method of a door: its calls, as the door wants them.
+"""The handlers that grpcio calls for each method of a door.
 
-grpcio cancels a handler's task when its caller goes away or its deadline passes, and then sends
-nothing of ours.
+grpcio cancels a handler's task when its caller goes away or its deadline passes, and then sends no
+answer of the handler.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 _STRANGER = "the client certificate has no URI SAN that is let in here"
 _ENDED_AT_ONCE = 5
 _PAUSE_S = 0.01
-"""To end a call takes up to a millisecond: thousands that are overdue together, ended together, would
-hold up everybody else's for seconds."""
+"""Overdue calls that are ended in one step. Ending one takes up to a millisecond, and thousands
+together would block all other calls for seconds."""
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class MethodHandlers:
-    """What grpcio calls for each method of a door.
+    """Makes the handlers that grpcio calls for each method of a door.
 
-    Every method is a stream of requests to grpcio: of a call that has one message, it would wait
-    for it without end.
+    For grpcio every method has a stream of requests; otherwise it would wait for the message of a
+    unary call without a bound.
 
     Args:
-        uris: callers' certificates have one of them; empty: all callers pass.
-        within_s: by then the message of a call that has one must be there.
+        uris: a caller's certificate must have one of them; empty admits all callers.
+        within_s: seconds by which the message of a unary call must have arrived.
     """
 
     def __init__(self, door: Door, uris: frozenset[str], within_s: float) -> None:
@@ -105,10 +105,10 @@ class MethodHandlers:
         return serve
 
     def _read_call(self, context: _Context) -> Call:
-        """What a handler may know of its call, once its caller is let in.
+        """What a handler may know of its call.
 
         Raises:
-            RpcFailure: UNAUTHENTICATED, where its certificate has none of the URIs.
+            RpcFailure: UNAUTHENTICATED, when the caller's certificate has none of the URIs.
         """
         if self._uris and self._uris.isdisjoint(_list_peer_uris(context)):
             raise RpcFailure(RpcCode.UNAUTHENTICATED, _STRANGER)
@@ -116,7 +116,7 @@ class MethodHandlers:
 
 
 class BoundedMethods(grpc.GenericRpcHandler):
-    """The door's methods as grpcio wants them, but for those that are exempt from its bounds."""
+    """The door's methods for grpcio, except those that are exempt from its bounds."""
 
     def __init__(self, handlers: MethodHandlers) -> None:
         self._by_path = {
@@ -132,8 +132,8 @@ class BoundedMethods(grpc.GenericRpcHandler):
 
 
 class _Arrivals:
-    """Calls whose message is not there yet. One timer is for all of them: one for each would
-    cost a call more than the rest of its wait.
+    """Calls whose message has not arrived yet. They share a timer: one for each call would cost
+    more than the rest of its waiting.
     """
 
     def __init__(self, within_s: float) -> None:
@@ -143,10 +143,10 @@ class _Arrivals:
         self._timer: asyncio.TimerHandle | None = None
 
     async def read_message(self, context: _Context) -> bytes:
-        """The message of a call that has one.
+        """The message of a unary call.
 
         Raises:
-            RpcFailure: DEADLINE_EXCEEDED or INTERNAL, as it did not come.
+            RpcFailure: DEADLINE_EXCEEDED or INTERNAL, when no message came.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -205,7 +205,7 @@ def _list_peer_uris(context: _Context) -> list[str]:
 
 
 class _Caller:
-    """See `Caller`: who called, as grpcio tells it."""
+    """The `Caller` of a call of grpcio's."""
 
     __slots__ = ("_context",)
 

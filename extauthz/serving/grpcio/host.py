@@ -1,7 +1,8 @@
-"""Serves doors with grpcio's asyncio server, each door with a server of its own, on asyncio's own event loop or uvloop's.
+"""Serves doors with grpcio's asyncio server, on asyncio's own event loop or uvloop's.
 
-Bytes go in and out as they are; there are no generated servicers. A handshake asks for no names:
-each call of a listener with `client_uri_sans` is held against them (`extauthz.serving.grpcio.calls`).
+Each door has a server of its own. Messages are passed as bytes; there are no generated servicers.
+The names in client certificates are not checked in the handshake, but with each call of a listener
+with `client_uri_sans` (`extauthz.serving.grpcio.calls`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _MS = 1000
 _STRANGER = "the client certificate has no URI SAN that is let in here"
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_WAITING, _SURELY_REFUSED = 100, 200
-"""Calls that wait in front of Python. 200 of them take 80 ms where 2,500 a second are decided."""
+"""Calls that wait before Python. 200 of them take 80 ms at 2,500 decisions a second."""
 
 
 class GrpcioHost:
@@ -57,7 +58,7 @@ class GrpcioHost:
 
     @property
     def addresses(self) -> tuple[ListenAddress, ...]:
-        """Where it listens, with the real port in place of port 0; empty before the start."""
+        """Where it listens, with the actual port in place of port 0; empty before the start."""
         return self._addresses
 
     async def start(self) -> None:
@@ -87,7 +88,7 @@ class GrpcioHost:
             await server.start()
 
     async def wait_ended(self) -> None:
-        """Waits until it serves no more."""
+        """Waits until it no longer serves."""
         await asyncio.gather(*(server.wait_for_termination() for server in self._servers))
 
     async def stop(self, grace_s: float) -> None:
@@ -105,7 +106,7 @@ class GrpcioHost:
             handlers=[BoundedMethods(handlers)], options=_options(self._limits)
         )
         for method in door.table:
-            if method.exempt:  # registered, it waits in a line of its own
+            if method.exempt:  # a registered method has a queue of its own
                 _, service, name = method.path.split("/")
                 server.add_registered_method_handlers(
                     service, {name: handlers.find_handler(method)}
@@ -115,7 +116,7 @@ class GrpcioHost:
     def _bind(
         self, server: grpc.aio.Server, address: ListenAddress, listener: DoorListener
     ) -> ListenAddress:
-        # One reloader an address: each must be told of a change itself.
+        # One reloader for each address, as each must get a change itself.
         credentials = _credentials(TlsReloader(listener.tls)) if listener.tls else None
         if address.path:
             remove_stale_socket(address.path)
@@ -169,8 +170,8 @@ def _options(limits: HostLimits) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", round(limits.handshake_timeout_s * _MS)),
         # gRPC turns it on by default, and a second process would silently take half the calls.
         ("grpc.so_reuseport", int(limits.reuse_port)),
-        # Beyond the first, gRPC's core refuses more and more of what Python has not taken yet, and
-        # at the second all of it: RST_STREAM, which callers read as CANCELLED.
+        # Above the first value, gRPC's core refuses a growing part of the calls that Python has not
+        # taken yet, and at the second all of them: RST_STREAM, which callers read as CANCELLED.
         ("grpc.server.max_pending_requests", _MAX_WAITING),
         ("grpc.server.max_pending_requests_hard_limit", _SURELY_REFUSED),
         # Identity alone. The bound on a message's size is held against its compressed bytes.
@@ -180,7 +181,7 @@ def _options(limits: HostLimits) -> list[tuple[str, int]]:
 
 @contextmanager
 def _socket_mode(mode: int | None) -> Iterator[None]:
-    """Gives the socket its permissions as it is made: a chmod afterwards would come too late."""
+    """Sets the permissions of a socket while it is made: a chmod afterwards would be too late."""
     if mode is None:
         yield
         return

@@ -1,17 +1,17 @@
-"""How a process that opens doors is steered by the one that started it.
+"""The protocol between a process that opens doors and the process that started it.
 
-The two hold the ends of a socket pair and speak through it in lines of JSON. The number of the
-started process's end stands in its environment (`CONTROL_FD`).
+The two processes hold the ends of a socket pair and exchange lines of JSON. The descriptor of the
+started process's end is in its environment (`CONTROL_FD`).
 
-- The first line is what the doors are opened with. The answer is ``{"open": true}``, or
+- The first line has the parameters for opening the doors. The answer is ``{"open": true}``, or
   ``{"failed": ...}`` with the reasons.
-- A word, like ``"reload"``, is obeyed and not answered.
+- A word, like ``"reload"``, is a command without an answer.
 - A question is ``{"ask": name, "of": argument, "id": number}``. Its answer is
   ``{"id": number, "answer": ...}``, or ``"failed"`` in the place of the answer. An answer that
-  is bytes stands behind its line, ``{"id": number, "bytes": length}``: to write megabytes as JSON
-  would hold up decisions.
+  is bytes follows its line, ``{"id": number, "bytes": length}``: writing megabytes as JSON would
+    delay decisions.
 
-When the pair ends, whoever held the other end has died.
+  When the pair is closed, the process at the other end has died.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class HostFailed(ExtauthzError):
 
 
 class ControlEnded(HostFailed):
-    """The other end of the pair is gone, and with it the process that held it."""
+    """The other end of the pair is closed: its process has ended."""
 
 
 class Control:
-    """The end of the process that steers; made when the loop runs."""
+    """The starting process's end of the pair; made when the event loop runs."""
 
     def __init__(self) -> None:
         self._ours, self._theirs = socket.socketpair()
@@ -61,32 +61,32 @@ class Control:
 
     @property
     def descriptor(self) -> int:
-        """The end for the process that is to be started."""
+        """The descriptor for the process that will be started."""
         return self._theirs.fileno()
 
     async def start(self) -> None:
-        """Takes hold of this process's end."""
+        """Opens this process's end as a stream."""
         self._reader, self._writer = await asyncio.open_connection(
             sock=self._ours, limit=MAX_LINE_BYTES
         )
 
     def leave_to_started(self) -> None:
-        """Closes the other end here. To be called once the process runs, or will not."""
+        """Closes the other end in this process. Called once the process runs, or has failed to."""
         self._theirs.close()
 
     async def open(self, first: object) -> None:
-        """Has the doors opened.
+        """Tells the process to open the doors, and waits for that.
 
         Raises:
-            ConfigError: with the problems that were found there.
-            HostFailed: the start failed, and why.
+            ConfigError: the settings or files cannot be used; every problem is named.
+            HostFailed: the start failed; the text says why.
             ControlEnded: the process has ended.
         """
         self._write(first)
         _check(await self._read())
 
     def tell(self, word: str) -> None:
-        """Says a word. Nothing happens when the other end is gone."""
+        """Sends a word. Does nothing when the other end is closed."""
         self._write(word)
 
     async def ask(self, question: str, of: object = None, *, within_s: float) -> Any:
@@ -109,7 +109,7 @@ class Control:
         return answer["answer"]
 
     def close(self) -> None:
-        """Lets go of both ends; the started process notices."""
+        """Closes the pair, which the started process notices."""
         self._theirs.close()
         if self._writer is not None:
             self._writer.close()
@@ -154,7 +154,7 @@ def _check(answer: Mapping[str, Any]) -> None:
 
 
 class Steered:
-    """The end of the process that was started."""
+    """The started process's end of the pair."""
 
     def __init__(
         self, control: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -165,15 +165,15 @@ class Steered:
 
     @classmethod
     async def connect(cls) -> Steered:
-        """Takes hold of the end that the environment names."""
+        """Opens the end that the environment names."""
         control = socket.socket(fileno=int(os.environ[CONTROL_FD]))
         return cls(control, *await asyncio.open_connection(sock=control, limit=MAX_LINE_BYTES))
 
     async def is_alone(self, at_most_s: float) -> bool:
-        """Whether whoever started this process is gone; to be asked when nobody obeys any more.
+        """Whether the process that started this one has ended; called after `obey` has returned.
 
-        A killed process lets go of its end a moment after its children may have noticed its
-        death, so this waits for that, unless something was said that nobody has read.
+        A killed process closes its end a moment after its children may have noticed its death, so
+        this waits for that, unless there is a line that was not read yet.
         """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + at_most_s
@@ -187,10 +187,10 @@ class Steered:
         return False
 
     async def read_first(self) -> Any:
-        """What the doors are to be opened with.
+        """Reads the parameters for opening the doors.
 
         Raises:
-            ControlEnded: whoever started this process is gone.
+            ControlEnded: the process that started this one has ended.
         """
         line = await self._reader.readline()
         if not line:
@@ -198,15 +198,15 @@ class Steered:
         return json.loads(line)
 
     def say_open(self) -> None:
-        """Says that the doors are open."""
+        """Reports that the doors are open."""
         self._say({"open": True})
 
     def say_failed(self, exc: Exception) -> None:
-        """Says why they are not."""
+        """Reports why the doors could not be opened."""
         self._say({"failed": _write_failure(exc, "the start failed")})
 
     async def obey(self, words: Words, questions: Questions) -> None:
-        """Does what is said, until whoever says it is gone."""
+        """Executes words and answers questions until the other end is closed."""
         with suppress(ConnectionError):
             while line := await self._reader.readline():
                 message = json.loads(line)
@@ -222,7 +222,7 @@ class Steered:
                         self._say(answer)
 
     def close(self) -> None:
-        """Lets go of the pair."""
+        """Closes this end."""
         self._writer.close()
 
     def _say(self, message: object) -> None:

@@ -1,7 +1,7 @@
-"""A folder for this process's secrets, which goes when the process does, however it ends.
+"""Makes a private folder for a process's secrets, and removes those of processes that were killed.
 
-Whoever has made one holds a lock on it, which the kernel takes back from a process that is
-killed. The next that makes one removes those that nobody holds.
+The process that made a folder holds a lock on it, which the kernel releases when the process ends.
+The next process that makes one removes folders without a lock.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PrivateFolder:
         self.path, self._lock = _make_locked()
 
     def remove(self) -> None:
-        """Removes it with all that is in it. Calling it again does nothing."""
+        """Removes it with its content. Calling it again does nothing."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)

@@ -1,7 +1,7 @@
 """Serves doors in a Python process of its own, which is steered through `extauthz.serving.workers.control`.
 
-What the process runs opens the doors and its own host; here are its start and its end. It ends
-when this process does.
+The process opens the doors and a host of its own; here it is started and stopped. It ends when
+this process ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from extauthz.serving.workers.control import CONTROL_FD, Control, ControlEnded, 
 from extauthz.serving.workers.steered_process import SteeredProcess, write_exit
 
 STOP: Final = "stop"
-"""The question that a stop is: answered once every call has ended. Of it: the grace, in seconds."""
+"""The question that stops the process; answered once every call has ended. Its argument is the
+grace in seconds."""
 
 _CANCEL_S: Final = 5.0
 """How long a stop may take after its grace."""
@@ -33,8 +34,8 @@ class ProcessHost(SteeredProcess):
 
     Args:
         module: what is run, as ``python -m module``. It takes SIGKILL alone as a signal to end.
-        listeners: with real ports; the process opens them.
-        parameters: the first line that the process is given; what JSON can hold.
+        listeners: with actual ports; the process opens them.
+        parameters: the first line that the process gets; values that JSON can hold.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class ProcessHost(SteeredProcess):
 
         Raises:
             ConfigError: the settings, or the files that they name, cannot be used.
-            HostFailed: it could not start, and why.
+            HostFailed: it could not start; the text says why.
         """
         if self._control is not None:
             raise RuntimeError("this host was started before")

@@ -1,8 +1,8 @@
-"""TCP ports that the workers of one service listen on together (SO_REUSEPORT), and nobody else.
+"""Reserves TCP ports that the workers of one service share (SO_REUSEPORT).
 
-A port that is shared could be joined by any process of this user, another service by mistake. So
-each is first taken alone, which fails when anybody listens there; then it is held, shared, for as
-long as the workers may come and go. A held port that does not listen gets no connections.
+Any process of this user could join a shared port, such as another service by mistake. So each port
+is first bound exclusively, which fails when another process listens there; then it is held shared
+as long as workers may start and end. A held port that does not listen gets no connections.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from extauthz.serving.listen import ListenAddress, ListenError
 
 @contextmanager
 def hold_ports(listeners: Sequence[DoorListener]) -> Iterator[tuple[DoorListener, ...]]:
-    """The same listeners with real ports in place of port 0, held until the block ends.
+    """The same listeners with actual ports in place of port 0, held until the block ends.
 
     Raises:
-        ListenError: a port cannot be had.
+        ListenError: a port cannot be bound.
         ValueError: an address is a Unix socket, which cannot be shared.
     """
     with ExitStack() as held:

@@ -1,6 +1,6 @@
-"""A process that was started to open doors: what is said to it, and its end.
+"""The base of hosts that serve in a process of their own: its commands, and its end.
 
-Both hosts that serve in another process are made of it; how they start and stop is their own.
+How the process is started and stopped is defined by each host.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from extauthz.serving.workers.control import Control, HostFailed
 
 
 class SteeredProcess:
-    """The process of a host, and the end of the pair through which it is steered."""
+    """The process of a host, and the control connection to it."""
 
     NAME: ClassVar[str] = "it"
     MORE: ClassVar[str] = ""
-    """What an unwanted end is told with, behind how it ended."""
+    """Text that follows the exit status in the error of an unexpected end."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -25,7 +25,7 @@ class SteeredProcess:
 
     @property
     def process_id(self) -> int | None:
-        """For those who measure it; None before the start."""
+        """The process's id; None before the start."""
         return None if self._process is None else self._process.pid
 
     @property
@@ -33,25 +33,25 @@ class SteeredProcess:
         return self._process is not None and self._process.returncode is None
 
     def tell(self, word: str) -> None:
-        """Says a word to the owner of the doors. Nothing happens when the process has ended."""
+        """Sends a word to the process. Does nothing when it has ended."""
         if self._control is not None:
             self._control.tell(word)
 
     async def ask(self, question: str, of: object = None, *, within_s: float) -> Any:
-        """The answer of the owner of the doors.
+        """Asks the process a question and gives its answer.
 
         Raises:
-            HostFailed: there is none.
+            HostFailed: there was no answer.
         """
         if self._control is None:
             raise HostFailed(f"{self.NAME} was not started")
         return await self._control.ask(question, of, within_s=within_s)
 
     async def wait_ended(self) -> None:
-        """Waits until the process has ended, whoever ended it.
+        """Waits until the process has ended.
 
         Raises:
-            HostFailed: it was not told to.
+            HostFailed: it ended without a call of `stop`.
         """
         if self._process is None:
             return

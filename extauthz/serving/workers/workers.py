@@ -1,11 +1,11 @@
-"""Several processes that serve the same doors on the same ports, kept alive as one host.
+"""The supervisor of several processes that serve the same doors on the same ports, as one host.
 
-- A start starts the first worker alone, so that what is wrong is said once, then the others.
-- A worker that ends is started again: at once when it lived long, else after a pause that
-  doubles with each failure. While others serve, that goes on for as long as it takes.
+- `start` starts the first worker alone, so that an error is reported once, then the others.
+- A worker that ends is started again: at once when it ran for long, else after a pause that is
+  doubled with each failure. While others serve, this is repeated without a limit.
 - When no worker serves, and starts have failed `MAX_FAILED_STARTS` times in a row, the service
   gives up.
-- Words reach every worker; one that starts later is told what holds by then.
+- Words are sent to every worker, and to workers that start later when they still apply.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_FAILED_STARTS: Final = 5
 _LONG_LIFE_S: Final = 30.0
 _MAX_PAUSE_S: Final = 10.0
 _PASSING: Final = frozenset({"reload"})
-"""Words that need not be said to a worker that starts later."""
+"""Words that are not sent to workers that start later."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,16 +36,16 @@ class Worker(Host, Protocol):
 
     @property
     def process_id(self) -> int | None:
-        """None before the start."""
+        """The process's id; None before the start."""
 
     def tell(self, word: str) -> None:
-        """Says a word to the owner of the doors. Nothing happens when the process has ended."""
+        """Sends a word to the process. Does nothing when it has ended."""
 
     async def ask(self, question: str, *, within_s: float) -> Any:
-        """The answer of the owner of the doors.
+        """Asks the process a question and gives its answer.
 
         Raises:
-            HostFailed: there is none.
+            HostFailed: there was no answer.
         """
 
 
@@ -61,8 +61,8 @@ class Workers:
     """The workers of a service, as one host. Can be started once.
 
     Args:
-        make: a worker that was not started yet, by its number from 1.
-        first_pause_s: before the second attempt to start one again; the first is at once.
+        make: makes a worker that is not started yet; its argument is the number, from 1.
+        first_pause_s: pause before the second attempt to restart; the first is made at once.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Workers:
             raise ValueError(f"{count} workers serve nothing; ask for at least 1")
         self.wanted = count
         self.restarts = 0
-        """How often a worker was started again."""
+        """Number of restarts of workers."""
         self._make = make
         self._first_pause_s = first_pause_s
         self._serving: dict[int, _Serving] = {}
@@ -91,20 +91,20 @@ class Workers:
 
     @property
     def process_ids(self) -> tuple[int, ...]:
-        """Of the workers that serve now."""
+        """The ids of the processes that serve now."""
         ids = (serving.worker.process_id for serving in self._serving.values())
         return tuple(process_id for process_id in ids if process_id is not None)
 
     @property
     def serials(self) -> frozenset[int]:
-        """Of the workers that serve now; `ask` gives its answers by them."""
+        """The serial numbers of the workers that serve now; `ask` gives its answers by them."""
         return frozenset(serving.serial for serving in self._serving.values())
 
     async def start(self) -> None:
         """Starts every worker.
 
         Raises:
-            ConfigError, ListenError, HostFailed: one cannot start, and why.
+            ConfigError, ListenError, HostFailed: a worker cannot start; the text says why.
         """
         if self._serial:
             raise RuntimeError("these workers were started before")
@@ -124,14 +124,14 @@ class Workers:
         ]
 
     def tell(self, word: str) -> None:
-        """Says a word to every worker, and to those that start later, unless it passes."""
+        """Sends a word to every worker, and to those that start later unless it is a passing one."""
         if word not in _PASSING:
             self._said = word
         for serving in self._serving.values():
             serving.worker.tell(word)
 
     async def ask(self, question: str, *, within_s: float) -> dict[int, Any]:
-        """The answers by `serials`; without those of workers that gave none."""
+        """Asks every worker; gives the answers by serial number, without workers that gave none."""
         answers: dict[int, Any] = {}
 
         async def ask_one(serving: _Serving) -> None:
@@ -142,10 +142,10 @@ class Workers:
         return answers
 
     async def wait_ended(self) -> None:
-        """Waits until they serve no more.
+        """Waits until no worker serves any more.
 
         Raises:
-            HostFailed: nobody serves any more, and nobody can be started.
+            HostFailed: no worker serves, and none can be started.
         """
         await self._ended.wait()
         if self._failure is not None:
@@ -173,7 +173,7 @@ class Workers:
         _log.info("worker %d serves (process %s)", number, worker.process_id)
 
     async def _keep(self, number: int) -> None:
-        """Starts the worker again, whenever it ends."""
+        """Restarts the worker whenever it ends."""
         loop = asyncio.get_running_loop()
         pause_s = 0.0
         while True:
@@ -186,7 +186,7 @@ class Workers:
             pause_s = await self._restart(number, reason, pause_s)
 
     async def _restart(self, number: int, reason: str, pause_s: float) -> float:
-        """Tries until the worker serves; gives the pause that was last made."""
+        """Tries until the worker serves; gives the last pause in seconds."""
         while True:
             _log.error("worker %d: %s; it is started again in %g s", number, reason, pause_s)
             await asyncio.sleep(pause_s)
