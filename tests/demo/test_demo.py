@@ -50,9 +50,8 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(folder), "COLUMNS": "120"}
 
 
-def test_the_demonstration_shows_what_it_should(tmp_path: Path) -> None:
-    temporary, folder = tmp_path / "temporary", tmp_path / "new" / "demo"
-    temporary.mkdir()
+def test_the_demonstration_shows_what_it_should(tmp_path: Path, temporary: Path) -> None:
+    folder = tmp_path / "new" / "demo"
     done = subprocess.run(
         [*DEMO, "--folder", str(folder)],
         env=environment(temporary),
@@ -121,8 +120,8 @@ def run_curl(line: str) -> httpx2.Response:
     return httpx2.get(words[0], headers=headers, timeout=TURN_S, trust_env=False)
 
 
-def test_the_lines_to_try_work_until_it_is_interrupted(tmp_path: Path) -> None:
-    with kept_demo(tmp_path) as (process, lines):
+def test_the_lines_to_try_work_until_it_is_interrupted(temporary: Path) -> None:
+    with kept_demo(temporary) as (process, lines):
         curl = [line.strip() for line in lines if line.strip().startswith("curl ")]
         assert [run_curl(line).status_code for line in curl] == [401, 200, 200]
         (ask,) = [line for line in lines if line.startswith("Ask why:")]
@@ -137,13 +136,13 @@ def test_the_lines_to_try_work_until_it_is_interrupted(tmp_path: Path) -> None:
         assert [pid for pid in children if is_running(pid)] == []
         with pytest.raises(httpx2.ConnectError):
             httpx2.get(f"http://127.0.0.1:{port}/", trust_env=False)
-    assert list(tmp_path.iterdir()) == []
+    assert list(temporary.iterdir()) == []
 
 
-def test_a_signal_to_it_alone_stops_everything(tmp_path: Path) -> None:
-    with kept_demo(tmp_path) as (process, _):
+def test_a_signal_to_it_alone_stops_everything(temporary: Path) -> None:
+    with kept_demo(temporary) as (process, _):
         children = list_children(process)
         process.terminate()
         assert process.wait(TURN_S) == 0
         assert [pid for pid in children if is_running(pid)] == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(temporary.iterdir()) == []

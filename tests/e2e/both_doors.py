@@ -19,7 +19,6 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
-from extauthz.demo.processes import find_free_port
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse, Peer
 from mixer_compat.proto.model_pb2 import CheckResult, QuotaResult
 from mixer_compat.proto.params_pb2 import Params, Properties
@@ -36,6 +35,7 @@ from tests.mixer_compat.asking import (
     reason_of,
     validity_of,
 )
+from tests.ports import find_free_port
 
 CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 HOST: Final = "api.example"

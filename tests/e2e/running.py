@@ -15,11 +15,12 @@ import grpc
 import httpx2
 import yaml
 
-from extauthz.demo.processes import find_free_port, run_envoy, run_extauthz
+from extauthz.demo.processes import run_envoy, run_extauthz
 from extauthz.envoy.configuration.bootstrap import write_bootstrap
 from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.world import World
+from tests.ports import find_free_port
 
 GRPC_HOST: Final = "grpc.example"
 """Requests for this host go to the gRPC upstream."""

@@ -11,9 +11,9 @@ import httpx2
 import pytest
 import yaml
 
-from extauthz.demo.processes import find_free_port
 from tests.e2e.both_doors import ALLOWED, Asked, BothDoors, run_both_doors
 from tests.e2e.running import Deployment
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.e2e
 

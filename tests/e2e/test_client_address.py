@@ -14,12 +14,13 @@ import httpx2
 import pytest
 import yaml
 
-from extauthz.demo.processes import find_free_port, run_envoy
+from extauthz.demo.processes import run_envoy
 from extauthz.envoy.configuration.bootstrap import write_bootstrap
 from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 from tests.builders import sha256
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.running import PATIENT_MS, Deployment
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.e2e
 

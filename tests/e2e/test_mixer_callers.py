@@ -12,10 +12,10 @@ from typing import Any, Final
 import grpc
 import pytest
 
-from extauthz.demo.processes import find_free_port
 from tests.certificates import LOCAL, Authority, MutualFiles, a_uri
 from tests.e2e.running import Deployment
 from tests.mixer_compat.asking import REPORTNOTHING
+from tests.ports import find_free_port
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.e2e

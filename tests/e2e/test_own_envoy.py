@@ -16,13 +16,14 @@ import httpx2
 import pytest
 import yaml
 
-from extauthz.demo.processes import find_free_port, run_envoy
+from extauthz.demo.processes import run_envoy
 from extauthz.envoy.configuration.bootstrap import write_bootstrap
 from extauthz.envoy.configuration.parameters import EnvoyParameters, UnderscoreHeaders, Upstream
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.raw_upstreams import Http2Echo, WebSocketEcho, send_with_trailers, serve
 from tests.e2e.running import PATIENT_MS, Deployment, next_client
 from tests.e2e.world import World
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.e2e
 

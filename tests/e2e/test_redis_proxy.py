@@ -10,10 +10,11 @@ import pytest
 
 from extauthz.counters.redis.connection import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
-from extauthz.demo.processes import find_free_port, run_envoy
+from extauthz.demo.processes import run_envoy
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge, Taking
 from tests.builders import S
+from tests.ports import find_free_port
 from tests.redis_server import RedisServer, make_folder
 
 

@@ -20,7 +20,6 @@ import httpx2
 import pytest
 import yaml
 
-from extauthz.demo.processes import find_free_port
 from extauthz.serving.workers.private_folder import PrivateFolder
 from tests.e2e.load import steady_load
 from tests.e2e.replicas import (
@@ -35,6 +34,7 @@ from tests.e2e.replicas import (
 from tests.e2e.running import Deployment
 from tests.e2e.test_start import CATALOG, problems_of, run, write
 from tests.e2e.world import World
+from tests.ports import find_free_port
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.e2e
@@ -268,10 +268,12 @@ def write_settings(folder: Path, server: RedisServer, **sections: Any) -> None:
 
 
 def test_nothing_is_left_when_the_supervisor_is_killed(
-    server: RedisServer, tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch
+    server: RedisServer,
+    tmp_path: Path,
+    temporary: Path,
+    host: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
     admin = f"127.0.0.1:{find_free_port()}"
     address = f"127.0.0.1:{find_free_port()}"
     write_settings(tmp_path, server, listen={"grpc": address, "admin": admin})

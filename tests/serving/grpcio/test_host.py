@@ -188,14 +188,14 @@ async def test_refuses_what_is_too_much_before_it_reaches_python_but_never_healt
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [("Fail", b"NOT_FOUND:nothing there"), ("CountAndFail", b"2"), ("Echo", None)],
+    ("name", "message", "message_timeout_s"),
+    [("Fail", b"NOT_FOUND:nothing there", 20.0), ("CountAndFail", b"2", 20.0), ("Echo", None, 1.0)],
     ids=["unary", "stream", "no message in time"],
 )
 async def test_leaves_nothing_of_a_failed_call_for_the_collector(
-    serve: Serve, name: str, message: bytes | None
+    serve: Serve, name: str, message: bytes | None, message_timeout_s: float
 ) -> None:
-    host = await serve(message_timeout_s=0.01)
+    host = await serve(message_timeout_s=message_timeout_s)
     async with grpc.aio.insecure_channel(str(host.addresses[0])) as channel:
         echo = _method(channel, "Echo")
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
@@ -207,7 +207,7 @@ async def test_leaves_nothing_of_a_failed_call_for_the_collector(
                 await call.done_writing()
             with pytest.raises(grpc.aio.AioRpcError):
                 _ = [answer async for answer in call]
-            for _ in range(20):  # the server's own end of the call comes a little later
+            for _ in range(100):  # the server's own end of the call comes a little later
                 await echo(b"", timeout=20)
                 if not any(isinstance(it, RpcFailure) for it in gc.get_objects()):
                     return

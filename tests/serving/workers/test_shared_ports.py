@@ -6,10 +6,10 @@ import socket
 
 import pytest
 
-from extauthz.demo.processes import find_free_port
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
 from extauthz.serving.workers.shared_ports import hold_ports
 from tests.contracts.rpc_service import listen_on
+from tests.ports import find_free_port
 
 LOOPBACK = read_listen_address("127.0.0.1:0")
 
