@@ -201,6 +201,7 @@ async def test_leaves_nothing_of_a_failed_call_for_the_collector(
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
         method = channel.stream_stream(path_of(name))
         with _collector_stopped():
+            before = _list_failures()  # of other tests, and their parameters
             call = method(timeout=20)
             if message is not None:
                 await call.write(message)
@@ -209,9 +210,13 @@ async def test_leaves_nothing_of_a_failed_call_for_the_collector(
                 _ = [answer async for answer in call]
             for _ in range(100):  # the server's own end of the call comes a little later
                 await echo(b"", timeout=20)
-                if not any(isinstance(it, RpcFailure) for it in gc.get_objects()):
+                if len(_list_failures()) == len(before):
                     return
             pytest.fail("its error is still there, and with it all that the call had")
+
+
+def _list_failures() -> list[RpcFailure]:
+    return [it for it in gc.get_objects() if isinstance(it, RpcFailure)]
 
 
 @contextmanager
