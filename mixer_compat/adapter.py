@@ -1,7 +1,7 @@
-"""The Mixer door as a whole: every row of its method table.
+"""The Mixer adapter: the methods of all its services.
 
-Mixer dials the services of an adapter's templates; the names of all of them stand here, and so
-does the service that only Mixer's `bypass` adapter calls.
+Mixer calls the services of an adapter's templates. All of them are served here, and also the
+service that only Mixer's `bypass` adapter calls.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SERVICES: Final = (
     "reportnothing.HandleReportNothingService",
     INFRASTRUCTURE_BACKEND,
 )
-"""What health is told of."""
+"""The services that have a health status."""
 
 
 class MixerAdapter:
-    """All handlers over one core. `reports` has to be run by whoever opens the door."""
+    """All handlers over one core. The code that opens the door must run `reports`."""
 
     def __init__(
         self, door: MixerDoor, tiers: TierQuotas, observers: Iterable[UsageObserver] = ()

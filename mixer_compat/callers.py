@@ -1,11 +1,10 @@
-"""Who may ask: a Mixer that presents a token.
+"""Authenticates the Mixers that call the adapter, by a token.
 
-Whoever can ask the adapter can try credentials at leisure, and charge other people's quotas.
-What a Mixer presents is configured in the handler (`connection.authentication`): a token in
-``authorization``, as it is (PLAIN) or behind "Bearer" (BEARER, and OAuth), or in a header of its
-own. A call without it fails as UNAUTHENTICATED, which says nothing about the request that it
-asked of. What is presented with `mutual`, a client certificate, is the host's to check, before
-any method: see `TlsFiles`.
+A caller of the adapter could try credentials without a limit, and use up the quotas of others. What
+a Mixer presents is configured in the handler (`connection.authentication`): a token in
+``authorization``, as it is (PLAIN) or after "Bearer" (BEARER, and OAuth), or in a header of its
+own. A call without it fails with UNAUTHENTICATED, which says nothing about the request in it. A
+client certificate (`mutual`) is checked by the host before any method: see `TlsFiles`.
 
 Source: istio/istio mixer/pkg/protobuf/yaml/dynamic/auth.go.
 """
@@ -28,8 +27,9 @@ class CallerRules:
     """What a caller must present.
 
     Attributes:
-        tokens: any of them; several, so that a Mixer can be given a new one. None: anybody passes.
-        header: lower-case; where the token stands.
+        tokens: the tokens that are accepted; several, so that a token can be replaced. None admits
+            every caller.
+        header: lower-case name of the token's header.
     """
 
     tokens: tuple[Secret, ...] = ()
@@ -37,14 +37,14 @@ class CallerRules:
 
 
 ANYBODY: Final = CallerRules()
-"""For a socket or a network that nobody else reaches."""
+"""No authentication, for a socket or a network that only Mixer can reach."""
 
 
 def check_caller(call: Call, rules: CallerRules) -> None:
-    """Lets a known caller pass.
+    """Checks the caller's token.
 
     Raises:
-        RpcFailure: UNAUTHENTICATED, for everybody else.
+        RpcFailure: UNAUTHENTICATED, when it has none of the tokens.
     """
     if rules.tokens and not _has_token(call, rules):
         raise RpcFailure(RpcCode.UNAUTHENTICATED, _REFUSAL)
@@ -59,5 +59,5 @@ def _has_token(call: Call, rules: CallerRules) -> bool:
         scheme, _, token = text.partition(" ")
         text = token.strip() if scheme.lower() == "bearer" else text
     presented = Secret(text).digest()
-    # All of them, and by their hashes: the time that it takes tells nothing.
+    # All tokens are compared, by their hashes, so that the time reveals nothing.
     return sum(hmac.compare_digest(presented, token.digest()) for token in rules.tokens) > 0

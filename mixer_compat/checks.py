@@ -1,15 +1,15 @@
 """Answers Mixer's checks: authorization, apikey, listentry and checknothing.
 
-Every answer is a CheckResult. What cannot be read or decided is a denial in it, told to observers
-like any other, and never a failed call: that would be left to the proxies' own failure mode. In shadow mode every answer lets the
-request pass, for this once, and what would have been decided is told to observers alone.
+Every answer is a CheckResult. A call that cannot be read or decided gets a denial in it, which is
+reported to observers like any other. It is never a failed call, because then the proxies' own
+failure mode would decide. In shadow mode every answer lets the request pass, without being cached,
+and the decision is reported to observers only.
 
-- authorization: the whole decision, or without its limits where quota calls ask for those.
-- apikey: the same, for what its few fields tell: a key, an API and a method with a path.
-- listentry: whether the value is on the catalog's deny rules, as an address, an application or
-  a user.
-- checknothing: is denied. It tells nothing that could be decided on, and where it stands alone
-  in a rule an answer of "yes" would let everything pass.
+- authorization: the whole decision, or without limits when quota calls ask for those.
+- apikey: the same from its few fields: a key, an API and a method with a path.
+- listentry: whether a deny rule refuses the value, as an address, an application or a user.
+- checknothing: always denied. It has nothing to decide on, and when it is the only instance of a
+  rule, an allow would let everything pass.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _LIKE_AN_ADDRESS: Final = re.compile(r"\[|(?:\d{1,3}\.){3}\d|[0-9A-Fa-f]{0,64}:[
 
 
 class _Asked(Protocol):
-    """What the requests of all check templates have."""
+    """The fields that the requests of all check templates have."""
 
     @property
     def adapter_config(self) -> WireAny:
@@ -122,7 +122,7 @@ class Checks:
         message: Any,
         judge: Callable[[Any, HandlerParams], Awaitable[bytes]],
     ) -> bytes:
-        """Reads the call, and turns all that goes wrong into a denial.
+        """Reads the call, decides, and turns every error into a denial.
 
         Raises:
             RpcFailure: UNAUTHENTICATED, for a caller that is not known.
@@ -168,7 +168,7 @@ class Checks:
             return None
         family, number = read_address(value)
         if family and number == 0:
-            # What expressions stand in for a missing address: it would fit no rule's network.
+            # Expressions give this text for a missing address; it would fit no rule's network.
             raise MalformedRequest("the listentry value says that the address is not known")
         if family:
             return blocks.find_for_client(catalog, value)
@@ -180,7 +180,7 @@ class Checks:
     def _write_denied(
         self, denial: Denial, params: HandlerParams, request: ApiRequest = NO_REQUEST
     ) -> bytes:
-        """The answer to what is denied here, without the pipeline."""
+        """The answer to a call that is denied here, without the pipeline."""
         deny = self._door.pipeline.record.refuse(request, denial, shadow=params.shadow)
         if params.shadow:
             return write_allowed(ONCE)

@@ -1,10 +1,10 @@
-"""What WSO2's Mixer adapter 1.0 answered, for those who keep its handler (`wso2-adapter`).
+"""Gives the answers of WSO2's Mixer adapter 1.0, for users of its handler (`wso2-adapter`).
 
-It knew three denials, each a code and a text; the proxy's own words were the whole body. Callers
-may look for those, so they stay as they were. Denials that it never made (limits, unknown
-resources, blocked APIs) are answered in full, as everywhere else. Two of its codes were wrong
-and are not kept: a token without the scope is refused with 403, as is everything about a
-subscription. Source: wso2/istio-apim 1.0, adapter/wso2/wso2.go.
+It had three denials, each with a code and a text, which the proxy sent as the body. Clients may
+depend on these, so they are kept. Denials that it never made (limits, unknown resources, blocked
+APIs) are answered as everywhere else. Two of its codes were wrong and are not kept: a token without
+the scope is refused with 403, and so is everything about a subscription. Source: wso2/istio-apim
+1.0, adapter/wso2/wso2.go.
 """
 
 from __future__ import annotations
@@ -35,5 +35,5 @@ _OLD_ANSWERS: Final = {
 
 
 def find_old_answer(reason: Reason) -> tuple[int, str] | None:
-    """The code (google.rpc.Code) and message of old; None for what is answered in full."""
+    """The code (google.rpc.Code) and message of that adapter; None when it had no such denial."""
     return _OLD_ANSWERS.get(reason)

@@ -1,4 +1,4 @@
-"""What every part of the door goes by, and the denials that any of them may have to give."""
+"""Defines what the handlers of the Mixer door share: the core, the answers' style, common denials."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ MALFORMED: Final = Denial(
     reason=Reason.MALFORMED_REQUEST, detail="The mesh did not say enough of the request."
 )
 NO_REQUEST: Final = ApiRequest(method="", host="", path="", door="mixer")
-"""Stands for a request that is not known, where an answer is worded."""
+"""An empty request, for answers when the request is not known."""
 
 Handler: TypeAlias = Callable[[bytes, Call], Awaitable[bytes]]
 
 
 def make_row(path: str, handle: Handler) -> UnaryMethod[bytes, bytes]:
-    """A row of the method table; `path` is ``package.Service/Method``. Handlers read the bytes."""
+    """Makes a method; `path` is ``package.Service/Method``. Its handler gets the bytes."""
     return UnaryMethod(path=f"/{path}", decode=bytes, handle=handle, encode=bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixerDoor:
-    """What decides, and how its answers are worded.
+    """The pipeline, and the style of answers.
 
     Attributes:
-        catalog: gives the snapshot that is current now.
-        quota_valid_for_us: the most that a granted amount may be kept before it is spent.
+        catalog: returns the current snapshot.
+        quota_valid_for_us: longest time for which a granted amount may be kept unspent.
     """
 
     pipeline: Pipeline

@@ -1,18 +1,18 @@
-"""Reads what Mixer's instances tell of a request into the neutral request value.
+"""Reads Mixer's instances into the neutral request.
 
-How a request finds its API, in this order:
+The API of a request is found in this order:
 
-1. The instance names it (`api`, and `version`; without a version it is the API's default one).
-   It must be in the catalog. The path may come with the API's base path or without it.
-2. Else the path leads to it, by host and base path as at Envoy's door. Where the instance tells
-   the base path apart (`context`), it is put in front of a path that lacks it.
+1. The instance names it (`api`, and `version`; without a version the API's default version). It
+   must be in the catalog. The path may begin with the API's base path or not.
+2. Otherwise it is found by host and base path, as at Envoy's door. When the instance has the base
+   path in a property of its own (`context`), it is put before a path that lacks it.
 
 Whether a path has the base path is not the caller's choice: see docs/reference/matching.md.
 
-Which property holds which part is the handler's to say (`mixer_compat.params`). What an
-expression yields for a missing attribute is an empty text, so an empty property is an absent
-one. A request without a method or a path cannot be judged. Without a path, the operation stands
-in for it: the template that the proxy matched leads to the resource of the same template.
+The handler says which property holds which part (`mixer_compat.params`). An expression gives an
+empty text for a missing attribute, so an empty property counts as absent. A request without a
+method or a path cannot be judged. When there is no path, the operation is used instead: the
+template that the proxy matched leads to the resource with the same template.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ _BEARER: Final = "bearer"
 
 
 def read_authorization(instance: AuthorizationInstance, params: HandlerParams) -> ApiRequest:
-    """The request that an authorization instance tells of.
+    """Reads the request of an authorization instance.
 
-    A property may stand with the subject or with the action. The action's own method and path
-    stand in for properties that are empty. Raises as `read_properties` does.
+    A property may be in the subject or in the action. The action's own method and path are used
+    when those properties are empty. Raises as `read_properties` does.
     """
     check_count(instance.action.properties, instance.subject.properties)
     values = dict(instance.action.properties)
     for name, value in instance.subject.properties.items():
-        # What is empty is absent: it must not hide what the action says.
+        # An empty property is absent: it must not hide the action's.
         if name not in values or read_text(value):
             values[name] = value
     return read_properties(values, params, method=instance.action.method, path=instance.action.path)
 
 
 def read_apikey(instance: ApiKeyInstance) -> ApiRequest:
-    """The request that an apikey instance tells of.
+    """Reads the request of an apikey instance.
 
     Its operation is a method and a path or path template: ``GET /pets/7``, ``GET /pets/{id}``.
 
@@ -93,10 +93,10 @@ def read_apikey(instance: ApiKeyInstance) -> ApiRequest:
 def read_properties(
     values: Values, params: HandlerParams, *, method: str = "", path: str = ""
 ) -> ApiRequest:
-    """The request that properties (or dimensions, variables, tags) tell of.
+    """Reads the request of properties (or dimensions, variables, tags).
 
     Args:
-        method, path: stand in for what the properties lack.
+        method, path: used when the properties have none.
 
     Raises:
         MalformedRequest: there is no method or no path, or the client's address is none; or there
@@ -121,7 +121,7 @@ def read_properties(
     api_key = find_text(values, names.api_key)
     client_address = find_text(values, names.client_ip)
     if client_address and not read_address(client_address)[0]:
-        # Passed on, it would fit no deny rule's network.
+        # Such an address would fit no deny rule's network.
         raise MalformedRequest(
             f"the property {names.client_ip!r} is no IP address; give it source.ip, without a port"
         )
@@ -129,7 +129,7 @@ def read_properties(
     source = NO_PEER
     if client_address or principal:
         source = Peer(address=client_address, principal=_read_principal(principal))
-    # The same value twice is one; two values are for the core to refuse.
+    # The same value twice counts once; two different values are refused by the core.
     headers = Headers(tuple(dict.fromkeys(_read_headers(values, params))))
     host = find_text(values, names.host)
     return ApiRequest(
@@ -173,7 +173,7 @@ def _read_query(values: Values, params: HandlerParams) -> Iterator[str]:
 
 
 def _drop_rest(credential: str) -> str:
-    """Without the words behind a bearer token, which WSO2's adapter did not look at.
+    """Removes the words after a bearer token, which WSO2's adapter ignored.
 
     Comma-joined fields stay what they are: ambiguous.
     """
@@ -205,9 +205,9 @@ def _split_target(target: str) -> tuple[str, str]:
 def _fill_template(template: str) -> str:
     """A path that a path template fits: each variable stands for itself, with its braces escaped.
 
-    Who wrote it is not known: an instance may tell a template that the proxy matched, or the path
-    that a client sent, which may look like one. So nothing is put in a variable's place: the
-    resource is the one that the service finds under the same text.
+    It is not known whether the text is a template that the proxy matched, or a client's path that
+    looks like one. So variables are not replaced: the resource is the one that the service finds
+    for the same text.
 
     Raises:
         MalformedRequest: it has more variables than any path has.

@@ -1,9 +1,9 @@
-"""What a handler's parameters say: how its instances are read, and how they are answered.
+"""Reads a handler's parameters: how its instances are read, and how they are answered.
 
-Mixer sends them with every call, as bytes that stay the same until an operator changes the
-handler: each form of them is read once. A call without parameters (a session-based adapter, or
-one without a configuration) goes by the installation's own. Parameters that are not understood
-are never passed over, because nobody knows what they would have changed: the call is denied.
+Mixer sends them with every call, as bytes that stay the same until an operator changes the handler,
+so each form is read once. A call without parameters (of a session-based adapter, or of a handler
+without a configuration) uses the installation's own. A call with parameters that are not known is
+denied, because their effect is not known.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class PropertyNames:
     Attributes:
         credential: the value of the field Authorization, with its scheme.
         operation: the path template that the proxy matched, where there is no path.
-        scope: scopes that the proxy asks for on top of the resource's.
-        principal: of the caller's certificate.
-        response_code ... duration: what reports tell on top.
+        scope: scopes that the proxy requires in addition to the resource's.
+        principal: name of the caller's certificate.
+        response_code ... duration: further values of reports.
     """
 
     credential: str = "credential"
@@ -103,16 +103,16 @@ WSO2_NAMES: Final = PropertyNames(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerParams:
-    """What a handler wants.
+    """A handler's parameters.
 
     Attributes:
-        names: of the properties.
+        names: names of the properties.
         headers, query: property to (lower-case) header field, or query parameter.
         quota_tiers: short name of a quota instance to the tier that it counts.
-        limits_in_quota: a check stops after scopes, as quota calls ask for the limits.
-        valid_for_us, valid_uses: the most that an allowed check may be reused.
+        limits_in_quota: a check ends after scopes, as quota calls ask for the limits.
+        valid_for_us, valid_uses: how long and how often an allowed check may be reused.
         as_wso2_adapter: answer as WSO2's adapter did.
-        shadow: decide and tell, deny nothing, count nothing.
+        shadow: decide and report to observers; deny nothing, count nothing.
     """
 
     names: PropertyNames = OWN_NAMES
@@ -130,11 +130,11 @@ DEFAULT_PARAMS: Final = HandlerParams()
 
 
 class ParamsReader:
-    """Reads parameters, and remembers what it has read.
+    """Reads parameters, and caches them.
 
     Args:
-        own: of the installation. They stand where a handler has none, and bound what it says of
-            validity where it says nothing; with `shadow`, every handler is in shadow mode.
+        own: the installation's parameters. They are used when a handler has none, and for
+            validity when it says nothing of that; with `shadow`, every handler is in shadow mode.
     """
 
     def __init__(self, own: HandlerParams = DEFAULT_PARAMS) -> None:
@@ -142,14 +142,14 @@ class ParamsReader:
         self._read: OrderedDict[tuple[str, bytes], HandlerParams] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many forms are remembered."""
+        """The number of cached parameters."""
         return len(self._read)
 
     def read(self, config: WireAny) -> HandlerParams:
-        """What the configuration that came with a call says.
+        """The parameters of the configuration that came with a call.
 
         Raises:
-            ParamsError: nobody can know what it says.
+            ParamsError: it cannot be read, or has parameters that are not known.
         """
         type_url, value = config.type_url, config.value
         if not type_url and not value:

@@ -1,16 +1,16 @@
 """Answers Mixer's quota calls: how much of an amount may be used.
 
-- A quota counts what the catalog says for the request that its dimensions tell of, with the
-  amount as the cost: the same counters as Envoy's door. A quota that the handler's `quota_tiers`
-  names counts that tier instead, apart for each different set of dimensions.
-- The answer has exactly one entry, under the key that was asked for. Mixer reads no more of it
-  than the amount and how long it may be kept; 0 is a denial, and so is a failed call.
-- A repeated call is charged once, by its deduplication id, the instance and the dimensions. The
-  id that Mixer makes up when its caller gave none is the quota's own name: no id at all.
+- A quota uses the limits that the catalog has for the request in its dimensions, with the amount as
+  the cost: the same counters as Envoy's door. A quota that the handler's `quota_tiers` names uses
+  that tier instead, counted separately for each set of dimensions.
+- The answer has exactly one entry, under the key of the call. Mixer reads only the amount and how
+  long it may be kept from it; 0 is a denial, and so is a failed call.
+- A repeated call is charged once, by its deduplication id, the instance and the dimensions. When its
+  caller gave none, Mixer sends the quota's name as the id, which is then ignored.
 - While the counter store is away, each tier follows its outage mode, as everywhere.
 
-What was granted is counted at once, and may be spent until it ends: at the latest with the
-window of a fixed or calendar limit, and after `quota_valid_for_us` in any case.
+A granted amount is counted at once, and may be spent until the window of a fixed or calendar limit
+ends, but no longer than `quota_valid_for_us`.
 
 Source: istio/istio mixer/pkg/runtime/dispatcher, istio/proxy mixerclient/quota_cache.cc,
 mixer/adapter/memquota.
@@ -48,14 +48,14 @@ _log = logging.getLogger(__name__)
 
 PATH: Final = "quota.HandleQuotaService/HandleQuota"
 MAX_AMOUNT: Final = 1_000_000_000
-"""More than this is never granted at once: counters stay exact in doubles."""
+"""The largest amount that is granted in one call, so that counters stay exact in doubles."""
 
 _TOO_MUCH: Final = Denial(reason=Reason.RATE_LIMITED, detail="No limit has room for so much.")
 
 
 @dataclass(frozen=True, slots=True)
 class _Granted:
-    """What is answered."""
+    """The content of an answer."""
 
     amount: int
     limits: tuple[LimitStatus, ...] = ()
@@ -91,7 +91,7 @@ class Quotas:
         return self._write(key, await self._grant(asked, key, call))
 
     async def _grant(self, asked: HandleQuotaRequest, key: str, call: Call) -> _Granted:
-        """How much is granted; nothing where anything goes wrong."""
+        """How much is granted; 0 after any error."""
         amount = asked.quota_request.quotas[key].amount
         best_effort = asked.quota_request.quotas[key].best_effort
         shadow = self._door.params.own.shadow
@@ -139,7 +139,7 @@ class Quotas:
         attributes = {
             dimension: read_text(value) for dimension, value in instance.dimensions.items()
         }
-        # By the full name: the same short one in another namespace is another quota.
+        # By the full name: a quota of the same short name in another namespace is another one.
         given = await self._tiers.grant(
             tier, instance.name, attributes, ask, deadline=call.deadline
         )
@@ -158,7 +158,7 @@ class Quotas:
         return b""
 
     def _refuse(self, denial: Denial, *, shadow: bool) -> _Granted:
-        """Nothing, for a reason that the pipeline does not know; observers are told."""
+        """Grants nothing, for a reason outside the pipeline; it is reported to observers."""
         self._door.pipeline.record.refuse(NO_REQUEST, denial, shadow=shadow)
         return _Granted(0, denial=denial)
 
@@ -178,7 +178,7 @@ class Quotas:
 
 
 def _find_key(asked: HandleQuotaRequest) -> str | None:
-    """The key that is asked for: the instance's name, or whatever stands there alone."""
+    """The key of the call: the instance's name, or the only key."""
     quotas = asked.quota_request.quotas
     if asked.instance.name in quotas:
         return asked.instance.name
@@ -191,7 +191,7 @@ def _shorten(name: str) -> str:
 
 
 def _find_dedup_id(asked: HandleQuotaRequest) -> str | None:
-    """Names the call by all that makes it the same call; None when it cannot be told."""
+    """A deduplication id of the call and its content; None when the call has none."""
     given = asked.dedup_id
     if given.lower() in ("", _shorten(asked.instance.name).lower()):
         return None
@@ -209,7 +209,7 @@ _WINDOWED: Final = (Algorithm.FIXED_WINDOW, Algorithm.CALENDAR)
 
 
 def _find_valid_us(granted: _Granted, longest_us: int) -> int:
-    """How long the answer holds: a grant until its window ends, a refusal until there is room."""
+    """How long the answer is valid: a grant until its window ends, a refusal until there is room."""
     limits = [status for status in granted.limits if status.enforced]
     if granted.amount:
         ends_us = [one.reading.reset_us for one in limits if one.limit.algorithm in _WINDOWED]

@@ -1,15 +1,14 @@
 """Takes Mixer's reports: metric, logentry, tracespan, edge and reportnothing.
 
-A report is answered before it is read, so that nothing behind it holds up a proxy. What waits
-is bounded; what comes on top is dropped and counted, never the reports that already wait. Each
-instance becomes a usage record for the observers. A metric also charges its request's bytes to
-the limits in bytes, so bind one metric instance to the handler and no more. The others only
-tell.
+A report is answered before it is read, so that it never delays a proxy. The queue is bounded; new
+reports are dropped and counted when it is full. Each instance becomes a usage record for the
+observers. A metric also charges its request's bytes to the limits in bytes, so bind only one metric
+instance to the handler. The other templates charge nothing.
 
-Bytes of a request that was refused are not charged, nor is its credential looked at again:
-what was wrong in the check would otherwise count as a second bad guess.
+Bytes of a request that was refused are not charged, and its credential is not checked again: it
+would otherwise count as a second failed attempt.
 
-Mixer numbers reports, but not uniquely: nothing goes by their deduplication ids.
+Mixer's deduplication ids of reports are not unique, so they are not used.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from mixer_compat.usage import describe, read_edge, read_logentry, read_metric, 
 _log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 1000
-"""Calls; each may tell of a hundred requests and more."""
+"""Calls that may wait; each may report a hundred requests and more."""
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 
 _REFUSED: Final = frozenset({401, 403, 429})
@@ -89,9 +88,9 @@ class Reports:
         self._came = asyncio.Event()
         self._unread = RepeatedWarnings(_log, "a report of Mixer's cannot be read")
         self.records = 0
-        """Requests that were told of, since the start."""
+        """Requests that were reported, since the start."""
         self.dropped = 0
-        """Calls for which there was no place, since the start."""
+        """Calls that were dropped because the queue was full, since the start."""
         self.unreadable = 0
         """Calls that could not be read, and requests in them that could not be handled, since the
         start."""
@@ -116,7 +115,7 @@ class Reports:
         return report
 
     async def nothing(self, _data: bytes, call: Call) -> bytes:
-        """HandleReportNothingRequest in, ReportResult out: there is nothing to it."""
+        """HandleReportNothingRequest in, ReportResult out; it has no content to read."""
         check_caller(call, self._door.callers)
         return b""
 
@@ -130,7 +129,7 @@ class Reports:
         self._came.set()
 
     async def run(self) -> None:
-        """Reads what comes, until it is told to end; or cancelled, which loses what waits."""
+        """Reads reports until `end` is called; when it is cancelled, those that wait are lost."""
         while True:
             await self._came.wait()
             self._came.clear()
@@ -139,12 +138,12 @@ class Reports:
                 return
 
     def end(self) -> None:
-        """Lets `run` return, once it has read what waits."""
+        """Lets `run` return after it has read the reports that wait."""
         self._is_ending = True
         self._came.set()
 
     async def finish(self) -> None:
-        """Reads what waits now."""
+        """Reads the reports that wait now."""
         while self._queue:
             kind, data = self._queue.popleft()
             self._bytes -= len(data)
@@ -169,7 +168,7 @@ class Reports:
             except Exception:  # noqa: BLE001  (the others of the batch are to be counted)
                 self.unreadable += 1
                 _log.exception("a report could not be handled because of a defect")
-            # A batch is long; decisions go in between.
+            # A batch is long; decisions are made in between.
             await asyncio.sleep(0)
 
     async def _read_instance(self, kind: _Kind, instance: Any, params: HandlerParams) -> None:

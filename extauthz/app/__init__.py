@@ -1,5 +1,5 @@
 """Puts the parts together: the only place that names implementations.
 
-`core` gives what decides, for any door or command; `counting` the store that it counts in;
-`answers` how answers look; `service` adds doors, hosts and the life of a service.
+`core` makes the pipeline, for any door or command; `counting` makes its counter store; `answers`
+the style of its answers; `service` adds doors, hosts and the life of a service.
 """

@@ -1,4 +1,4 @@
-"""How answers look, as the settings want it."""
+"""Makes the style of answers from the settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from extauthz.settings.tree import ResponseSettings
 
 
 def read_answer_style(responses: ResponseSettings, clock: Clock) -> AnswerStyle:
-    """How the settings want answers to look.
+    """Reads the style of answers.
 
     Raises:
         ConfigError: the key of the backend JWT cannot be used.

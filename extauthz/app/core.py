@@ -1,4 +1,4 @@
-"""What decides: a catalog in force, an authenticator and a pipeline, as the settings want them."""
+"""Makes the pipeline from the settings, with its catalog, authenticator and counters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_FAILED_ADDRESSES: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """What decides, and what it was made of."""
+    """The pipeline and the parts that it was made of."""
 
     pipeline: Pipeline
     refresher: CatalogRefresher
@@ -51,10 +51,11 @@ class Core:
 async def open_core(
     settings: Settings, observers: Sequence[DecisionObserver] = ()
 ) -> AsyncIterator[Core]:
-    """Loads the catalog and gives the pipeline; lets go of everything at the end.
+    """Loads the catalog and makes the pipeline; closes everything at the end of the block.
 
     Raises:
-        ConfigError, CatalogError, EmergencyError: there is nothing valid to decide by.
+        ConfigError, CatalogError, EmergencyError: there is no valid catalog, or a required source
+            cannot be read.
     """
     clock = SystemClock()
     rules = read_authentication_rules(settings)
@@ -126,7 +127,7 @@ async def open_core(
 
 
 def read_authentication_rules(settings: Settings) -> AuthenticationRules:
-    """How credentials are found and kept.
+    """Reads the rules of authentication.
 
     Raises:
         ConfigError: the file with the pepper cannot be used.

@@ -1,4 +1,4 @@
-"""Where requests are counted, as the settings want it: in memory, or in Redis with a fallback."""
+"""Makes the counter store from the settings: in memory, or in Redis with a fallback."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from extauthz.settings.stores import CounterSettings, RedisAccessSettings
 _log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
-"""How long a look at the shared store is waited for: Kubernetes waits for readiness for 1 s."""
+"""Longest wait for a look at the shared store; Kubernetes waits 1 s for readiness."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counting:
-    """A counter store, and how it stands. The others are None when each process counts alone.
+    """A counter store and its parts. Those are None when each process counts by itself.
 
     Attributes:
-        memory: `store` itself when each process counts alone, else what counts in an outage.
+        memory: `store` itself when each process counts by itself, else the store for outages.
     """
 
     store: CounterStore
@@ -46,16 +46,16 @@ class Counting:
 
     @property
     def losses(self) -> int:
-        """How often the shared store was found to have lost what it had counted."""
+        """How often the shared store was found to have lost its counters."""
         return 0 if self.redis is None else self.redis.losses
 
     @property
     def is_up(self) -> bool:
-        """Whether counts were shared when last asked, as far as they are meant to be."""
+        """Whether the shared store answered when it was last asked; True when there is none."""
         return self.shared is None or not self.shared.state.degraded
 
     async def look(self) -> None:
-        """Asks the shared store how it is: nobody else may have asked it lately."""
+        """Asks the shared store, so that its state is known without traffic, too."""
         if self.shared is not None:
             await self.shared.look(LOOK_S)
 
@@ -119,9 +119,9 @@ def open_counting(settings: CounterSettings) -> Counting:
 
 
 async def probe_counting(counting: Counting) -> None:
-    """Asks the shared store once, so that a wrong address or password shows at the start.
+    """Asks the shared store once, so that a wrong address or password is reported at the start.
 
-    Nothing is charged. A store that does not answer is logged, and keeps nobody from starting.
+    Nothing is charged. A store that does not answer is logged, and does not prevent the start.
     """
     if counting.shared is None:
         return
@@ -135,7 +135,7 @@ async def probe_counting(counting: Counting) -> None:
 
 
 def check_counting(settings: CounterSettings) -> None:
-    """Looks at what would otherwise be noticed when Redis is first asked, as an outage.
+    """Checks what would otherwise appear as an outage when Redis is first asked.
 
     Raises:
         ConfigError: the Redis settings contradict each other, or a file cannot be used.

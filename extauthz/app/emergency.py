@@ -1,4 +1,4 @@
-"""Blocks and revocations, from where the settings say that they are."""
+"""Opens the sources of blocks and revocations that the settings name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find_emergency_redis(settings: Settings) -> RedisAccessSettings | None:
 
 
 def open_emergency_redis(settings: Settings) -> RedisEmergency | None:
-    """What reads and writes them there; None where there is no Redis.
+    """Opens that Redis for reading and writing; None when there is none.
 
     Raises:
         ConfigError: the settings contradict each other, or a file cannot be used.
@@ -46,7 +46,7 @@ def open_emergency(
     clock: Clock,
     catalog: Callable[[], Catalog],
 ) -> EmergencyWatch:
-    """What puts them in force.
+    """Makes the watch that puts blocks and revocations in force.
 
     Raises:
         ConfigError: as for `open_emergency_redis`.
@@ -66,7 +66,7 @@ def open_emergency(
 
 
 def check_emergency(settings: Settings) -> None:
-    """Looks at everything that can be looked at without Redis.
+    """Checks everything that can be checked without Redis.
 
     Raises:
         ConfigError: with every problem of every file.
@@ -88,7 +88,7 @@ def check_emergency(settings: Settings) -> None:
 
 
 def check_ready(watch: EmergencyWatch) -> ReadyCheck:
-    """For readiness. A source that is wrong or away leaves in force what it said last."""
+    """The readiness of blocks and revocations. When a source fails, its last content stays in force."""
     problems, errors = watch.problems, watch.errors
     first = [str(problem) for problem in problems[:1]] + list(errors.values())
     return ReadyCheck(

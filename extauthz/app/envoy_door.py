@@ -1,4 +1,4 @@
-"""Opens a service's doors inside Envoy: what the Envoy host loads there, and is given."""
+"""The application that the Envoy host loads inside Envoy: it opens a service's doors there."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ APP: Final = f"{__name__}:app"
 
 @asynccontextmanager
 async def open_doors(text: str) -> AsyncIterator[OpenedDoors]:
-    """Opens the service that `write_parameters` told of.
+    """Opens the service with the parameters of `write_parameters`.
 
     Raises:
-        ConfigError, CatalogError, ListenError: it cannot start, and why.
+        ConfigError, CatalogError, ListenError: it cannot start; the text says why.
     """
     parameters = read_parameters(text)
     start_log(parameters.settings.log, worker=parameters.worker)

@@ -28,7 +28,7 @@ class PlainFormatter(logging.Formatter):
 
 
 def start_log(settings: LogSettings, *, worker: int = 0) -> None:
-    """From now on, what is logged in this process is written, with the number of the worker."""
+    """Starts to write the log of this process, with the number of the worker."""
     who = f" [worker {worker}]" if worker else ""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter(f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s"))
@@ -39,10 +39,10 @@ def start_log(settings: LogSettings, *, worker: int = 0) -> None:
 
 
 def check_decision_log(settings: LogSettings) -> None:
-    """Looks whether the file of decisions could be written. Makes none.
+    """Checks that the file of decisions can be written, without making it.
 
     Raises:
-        ConfigError: it could not.
+        ConfigError: it cannot be written.
     """
     file = settings.decisions
     if file is None:
@@ -62,7 +62,7 @@ def check_decision_log(settings: LogSettings) -> None:
 
 @contextmanager
 def open_decision_log(settings: LogSettings) -> Iterator[DecisionLog | None]:
-    """What writes each decision, where the settings name a file for it.
+    """Opens the log of decisions; None when the settings name no file.
 
     Raises:
         ConfigError: the file cannot be written.

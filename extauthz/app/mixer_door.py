@@ -1,4 +1,4 @@
-"""The Mixer door, as the settings want it."""
+"""Opens the Mixer door from the settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAX_TOKEN_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class OpenMixerDoor:
-    """A door, and what it was reported."""
+    """The Mixer door and its reports."""
 
     door: Door
     reports: Reports
@@ -43,7 +43,7 @@ class OpenMixerDoor:
 async def open_mixer_door(
     settings: Settings, core: Core, style: DenialStyle, load: Load
 ) -> AsyncIterator[OpenMixerDoor | None]:
-    """The door; None where the settings leave it closed.
+    """Opens the door; None when the settings do not name its address.
 
     Raises:
         ConfigError: the file with the Mixers' tokens cannot be used.
@@ -58,7 +58,7 @@ async def open_mixer_door(
         door = Door(adapter.methods(), health=health, load=load)
         yield OpenMixerDoor(door, adapter.reports)
     finally:
-        # What was answered is not lost with a stop, unless it takes too long.
+        # Reports that were answered are read before the stop, unless that takes too long.
         adapter.reports.end()
         try:
             await asyncio.wait((reading,), timeout=_LAST_REPORTS_S)
@@ -88,7 +88,7 @@ def _make_adapter(settings: Settings, core: Core, style: DenialStyle) -> MixerAd
 
 
 def read_handler_params(settings: Settings) -> HandlerParams:
-    """What holds for handlers without params."""
+    """The parameters of handlers that have none of their own."""
     mixer = settings.mixer
     names = PropertyNames() if mixer.compat is None else WSO2_NAMES
     return HandlerParams(
@@ -105,7 +105,7 @@ def read_handler_params(settings: Settings) -> HandlerParams:
 
 
 def read_callers(settings: Settings) -> CallerRules:
-    """The tokens of who may ask. Certificates are checked by the host: see `read_listeners`.
+    """The tokens of callers. Their certificates are checked by the host: see `read_listeners`.
 
     Raises:
         ConfigError: the file with the tokens cannot be read, or holds none.

@@ -1,4 +1,4 @@
-"""What a process that opens doors is given by the one that started it."""
+"""The parameters that a process which opens doors gets from the process that started it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class DoorParameters:
 
 
 def write_parameters(parameters: DoorParameters) -> str:
-    """As text, for a socket that only the two processes hold. Holds the settings' secrets."""
+    """The parameters as text, with secrets, for a socket that only the two processes hold."""
     return base64.b64encode(pickle.dumps(parameters)).decode()
 
 
 def read_parameters(text: str) -> DoorParameters:
-    """What `write_parameters` was given. Only for what came over that socket."""
+    """Reads the text of `write_parameters`. Only safe for what came over that socket."""
     parameters = pickle.loads(base64.b64decode(text))  # noqa: S301 - not from outside
     assert isinstance(parameters, DoorParameters)
     return parameters

@@ -1,8 +1,8 @@
 """The life of a service: start, reload on SIGHUP, stop on SIGTERM or SIGINT.
 
-The only place that chooses a host. With ``grpcio`` the doors are opened in this process; with
-``envoy`` in the Envoy that this process starts, and it is steered by the same words. With several
-workers this process only starts, steers and watches them, and holds their ports.
+This is the only place that chooses a host. With ``grpcio`` the doors are opened in this process;
+with ``envoy`` in the Envoy that this process starts and controls. With several workers this process
+only starts, controls and watches them, and holds their ports.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Steered:
-    """A host, and how the service behind its doors is told a word."""
+    """A host, and a function that sends a word to the service behind its doors."""
 
     host: Host
     tell: Callable[[str], None]
@@ -48,11 +48,12 @@ class _Steered:
 async def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT; SIGHUP reads the catalog again.
 
-    At the first signal health says NOT_SERVING, and calls are still answered for `drain_delay`,
+    At the first signal health becomes NOT_SERVING, and calls are still answered for `drain_delay`,
     which a second signal ends. Then the listeners close, and calls in flight have `grace`.
 
     Raises:
-        ConfigError, CatalogError, ListenError, HostFailed: it cannot start or go on, and why.
+        ConfigError, CatalogError, ListenError, HostFailed: it cannot start or continue; the text
+            says why.
     """
     async with _open_host(settings) as steered:
         await _live(steered, settings.server)
@@ -146,7 +147,7 @@ async def _live(steered: _Steered, server: ServerSettings) -> None:
 
 
 async def _is_first(one: asyncio.Task[bool], other: asyncio.Task[None]) -> bool:
-    """Waits for either, and gives whether `one` came first. Raises what the other raised."""
+    """Waits for the first of two tasks; True when it was `one`. Raises the error of the other."""
     await asyncio.wait((one, other), return_when=asyncio.FIRST_COMPLETED)
     if other.done():
         other.result()
@@ -155,7 +156,7 @@ async def _is_first(one: asyncio.Task[bool], other: asyncio.Task[None]) -> bool:
 
 
 class _Stop:
-    """What the signals said: the first asks for a stop, the second to hurry."""
+    """The signals so far: the first requests a stop, the second ends the drain delay."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()

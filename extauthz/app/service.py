@@ -1,4 +1,4 @@
-"""A service: all that stands behind its doors, wherever they are opened.
+"""Opens a service: its doors and everything behind them, for any host.
 
 To add a door: make it in `open_service`, and name its addresses in `read_listeners`.
 """
@@ -43,13 +43,13 @@ GRPC: Final = "grpc"
 """The door of ext_authz."""
 
 CHECKS: Final = "checks"
-"""The question for what readiness rests on."""
+"""The question for the checks of readiness."""
 METRICS: Final = "metrics"
 """The question for Prometheus's text."""
 
 
 def list_file_problems(settings: Settings) -> list[Problem]:
-    """What is wrong with the files that settings name, beside the catalog."""
+    """The problems of files that the settings name, except the catalog's."""
     checks: tuple[Callable[[], object], ...] = (
         lambda: read_authentication_rules(settings),
         lambda: read_answer_style(settings.responses, SystemClock()),
@@ -70,10 +70,10 @@ def list_file_problems(settings: Settings) -> list[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Doors by name, with what stands behind them, and the words that steer it.
+    """Doors by name, with the parts behind them, and the words that control the service.
 
-    The words are ``serve`` and ``refuse``, for what health says, and ``reload``. The questions
-    are `CHECKS` and `METRICS`, for an admin listener elsewhere.
+    The words are ``serve`` and ``refuse``, for health, and ``reload``. The questions are `CHECKS`
+    and `METRICS`, for an admin listener in another process.
     """
 
     doors: Mapping[str, Door]
@@ -83,10 +83,10 @@ class Service:
 
 @asynccontextmanager
 async def open_service(settings: Settings) -> AsyncIterator[Service]:
-    """Opens all that decides, and the admin listener; health says NOT_SERVING until told.
+    """Opens the service and the admin listener; health is NOT_SERVING until the word ``serve``.
 
     Raises:
-        ConfigError, CatalogError, EmergencyError, ListenError: it cannot start, and why.
+        ConfigError, CatalogError, EmergencyError, ListenError: it cannot start; the text says why.
     """
     with open_decision_log(settings.log) as log:
         async with _open_service(settings, log) as service:
@@ -176,7 +176,7 @@ async def _running_admin(
     checks: Callable[[], Awaitable[Sequence[ReadyCheck]]],
     metrics: Callable[[], Awaitable[tuple[bytes, str]]],
 ) -> AsyncIterator[None]:
-    """Serves the admin paths, where the settings want them."""
+    """Serves the admin paths, when the settings name an address for them."""
     if address is None:
         yield
         return
@@ -209,7 +209,7 @@ def _read_tls(tls: TlsSettings | None, uri_sans: tuple[str, ...] = ()) -> TlsFil
 
 
 def read_host_limits(server: ServerSettings, *, is_shared: bool = False) -> HostLimits:
-    """The bounds on connections and messages that the settings want.
+    """Reads the bounds on connections, calls and messages.
 
     Args:
         is_shared: whether other workers listen on the same ports.

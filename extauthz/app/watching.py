@@ -1,4 +1,4 @@
-"""What operators can watch of a running service: its readiness and its metrics."""
+"""Makes the readiness checks and the metrics of a running service."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mixer_compat.reports import Reports
 
 
 def list_ready_checks(core: Core, doors: Iterable[HealthState]) -> list[ReadyCheck]:
-    """What readiness rests on: the health of every door, and what decisions need."""
+    """The checks of readiness: the health of every door, and the parts that decisions need."""
     serving = all(health.find(OVERALL) is HealthStatus.SERVING for health in doors)
     refresher = core.refresher
     return [
         ReadyCheck(name="serving", state=ReadyState.READY if serving else ReadyState.NOT_READY),
         ReadyCheck(
             name="catalog",
-            # The last good catalog stays in force: decisions go on, by what was true before.
+            # The last valid catalog stays in force, and decisions use it.
             state=ReadyState.READY if refresher.last_error is None else ReadyState.DEGRADED,
             facts={
                 "revision": refresher.catalog.revision[:12],
@@ -116,7 +116,7 @@ def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
 
 
 def count_log(metrics: Metrics, log: DecisionLog) -> None:
-    """Shows what the log of decisions has lost."""
+    """Adds the number of lines that the log of decisions has lost."""
     metrics.count(
         names.LOG_DROPPED,
         "Decisions that were not written to the log of decisions.",
@@ -125,7 +125,7 @@ def count_log(metrics: Metrics, log: DecisionLog) -> None:
 
 
 def count_reports(metrics: Metrics, reports: Reports) -> None:
-    """Shows what became of Mixer's reports."""
+    """Adds the numbers of Mixer's reports."""
     metrics.count(names.REPORTS_RECORDS, "Requests that were reported.", lambda: reports.records)
     metrics.count(
         names.REPORTS_DROPPED, "Reports for which there was no place.", lambda: reports.dropped

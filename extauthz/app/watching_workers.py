@@ -1,4 +1,4 @@
-"""What operators can watch of several workers: the readiness and the metrics of all together."""
+"""Serves the readiness and the metrics of several workers together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from extauthz.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauthz.telemetry.summed_metrics import SummedMetrics
 
 ANSWER_S: Final = 2.0
-"""How long a worker may take to answer; one that takes longer is taken for busy, not for dead."""
+"""Seconds that a worker may take to answer; one that takes longer counts as busy, not as dead."""
 
 
 @asynccontextmanager
@@ -47,7 +47,7 @@ async def watching_workers(address: ListenAddress, workers: Workers) -> AsyncIte
 
 
 def make_worker_metrics(workers: Workers) -> Metrics:
-    """What only this process knows."""
+    """The metrics of this process: the numbers of workers and of restarts."""
     metrics = Metrics()
     metrics.gauge(names.WORKERS, "Workers that serve.", lambda: len(workers.serials))
     metrics.count(
@@ -68,7 +68,7 @@ def judge_workers(workers: Workers) -> ReadyCheck:
 
 
 def merge_checks(answers: Iterable[Sequence[Mapping[str, Any]]]) -> list[ReadyCheck]:
-    """Each check as the worker says it for which it is worst."""
+    """For each check, the worst answer of all workers."""
     by_name: dict[str, list[ReadyCheck]] = {}
     for answer in answers:
         for written in answer:

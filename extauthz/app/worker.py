@@ -1,6 +1,6 @@
 """A worker with grpcio: ``python -m extauthz.app.worker``, started and steered by `serve`.
 
-Not for use by hand: what it is told comes through a socket that the environment names.
+It is not for use by hand: its parameters come over a socket that the environment names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODULE: Final = "extauthz.app.worker"
 
 
 async def work() -> None:
-    """Serves until whoever started this process is gone."""
+    """Serves until the process that started this one has ended."""
     steered = await Steered.connect()
     opened = False
     try:
@@ -59,7 +59,7 @@ def main() -> None:
     """Runs until the end. Signals are for the process that steers this one."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    # gRPC's core would print lines of its own beside the clear ones.
+    # gRPC's core would print lines of its own.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import uvloop
 

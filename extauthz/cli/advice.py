@@ -1,7 +1,6 @@
-"""What to do about a denial: the lines that ``extauthz explain`` adds for the operator.
+"""Writes advice about a denial: the lines that ``extauthz explain`` adds for the operator.
 
-A client must not be told what is configured; the one who holds the configuration may be told
-all of it but secrets.
+Clients must not learn what is configured; an operator may see all of it except secrets.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _MOST_LISTED: Final = 10
 _MUST_QUOTE: Final = frozenset(":{}[],&*#?|-<>=!%@\\\"' ")
 
 _RESERVED_ESCAPE: Final = re.compile("%(2[146-9A-Ca-c]|3[ADad]|40)")
-"""Of what a segment may hold as it is: ``!$&'()*+,:=@``."""
+"""Characters that a segment may have without an escape: ``!$&'()*+,:=@``."""
 
 _CLIENT_CLAIMS: Final = ("cid", "appid", "client", "sub")
 """Claims that name the client with some issuers: Okta, Entra ID (v1), and those that write it as
@@ -206,7 +205,7 @@ def _subscribe(deny: Deny, catalog: Catalog) -> list[str]:
 
 
 def _name_client(identity: Identity, issuer: Issuer) -> list[str]:
-    """How to say which claim names the client, where one may."""
+    """The setting that names the client's claim, when a claim of the token may be one."""
     other = next((name for name in _CLIENT_CLAIMS if name in identity.claims), None)
     if other is None:
         return ["The token names no client; its issuer has to put one in."]

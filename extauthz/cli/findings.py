@@ -1,4 +1,4 @@
-"""What a step of a decision found, in words."""
+"""Describes in words what a step of a decision found."""
 
 from __future__ import annotations
 

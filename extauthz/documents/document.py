@@ -1,4 +1,4 @@
-"""Reads one YAML or JSON text into checked values; what is wrong comes back with file and line.
+"""Reads a YAML or JSON text into checked values; every problem has file and line.
 
 Settings and catalogs are read by the same rules:
 
@@ -6,10 +6,10 @@ Settings and catalogs are read by the same rules:
   ``version: 1.10`` is "1.10" and ``on`` is "on"; the models turn strings into numbers, and take
   nothing but true and false for a boolean.
 - A duplicate key, a second document, a tag, a merge key, a top level that is no mapping, and
-  aliases that blow up are problems, never guesses.
+  aliases that expand to too many nodes are problems.
 - Messages name keys and choices, never values: a value may be a secret.
 
-Lines are looked up only when there is a problem: a good document pays nothing for them.
+Lines are looked up only when there is a problem, so a valid document does not pay for them.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ _NOT_TAKEN: Final[Mapping[str, Callable[[object], object]]] = {
 
 
 def _without_guesses(schema: Any, *, is_top: bool = False) -> Any:
-    """A model's schema that takes no word or number for a boolean, and no boolean for a number."""
+    """A model's schema that accepts no word or number as a boolean, and no boolean as a number."""
     if isinstance(schema, list | tuple):
         return type(schema)(map(_without_guesses, schema))
     if not isinstance(schema, dict):
@@ -195,7 +195,7 @@ def read_file(path: Path, *, file: str = "", max_bytes: int = MAX_BYTES) -> byte
     """
     file = file or str(path)
     try:
-        # Without waiting: a FIFO would hold up whoever reads it, for good.
+        # Opened without waiting: a FIFO would block the reader for ever.
         with open(path, "rb", opener=_open_at_once) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 raise one_problem(file, 0, "is no regular file; write the text into one")
@@ -266,7 +266,7 @@ def list_problems(
     for details in found if shift else ():
         first, *rest = details["loc"]
         details["loc"] = (int(first) + shift, *rest)
-    # A list whose items are wrong counts as too short, too: only the items are worth telling.
+    # A list with wrong items also counts as too short: only the items are reported.
     above = {details["loc"][:depth] for details in found for depth in range(len(details["loc"]))}
     faults = [
         Fault(path=path, message=message)

@@ -1,7 +1,7 @@
-"""Finds the lines that nodes of a YAML or JSON text stand on.
+"""Finds the lines of nodes in a YAML or JSON text.
 
-Of YAML, one walk follows the parser's events. Of JSON, only what leads to a node that is asked for
-is walked; the parser passes over the rest. Only the nodes that are asked for are kept.
+YAML is read once by the parser's events. In JSON only the parents of wanted nodes are read, and the
+parser skips the rest. Only wanted nodes are kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NodePath = tuple[str | int, ...]
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BETWEEN: Final = re.compile(r"[\s,:]*")
-"""What stands between the keys and values of a JSON text."""
+"""The characters between keys and values of a JSON text."""
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 

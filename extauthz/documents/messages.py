@@ -1,7 +1,7 @@
-"""Says what is wrong with a part of a document, and what to do, from pydantic's findings.
+"""Writes messages for pydantic's errors: what is wrong in a document, and what to do.
 
-Never shows a value: it may be a secret that stands in the wrong place. Keys are shown, and the
-choices that a model offers.
+A message never shows a value, which may be a secret in the wrong place. It shows keys and the
+choices of a model.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _BY_TYPE: Final[Mapping[str, str]] = {
 
 
 def show_name(name: str) -> str:
-    """A name in quotes, safe for one line of a terminal, and not endless."""
+    """A name in quotes, shortened, and safe for one line of a terminal."""
     return ascii(name if len(name) <= _MAX_NAME else name[:_MAX_NAME] + "…")
 
 

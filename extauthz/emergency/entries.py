@@ -1,8 +1,8 @@
-"""Blocks and revocations, as they are written, and as decisions take them.
+"""Defines the entries of an emergency, blocks and revocations, and makes rules of them.
 
-Every entry stands by itself: it names nothing that another one defines, so that one that is
-wrong takes no other with it. An entry without an ``id`` gets one that is made of what it names:
-the same block written again is the same entry.
+Entries do not refer to each other, so that a wrong one does not affect the others. An entry without
+an ``id`` gets one that is computed from its content: the same block written again is the same
+entry.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from extauthz.policy.authentication.revocations import Revocation, StandingOrder
 MAX_ID: Final = 64
 _ID_DIGITS: Final = 12
 KEPT_AFTER_END_US: Final = 3_600_000_000
-"""How long an entry that is over is surely kept: clocks differ."""
+"""The least time for which an ended entry is kept, as clocks differ."""
 
 EntryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
 
@@ -173,7 +173,7 @@ class Entry:
     Attributes:
         section: ``deny`` or ``revoked``.
         source: where it was read: a file's name, or ``redis``.
-        order: what decisions go by.
+        order: the deny rule or revocation that decisions use.
     """
 
     id: str
@@ -189,7 +189,7 @@ class Entry:
 
 
 def make_entry(section: str, document: Document, source: str = "") -> Entry:
-    """An entry with its id, or the one that is made of what it names."""
+    """Makes an entry with its own id, or one that is computed from its content."""
     name = document.id or make_id(section, document.conditions)
     order: DenyRule | Revocation
     if isinstance(document, BlockDocument):
@@ -230,7 +230,7 @@ def write_us(time: datetime) -> int:
 
 
 def make_rules(entries: Iterable[Entry]) -> tuple[DenyRules, StandingOrders]:
-    """What decisions go by, found by what it names."""
+    """Indexes the deny rules and revocations of some entries, for decisions."""
     rules: list[DenyRule] = []
     revocations: list[Revocation] = []
     for entry in entries:

@@ -1,12 +1,11 @@
-"""Blocks and revocations in a file, which is read apart from the catalog.
+"""Keeps blocks and revocations in a file, which is read independently of the catalog.
 
-The file is looked at ten times a second, because it is small and what it says is urgent. It is
-read once two looks have seen it in the same state: a file that is just being written lacks its
-end.
+The file is checked ten times a second, because it is small and urgent. It is read when two checks
+have found it in the same state: a file that is being written lacks its end.
 
-While anything in the file is wrong, it only adds: what was in force stays in force, because
-nobody can say whether the entry that is wrong is one of those. The same holds for a file that
-is gone, is empty, or cannot be parsed. To take everything back, write ``deny: []``.
+While anything in the file is wrong, entries are only added: those in force stay in force, because
+the wrong entry may be one of them. The same applies to a file that is missing, empty, or cannot be
+parsed. To remove all entries, write ``deny: []``.
 """
 
 from __future__ import annotations
@@ -43,9 +42,9 @@ from extauthz.errors import ConfigError, Problem
 from extauthz.model.catalog import Catalog
 
 MAX_BYTES: Final = 2 * 1024 * 1024
-"""Up to here no single step of reading JSON takes 20 ms."""
+"""Bytes of a file; up to this size no step of reading JSON takes 20 ms."""
 _MOST_LOOKS: Final = 4
-"""After that a file is read although somebody goes on writing."""
+"""After this time a file is read although it still changes."""
 _LOOKS_AT_WRONG_FILE: Final = 20
 _HEAD: Final = (
     "# Blocks and revocations; `extauthz block`, `unblock` and `revoke` rewrite this file.\n"
@@ -74,7 +73,7 @@ class EmergencyFile:
         self._looks += 1
         is_first = self._read_at == "never"
         if stamp == self._read_at:
-            # What kept it from being read may have gone without a trace in the file.
+            # The reason why it could not be read may be gone without a change of the file.
             if not self._reading.problems or self._looks < _LOOKS_AT_WRONG_FILE:
                 return None
         elif not is_first and stamp != before and self._looks < _MOST_LOOKS:
@@ -94,14 +93,14 @@ class EmergencyFile:
         return ""
 
     async def list_confirmed(self) -> Mapping[str, str]:
-        """Nobody says so: a file has no way back."""
+        """Empty: processes cannot confirm what they have read from a file."""
         return {}
 
     def _read(self, last: Reading, *, is_first: bool) -> Reading:
         try:
             reading, is_plain = read_blocks_file(self._path)
         except ConfigError as exc:
-            # At the start there is nothing to keep: whoever wrote the file must hear of it.
+            # At the start there is nothing to keep, so the error must be reported.
             if is_first:
                 raise
             return replace(last, problems=exc.problems)
@@ -114,14 +113,14 @@ class EmergencyFile:
         return Reading({**last.entries, **reading.entries}, problems)
 
     async def confirm(self) -> None:
-        """Nobody waits for it."""
+        """Does nothing; see `list_confirmed`."""
 
     async def close(self) -> None:
-        """Holds nothing."""
+        """Does nothing: no file stays open."""
 
 
 def read_blocks_file(path: Path) -> tuple[Reading, bool]:
-    """What a file holds, and whether it says so itself: one that is gone or empty does not.
+    """The entries of a file, and whether the file defines them: a missing or empty one does not.
 
     Raises:
         ConfigError: it cannot be read or parsed.
@@ -136,7 +135,7 @@ def read_blocks_file(path: Path) -> tuple[Reading, bool]:
 
 
 def list_misfits(path: Path, catalog: Catalog) -> Iterator[Problem]:
-    """Names in a file that is good which fit nothing in a catalog, each with its line."""
+    """Names in a valid file that are not in a catalog, each with its line."""
     source = decode_source(str(path), _read_text(path))
     tree, names = read_values(source) or {}, CatalogNames(catalog)
     faults = [
@@ -180,7 +179,7 @@ def _change(path: Path, entries: Mapping[str, Entry | None]) -> None:
 
 
 def _put(tree: dict[str, Any], entries: Mapping[str, Entry | None]) -> None:
-    """Edits what a file holds. A section that holds no list is left to whoever wrote it."""
+    """Changes the entries of a file. A section that is no list is left as it is."""
     for section in SECTIONS:
         listed = tree.get(section)
         kept = [one for one in listed or () if _find_id(section, one) not in entries]
@@ -194,7 +193,7 @@ def _put(tree: dict[str, Any], entries: Mapping[str, Entry | None]) -> None:
 
 
 def _drop_what_is_over(tree: dict[str, Any]) -> None:
-    """Takes out entries that ended more than an hour ago, by whatever clock."""
+    """Removes entries that ended more than an hour ago, so that clocks may differ."""
     ended_us = time.time_ns() // 1000 - KEPT_AFTER_END_US
     for section in SECTIONS:
         listed = tree[section]
@@ -226,7 +225,7 @@ def _write_text(tree: dict[str, Any], *, is_json: bool) -> bytes:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Lets one writer at a time pass; the lock ends with its process."""
+    """Locks a file for one writer; the lock ends with its process."""
     with path.with_name(f".{path.name}.lock").open("a", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -248,7 +247,7 @@ def _give_access(descriptor: int, place: Path) -> None:
             before.st_gid != now.st_gid and before.st_mode & 0o040
         )
         if is_lost and not before.st_mode & 0o004:
-            raise  # who could read it could not do so any more
+            raise  # processes that could read the file no longer could
 
 
 def _write(path: Path, text: bytes) -> None:

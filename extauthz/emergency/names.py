@@ -1,4 +1,4 @@
-"""What a block or revocation fits in a catalog. Names are exact: a mistake blocks nobody."""
+"""Checks the names of blocks and revocations against a catalog: a misspelled one blocks nobody."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CatalogNames:
         self._catalog = catalog
 
     def list_misfits(self, document: Document) -> Iterator[str]:
-        """A sentence for each name that nothing has. Which users there are is not known."""
+        """A sentence for each name that is not in the catalog. Users are not known there."""
         catalog = self._catalog
         if isinstance(document, BlockDocument):
             if document.application is not None:
@@ -39,7 +39,7 @@ class CatalogNames:
                 yield f"no application's owner is user {show_name(user)}; did you mean {near!a}?"
 
     def say_fits(self, document: Document) -> str:
-        """What fits, with numbers; empty where the catalog cannot tell."""
+        """What in the catalog is affected, with numbers; empty when that is not known."""
         catalog = self._catalog
         fits: list[str] = []
         application = document.application if isinstance(document, BlockDocument) else None
@@ -66,7 +66,7 @@ class CatalogNames:
 
     @cached_property
     def _is_open(self) -> bool:
-        """Whether tokens bring applications along that the catalog does not name."""
+        """Whether tokens may name applications that are not in the catalog."""
         return any(it.subscriptions_from_token for it in self._catalog.issuers.values())
 
     @cached_property

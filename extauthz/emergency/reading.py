@@ -1,6 +1,6 @@
-"""What one source of blocks and revocations holds, read entry by entry.
+"""Reads the entries of one source of blocks and revocations, and defines the sources' port.
 
-One wrong entry is told, and loses no other.
+A wrong entry is reported, and does not affect the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Reading:
 
     Attributes:
         entries: by id; of two with one id the later one.
-        problems: what could not be taken.
+        problems: entries that cannot be used.
     """
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
@@ -39,23 +39,23 @@ class EmergencyStore(Protocol):
         """For messages and `Entry.source`."""
 
     async def look(self) -> Reading | None:
-        """What is in force by this source, when that may have changed; None when it has not.
+        """The source's entries in force, when they may have changed; None when they have not.
 
-        What was in force stays so until the source says plainly that it is gone: a source that
-        is away, or holds what cannot be read, takes nothing back.
+        An entry stays in force until the source clearly no longer has it: a source that is away, or
+        that cannot be read, removes nothing.
 
         Raises:
-            ConfigError, BackendError: it could not be read. What it said last stays in force.
+            ConfigError, BackendError: it could not be read. Its last entries stay in force.
         """
 
     async def write(self, entries: Mapping[str, Entry | None]) -> str:
-        """Puts entries in their places by id, all of them or none; None takes one out.
+        """Writes entries by id, all of them or none; None removes one.
 
         Returns:
-            The revision that processes confirm once they have it; empty where none is counted.
+            The revision that processes confirm once they have it; empty when there are none.
 
         Raises:
-            ConfigError, BackendError: it could not be done, or is not known to be.
+            ConfigError, BackendError: it was not written, or it is not known whether it was.
         """
 
     async def list_confirmed(self) -> Mapping[str, str]:
@@ -66,14 +66,14 @@ class EmergencyStore(Protocol):
         """
 
     async def confirm(self) -> None:
-        """Is told that what `look` gave last is in force in this process.
+        """Confirms that the last result of `look` is in force in this process.
 
         Raises:
-            BackendError: it could not be passed on.
+            BackendError: the confirmation could not be stored.
         """
 
     async def close(self) -> None:
-        """Lets go of connections."""
+        """Closes connections."""
 
 
 def read_entries(source: SourceText, tree: Any) -> Reading:

@@ -1,7 +1,7 @@
 """Runs scripts on the server that holds the keys of blocks and revocations, one at a time.
 
-The three keys share a hash slot, so that one server of a cluster holds them all. A connection
-that failed is made anew with the next call.
+The three keys share a hash slot, so that one server of a cluster holds them all. After a failure
+the next call makes a new connection.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from extauthz.errors import EmergencyError
 from extauthz.plain_text import write_plain
 
 _LEAST_WAIT_S: Final = 1.0
-"""Nobody's request waits for these calls."""
+"""Seconds for a call; no decision waits for these calls."""
 _MOST_REDIRECTS: Final = 4
 _Command: TypeAlias = tuple[str | bytes | int, ...]
 
 
 class RedisCalls:
-    """The way to one Redis, Sentinels' primary or cluster."""
+    """A connection to one Redis, Sentinels' primary or cluster."""
 
     def __init__(self, settings: RedisSettings) -> None:
         address = settings.address
@@ -66,7 +66,7 @@ class RedisCalls:
         await self._drop()
 
     async def _follow(self, command: _Command) -> Any:
-        """Sends a command to the server that it is for, wherever a cluster sends it on to."""
+        """Sends a command, and follows a cluster's redirections."""
         is_asking = False
         for _ in range(_MOST_REDIRECTS):
             try:

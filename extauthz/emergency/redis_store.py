@@ -1,13 +1,13 @@
-"""Blocks and revocations in Redis, where every replica looks for news four times a second.
+"""Keeps blocks and revocations in Redis, which every replica polls four times a second.
 
-Looking is one small call. Everything is read when the revision is another one, so whoever was
-away has caught up with the first answer. Nothing is pushed: no message can be missed.
+A poll is one small call. All entries are read when the revision has changed, so a replica that was
+away is up to date with the first answer. Nothing is pushed, so no message can be missed.
 
-What is in force ends only with a revision that follows the known one: it has a higher counter, and
-the known one's nonce among its last ones. Where Redis is found with another one, or with
-fewer entries under the same (it was restarted empty, a failover lost the last writes, memory ran
-out), whoever notices first writes back what it knows: a block may come back that was just
-lifted, but none is lost. Of an entry that cannot be read the last good state stays in force.
+Entries are removed only by a revision that follows the known one: it has a higher counter, and the
+known one's nonce among its last ones. When Redis has another revision, or fewer entries under the
+same one (it was restarted empty, a failover lost the last writes, memory ran out), the first
+replica that notices writes back the entries that it knows: a block that was just lifted may come
+back, but none is lost. When an entry cannot be read, its last valid state stays in force.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _AT_ONCE: Final = 500
 """Entries in one call."""
 _SAID_EVERY_S: Final = 5.0
 REMEMBERED_S: Final = 15
-"""How long after its last word a process is taken to be alive."""
+"""How long after its last confirmation a process counts as alive."""
 
 _REVISION: Final = re.compile(rf"([0-9]{{1,{scripts.MAX_COUNTER_DIGITS}}})-([0-9a-f.]+)")
 
@@ -106,7 +106,7 @@ class RedisEmergency:
         return Reading(dict(self._entries), tuple(problems))
 
     async def confirm(self) -> None:
-        """Tells that what was read last is in force in this process."""
+        """Confirms that the entries read last are in force in this process."""
         self._confirmed = self._revision or "0-"
         await self._say_confirmed()
 
@@ -116,13 +116,14 @@ class RedisEmergency:
         await self._calls.call(scripts.CONFIRM, *args)
 
     async def write(self, entries: Mapping[str, Entry | None]) -> str:
-        """Puts entries in, in one step; None takes one out. Gives the new revision.
+        """Writes entries in one step; None removes one. Gives the new revision.
 
-        What is over gives its place to what is new.
+        Ended entries are removed to make room.
 
         Raises:
-            EmergencyError: there is no room; or Redis did not answer, and whether it was done is
-                not known.
+            EmergencyError: there is no room; or Redis did not answer, and it is not known whether
+                they
+                were written.
         """
         values = {it: b"" if entry is None else write_value(entry) for it, entry in entries.items()}
         revision = await self._write(values)
@@ -142,7 +143,7 @@ class RedisEmergency:
         return _text(await self._calls.call(scripts.WRITE, nonce, self._max_entries, *args))
 
     async def _list_over(self) -> list[str]:
-        """Some entries that ended more than an hour ago, by whatever clock."""
+        """Some entries that ended more than an hour ago, so that clocks may differ."""
         raw, _ = await self._scan()
         ended_us = time.time_ns() // 1000 - KEPT_AFTER_END_US
         read = {it: read_value(it, value) for it, value in raw.items()}
@@ -204,7 +205,7 @@ class RedisEmergency:
                 return raw, True
 
     async def _restore(self, counter: int) -> None:
-        """Writes back what Redis has lost."""
+        """Writes back the entries that Redis has lost."""
         for args in _cut(self._raw):
             await self._calls.call(scripts.RESTORE, secrets.token_hex(4), counter, *args)
 
@@ -260,7 +261,7 @@ def read_value(entry_id: str, value: bytes) -> Entry | tuple[Problem, ...]:
 
 @contextmanager
 def _making_sense() -> Iterator[None]:
-    """Turns what a reply of another form leads to into the error that it is."""
+    """Turns errors from a reply of an unexpected form into an `EmergencyError`."""
     try:
         yield
     except (ValueError, TypeError) as exc:
@@ -274,12 +275,12 @@ def _cut(raw: _Raw) -> Iterator[list[str | bytes]]:
 
 
 def find_counter(revision: str) -> int:
-    """How new a revision is; 0 for what is none."""
+    """The counter of a revision; 0 when it is not valid."""
     return read_revision(revision)[0]
 
 
 def read_revision(revision: str) -> tuple[int, list[str]]:
-    """The counter of a revision, and the nonces of it and those before; 0 and none for what is none."""
+    """The counter and the nonces of a revision, newest first; 0 and none when it is not valid."""
     found = _REVISION.fullmatch(revision)
     return (0, []) if found is None else (int(found[1]), found[2].split("."))
 

@@ -1,8 +1,8 @@
-"""Puts blocks and revocations in force, from all their sources, for as long as the service runs.
+"""Puts the blocks and revocations of all sources in force while the service runs.
 
-Each source is looked at by a task of its own, so that one that is away holds up no other. What
-a source said last stays in force while it cannot be read. Problems are logged when they are new
-and shown by readiness and metrics for as long as they last.
+Each source is polled by a task of its own, so that one that is away does not delay the others. The
+last entries of a source stay in force while it cannot be read. Problems are logged when they are
+new, and shown by readiness and metrics as long as they last.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_TOLD: Final = 20
 
 @dataclass(slots=True)
 class _Watched:
-    """A source, and how it stands. `error`: why it could not be read; None when it could."""
+    """A source and its state. `error` says why it could not be read; None when it could."""
 
     source: EmergencyStore
     reading: Reading = field(default_factory=Reading)
@@ -41,7 +41,7 @@ class _Watched:
 
 
 class EmergencyWatch:
-    """Call `start` once, then let `run` go on in a task, then `close`.
+    """Watches the sources. Call `start` once, then run `run` in a task, then call `close`.
 
     Args:
         is_required: refuse to start while a source cannot be read.
@@ -92,19 +92,19 @@ class EmergencyWatch:
         await self._put_in_force()
 
     async def run(self) -> None:
-        """Looks until it is cancelled."""
+        """Polls the sources until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for watched in self._watched:
                 tasks.create_task(self._run(watched))
 
     async def close(self) -> None:
-        """Lets go of connections."""
+        """Closes connections."""
         for watched in self._watched:
             await watched.source.close()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What could not be taken from sources that could be read."""
+        """The entries that cannot be used, of sources that could be read."""
         return tuple(problem for it in self._watched for problem in it.reading.problems)
 
     @property

@@ -2,15 +2,16 @@
 
 Rules:
 
-- What Envoy saw is taken over, not judged: only bytes that are no CheckRequest, or that name
-  no method or path, are refused here.
+- The request is read as Envoy received it, and not judged: only bytes that are no CheckRequest, or
+  that have no method or path, are refused here.
 - Header fields come as `headers` (a map; Envoy has joined repeated fields with commas) or,
   with `encode_raw_headers`, as `header_map` (repeated fields kept apart, any bytes). Pseudo
   headers are left out.
-- The host is told once: a `host` field or a second ``:authority`` that says otherwise, an empty
-  one, and what is no ``host[:port]`` leave a request without a host that could be judged.
-- An Envoy that keeps header fields from us (`allowed_headers`) keeps pseudo headers, too, unless its
-  list has them. So where one of the three is missing that every request has, other fields may be, too.
+- There must be one host: with a `host` field or a second ``:authority`` that differs, an empty one,
+  or one that is no ``host[:port]``, the request has no valid host.
+- An Envoy that sends only some header fields (`allowed_headers`) omits pseudo headers, too, unless
+  its list has them. So when one of the three that every request has is missing, other fields may be
+  missing, too.
 - The path is split at the first ``?``, and what follows is cut at the first ``#``. Nothing is decoded.
   A ``#`` in the path itself stays, and so is refused: no request target holds a fragment.
 """

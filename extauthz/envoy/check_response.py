@@ -2,19 +2,19 @@
 
 Rules:
 
-- A header that tells the upstream who calls replaces what the client sent: it carries both
+- A header that identifies the caller to the upstream replaces what the client sent: it has both
   `append: false` (all that Envoy up to 1.36 reads) and `append_action:
   OVERWRITE_IF_EXISTS_OR_ADD` (Envoy 1.37.0 appends without it). An empty one is removed
   instead, since Envoy may drop an empty header and keep the client's.
-- A name never stands among the headers to set and to remove: Envoy removes after it adds.
-- Nothing unchecked reaches the wire: names are tokens (RFC 9110 5.6.2), values hold no control
-  characters, everything is bounded. An allow that cannot be said so is no allow: it raises. A
-  denial always goes out: what cannot be said is left out of it.
+- No name is both set and removed, because Envoy removes after it adds.
+- Everything is checked before it is written: names are tokens (RFC 9110 5.6.2), values have no
+  control characters, and all sizes are bounded. An allow that cannot be written raises an error. A
+  denial is always sent: parts that cannot be written are left out.
 
-The messages are put together by hand: that takes less than half the time of the protobuf
-library's builders. What is the same from request to request is written once: header fields here,
-whatever is longer by who asks for it. `ext_authz.proto` is the reference; the tests read
-every field back with two other codecs.
+The messages are encoded by hand, which takes less than half the time of the protobuf library's
+builders. Parts that repeat from request to request are encoded once: header fields here, longer
+parts by the callers. `ext_authz.proto` is the reference; the tests read every field back with two
+other codecs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from extauthz.model.field_names import FIELD_NAME
 
 MAX_VALUE_BYTES: Final = 8192
 MAX_CLIENT_VALUE_BYTES: Final = 65_536
-"""Of what the client sent itself and gets through but for a part: its path and cookies."""
+"""Characters of the client's path or cookies, when a part of them is removed."""
 _OF_THE_CLIENT: Final = frozenset({":path", "cookie"})
 _ANOTHER_EACH_TIME: Final = frozenset(
     {"ratelimit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after"}
@@ -47,7 +47,7 @@ MetadataValue: TypeAlias = "str | int | float | bool | Sequence[MetadataValue] |
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PATH: Final = re.compile(r"/[!-~]*")
 _FRAMING: Final = frozenset({"connection", "content-length", "host", "transfer-encoding"})
-"""Headers that say where a message ends or where it goes; only the proxy may set them."""
+"""Headers about a message's end or destination, which only the proxy may set."""
 
 # Tags: field number * 8 + 2 (length-delimited), + 0 (varint) or + 1 (eight bytes).
 _STATUS: Final = b"\x0a"  # CheckResponse.status
@@ -80,7 +80,7 @@ _PERMISSION_DENIED: Final = 7
 
 
 class AnswerError(ExtauthzError):
-    """An allow that cannot be said on the wire, like an identity with a line break in it."""
+    """An allow that cannot be written, as with an identity that has a line break."""
 
     code: ClassVar[str] = "answer_invalid"
 
@@ -156,7 +156,7 @@ def write_error(
     body: str = "",
     metadata: bytes = b"",
 ) -> bytes:
-    """A serialised CheckResponse that says that it could not be decided; never fails.
+    """A serialised CheckResponse for a request without a decision; never fails.
 
     For Envoy 1.37 and newer, which then applies `failure_mode_allow`, or answers the client
     with this status, headers and body. An older one answers 403.
@@ -254,7 +254,7 @@ def _response_headers(
     for name, value in fields:
         lower = name.lower()
         how = _BESIDE if lower in seen else _OVERWRITE
-        # Only what comes again is worth a place in the cache.
+        # Only texts that repeat are cached.
         write = _header_option if lower in _ANOTHER_EACH_TIME else _cached_header_option
         try:
             parts.append(write(tag, name, value, how))

@@ -1,17 +1,17 @@
-"""How Python's collector of cycles is run in a process that decides. All that is set is here.
+"""Controls Python's garbage collector of cycles in a process that decides.
 
-Reference counts free nearly everything; a decision leaves no cycle behind (measured), and does
-not wake the collector. What wakes it is a new catalog: many objects that stay. Now and then it
-then looks at all objects there are, and with a large catalog that is a second in which nothing
-is decided. So:
+Reference counts free nearly everything; a decision leaves no cycle (measured) and does not start
+the collector. A new catalog starts it, with its many objects that stay. From time to time it then
+traverses all objects, which with a large catalog takes a second without decisions. Therefore:
 
-- A catalog in force, and all that was imported, is put aside (`keep_for_good`): no collection
-  looks at it again. It is still freed when its last reference goes.
-- While a catalog is taken over no full collection begins (`without_full_collections`): each
-  would look at the part that is there already.
+- The current catalog, and all that was imported, is frozen (`keep_for_good`): no collection
+  traverses it again. It is still freed when its last reference goes.
+- While a catalog is taken over, no full collection starts (`without_full_collections`): each would
+  traverse the part that is there already.
 
-Python's own thresholds stay. Higher ones save nothing, and make each look at the young longer:
-with 5,000 instead of 700 it took 30 ms while a catalog was taken over, instead of 3.
+Python's own thresholds are not changed. Higher ones save nothing, and make each collection of
+young objects longer: with 5,000 instead of 700 it took 30 ms while a catalog was taken over,
+instead of 3.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _NEVER: Final = 1 << 30
 
 
 def keep_for_good() -> None:
-    """Puts aside all that is there: no collection looks at it again.
+    """Freezes all objects that exist: no collection traverses them again.
 
-    What is garbage in a cycle at this moment is not found any more. It is little, as young
-    objects are looked at all the time, and a catalog comes into force only now and then.
+    Cycles that are garbage at this moment are never found. They are few, as young objects are
+    collected all the time, and a new catalog is rare.
     """
     gc.freeze()
 
 
 def keep_no_longer() -> None:
-    """Takes back what `keep_for_good` put aside."""
+    """Undoes `keep_for_good`."""
     gc.unfreeze()
 
 
@@ -51,7 +51,7 @@ _holds: Final = _Holds()
 
 @contextmanager
 def without_full_collections() -> Iterator[None]:
-    """Lets no full collection begin meanwhile. May be held several times at once."""
+    """Prevents full collections during the block. Blocks may overlap."""
     if _holds.count == 0:
         young, middle, _holds.threshold = gc.get_threshold()
         gc.set_threshold(young, middle, _NEVER)

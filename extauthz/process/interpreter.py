@@ -1,4 +1,4 @@
-"""What a process that is started needs, to import what this one can."""
+"""Lets a started process import what this process can import."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ import sys
 def write_import_path() -> str:
     """A ``PYTHONPATH`` for it.
 
-    An empty entry is left out: it would mean whatever folder that process happens to be in.
+    An empty entry is left out: it would mean the current folder of that process.
     """
     return os.pathsep.join(path for path in sys.path if path)

@@ -1,4 +1,4 @@
-"""The files and folders that settings name. They are found by their type, wherever they stand."""
+"""Finds the files and folders that settings name, by their type."""
 
 from __future__ import annotations
 

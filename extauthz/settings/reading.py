@@ -1,12 +1,11 @@
 """Reads settings: one file, with single values overridden by the environment.
 
 ``EXTAUTHZ_LISTEN__GRPC`` overrides ``listen.grpc``: the keys on the way are joined by two
-underscores. A value is read as a plain one in the file is; lists and mappings are written in YAML's
-flow style: ``[a, b]``. An empty variable
-is as if it were not set. Variables without two underscores are left alone, because Kubernetes
-sets some for a service of that name. Everything is checked at once, and every problem is
-reported; nothing else in this package reads the environment. File names are relative to the
-settings file, also those that come from the environment.
+underscores. A value is read like a plain scalar in the file; lists and mappings are written in
+YAML's flow style: ``[a, b]``. An empty variable counts as not set. Variables without two
+underscores are ignored, because Kubernetes sets some for a service of that name. Everything is
+checked at once, and every problem is reported; nothing else in this package reads the environment.
+File names are relative to the settings file, also those from the environment.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ def read_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
 def say_where_files_are_named(
     path: Path, settings: Settings, environment: Mapping[str, str] | None = None
 ) -> Iterator[None]:
-    """Lets a ConfigError about a file that the settings name say where they name it.
+    """Adds to a ConfigError about a file the place where the settings name that file.
 
     Raises:
         ConfigError: what the block raised, as `name_settings` gives it.
@@ -120,7 +119,7 @@ def name_settings(
 
 
 def check_conflicts(settings: Settings) -> None:
-    """Looks at what does not go together, once values were changed.
+    """Checks for settings that contradict each other, after values were changed.
 
     Raises:
         ConfigError: with every problem that was found.
@@ -197,7 +196,7 @@ def _check(tree: dict[str, Any], source: SourceText, overrides: list[_Override])
 
 
 def _take_out_later_keys(tree: dict[str, Any]) -> Iterator[Fault]:
-    """Takes what later releases know out of the tree, so that each is reported once."""
+    """Removes keys of later releases from the tree, so that each is reported once."""
     for path in _NOT_IN_THIS_RELEASE:
         section = _section(tree, path)
         if section is not None and section.pop(path[-1], None) is not None:
@@ -215,7 +214,7 @@ def _name_variables(problem: Problem, overrides: list[_Override]) -> Problem:
         at, made = write_path(override.path), write_path(override.made)
         if problem.path == at or problem.path.startswith((f"{at}.", f"{at}[")):
             break
-        # A part of the tree that only the environment wrote.
+        # A part of the tree that comes from the environment only.
         if problem.path and at.startswith(f"{problem.path}.") and len(problem.path) >= len(made):
             break
     else:

@@ -1,4 +1,4 @@
-"""The kinds of values that settings hold, and what each may be: addresses and names."""
+"""Defines the types of settings' values: addresses and names, with their checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FRAMING: Final = frozenset(
         "te", "trailer", "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-"""They say where a message ends or where it goes (RFC 9110 7.6.1): the proxy's alone."""
+"""Headers about a message's end or destination (RFC 9110 7.6.1), which only the proxy may set."""
 _PROXYS_OWN: Final = ("x-envoy-", "x-forwarded-")
 """Envoy acts on what it finds in these."""
 
@@ -32,7 +32,7 @@ def _check_address(address: str) -> str:
     try:
         read_listen_address(address)
     except ConfigError as exc:
-        # Its advice alone: the place is told by whoever reads the settings.
+        # Only the message: the place is added by the reader of the settings.
         raise ValueError(exc.problems[0].message.rpartition(": ")[2]) from exc
     return address
 

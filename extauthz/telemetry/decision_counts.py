@@ -1,13 +1,13 @@
 """Counts decisions by their labels, and writes the counts as Prometheus reads them.
 
 There may be many: 10,000 APIs by reason are 50,000 series and more. They are written here, and not
-by OpenTelemetry's SDK, for two reasons. The SDK folds all label sets from the 2,000th on into
-one, and gives a label more to all the others then (1.45.2; 1.45.0 did not). And it takes 20 µs for
-a series, during which nothing is decided, where the text alone takes one; it is written in pieces,
-and decisions go on in between.
+by OpenTelemetry's SDK, for two reasons. The SDK folds all label sets from the 2,000th on into one,
+and then adds a label to all the others (1.45.2; 1.45.0 did not). And it takes 20 µs for each
+series, which blocks decisions, where writing the text takes 1 µs; the text is written in pieces,
+and decisions are made in between.
 
-How many series there are is bounded, as names come from a catalog that may change for ever. What
-comes on top is counted under `FOLDED` in the place of its API and rule, and counted in `folded`.
+The number of series is bounded, as names come from a catalog that may always change. Further
+decisions are counted under `FOLDED` instead of their API and rule, and in `folded`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from extauthz.telemetry import names
 
 MAX_SERIES: Final = 100_000
 MAX_LABEL_BYTES: Final = 8 * 1024 * 1024
-"""Of all labels together, written as JSON."""
+"""Characters of all labels of a series together, written as JSON."""
 FOLDED: Final = "(folded)"
-"""Stands for the API, and for the rule, of decisions that found no series of their own."""
+"""Replaces the API and the rule of decisions that have no series of their own."""
 _LINES_AT_ONCE: Final = 1_000
-"""About a millisecond."""
+"""Series that are written in one step, which takes about a millisecond."""
 _HEAD: Final = (
     f"# HELP {names.DECISIONS_SHOWN} Decisions that were made.\n"
     f"# TYPE {names.DECISIONS_SHOWN} counter\n"
@@ -54,7 +54,7 @@ class DecisionCounts:
         self._max_series = max_series
         self._free_bytes = max_label_bytes
         self.folded = 0
-        """Decisions that were counted under `FOLDED`."""
+        """Number of decisions that were counted under `FOLDED`."""
 
     def observe(self, request: ApiRequest, decision: Decision, duration_us: int) -> None:
         """See `DecisionObserver.observe`."""
@@ -84,8 +84,8 @@ class DecisionCounts:
     async def write(self, before: bytes = b"") -> bytes:
         """The counts since the start, in Prometheus's text format, behind another text.
 
-        No step of it copies the whole, nor makes an object for each series, which would set the
-        garbage collector off: with 50,000 of them, that alone took 20 ms.
+        No step copies the whole text, nor makes an object for each series, which would start the
+        garbage collector: with 50,000 of them, that alone took 20 ms.
         """
         text = io.BytesIO()
         text.write(before)

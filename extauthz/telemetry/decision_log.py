@@ -1,11 +1,11 @@
-"""A line of JSON for each decision, in a file: for audits, and for `extauthz compare`.
+"""Writes a line of JSON for each decision to a file: for audits, and for `extauthz compare`.
 
-Lines are written by a thread of their own, behind a bounded queue: a slow disk costs lines, which
-are counted, and never holds up a decision, nor a stop for longer than `CLOSE_S`. A file that was
-moved away is made anew, so that logrotate may simply rename it. Each line is one write, so that
-several workers may have the same file; when a disk was full, the line after one that was cut
-off may be spoilt if another worker wrote it. A line holds names from the catalog and no
-credential; of the path only the resource's template and a hash, as clients put secrets into paths.
+Lines are written by a thread of their own, from a bounded queue: a slow disk loses lines, which are
+counted, and never delays a decision, nor a stop by more than `CLOSE_S`. A file that was moved is
+created again, so that logrotate may simply rename it. Each line is one write, so that several
+workers can use the same file; after a full disk, the line after one that was cut off may be damaged
+when another worker wrote it. A line has names from the catalog and no credential, and of the path
+only the resource's template and a hash, as clients put secrets into paths.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from extauthz.model.request import ApiRequest
 _log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 10_000
-"""Lines that wait to be written; what comes on top is dropped and counted."""
+"""Lines that may wait to be written; further ones are dropped and counted."""
 MAX_REQUEST_ID: Final = 128
 """Characters of a request's id that are kept: clients may choose it."""
 CLOSE_S: Final = 3.0
@@ -60,7 +60,7 @@ class DecisionLog:
 
     @property
     def dropped(self) -> int:
-        """Lines that were not written: too many waited, or the disk did not take them."""
+        """Lines that were not written: too many waited, or writing failed."""
         return self._refused + self._failed + self._left
 
     def observe(self, request: ApiRequest, decision: Decision, duration_us: int) -> None:
@@ -74,7 +74,7 @@ class DecisionLog:
             self._taken += 1
 
     def close(self, within_s: float = CLOSE_S) -> None:
-        """Writes what waits, and closes the file; what is not written in time is dropped."""
+        """Writes the lines that wait, and closes the file; lines that are too late are dropped."""
         end_s = time.monotonic() + within_s
         with suppress(queue.Full):
             self._waiting.put(None, timeout=within_s)
@@ -83,7 +83,7 @@ class DecisionLog:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Takes back what waits. The thread ends when the disk lets go of the line it has."""
+        """Drops the lines that wait. The thread ends when the write of its line returns."""
         with suppress(queue.Empty):
             while True:
                 self._waiting.get_nowait()
@@ -108,7 +108,7 @@ class DecisionLog:
 
 
 class _AppendedFile:
-    """A file that is written at its end, and made anew where it was moved away."""
+    """A file that is appended to, and created again after it was moved."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,9 +1,9 @@
-"""Where two doors decided differently, found in the lines of `extauthz.telemetry.decision_log`.
+"""Finds requests that two doors decided differently, from `extauthz.telemetry.decision_log`'s lines.
 
-A request that came to both doors is one pair: the same request id, method and path. A door may
-be asked more than once for a request (Mixer's check and quota, a retry): its answer is then the
-denial, if there was any. A request that only one door saw is no difference; it is counted, as a
-proxy that keeps Mixer's answers asks Mixer less often.
+Decisions of both doors with the same request id, method and path are one pair. A door may be asked
+more than once for a request (Mixer's check and quota, a retry): its answer is then the denial, if
+there was any. A request that only one door saw is no difference; it is counted, as a proxy that
+caches Mixer's answers asks Mixer less often.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 MAX_WAITING: Final = 1_000_000
-"""Requests that wait for their other door; the oldest are then taken as seen by one only."""
+"""Requests that may wait for the other door; beyond that the oldest count as seen by one only."""
 MAX_EXAMPLES: Final = 3
 
 ENVOY: Final = "envoy"
@@ -26,7 +26,7 @@ _Key: TypeAlias = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Difference:
-    """What the doors said of the same requests; ``allow`` or the reason of the denial."""
+    """The answers of the doors to the same requests: ``allow`` or the reason of the denial."""
 
     api: str
     envoy: str
@@ -35,7 +35,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Comparison:
-    """What was found.
+    """The result of a comparison.
 
     Attributes:
         equal: requests that both doors answered alike, by that answer.

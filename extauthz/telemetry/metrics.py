@@ -1,7 +1,7 @@
-"""Metrics: counted in plain numbers, handed to OpenTelemetry when somebody asks.
+"""Makes metrics: they are counted in plain numbers, and read by OpenTelemetry in a scrape.
 
-A call into the SDK costs microseconds, an addition costs almost nothing: observable instruments
-read the sums when Prometheus scrapes. Decisions are `extauthz.telemetry.decision_counts`'s.
+A call of the SDK costs microseconds, an addition almost nothing: observable instruments read the
+sums when Prometheus scrapes. Decisions are counted by `extauthz.telemetry.decision_counts`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Metrics:
         self._meter = self._provider.get_meter("extauthz")
 
     def count(self, name: str, description: str, read: Callable[[], Number]) -> None:
-        """Shows a sum that only grows."""
+        """Adds a counter, whose value never falls."""
         self._meter.create_observable_counter(name, [_observer(read)], description=description)
 
     def gauge(self, name: str, description: str, read: Callable[[], Number]) -> None:
-        """Shows a value that goes up and down."""
+        """Adds a gauge, whose value may rise and fall."""
         self._meter.create_observable_gauge(name, [_observer(read)], description=description)
 
     def write(self) -> bytes:
@@ -44,7 +44,7 @@ class Metrics:
         return generate_latest(self._registry)
 
     def close(self) -> None:
-        """Lets go of the reader."""
+        """Closes the reader."""
         self._provider.shutdown()
 
 

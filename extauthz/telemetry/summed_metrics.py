@@ -1,11 +1,11 @@
-"""The metrics of several processes as those of one.
+"""Adds up the metrics of several processes.
 
-Counters and histograms are added up. What a process had counted before it ended stays in the
-sums, as far as it was ever asked: a sum that fell would look like a restart of the whole. Gauges
-are added up too, but for those that only make sense for the worst of all (`_LEAST`).
+Counters and histograms are added up. The last known counts of a process that has ended stay in the
+sums: a sum that fell would look like a restart of the service. Gauges are added up, too, except
+those of which only the worst value is useful (`_LEAST`).
 
-All processes run the same code, so what stands in front of a value names the same series in each:
-it is not taken apart, which would take 40 µs for each of what may be 100,000 lines.
+All processes run the same code, so the text before a value identifies the same series in each. It
+is not parsed, which would take 40 µs for each of up to 100,000 lines.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _LEAST: Final = frozenset(
         names.EMERGENCY_UP,
     )
 )
-"""Gauges of which the least is shown: the oldest catalog, a counter store that one cannot reach."""
+"""Gauges of which the smallest value is shown, like that of the oldest catalog."""
 
 
 @dataclass(slots=True)
 class _Family:
-    """A metric: its comments, its kind, and its samples by what stands in front of the value."""
+    """A metric: its comments, its type, and its samples by the text before the value."""
 
     comments: tuple[str, ...] = ()
     kind: str = ""
@@ -51,14 +51,14 @@ _Families = dict[str, _Family]
 
 
 class SummedMetrics:
-    """Keeps what each process said last, by its serial number."""
+    """Keeps the last metrics of each process, by its serial number."""
 
     def __init__(self) -> None:
         self._last: dict[int, _Families] = {}
         self._ended: _Families = {}
 
     def update(self, answers: Mapping[int, bytes], alive: Iterable[int]) -> None:
-        """Takes what processes said now; those that are not alive any more are counted as ended.
+        """Takes new metrics of processes; those that are no longer alive are counted as ended.
 
         Args:
             answers: Prometheus's text by serial number, each family below its ``# TYPE``.

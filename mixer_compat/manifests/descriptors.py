@@ -1,4 +1,4 @@
-"""Our own protos as Mixer wants them: base64 of a file descriptor set with its imports.
+"""Writes our protos for Mixer: a file descriptor set with its imports, in base64.
 
 Mixer knows a template's file by the option `template_variety`, which exactly one file of the set
 may carry, and finds messages by name. The sets are made from what protobuf has loaded, so that

@@ -1,8 +1,7 @@
-"""What instances tell of a request: names of properties, and the expressions that fill them.
+"""Makes the properties of instances: their names, and the expressions that fill them.
 
-An expression without a default fails the whole check where its attribute is missing, so all of
-a check's have one. A text in quotes is no expression: Mixer takes the quotes off and nothing
-else.
+An expression without a default fails the whole check when its attribute is missing, so all
+expressions of a check have one. A text in quotes is a literal: Mixer only removes the quotes.
 """
 
 from __future__ import annotations
@@ -74,10 +73,10 @@ _REQUEST_ID: Final = {"request_id": 'request.headers["x-request-id"] | ""'}
 
 
 def write_check_properties(compat: Compat, parts: RequestParts, api: Api | None) -> dict[str, str]:
-    """For checks; and for quotas, as Mixer tells the adapter nothing of the check then.
+    """The properties of checks, and of quotas, which get nothing of the check from Mixer.
 
     Args:
-        api: what is always asked for; None where the request says it.
+        api: the API of all requests; None when the request determines it.
     """
     if compat is Compat.OWN:
         # With the query only where it is asked for: it is part of the proxy's cache key.
@@ -93,7 +92,7 @@ def write_check_properties(compat: Compat, parts: RequestParts, api: Api | None)
 
 
 def write_report_dimensions(compat: Compat, parts: RequestParts, api: Api | None) -> dict[str, str]:
-    """For reports: who called, by the same credentials as in the check, and what came of it."""
+    """The dimensions of reports: the caller, by the credentials of the check, and the response."""
     if compat is Compat.OWN:
         return write_check_properties(compat, parts, api) | _OWN_REPORT | _REQUEST_ID
     return _WSO2_REPORT | _REQUEST_ID | _write_headers(parts) | _write_api(compat, api)

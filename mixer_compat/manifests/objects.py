@@ -1,11 +1,10 @@
-"""The objects that tell Istio's Mixer (1.1 to 1.7) about the adapter, as Kubernetes wants them.
+"""Makes the Kubernetes objects that configure Istio's Mixer (1.1 to 1.7) for the adapter.
 
-Mixer drops what it cannot read, says so only in its log, and then lets requests pass. So what
-is made here is kept to what Mixer checks least forgivingly: every attribute has a default,
-because an instance that lacks one fails the whole check; a rule is narrowed only by what the
-mesh says of the destination and never by what a client can write, because what no rule matches
-is not checked at all; templates and adapter have names of their own, because an object of the
-same name of another adapter would be replaced.
+Mixer drops objects that it cannot read, reports that only in its log, and then lets requests pass.
+Therefore every attribute has a default, because an instance without one fails the whole check; a
+rule matches only on what the mesh says of the destination and never on what a client can write,
+because a request that matches no rule is not checked at all; and templates and adapter have names
+of their own, because objects of another adapter with the same name would be replaced.
 
 Object kinds and their fields: Istio's `policy/v1beta1` and `mixer/adapter/model/v1beta1`;
 `QuotaSpec` and `QuotaSpecBinding`, which Pilot reads and not Mixer: `mixer/v1/config/client`.
@@ -47,7 +46,7 @@ class MeshService:
     """A Kubernetes service whose requests are checked.
 
     Attributes:
-        api: what it serves, whatever the path; None lets the path and the host say it.
+        api: the API of all its requests; None when host and path determine it.
 
     Raises:
         ConfigError: a name that is none, or that Mixer would read as a duration.
@@ -100,7 +99,7 @@ class MutualAuthentication:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestOptions:
-    """What is made.
+    """Options for the objects.
 
     Attributes:
         address: where Mixer reaches the adapter, as host:port.
@@ -150,7 +149,7 @@ _NAMES: Final = {
 
 
 def make_manifests(options: ManifestOptions, parts: RequestParts) -> list[Manifest]:
-    """The objects, in an order in which each is there before it is referred to.
+    """The objects, each before those that refer to it.
 
     Raises:
         ConfigError: quotas are asked for without the services that are to ask for them; a
@@ -215,7 +214,7 @@ def _make_adapter(options: ManifestOptions, parts: RequestParts) -> Iterator[Man
 
 
 def _params(options: ManifestOptions, parts: RequestParts) -> Manifest:
-    """What differs from the defaults of extauthz.mixer.v1.Params."""
+    """The handler's params that differ from the defaults of extauthz.mixer.v1.Params."""
     params: Manifest = {}
     if parts.headers:
         params["properties"] = {"headers": {name_property(name): name for name in parts.headers}}

@@ -1,8 +1,8 @@
-"""What Mixer has to send along: the parts of a request that a catalog asks about.
+"""Finds the parts of a request that Mixer must send for a catalog.
 
-Mixer sends what an instance names, and nothing else. What is not sent cannot be checked, and
-what is sent is part of the proxy's cache key; so it is exactly what the catalog, the places of
-credentials and the answers' language need.
+Mixer sends only what an instance names. A part that is not sent cannot be checked, and each part
+that is sent belongs to the proxy's cache key; so exactly the parts are sent that the catalog, the
+places of credentials and the answers' format need.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from extauthz.policy.limits.keys import KeyTemplate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestParts:
-    """What is asked for beside method, path, host, client address and `authorization`.
+    """The parts beside method, path, host, client address and `authorization`.
 
     Attributes:
         headers: lower-case names, in alphabetical order.
@@ -45,7 +45,7 @@ def find_request_parts(
     speaks_wso2: bool = False,
     compares_doors: bool = False,
 ) -> RequestParts:
-    """What decisions about this catalog's APIs ask for.
+    """The parts that decisions about this catalog's APIs need.
 
     Args:
         speaks_wso2: denials come in the format that the client accepts (JSON, XML or SOAP).

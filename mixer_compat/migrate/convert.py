@@ -1,7 +1,6 @@
-"""Carries all objects over, in four rounds: APIs, what rules guard, rules, and what is left.
+"""Converts all objects in four passes: APIs, what rules guard, rules, and unread fields.
 
-The last round makes the promise of the package true: every field that nobody has read by then
-goes into the report.
+The last pass keeps the promise of the package: every field that was not read goes into the report.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ _TELEMETRY: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """What was made of the objects: files by their names, and the draft they were written from."""
+    """The result: files by their names, and the draft that they were written from."""
 
     files: dict[str, str]
     draft: Draft
@@ -221,7 +220,7 @@ def _tell_of_hosts(draft: Draft, report: Report) -> None:
 
 
 def _tell_of_missing_rules(objects: Objects, report: Report) -> None:
-    """Says what to export where there is nothing that says what was checked.
+    """Reports what to export when no object says what was checked.
 
     An adapter comes with its templates, handlers and instances; the rules are the user's own.
     """

@@ -1,4 +1,4 @@
-"""What a migration has to tell: each thing with its file and line, in plain words.
+"""Collects the findings of a migration, each with its file and line, and writes the report.
 
 Values of the objects are not shown, only names of fields and attributes: a value may be a secret.
 """
@@ -16,7 +16,7 @@ from extauthz.documents.values import SourceText
 from extauthz.plain_text import write_plain
 
 MAX_FINDINGS: Final = 20_000
-"""More than anybody reads; the rest is counted."""
+"""Findings that are shown; further ones are only counted."""
 
 
 class Outcome(Enum):

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def give(
     order: Entry, settings: Settings, arguments: argparse.Namespace, keys: Sequence[bytes] = ()
 ) -> int:
-    """Looks whether an order fits, writes it, and says what was done.
+    """Checks an order against the catalog, writes it, and prints what was done.
 
     Args:
         keys: ways in which a catalog may know the API key that is meant.

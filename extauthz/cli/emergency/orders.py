@@ -1,8 +1,8 @@
-"""What ``extauthz block``, ``unblock``, ``revoke`` and ``blocks`` share: where orders are kept.
+"""Makes and writes orders, for ``extauthz block``, ``unblock``, ``revoke`` and ``blocks``.
 
-Orders go to Redis, where every replica sees them; without one, or with ``--file``, to the first
-file of ``emergency.files``. The catalog is only looked at to tell whether names fit: whatever is
-wrong in it keeps no order from being given.
+Orders are written to Redis, where every replica reads them; without one, or with ``--file``, to the
+first file of ``emergency.files``. The catalog is read only to check whether names fit: a wrong
+catalog does not prevent an order.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from extauthz.settings.reading import DEFAULT_FILE
 from extauthz.settings.tree import Settings
 
 CATALOG_S: Final = 10.0
-"""How long the catalog may take; an order does not wait for it any longer."""
+"""Longest time that an order waits for the catalog."""
 CONFIRM_S: Final = 3.0
-"""How long processes may take to say that they have it. They look four times a second."""
+"""Longest wait for processes to confirm an order. They poll four times a second."""
 _LOOK_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """Where an order was written. `alive`, `in_force`: processes that speak, and that have it."""
+    """Where an order was written. `alive`: processes that confirm; `in_force`: those that have it."""
 
     where: str
     alive: int = 0
@@ -53,7 +53,7 @@ class Placed:
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, *, places_order: bool = True) -> None:
-    """Adds what every one of the commands takes."""
+    """Adds the arguments that all of these commands have."""
     parser.add_argument(
         "--config",
         type=Path,
@@ -80,7 +80,7 @@ def make_order(section: str, arguments: argparse.Namespace, **fields: Any) -> En
     """The entry that the arguments ask for.
 
     Raises:
-        ValueError: they are not good; the text says why.
+        ValueError: they are not valid; the text says why.
     """
     now = datetime.now(UTC).replace(microsecond=0)
     fields |= {"reason": arguments.reason, "by": arguments.by or _say_who(), "at": now}
@@ -153,10 +153,10 @@ def choose_store(stores: list[EmergencyStore], *, wants_file: bool) -> Emergency
 
 
 async def place(store: EmergencyStore, entries: Mapping[str, Entry | None]) -> Placed:
-    """Writes, and waits until those who read it have it in force.
+    """Writes an order, and waits until the processes that read it have it in force.
 
     Raises:
-        ConfigError, EmergencyError: it was not written, or is not known to be.
+        ConfigError, EmergencyError: it was not written, or it is not known whether it was.
     """
     revision = await store.write(entries)
     if not revision:
@@ -189,7 +189,7 @@ def say_placed(placed: Placed) -> str:
 
 
 async def load_names(settings: Settings) -> tuple[Catalog | None, str]:
-    """The catalog; None, and why, when names cannot be looked for in it."""
+    """The catalog; None with the reason when names cannot be checked against it."""
     try:
         async with asyncio.timeout(CATALOG_S):
             return await FileCatalogSource(settings.catalog.files).load(), ""
@@ -203,7 +203,7 @@ async def load_names(settings: Settings) -> tuple[Catalog | None, str]:
 
 
 def list_misfits(catalog: Catalog | None, entry: Entry) -> list[str]:
-    """Names that fit nothing."""
+    """Names of an entry that are not in the catalog."""
     return [] if catalog is None else list(CatalogNames(catalog).list_misfits(entry.document))
 
 

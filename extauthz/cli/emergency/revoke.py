@@ -1,7 +1,7 @@
-"""``extauthz revoke``: takes a token, an API key, or all tokens of somebody back, at once.
+"""``extauthz revoke``: revokes a token, an API key, or all tokens of a consumer or user, at once.
 
-Tokens and keys themselves are read from a file or from standard input: a command line is seen by
-everybody on the machine, and kept by the shell.
+Tokens and keys are read from a file or from standard input: a command line is visible to every user
+of the machine, and is kept by the shell.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read_fields(arguments: argparse.Namespace) -> tuple[dict[str, Any], Secret | None]:
-    """What the order says, and the API key, when that was given itself.
+    """The fields of the order, and the API key when the key itself was given.
 
     Raises:
         ValueError: it cannot be read; the text repeats nothing of it.
@@ -106,7 +106,7 @@ def _read_fields(arguments: argparse.Namespace) -> tuple[dict[str, Any], Secret 
         for name in ("jti", "consumer_key", "user"):
             fields[name] = getattr(arguments, name)
         if not arguments.jti:
-            # Tokens tell whole seconds: those of this second are meant, too.
+            # Tokens have whole seconds: those of the current second are revoked, too.
             now = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
             fields["issued_before"] = arguments.issued_before or now
     if arguments.issued_before and "issued_before" not in fields:

@@ -1,4 +1,4 @@
-"""``extauthz unblock``: takes blocks and revocations back, by their ids or by what they name."""
+"""``extauthz unblock``: removes blocks and revocations, by their ids or by what they name."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Says what in somebody's own Envoy configuration is unsafe for, or lost on, this service.
+"""Checks a user's own Envoy configuration for settings that undo or weaken decisions.
 
-Reads plain trees: an Envoy bootstrap or a part of one, Istio's mesh configuration (also inside a
+It reads plain trees: an Envoy bootstrap or a part of one, Istio's mesh configuration (also inside a
 ConfigMap) and AuthorizationPolicies, Envoy Gateway's SecurityPolicies. Every mapping in them is
-looked at, wherever it stands, so that filters in EnvoyFilters and patches are found, too.
+examined, so that filters in EnvoyFilters and patches are found, too.
 
-Each rule is a fact about Envoy, run and described in docs/how-to/own-envoy.md. What the rules do
-not know is not judged: no finding is no proof.
+Each rule is a fact about Envoy that was tested and is described in docs/how-to/own-envoy.md. A
+configuration without findings is not proven to be safe.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FAILS_OPEN: Final = (
 
 
 def check_config(document: Any) -> tuple[list[Fault], bool]:
-    """What is unsafe in a document, and whether anything in it asks an authorizer at all."""
+    """The faults of a document, and whether anything in it uses an external authorizer at all."""
     document = _open_mesh(document)
     faults: list[Fault] = []
     asks = False
@@ -276,7 +276,7 @@ def _check_upstream(tree: Tree) -> Found:
 
 
 def _is_cluster_of_old(tree: Tree) -> bool:
-    """Envoy takes the options still that stood in the cluster itself."""
+    """Whether the cluster has the deprecated HTTP/2 options, which Envoy still accepts."""
     return "name" in tree and _has("http2_protocol_options")(tree)
 
 
@@ -345,7 +345,7 @@ def _check_security_policy(tree: Tree) -> Found:
 
 
 _ASKING: Final = (_check_filter, _check_provider, _check_http_provider, _check_security_policy)
-"""Rules about what asks an authorizer."""
+"""Rules about the objects that use an external authorizer."""
 _OF_UPSTREAMS: Final = (_check_upstream, _check_cluster_of_old)
 _RULES: Final[tuple[tuple[Callable[[Tree], bool], Callable[[Tree], Found]], ...]] = (
     (_is_of(_EXT_AUTHZ), _check_filter),

@@ -1,4 +1,4 @@
-"""What an Envoy in front of some services is told, as plain values, and whether it makes sense."""
+"""Defines and checks the parameters of an Envoy configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from extauthz.errors import ConfigError, Problem
 
 EXTAUTHZ_CLUSTER: Final = "extauthz"
 OWN_HEADERS: Final = ("x-extauthz-application", "x-extauthz-user", "x-extauthz-tier")
-"""Those that settings begin with."""
+"""The defaults of settings."""
 _ERROR_STATUSES: Final = frozenset(
     {*range(400, 418), *range(421, 425), 426, 428, 429, 431, *range(500, 509), 510, 511}
 )
@@ -38,13 +38,13 @@ class UnderscoreHeaders(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """A service behind Envoy and the requests that go there.
+    """A service behind Envoy, and the requests that are routed to it.
 
     Attributes:
         address: ``host:port``, ``[ipv6]:port`` or ``unix:/path``.
         name: of Envoy's cluster; each upstream needs its own.
-        prefix: of the paths that go there. Of those with the request's host, the first that
-            fits gets it.
+        prefix: beginning of the paths that are routed to it. Of the upstreams with the request's
+            host, the first whose prefix fits is used.
         hosts: authorities as Envoy matches them: exact, ``*.example.com`` or ``*``; the most
             specific one counts.
         speaks_http2: as gRPC services do, instead of HTTP/1.1.
@@ -80,7 +80,7 @@ class ClientTls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvoyParameters:
-    """What an Envoy in front of some services is told.
+    """The parameters of an Envoy in front of some services.
 
     Attributes:
         upstreams: in the order in which they are tried.
@@ -90,8 +90,8 @@ class EnvoyParameters:
         listen_tls, extauthz_tls: None for plain text.
         timeout_ms: how long Envoy waits for a decision.
         allow_on_failure: let requests pass when there is no decision. Not recommended.
-        status_on_error: what clients get when there is no decision; Envoy's own default, 403,
-            would look like one.
+        status_on_error: status for clients when there is no decision; Envoy's own default, 403,
+            would look like a denial.
         raw_headers: send repeated header fields apart and bytes as they are.
         peer_certificate: send the client's certificate; needs `listen_tls` with a client CA.
         max_body_bytes: of a request's body to send along; 0 for none. A longer body is
@@ -168,7 +168,7 @@ def is_ip_address(host: str) -> bool:
 
 
 def check_parameters(parameters: EnvoyParameters) -> None:
-    """Raises ConfigError with everything that Envoy could not make sense of."""
+    """Raises ConfigError with every parameter that is not valid."""
     problems = []
     addresses = {"extauthz": parameters.extauthz, "listen": parameters.listen}
     for number, upstream in enumerate(parameters.upstreams):

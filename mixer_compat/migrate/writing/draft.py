@@ -1,4 +1,4 @@
-"""The catalog, settings and policies while they are being made.
+"""Holds the catalog, settings and policies while they are being made.
 
 An API is found by the host of the service that it runs on: in front of a sidecar the path has no
 base path that would name it. A target says which requests an object of Mixer was about: those to

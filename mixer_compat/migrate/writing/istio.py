@@ -1,8 +1,9 @@
-"""What makes Envoy ask: an extension provider, and policies with action CUSTOM.
+"""Writes the Istio objects that make Envoy ask: an extension provider, and CUSTOM policies.
 
-Envoy is made to ask about everything that Mixer was asked about, by namespace or by labels of
-workloads; a service's name alone chooses no workload. A second kind of policy refuses hosts that
-are not those of the workload's APIs, as the host names the API and a caller writes it.
+Envoy then asks about every request that Mixer was asked about, by namespace or by labels of
+workloads; a service's name alone selects no workload. A second kind of policy refuses hosts that
+are not those of the workload's APIs, as the host determines the API, and callers can write any
+host.
 
 CUSTOM came with Istio 1.9; for Istio 1.7 and 1.8 there is an EnvoyFilter.
 """
