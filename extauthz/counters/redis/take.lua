@@ -1,7 +1,9 @@
 -- Judges waiting decisions one after the other, so that each sees what those before it took.
--- The arithmetic is that of formulas.py, bit by bit; read that first. Everything is a whole
--- number below 2^53, times are microseconds since the Unix epoch. Reads and checks come first,
--- writes last: a script that fails has changed nothing.
+-- The arithmetic is that of extauthz/counters/formulas.py, bit by bit; read that first. A function
+-- here that has the name of one there does the same (`backlog` is `_backlog`, and so on): `i` is
+-- the charge, and a state is edge, count, extra and older; `expires` follows from them, in `keep`.
+-- Everything is a whole number below 2^53, times are microseconds since the Unix epoch. Reads and
+-- checks come first, writes last: a script that fails has changed nothing.
 --
 -- KEYS        one for each charge, and one for each remembered answer; all in one hash slot.
 --             A key may stand here several times.
@@ -57,7 +59,9 @@ else
 end
 local remembered_us = tonumber(ARGV[2])
 
--- Charges, by number
+-- Charges, by number. These are arrays, because a table for each charge takes 6 % more instructions
+-- in a call with 32 decisions of two charges, which is when Redis is busy (and 5 % fewer in a call
+-- with one).
 
 local key, kind, enforced, limit, window, cost, bounds, hold = {}, {}, {}, {}, {}, {}, {}, {}
 
@@ -128,8 +132,12 @@ for i = 1, #KEYS do
   end
 end
 
+local function find_quantum_us(w)
+  return ceil(w / QUANTA)
+end
+
 -- The end of the window that contains `at`; nil when no calendar window does. Not for BURST.
-local function find_edge(i, at)
+local function find_edge_us(i, at)
   if kind[i] ~= CALENDAR then
     local w = window[i]
     return at - at % w + w
@@ -156,11 +164,15 @@ local function times_of(i, n) -- n times W / N
   return full * w + n * floor(w / most) + floor(parts / most), parts % most
 end
 
-local function backlog_of(edge, part)
+local function backlog(edge, part)
   if edge < now then
     return 0, 0
   end
   return edge - now, part
+end
+
+local function burst_state(i, whole, part)
+  return now + whole, part, limit[i]
 end
 
 local function burst_room(i, edge, part)
@@ -169,7 +181,7 @@ local function burst_room(i, edge, part)
     return 0
   end
   local whole
-  whole, part = backlog_of(edge, part)
+  whole, part = backlog(edge, part)
   local free, free_part = w - whole, 0
   if part > 0 then
     free, free_part = free - 1, most - part
@@ -215,6 +227,21 @@ local function read_log(i, name)
   return edge, count, extra_of[name], at > 1 and bytes(older, at) or older
 end
 
+local function read_burst(i, name)
+  local edge, most = edge_of[name], limit[i]
+  if not edge then
+    return now, 0, most
+  end
+  local part = count_of[name]
+  local expires = part > 0 and edge + 1 or edge
+  if expires <= now then
+    return now, 0, most
+  elseif extra_of[name] ~= most then
+    return expires, 0, most
+  end
+  return edge, part, most
+end
+
 -- A counter as it stands now (edge, count, extra, older); nil when no calendar window contains now.
 local function read_state(i)
   local name = key[i]
@@ -222,20 +249,9 @@ local function read_state(i)
   if what == SLIDING then
     return read_log(i, name)
   elseif what == BURST then
-    local most = limit[i]
-    if not edge then
-      return now, 0, most
-    end
-    local part = count_of[name]
-    local expires = part > 0 and edge + 1 or edge
-    if expires <= now then
-      return now, 0, most
-    elseif extra_of[name] ~= most then
-      return expires, 0, most
-    end
-    return edge, part, most
+    return read_burst(i, name)
   end
-  local current = find_edge(i, now)
+  local current = find_edge_us(i, now)
   if not current then
     return nil
   elseif edge and edge >= current then
@@ -251,13 +267,13 @@ local function room_in(i, edge, count)
   return max(0, limit[i] - count)
 end
 
-local function reset_after(i, edge, count)
+local function reset_us(i, edge, count)
   local what = kind[i]
   if what == BURST then
     if limit[i] == 0 then
       return 0
     end
-    local whole, part = backlog_of(edge, count)
+    local whole, part = backlog(edge, count)
     return part > 0 and whole + 1 or whole
   elseif what == SLIDING then
     return count > 0 and edge + window[i] - now or 0
@@ -265,13 +281,13 @@ local function reset_after(i, edge, count)
   return edge - now
 end
 
-local function wait_for(i, edge, count, older)
+local function wait_us(i, edge, count, older)
   local what, w = kind[i], window[i]
   if cost[i] > limit[i] then
-    local reset = reset_after(i, edge, count)
+    local reset = reset_us(i, edge, count)
     return reset ~= 0 and reset or w
   elseif what == BURST then
-    local whole, part = backlog_of(edge, count)
+    local whole, part = backlog(edge, count)
     local more, more_part = times_of(i, cost[i])
     whole, part = whole + more - w, part + more_part
     return whole + ceil(part / limit[i])
@@ -308,34 +324,38 @@ for j = 1, #far_ahead do
   elseif what == BURST then
     keep(name, what, w, now + w, 0, extra_of[name])
   else
-    local edge = find_edge(i, now)
+    local edge = find_edge_us(i, now)
     if edge then
       keep(name, what, w, edge, count_of[name], 0)
     end
   end
 end
 
--- Takes the cost; gives the counter after it.
-local function charge(i, edge, count, extra, older)
+local function add_to_log(i, edge, count, extra, older)
+  local at = max(now + hold[i], edge)
+  count = count + cost[i]
+  if at ~= edge and extra > 0 then
+    local quantum = 1
+    if limit[i] > QUANTA or count > limit[i] then
+      quantum = find_quantum_us(window[i])
+    end
+    if floor(at / quantum) ~= floor(edge / quantum) then
+      older, extra = older .. pack(PAIR, edge, extra), 0
+    end
+  end
+  return at, count, extra + cost[i], older
+end
+
+-- Keeps the counter after the cost is taken, and returns its state.
+local function add_cost(i, edge, count, extra, older)
   local what, w = kind[i], window[i]
   if what == SLIDING then
-    local at = max(now + hold[i], edge)
-    count = count + cost[i]
-    if at ~= edge and extra > 0 then
-      local quantum = 1
-      if limit[i] > QUANTA or count > limit[i] then
-        quantum = ceil(w / QUANTA)
-      end
-      if floor(at / quantum) ~= floor(edge / quantum) then
-        older, extra = older .. pack(PAIR, edge, extra), 0
-      end
-    end
-    edge, extra = at, extra + cost[i]
+    edge, count, extra, older = add_to_log(i, edge, count, extra, older)
   elseif what ~= BURST then
     count = count + cost[i]
   elseif limit[i] > 0 then
     local most = limit[i]
-    local whole, part = backlog_of(edge, count)
+    local whole, part = backlog(edge, count)
     local more, more_part = times_of(i, cost[i])
     more, more_part = whole + more, part + more_part
     if more_part >= most then
@@ -349,7 +369,7 @@ local function charge(i, edge, count, extra, older)
     else
       whole, part = more, more_part
     end
-    edge, count = now + whole, part
+    edge, count, extra = burst_state(i, whole, part)
   end
   keep(key[i], what, w, edge, count, extra, older)
   return edge, count, extra, older
@@ -370,7 +390,7 @@ local function take_from_log(i, name, w, at)
     end
     place = place + PAIR_BYTES
   end
-  if at and (at <= now - w or found < at or found >= at + 2 * ceil(w / QUANTA)) then
+  if at and (at <= now - w or found < at or found >= at + 2 * find_quantum_us(w)) then
     return
   end
   local back = math.min(cost[i], held)
@@ -397,12 +417,12 @@ local function take_back(i, at)
     return
   elseif what == BURST then
     local most = limit[i]
-    local edge, count = read_state(i)
+    local edge, count = read_burst(i, name)
     if most == 0 or (not enforced[i] and (not at or edge >= at + w)) then
       return
     end
     at = at or now
-    local whole, part = backlog_of(edge, count)
+    local whole, part = backlog(edge, count)
     local back, back_part = times_of(i, cost[i])
     back = back - max(0, now - at)
     if back >= 0 then
@@ -414,11 +434,11 @@ local function take_back(i, at)
         whole, part = 0, 0
       end
     end
-    keep(name, what, w, now + whole, part, most)
+    keep(name, what, w, burst_state(i, whole, part))
     return
   end
   local edge = edge_of[name]
-  if find_edge(i, at or now) == edge then
+  if find_edge_us(i, at or now) == edge then
     keep(name, what, w, edge, max(0, count_of[name] - cost[i]), extra_of[name])
   end
 end
@@ -476,11 +496,11 @@ local function decide(first, n, may_charge)
     local edge, count, extra, older, room = edges[j], counts[j], extras[j], olders[j], rooms[j]
     local exceeded = cost[i] > room
     if passes and may_charge and cost[i] > 0 then
-      edge, count, extra, older = charge(i, edge, count, extra, older)
+      edge, count, extra, older = add_cost(i, edge, count, extra, older)
       room = exceeded and 0 or room - cost[i]
     end
-    out[length + 1], out[length + 2] = room, reset_after(i, edge, count)
-    out[length + 3] = exceeded and wait_for(i, edge, count, older) or 0
+    out[length + 1], out[length + 2] = room, reset_us(i, edge, count)
+    out[length + 3] = exceeded and wait_us(i, edge, count, older) or 0
     length = length + 3
   end
 end
@@ -491,7 +511,7 @@ local function give_back(first, n, at)
     local name = key[i]
     if unreadable[name] then
       return UNREADABLE
-    elseif edge_of[name] and kind[i] == CALENDAR and not find_edge(i, at or now) then
+    elseif edge_of[name] and kind[i] == CALENDAR and not find_edge_us(i, at or now) then
       return OUTSIDE
     end
   end

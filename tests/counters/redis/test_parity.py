@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from extauthz.counters import formulas
 from extauthz.counters.formulas import find_quantum_us
 from extauthz.counters.memory import MemoryCounterStore
+from extauthz.counters.redis.script import Script
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import MAX_BURST, Algorithm, Charge, Taking
@@ -248,3 +252,10 @@ def test_a_clock_that_goes_back_admits_no_more_than_one_that_stands_still(
         await store.close()
 
     asyncio.run(compare())
+
+
+def test_every_formula_has_its_namesake_in_the_script() -> None:
+    named = {name.lstrip("_") for name, found in vars(formulas).items() if inspect.isroutine(found)}
+    assert len(named) > 10
+    script = Script("", 1).source.decode()
+    assert named <= set(re.findall(r"^local function (\w+)", script, re.MULTILINE))
