@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from extauthz.app.counting import Counting, open_counting
 from extauthz.app.emergency import open_emergency
@@ -26,10 +26,13 @@ from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.blocks import Blocks
 from extauthz.policy.pipeline import Pipeline
 from extauthz.policy.steps import PipelineRules
-from extauthz.ports import Clock, DecisionObserver
+from extauthz.ports import Clock, DecisionObserver, KeySource, TokenIntrospector
 from extauthz.process import collector
 from extauthz.settings.reading import read_secret_file
 from extauthz.settings.tree import PlaceSettings, Settings
+
+if TYPE_CHECKING:
+    from extauthz.telemetry.tracing import CallTracer
 
 MAX_FAILED_ADDRESSES: Final = 100_000
 
@@ -49,7 +52,9 @@ class Core:
 
 @asynccontextmanager
 async def open_core(
-    settings: Settings, observers: Sequence[DecisionObserver] = ()
+    settings: Settings,
+    observers: Sequence[DecisionObserver] = (),
+    tracer: CallTracer | None = None,
 ) -> AsyncIterator[Core]:
     """Loads the catalog and makes the pipeline; closes everything at the end of the block.
 
@@ -70,7 +75,7 @@ async def open_core(
     ) as http:
         keys = JwksKeySource(http, clock)
         introspector = IntrospectionClient(http, clock)
-        counting = open_counting(settings.counters)
+        counting = open_counting(settings.counters, tracer)
         failures = MemoryCounterStore(clock, max_keys=MAX_FAILED_ADDRESSES, steady=SteadyClock())
 
         def take_over(catalog: Catalog) -> None:
@@ -92,10 +97,15 @@ async def open_core(
         except BaseException:
             await emergency.close()
             raise
+        watched_keys: KeySource = keys
+        watched_introspector: TokenIntrospector = introspector
+        if tracer is not None:
+            watched_keys = tracer.watch_keys(keys)
+            watched_introspector = tracer.watch_introspector(introspector)
         authenticator = Authenticator(
             rules=rules,
-            keys=keys,
-            introspector=introspector,
+            keys=watched_keys,
+            introspector=watched_introspector,
             revocations=revocations,
             failed_attempts=FailedAttempts(_read_failure_limit(settings), failures),
             clock=clock,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from extauthz.clock import SteadyClock, SystemClock
 from extauthz.counters.leases.store import LeaseRules, LeasingCounterStore
@@ -24,6 +24,9 @@ from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
 from extauthz.serving.tls import TlsFiles, read_tls_files
 from extauthz.settings.reading import read_secret_file
 from extauthz.settings.stores import CounterSettings, RedisAccessSettings
+
+if TYPE_CHECKING:
+    from extauthz.telemetry.tracing import CallTracer
 
 _log = logging.getLogger(__name__)
 
@@ -88,8 +91,10 @@ class Counting:
         )
 
 
-def open_counting(settings: CounterSettings) -> Counting:
+def open_counting(settings: CounterSettings, tracer: CallTracer | None = None) -> Counting:
     """The store that the settings name. Redis is connected to with the first request.
+
+    tracer: shows what a call waits for in Redis.
 
     Raises:
         ConfigError: the Redis settings contradict each other, or a file cannot be used.
@@ -101,7 +106,7 @@ def open_counting(settings: CounterSettings) -> Counting:
         return Counting(local, local)
     rules_of_redis = replace(read_redis_settings(settings), timeout_s=settings.timeout / US_PER_S)
     redis = RedisCounterStore(rules_of_redis)
-    primary: CounterStore = redis
+    primary: CounterStore = redis if tracer is None else tracer.watch_counters(redis)
     if settings.leases is not None:
         leases = settings.leases
         rules = LeaseRules(size=leases.size, hot_per_s=leases.hot_per_second)

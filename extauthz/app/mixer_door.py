@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from extauthz.answers.denial import DenialStyle
 from extauthz.app.core import Core
+from extauthz.app.tracing import trace_method
 from extauthz.documents.document import read_file
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.identity import Secret
@@ -23,6 +24,9 @@ from mixer_compat.callers import CallerRules
 from mixer_compat.door import MixerDoor
 from mixer_compat.params import WSO2_NAMES, HandlerParams, ParamsReader, PropertyNames
 from mixer_compat.reports import Reports
+
+if TYPE_CHECKING:
+    from extauthz.telemetry.tracing import CallTracer
 
 MIXER: Final = "mixer"
 """The name of this door."""
@@ -41,7 +45,11 @@ class OpenMixerDoor:
 
 @asynccontextmanager
 async def open_mixer_door(
-    settings: Settings, core: Core, style: DenialStyle, load: Load
+    settings: Settings,
+    core: Core,
+    style: DenialStyle,
+    load: Load,
+    tracer: CallTracer | None = None,
 ) -> AsyncIterator[OpenMixerDoor | None]:
     """Opens the door; None when the settings do not name its address.
 
@@ -55,7 +63,10 @@ async def open_mixer_door(
     reading = asyncio.create_task(adapter.reports.run())
     try:
         health = HealthState(SERVICES)
-        door = Door(adapter.methods(), health=health, load=load)
+        methods = adapter.methods()
+        if tracer is not None:
+            methods = tuple(trace_method(method, tracer) for method in methods)
+        door = Door(methods, health=health, load=load)
         yield OpenMixerDoor(door, adapter.reports)
     finally:
         # Reports that were answered are read before the stop, unless that takes too long.

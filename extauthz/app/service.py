@@ -18,7 +18,14 @@ from extauthz.app.counting import check_counting, probe_counting
 from extauthz.app.emergency import check_emergency
 from extauthz.app.log import check_decision_log, open_decision_log
 from extauthz.app.mixer_door import MIXER, open_mixer_door, read_callers
-from extauthz.app.watching import count_log, count_reports, list_ready_checks, make_metrics
+from extauthz.app.tracing import Tracing, check_tracing, open_tracing, trace_method
+from extauthz.app.watching import (
+    count_log,
+    count_reports,
+    count_traces,
+    list_ready_checks,
+    make_metrics,
+)
 from extauthz.clock import SystemClock
 from extauthz.envoy.authorization import SERVICE, AuthorizationService
 from extauthz.errors import ConfigError, Problem
@@ -36,6 +43,7 @@ from extauthz.serving.workers.control import Questions, Words
 from extauthz.settings.listening import TlsSettings
 from extauthz.settings.tree import ServerSettings, Settings
 from extauthz.telemetry.decision_counts import DecisionCounts
+from extauthz.telemetry.decision_durations import DecisionDurations
 from extauthz.telemetry.decision_log import DecisionLog
 from extauthz.telemetry.metrics import CONTENT_TYPE
 
@@ -57,6 +65,7 @@ def list_file_problems(settings: Settings) -> list[Problem]:
         lambda: check_emergency(settings),
         lambda: read_callers(settings),
         lambda: check_decision_log(settings.log),
+        lambda: check_tracing(settings.telemetry),
         *(partial(read_tls_files, each.tls) for each in read_listeners(settings) if each.tls),
     )
     problems: list[Problem] = []
@@ -89,20 +98,30 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         ConfigError, CatalogError, EmergencyError, ListenError: it cannot start; the text says why.
     """
     with open_decision_log(settings.log) as log:
-        async with _open_service(settings, log) as service:
+        async with (
+            open_tracing(settings.telemetry) as tracing,
+            _open_service(settings, log, tracing) as service,
+        ):
             yield service
 
 
 @asynccontextmanager
-async def _open_service(settings: Settings, log: DecisionLog | None) -> AsyncIterator[Service]:
-    decisions = DecisionCounts()
-    observers: Sequence[DecisionObserver] = (decisions,) if log is None else (decisions, log)
+async def _open_service(
+    settings: Settings, log: DecisionLog | None, tracing: Tracing | None
+) -> AsyncIterator[Service]:
+    decisions, durations = DecisionCounts(), DecisionDurations()
+    observers: list[DecisionObserver] = [decisions, durations]
+    if log is not None:
+        observers.append(log)
+    tracer = None if tracing is None else tracing.tracer
+    if tracer is not None:
+        observers.append(tracer)
     server = settings.server
     load = Load(max_in_flight=server.max_in_flight, max_streams=server.max_streams)
     style = read_answer_style(settings.responses, SystemClock())
     async with (
-        open_core(settings, observers) as core,
-        open_mixer_door(settings, core, style.denial, load) as mixer,
+        open_core(settings, observers, tracer) as core,
+        open_mixer_door(settings, core, style.denial, load, tracer) as mixer,
     ):
         authorization = AuthorizationService(
             decide=core.pipeline.decide,
@@ -111,8 +130,11 @@ async def _open_service(settings: Settings, log: DecisionLog | None) -> AsyncIte
             shadow=settings.server.shadow == GRPC,
             record=core.pipeline.record,
         )
+        method = authorization.method()
+        if tracer is not None:
+            method = trace_method(method, tracer)
         doors = {
-            GRPC: Door((authorization.method(),), health=HealthState((SERVICE,)), load=load),
+            GRPC: Door((method,), health=HealthState((SERVICE,)), load=load),
         }
         if mixer is not None:
             doors[MIXER] = mixer.door
@@ -141,6 +163,8 @@ async def _open_service(settings: Settings, log: DecisionLog | None) -> AsyncIte
         metrics = make_metrics(core, load, decisions)
         if log is not None:
             count_log(metrics, log)
+        if tracing is not None:
+            count_traces(metrics, tracing)
         if mixer is not None:
             count_reports(metrics, mixer.reports)
 
@@ -150,7 +174,7 @@ async def _open_service(settings: Settings, log: DecisionLog | None) -> AsyncIte
 
         async def write_metrics() -> tuple[bytes, str]:
             await core.counting.look()
-            return await decisions.write(metrics.write()), CONTENT_TYPE
+            return await decisions.write(metrics.write() + durations.write()), CONTENT_TYPE
 
         async def ask_checks(_: object) -> list[dict[str, Any]]:
             return [write_check(check) for check in await list_checks()]
@@ -164,7 +188,6 @@ async def _open_service(settings: Settings, log: DecisionLog | None) -> AsyncIte
             async with _running_admin(settings.listen.admin, list_checks, write_metrics):
                 yield Service(doors, words, questions)
         finally:
-            metrics.close()
             for task in tuple(tasks):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

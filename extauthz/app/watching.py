@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from extauthz.app.core import Core
 from extauthz.app.emergency import check_ready
+from extauthz.app.tracing import Tracing
 from extauthz.model.limits import US_PER_S
 from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
 from extauthz.serving.health import OVERALL, HealthState, HealthStatus
@@ -121,6 +122,18 @@ def count_log(metrics: Metrics, log: DecisionLog) -> None:
         names.LOG_DROPPED,
         "Decisions that were not written to the log of decisions.",
         lambda: log.dropped,
+    )
+
+
+def count_traces(metrics: Metrics, tracing: Tracing) -> None:
+    """Shows how many spans were made, and what became of them."""
+    sender, tracer = tracing.sender, tracing.tracer
+    metrics.count(names.TRACES_SPANS, "Spans that were made.", lambda: sender.spans)
+    metrics.count(names.TRACES_SENT, "Spans that a collector has taken.", lambda: sender.sent)
+    metrics.count(
+        names.TRACES_SKIPPED,
+        "Calls that were not traced, as too many were in the same second.",
+        lambda: tracer.skipped,
     )
 
 

@@ -43,7 +43,6 @@ async def watching_workers(address: ListenAddress, workers: Workers) -> AsyncIte
         yield
     finally:
         await admin.stop()
-        own.close()
 
 
 def make_worker_metrics(workers: Workers) -> Metrics:

@@ -80,11 +80,27 @@ def find_deadline(remaining_s: float | None) -> Deadline:
     return Deadline(monotonic_s=time.monotonic() + remaining_s - margin_s)
 
 
+class TextNames:
+    """Names of metadata that is text, in lower case, in the forms in which hosts look for them."""
+
+    __slots__ = ("by_bytes", "texts")
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.texts = frozenset(names)
+        self.by_bytes = {name.encode(): name for name in self.texts}
+
+
 class Caller(Protocol):
     """What a host knows of a caller. It is read only when a handler needs it, which is rare."""
 
     def read_metadata(self) -> Metadata:
         """See `Call.metadata`."""
+
+    def read_texts(self, names: TextNames) -> Mapping[str, str]:
+        """What was sent as text under those of the names that are there. Raises nothing.
+
+        Of several values under one name it gives one.
+        """
 
     def read_peer(self) -> str:
         """See `Call.peer`."""
@@ -95,6 +111,9 @@ class _Nobody:
 
     def read_metadata(self) -> Metadata:
         return ()
+
+    def read_texts(self, names: TextNames) -> Mapping[str, str]:
+        return {}
 
     def read_peer(self) -> str:
         return ""

@@ -42,7 +42,6 @@ _MAX_SECRET_BYTES: Final = 4096
 _NOT_IN_THIS_RELEASE: Final[tuple[tuple[str, ...], ...]] = (
     ("listen", "http"),
     ("catalog", "wso2"),
-    ("telemetry",),
     ("analytics",),
 )
 

@@ -28,6 +28,7 @@ from extauthz.documents.document import (
 from extauthz.serving.listen import may_collide, read_listen_address
 from extauthz.settings.listening import ListenSettings, MixerSettings, TlsSettings
 from extauthz.settings.stores import CounterSettings, EmergencySettings
+from extauthz.settings.telemetry import TelemetrySettings
 from extauthz.settings.values import (
     CookieName,
     DirectHost,
@@ -246,6 +247,8 @@ class Settings(StrictModel):
     """What clients and upstreams see."""
     log: LogSettings = LogSettings()
     """What is logged, on standard error, and which decisions, in a file."""
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """What is sent to a collector of OpenTelemetry's (needs extauthz[otlp])."""
 
     def with_host(self, host: Host) -> Settings:
         """The same settings, served by this host."""

@@ -69,6 +69,18 @@ def _check_proxy_url(url: SecretStr) -> SecretStr:
     raise ValueError("must be an http or https URL of a host, like http://proxy.example:3128")
 
 
+def _check_collector_url(url: str) -> str:
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        is_bare = not (parts.username or parts.password or parts.query or parts.fragment)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and is_bare:
+            return url
+    raise ValueError(
+        "must be an http or https URL of a host, like http://127.0.0.1:4317; what the collector asks "
+        "for as a credential stands in OTEL_EXPORTER_OTLP_HEADERS"
+    )
+
+
 def _check_direct_host(host: str) -> str:
     if ":" in host:
         with suppress(ValueError):
@@ -91,4 +103,5 @@ OwnHeaderName = Annotated[HeaderName, AfterValidator(_check_own_header)]
 ParameterName = Annotated[str, AfterValidator(_check_parameter_name)]
 CookieName = Annotated[str, AfterValidator(_check_cookie_name)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_check_proxy_url)]
+CollectorUrl = Annotated[str, AfterValidator(_check_collector_url)]
 DirectHost = Annotated[str, AfterValidator(_check_direct_host)]

@@ -59,12 +59,12 @@ class DecisionCounts:
     def observe(self, request: ApiRequest, decision: Decision, duration_us: int) -> None:
         """See `DecisionObserver.observe`."""
         api = "" if decision.route is None else decision.route.api.name
+        outcome = names.name_outcome(decision)
         if isinstance(decision, Allow):
-            labels = _Labels(api, "", "would_allow" if decision.shadow else "allow", "", "")
+            labels = _Labels(api, "", outcome, "", "")
         else:
             denial = decision.denial
             level = "" if denial.level is None else denial.level.value
-            outcome = "would_deny" if decision.shadow else "deny"
             labels = _Labels(api, level, outcome, denial.reason.value, denial.rule)
         counts = self._counts
         if labels in counts:

@@ -1,19 +1,22 @@
-"""Makes metrics: they are counted in plain numbers, and read by OpenTelemetry in a scrape.
+"""Makes metrics: they are counted in plain numbers, and read in a scrape.
 
-A call of the SDK costs microseconds, an addition almost nothing: observable instruments read the
-sums when Prometheus scrapes. Decisions are counted by `extauthz.telemetry.decision_counts`.
+What is counted is an addition where it happens, and a callable here, which is called when
+Prometheus scrapes. Decisions are `extauthz.telemetry.decision_counts`'s, and their durations
+`extauthz.telemetry.decision_durations`'s.
+
+No SDK of OpenTelemetry's stands in between: ``OTEL_SDK_DISABLED`` and other variables, which are
+for traces, would empty or change the page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -21,37 +24,39 @@ Number = int | float
 
 
 class Metrics:
-    """A meter whose instruments read callables, and the text that Prometheus scrapes."""
+    """Numbers by their names, and the text that Prometheus scrapes."""
 
     def __init__(self) -> None:
+        self._numbers = _Numbers()
         self._registry = CollectorRegistry()
-        reader = PrometheusMetricReader(
-            disable_target_info=True, scope_info_enabled=False, registry=self._registry
-        )
-        self._provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
-        self._meter = self._provider.get_meter("extauthz")
+        self._registry.register(self._numbers)
 
     def count(self, name: str, description: str, read: Callable[[], Number]) -> None:
         """Adds a counter, whose value never falls."""
-        self._meter.create_observable_counter(name, [_observer(read)], description=description)
+        shown = write_name(name)
+        self._numbers.makers.append(lambda: CounterMetricFamily(shown, description, read()))
 
     def gauge(self, name: str, description: str, read: Callable[[], Number]) -> None:
         """Adds a gauge, whose value may rise and fall."""
-        self._meter.create_observable_gauge(name, [_observer(read)], description=description)
+        shown = write_name(name)
+        self._numbers.makers.append(lambda: GaugeMetricFamily(shown, description, read()))
 
     def write(self) -> bytes:
         """Everything, in Prometheus's text format (`CONTENT_TYPE`)."""
         return generate_latest(self._registry)
 
-    def close(self) -> None:
-        """Closes the reader."""
-        self._provider.shutdown()
+
+class _Numbers(Collector):
+    """What a scrape reads, in the order in which it was added."""
+
+    def __init__(self) -> None:
+        self.makers: list[Callable[[], Metric]] = []
+
+    def collect(self) -> Iterator[Metric]:
+        for make in self.makers:
+            yield make()
 
 
-def _observer(
-    read: Callable[[], Number],
-) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def observe(_: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(read())]
-
-    return observe
+def write_name(name: str) -> str:
+    """A name of `extauthz.telemetry.names` as Prometheus has it."""
+    return name.replace(".", "_")

@@ -1,4 +1,5 @@
-"""Names of metrics and their attributes. Attributes take values from closed sets only.
+"""Names of metrics, spans and their attributes. Attributes take values from closed sets only, or
+from the catalog.
 
 The form is OpenTelemetry's (general metric semantic conventions); Prometheus shows the dots as
 underscores and adds units and ``_total``.
@@ -8,9 +9,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from extauthz.model.decision import Allow, Decision
+
 DECISIONS_SHOWN: Final = "extauthz_decisions_total"
 """Decisions, by API, outcome, reason, and the level and the rule that refused; as Prometheus shows
 it, as it is written without OpenTelemetry."""
+DURATION_SHOWN: Final = "extauthz_decision_duration_seconds"
+"""How long decisions took, by door, outcome and reason; written as `DECISIONS_SHOWN` is."""
 DECISIONS_FOLDED: Final = "extauthz.decisions.folded"
 """Decisions that were counted without their API, as there were too many series."""
 CALLS_SHED: Final = "extauthz.calls.shed"
@@ -59,8 +64,43 @@ REPORTS_UNREADABLE: Final = "extauthz.reports.unreadable"
 REPORTS_WAITING: Final = "extauthz.reports.waiting"
 """Reports that are answered and not yet read."""
 
+TRACES_SPANS: Final = "extauthz.traces.spans"
+"""Spans that were made."""
+TRACES_SENT: Final = "extauthz.traces.sent"
+"""Spans that a collector has taken."""
+TRACES_SKIPPED: Final = "extauthz.traces.skipped"
+"""Calls that were not traced, as too many were in the same second."""
+
+DOOR: Final = "door"
 API: Final = "api"
 OUTCOME: Final = "outcome"
 REASON: Final = "reason"
 LEVEL: Final = "level"
 RULE: Final = "rule"
+
+SPAN_TAKE: Final = "take limits"
+SPAN_GIVE_BACK: Final = "give back limits"
+SPAN_KEYS: Final = "find keys"
+SPAN_INTROSPECT: Final = "introspect token"
+
+SPAN_DECISION: Final = "extauthz.decision"
+SPAN_DOOR: Final = "extauthz.door"
+SPAN_OUTCOME: Final = "extauthz.outcome"
+SPAN_REASON: Final = "extauthz.reason"
+SPAN_LEVEL: Final = "extauthz.level"
+SPAN_API: Final = "extauthz.api"
+SPAN_API_VERSION: Final = "extauthz.api.version"
+SPAN_RESOURCE: Final = "extauthz.resource"
+SPAN_ISSUER: Final = "extauthz.issuer"
+RPC_SYSTEM: Final = "rpc.system.name"
+RPC_METHOD: Final = "rpc.method"
+RPC_STATUS: Final = "rpc.response.status_code"
+DB_SYSTEM: Final = "db.system.name"
+ERROR_TYPE: Final = "error.type"
+
+
+def name_outcome(decision: Decision) -> str:
+    """The value of `OUTCOME`; of a door in shadow, what it would have been."""
+    if isinstance(decision, Allow):
+        return "would_allow" if decision.shadow else "allow"
+    return "would_deny" if decision.shadow else "deny"

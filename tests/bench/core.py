@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import jwt as pyjwt
 from cryptography.hazmat.primitives.asymmetric import rsa
+from opentelemetry.sdk.trace import TracerProvider
 
 from extauthz.clients.introspection import IntrospectionClient
 from extauthz.clients.issuer_http import IssuerHttp
@@ -41,6 +42,9 @@ from extauthz.policy.steps import PipelineRules
 from extauthz.ports import CounterStore
 from extauthz.serving.methods import Call
 from extauthz.telemetry.decision_counts import DecisionCounts
+from extauthz.telemetry.decision_durations import DecisionDurations
+from extauthz.telemetry.trace_context import PROPAGATORS, Sampling
+from extauthz.telemetry.tracing import CallTracer
 from tests.builders import API_KEY, a_limit, a_resource, a_tier, sha256
 from tests.keys import PrivateKey, public_pem
 
@@ -51,6 +55,10 @@ DECISIONS: Final = 2_000
 REPEATS: Final = 15
 BUDGET_US: Final = 35
 TELEMETRY_BUDGET_US: Final = 5
+UNTRACED_BUDGET_US: Final = 2
+READERS: Final = tuple(PROPAGATORS.values())
+NOT_TRACED: Final = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
+"""What a mesh that traces sends along with most calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,11 +245,19 @@ async def _measure() -> list[Row]:
             for turn in range(times):
                 few.service.write(writing[turn % len(writing)], neutral)
 
-        counts = DecisionCounts()
+        counts, durations = DecisionCounts(), DecisionDurations()
 
         async def observe(times: int) -> None:
             for turn in range(times):
                 counts.observe(neutral, writing[turn % len(writing)], 50)
+                durations.observe(neutral, writing[turn % len(writing)], 50)
+
+        tracer = CallTracer(TracerProvider(shutdown_on_exit=False), Sampling(0.01), READERS)
+
+        async def look_for_trace(times: int) -> None:
+            for turn in range(times):
+                tracer.begin("/a.Service/Do", NOT_TRACED)
+                tracer.observe(neutral, writing[turn % len(writing)], 50)
 
         variants: dict[str, tuple[Callable[[int], Coroutine[Any, Any, object]], int | None]] = {
             "cached JWT, 10 APIs": (deciding(few, bearer, 10), BUDGET_US),
@@ -252,6 +268,7 @@ async def _measure() -> list[Row]:
             "of it: deciding (cached JWT)": (decide_only, None),
             "of it: writing the answer": (write_only, None),
             "telemetry: counting it": (observe, TELEMETRY_BUDGET_US),
+            "telemetry: finding that it is not traced": (look_for_trace, UNTRACED_BUDGET_US),
             "denied: no credential": (deciding(few, ("x-no-key", API_KEY), 10), None),
             "denied: rate limited": (deciding(spent, key, 10), None),
             "null: protobuf's parser, an empty allow": (null, None),

@@ -25,6 +25,7 @@ from extauthz.serving.methods import (
     RpcCode,
     RpcFailure,
     ServerStreamMethod,
+    TextNames,
     UnaryMethod,
 )
 from extauthz.serving.tls import TlsFiles
@@ -32,6 +33,8 @@ from extauthz.serving.tls import TlsFiles
 SERVICE = "test.Contract"
 OTHER_SERVICE = "test.Other"
 DOOR, OTHER_DOOR = "main", "other"
+ASKED = TextNames(("x-number", "x-raw-bin", "x-missing"))
+"""Metadata that `Describe` asks for by name."""
 SECRET = "what-an-exception-says"  # an exception's text, that no caller may read
 
 
@@ -119,6 +122,7 @@ class ContractService:
                     for name, value in call.metadata
                 ],
                 "peer": call.peer,
+                "texts": dict(call.caller.read_texts(ASKED)),
             }
         )
 

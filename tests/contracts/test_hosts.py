@@ -101,6 +101,21 @@ async def test_a_handler_sees_metadata_and_peer(serve: Serve, connect: Connect) 
     assert seen["peer"].startswith("ipv4:127.0.0.1:")
 
 
+async def test_a_handler_finds_texts_by_name_and_calls_are_not_mixed_up(
+    serve: Serve, connect: Connect
+) -> None:
+    caller = connect(await serve())
+    numbers = [str(number) for number in range(20)]
+    calls = [
+        caller.start("Describe", metadata=(("x-number", number), ("x-raw-bin", b"1"), ("x", "1")))
+        for number in numbers
+    ]
+    seen = [json.loads(answer)["texts"] for answer in await asyncio.gather(*calls)]
+    assert [texts.pop("x-number") for texts in seen] == numbers
+    # What is no text may be left out; what is not there always is.
+    assert all(set(texts) <= {"x-raw-bin"} for texts in seen)
+
+
 # Deadlines and cancellation
 
 

@@ -136,6 +136,7 @@ class Deployment:
         *,
         catalog: Path | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        environment: dict[str, str] | None = None,
     ) -> Iterator[Service]:
         """An extauthz of a test's own, until the block ends."""
         folder = self._make_folder(name)
@@ -153,7 +154,7 @@ class Deployment:
         file.write_text(yaml.safe_dump(written))
         address = written["listen"]["grpc"]
         self.log_files.append(log_file)
-        with run_extauthz(file, address, log_file, credentials=credentials) as process:
+        with run_extauthz(file, address, log_file, environment, credentials=credentials) as process:
             yield Service(process, address, log_file)
 
     @contextmanager

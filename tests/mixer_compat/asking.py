@@ -19,7 +19,7 @@ from extauthz.serving.grpcio.host import GrpcioHost
 from extauthz.serving.health import HealthState
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.load import Load
-from extauthz.serving.methods import Call, Metadata, UnaryMethod
+from extauthz.serving.methods import Call, Metadata, TextNames, UnaryMethod
 from mixer_compat.adapter import SERVICES, MixerAdapter
 from mixer_compat.callers import CallerRules
 from mixer_compat.door import MixerDoor
@@ -62,6 +62,13 @@ class GivenCaller:
 
     def read_metadata(self) -> Metadata:
         return self.metadata
+
+    def read_texts(self, names: TextNames) -> Mapping[str, str]:
+        return {
+            name: value
+            for name, value in self.metadata
+            if name in names.texts and isinstance(value, str)
+        }
 
     def read_peer(self) -> str:
         return "unix:"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import grpc
 import pytest
 
@@ -9,6 +11,7 @@ from extauthz.serving.methods import (
     MethodTable,
     RpcCode,
     RpcFailure,
+    TextNames,
     UnaryMethod,
 )
 
@@ -18,6 +21,9 @@ class Sender:
 
     def read_metadata(self) -> Metadata:
         return ("x-name", "first"), ("x-name", "second")
+
+    def read_texts(self, names: TextNames) -> Mapping[str, str]:
+        return {}
 
     def read_peer(self) -> str:
         return "unix:"

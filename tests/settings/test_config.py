@@ -287,7 +287,6 @@ def test_authorization_is_free_when_no_credential_stands_there(tmp_path: Path) -
     [
         {"listen": {"http": "0.0.0.0:9002"}},
         {"catalog": {"files": ["a"], "wso2": {"url": "https://apim.example"}}},
-        {"telemetry": {"otlp": {"endpoint": "http://127.0.0.1:4317"}}},
         {"analytics": {"sink": "log"}},
     ],
     ids=str,
@@ -368,7 +367,7 @@ def test_leaves_the_variables_of_kubernetes_and_others_alone(tmp_path: Path) -> 
         ("EXTAUTHZ_SERVER__TLS__CERT", "a", "server.tls: key is missing"),
         ("EXTAUTHZ_CATALOG__FILES__0", "a", "catalog.files has no keys below it"),
         ("EXTAUTHZ_CREDENTIALS__BEARER", "[{heather: a}]", "credentials.bearer[0].heather: unknown"),
-        ("EXTAUTHZ_TELEMETRY__TRACE_RATIO", "1", "telemetry: is not part of this release"),
+        ("EXTAUTHZ_ANALYTICS__SINK", "log", "analytics: is not part of this release"),
         ("EXTAUTHZ_COUNTERS__STORE", "redis", "counters: store: redis needs a url"),
         ("EXTAUTHZ_COUNTERS__URL", "http://x", "counters: url is for store: redis"),
     ],

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from extauthz.telemetry.metrics import Metrics
 
 
 def scrape(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Every sample by its name and labels, scope labels aside."""
+    """Every sample by its name and labels."""
     return {
-        (
-            sample.name,
-            frozenset(item for item in sample.labels.items() if not item[0].startswith("otel_")),
-        ): sample.value
+        (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(metrics.write().decode())
         for sample in family.samples
     }
@@ -26,7 +24,6 @@ def test_gauges_and_sums_are_read_at_each_scrape() -> None:
     first = scrape(metrics)
     value[0] = 2
     second = scrape(metrics)
-    metrics.close()
     assert first["extauthz_test_gauge", frozenset()] == 1
     assert second["extauthz_test_gauge", frozenset()] == 2
     assert second["extauthz_test_sum_total", frozenset()] == 20
@@ -36,5 +33,13 @@ def test_two_meters_do_not_share_their_sums() -> None:
     one, other = Metrics(), Metrics()
     one.gauge("extauthz.test.gauge", "A gauge.", lambda: 1)
     assert scrape(other) == {}
-    one.close()
-    other.close()
+
+
+@pytest.mark.parametrize("variable", ["OTEL_SDK_DISABLED", "OTEL_METRICS_EXPORTER"])
+def test_what_turns_opentelemetry_off_leaves_the_page(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "true" if variable == "OTEL_SDK_DISABLED" else "none")
+    metrics = Metrics()
+    metrics.gauge("extauthz.test.gauge", "A gauge.", lambda: 7)
+    assert scrape(metrics) == {("extauthz_test_gauge", frozenset()): 7}

@@ -7,8 +7,9 @@ answer of the handler.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
+from contextvars import ContextVar
 from typing import Any, NoReturn, TypeAlias, assert_never
 
 import grpc
@@ -22,6 +23,7 @@ from extauthz.serving.methods import (
     RpcCode,
     RpcFailure,
     ServerStreamMethod,
+    TextNames,
     UnaryMethod,
     find_deadline,
 )
@@ -115,6 +117,11 @@ class MethodHandlers:
         return Call(deadline=find_deadline(context.time_remaining()), caller=_Caller(context))
 
 
+_metadata_read: ContextVar[Any] = ContextVar("metadata_read", default=None)
+"""What grpcio has read already when it looks for the handler of a call, which it does in the call's
+own task. To have it read again takes longer than all that is done with it."""
+
+
 class BoundedMethods(grpc.GenericRpcHandler):
     """The door's methods for grpcio, except those that are exempt from its bounds."""
 
@@ -128,6 +135,7 @@ class BoundedMethods(grpc.GenericRpcHandler):
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        _metadata_read.set(handler_call_details.invocation_metadata)
         return self._by_path.get(handler_call_details.method)
 
 
@@ -214,6 +222,13 @@ class _Caller:
 
     def read_metadata(self) -> Metadata:
         return tuple(self._context.invocation_metadata() or ())
+
+    def read_texts(self, names: TextNames) -> Mapping[str, str]:
+        wanted = names.texts
+        metadata = _metadata_read.get() or self._context.invocation_metadata() or ()
+        return {
+            name: value for name, value in metadata if name in wanted and isinstance(value, str)
+        }
 
     def read_peer(self) -> str:
         return self._context.peer()

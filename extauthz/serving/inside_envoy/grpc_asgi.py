@@ -37,6 +37,7 @@ from extauthz.serving.methods import (
     RpcCode,
     RpcFailure,
     ServerStreamMethod,
+    TextNames,
     UnaryMethod,
     find_deadline,
 )
@@ -153,19 +154,28 @@ def _read_call(scope: Scope, headers: Mapping[bytes, bytes]) -> Call:
         raise RpcFailure(RpcCode.INTERNAL, "the header te: trailers is missing")
     timeout = headers.get(b"grpc-timeout")
     deadline = NO_DEADLINE if timeout is None else find_deadline(read_timeout_s(timeout))
-    return Call(deadline=deadline, caller=_Caller(scope))
+    return Call(deadline=deadline, caller=_Caller(scope, headers))
 
 
 class _Caller:
     """See `Caller`: who called, as ASGI tells it."""
 
-    __slots__ = ("_scope",)
+    __slots__ = ("_headers", "_scope")
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         self._scope = scope
+        self._headers = headers
 
     def read_metadata(self) -> Metadata:
         return read_metadata(self._scope["headers"])
+
+    def read_texts(self, names: TextNames) -> Mapping[str, str]:
+        headers = self._headers
+        return {
+            name: headers[raw].decode("latin-1")
+            for raw, name in names.by_bytes.items()
+            if raw in headers
+        }
 
     def read_peer(self) -> str:
         client = self._scope.get("client")

@@ -1,0 +1,144 @@
+"""Traces, where the settings or the environment ask for them.
+
+OpenTelemetry's packages are imported only then: they are an extra. What settings say goes before
+variables of the same meaning; those that turn traces off go before everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from extauthz.errors import ConfigError, Problem
+from extauthz.serving.methods import Call, RpcCode, RpcFailure, TextNames, UnaryMethod
+from extauthz.settings.telemetry import TelemetrySettings
+from extauthz.telemetry.otel_variables import (
+    are_traces_off,
+    find_collector,
+    read_propagators,
+    read_protocol,
+    read_sampling,
+)
+from extauthz.telemetry.trace_context import FIELDS
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from extauthz.telemetry.otlp import SpanSender
+    from extauthz.telemetry.tracing import CallSpan, CallTracer
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+_FIELDS: Final = TextNames(FIELDS)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """What begins spans, and what sends them."""
+
+    tracer: CallTracer
+    sender: SpanSender
+
+
+@asynccontextmanager
+async def open_tracing(
+    settings: TelemetrySettings, environment: Mapping[str, str] = os.environ
+) -> AsyncIterator[Tracing | None]:
+    """What traces calls; None where nothing asks for it. At the end the last spans are sent.
+
+    Raises:
+        ConfigError: spans cannot be sent as the settings want it.
+    """
+    exporter = _make_exporter(settings, environment)
+    if exporter is None:
+        yield None
+        return
+    from extauthz.telemetry.otlp import SpanSender
+    from extauthz.telemetry.tracing import CallTracer
+
+    sampling = read_sampling(environment, settings.trace_ratio)
+    try:
+        sender = SpanSender(exporter, sampling)
+    except ValueError as exc:  # of OTEL_BSP_* and OTEL_SPAN_*
+        raise _problem(f"a variable OTEL_* is not usable: {exc}") from exc
+    tracer = CallTracer(sender.provider, sampling, read_propagators(environment))
+    try:
+        yield Tracing(tracer, sender)
+    finally:
+        await sender.close()
+
+
+def check_tracing(settings: TelemetrySettings, environment: Mapping[str, str] = os.environ) -> None:
+    """Looks whether spans could be sent. Sends none, and asks no collector.
+
+    Raises:
+        ConfigError: they could not.
+    """
+    exporter = _make_exporter(settings, environment)
+    if exporter is not None:
+        exporter.shutdown()
+
+
+def _make_exporter(
+    settings: TelemetrySettings, environment: Mapping[str, str]
+) -> SpanExporter | None:
+    """What sends spans; None where nothing asks for it, or something forbids it."""
+    if are_traces_off(environment):
+        return None
+    asked_by = find_collector(environment)
+    if settings.otlp is None and not asked_by:
+        return None
+    endpoint = protocol = None
+    if settings.otlp is not None:
+        endpoint, protocol = settings.otlp.endpoint, settings.otlp.protocol
+    try:
+        from extauthz.telemetry.otlp import make_exporter
+
+        return make_exporter(protocol or read_protocol(environment), endpoint)
+    except ModuleNotFoundError as exc:
+        if settings.otlp is None:
+            # The variable may be there for other programs.
+            _log.warning("%s asks for traces, which need extauthz[otlp]: none are sent", asked_by)
+            return None
+        message = (
+            f"needs OpenTelemetry ({exc.name} is missing): install extauthz[otlp], or remove it"
+        )
+        raise _problem(message) from exc
+    except (ValueError, OSError) as exc:
+        raise _problem(f"a variable OTEL_EXPORTER_OTLP_* is not usable: {exc}") from exc
+
+
+def _problem(message: str) -> ConfigError:
+    return ConfigError([Problem(path="telemetry.otlp", message=message)])
+
+
+def trace_method(method: UnaryMethod[Req, Res], tracer: CallTracer) -> UnaryMethod[Req, Res]:
+    """The method, each traced call of which is a span."""
+
+    def handle(request: Req, call: Call) -> Awaitable[Res]:
+        span = tracer.begin(method.path, call.caller.read_texts(_FIELDS))
+        return method.handle(request, call) if span is None else answer(request, call, span)
+
+    async def answer(request: Req, call: Call, span: CallSpan) -> Res:
+        held, status = span.hold(), method.failure_code
+        try:
+            response = await method.handle(request, call)
+            status = RpcCode.OK
+        except RpcFailure as failure:
+            status = failure.code
+            raise
+        except asyncio.CancelledError:
+            status = RpcCode.CANCELLED
+            raise
+        finally:
+            span.end(held, status.name)
+        return response
+
+    return replace(method, handle=handle)

@@ -1,0 +1,134 @@
+"""Sends spans to a collector by OTLP, with OpenTelemetry's SDK, in batches, from a thread of its own.
+
+A collector that is away, slow or refusing costs spans, and nothing else: at most
+``OTEL_BSP_MAX_QUEUE_SIZE`` of them wait, the oldest go first, and a stop waits for `CLOSE_S`.
+
+What is not given here is read from the variables OTEL_* by the SDK and the exporters: headers,
+certificates, compression and time-outs of the exporter, sizes of batches and spans, attributes of
+the resource.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from importlib.metadata import version
+from threading import Thread
+from typing import Final
+from uuid import uuid4
+
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+from extauthz.telemetry.trace_context import Sampling
+
+CLOSE_S: Final = 2.0
+"""How long a stop waits for the last spans."""
+
+_log = logging.getLogger(__name__)
+
+
+def make_exporter(protocol: str, endpoint: str | None) -> SpanExporter:
+    """An exporter for the protocol, grpc or http; None as endpoint leaves it to the environment.
+
+    Raises:
+        ModuleNotFoundError: the packages of extauthz[otlp] are missing.
+        ValueError, OSError: a variable OTEL_EXPORTER_OTLP_*, or a file that it names, is not usable.
+    """
+    if protocol == "http":
+        from opentelemetry.exporter.otlp.proto.http import trace_exporter as http
+
+        return http.OTLPSpanExporter(endpoint and f"{endpoint.rstrip('/')}/v1/traces")
+    from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc
+
+    return grpc.OTLPSpanExporter(endpoint)
+
+
+class SpanSender:
+    """A provider of tracers whose spans are all sent. It starts a thread."""
+
+    def __init__(self, exporter: SpanExporter, sampling: Sampling) -> None:
+        self._exporter = _CountingExporter(exporter)
+        self._batches = _CountingProcessor(self._exporter)
+        self.provider: Final = TracerProvider(
+            sampler=ALWAYS_ON,  # whoever begins a span has decided
+            resource=_make_resource(),
+            id_generator=_SampledIds(sampling),
+            shutdown_on_exit=False,
+        )
+        self.provider.add_span_processor(self._batches)
+
+    @property
+    def spans(self) -> int:
+        """Spans that were made."""
+        return self._batches.ended
+
+    @property
+    def sent(self) -> int:
+        """Spans that the collector has taken."""
+        return self._exporter.sent
+
+    async def close(self, within_s: float = CLOSE_S) -> None:
+        """Sends what waits, as far as that can be done in time."""
+        # The SDK would wait for half a minute, and interrupts the exporter's pauses only then.
+        thread = Thread(target=self.provider.shutdown, name="last spans", daemon=True)
+        thread.start()
+        await asyncio.to_thread(thread.join, within_s)
+        if thread.is_alive():
+            _log.warning("the last spans could not be sent: the collector takes too long")
+            self._exporter.shutdown()
+
+
+class _CountingProcessor(BatchSpanProcessor):
+    def __init__(self, exporter: SpanExporter) -> None:
+        super().__init__(exporter)
+        self.ended = 0
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.ended += 1
+        super().on_end(span)
+
+
+class _CountingExporter(SpanExporter):
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._is_shut = False
+        self.sent = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self.sent += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        if not self._is_shut:
+            self._is_shut = True
+            self._exporter.shutdown()
+
+
+class _SampledIds(RandomIdGenerator):
+    """Traces that begin here have ids that the ratio takes, for others who sample by it."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+
+    def generate_trace_id(self) -> int:
+        return self._sampling.make_trace_id()
+
+    def is_trace_id_random(self) -> bool:
+        return False
+
+
+def _make_resource() -> Resource:
+    own = {
+        "service.name": "extauthz",
+        "service.version": version("extauthz"),
+        "service.instance.id": str(uuid4()),
+    }
+    told = OTELResourceDetector().detect().attributes
+    return Resource.create({name: value for name, value in own.items() if name not in told})

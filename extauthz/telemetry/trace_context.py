@@ -1,0 +1,134 @@
+"""Whether a call is traced: what its caller says of the trace that it belongs to, and the share of the rest.
+
+Read from a call's metadata, before anything of OpenTelemetry's is touched: most calls are not traced,
+and such a call costs the look at a few fields. So the three forms are read here and not by propagators,
+of which the one for B3 also loses a ``b3: 0``, the mesh's word not to trace. What is written wrong
+is as if it were missing; nothing that a caller sends raises an error or is logged.
+
+Sources: W3C Trace Context, section 3.2 (https://www.w3.org/TR/trace-context/);
+https://github.com/openzipkin/b3-propagation; OpenTelemetry specification, trace SDK, built-in samplers.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+TRACEPARENT: Final = "traceparent"
+FIELDS: Final = (TRACEPARENT, "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-flags")
+"""Of a call's metadata, in lower case."""
+
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
+)
+_B3: Final = re.compile(
+    r"([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([01d])(?:-[0-9a-f]{16})?)?"
+)
+_B3_TRACE_ID: Final = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
+_B3_SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
+_B3_STATES: Final = {"0": False, "1": True, "d": True}
+_B3_SAMPLED: Final = {"0": False, "1": True, "false": False, "true": True}
+_LOW_64: Final = (1 << 64) - 1
+
+
+class Parent(NamedTuple):
+    """What a caller says of its span.
+
+    Attributes:
+        trace_id: of 128 bits; 0 when only `sampled` was told.
+        span_id: of 64 bits; 0 as well then.
+        sampled: None when the caller leaves it to us.
+    """
+
+    trace_id: int
+    span_id: int
+    sampled: bool | None
+
+
+def read_traceparent(fields: Mapping[str, str]) -> Parent | None:
+    """The caller's span in the form of W3C; None without a good one."""
+    seen = _TRACEPARENT.fullmatch(fields.get(TRACEPARENT, ""))
+    if seen is None or (seen[1] == "00" and seen[5] is not None):
+        return None
+    return _make_parent(seen[2], seen[3], sampled=bool(int(seen[4], 16) & 1))
+
+
+def read_b3(fields: Mapping[str, str]) -> Parent | None:
+    """The caller's span in the form of B3 with one field; None without a good one."""
+    field = fields.get("b3", "")
+    if field in _B3_STATES:
+        return Parent(0, 0, _B3_STATES[field])
+    seen = _B3.fullmatch(field)
+    if seen is None:
+        return None
+    return _make_parent(seen[1], seen[2], sampled=_B3_STATES.get(seen[3] or ""))
+
+
+def read_b3_fields(fields: Mapping[str, str]) -> Parent | None:
+    """The caller's span in the form of B3 with several fields; None without a good one."""
+    sampled = _B3_SAMPLED.get(fields.get("x-b3-sampled", ""))
+    if fields.get("x-b3-flags") == "1":
+        sampled = True
+    trace_id, span_id = fields.get("x-b3-traceid", ""), fields.get("x-b3-spanid", "")
+    if _B3_TRACE_ID.fullmatch(trace_id) and _B3_SPAN_ID.fullmatch(span_id):
+        return _make_parent(trace_id, span_id, sampled=sampled)
+    return None if sampled is None else Parent(0, 0, sampled)
+
+
+def _make_parent(trace_id: str, span_id: str, *, sampled: bool | None) -> Parent | None:
+    parent = Parent(int(trace_id, 16), int(span_id, 16), sampled)
+    return parent if parent.trace_id and parent.span_id else None
+
+
+ReadParent = Callable[[Mapping[str, str]], Parent | None]
+
+PROPAGATORS: Final[Mapping[str, ReadParent]] = {
+    "tracecontext": read_traceparent,
+    "b3": read_b3,
+    "b3multi": read_b3_fields,
+}
+"""By their names in ``OTEL_PROPAGATORS``."""
+
+
+def find_parent(fields: Mapping[str, str], readers: Iterable[ReadParent]) -> Parent | None:
+    """What the first reader finds that finds anything."""
+    for read in readers:
+        parent = read(fields)
+        if parent is not None:
+            return parent
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which calls are traced.
+
+    Attributes:
+        ratio: of those about which no caller has decided, from 0 to 1. Of a trace that others take
+            part in, all who sample by the same ratio take the same part.
+        follows_parent: whether a caller's word counts.
+    """
+
+    ratio: float
+    follows_parent: bool = True
+
+    @property
+    def bound(self) -> int:
+        """The lower 64 bits of the ids of sampled traces lie below it."""
+        return round(self.ratio * (1 << 64))
+
+    def takes(self, parent: Parent | None) -> bool:
+        """Whether a call is traced."""
+        if parent is not None:
+            if self.follows_parent and parent.sampled is not None:
+                return parent.sampled
+            if parent.trace_id:
+                return parent.trace_id & _LOW_64 < self.bound
+        return random.random() < self.ratio  # noqa: S311  (no secret)
+
+    def make_trace_id(self) -> int:
+        """An id for a trace that begins here: one of those that the ratio takes."""
+        return random.getrandbits(64) << 64 | random.randrange(1, max(2, self.bound))  # noqa: S311

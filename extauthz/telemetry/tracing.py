@@ -1,0 +1,311 @@
+"""Spans: one for each traced call, and one for each thing that it waits for.
+
+A call is looked at once, at its beginning (`CallTracer.begin`), and most are found not to be traced:
+then nothing of OpenTelemetry's SDK is called for it, here or later. What is in a span is a closed list, which docs/how-to/tracing.md has: names from
+the catalog and words of ours, and nothing that a client sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar, Token
+from typing import Any, Final, TypeVar
+
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    TracerProvider,
+    set_span_in_context,
+)
+
+from extauthz.errors import ExtauthzError
+from extauthz.model.decision import Allow, Decision
+from extauthz.model.identity import Secret
+from extauthz.model.issuers import Issuer
+from extauthz.model.limits import Charge, Taking
+from extauthz.model.request import ApiRequest
+from extauthz.ports import (
+    NO_DEADLINE,
+    CounterStore,
+    Deadline,
+    KeySource,
+    TokenIntrospector,
+    VerificationKey,
+)
+from extauthz.telemetry import names
+from extauthz.telemetry.trace_context import (
+    TRACEPARENT,
+    ReadParent,
+    Sampling,
+    find_parent,
+    read_traceparent,
+)
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
+"""Of the semantic conventions that the attributes of RPCs and databases are named by."""
+MAX_TRACED_PER_S: Final = 1_000
+"""Calls that are traced in a second, at most, whatever callers ask for: a client whose proxy hands on
+its `traceparent` could otherwise double what each of its calls costs."""
+
+_SERVER_ERRORS: Final = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+"""Statuses that are a server's failure (semantic conventions for gRPC)."""
+
+_current: ContextVar[Span | None] = ContextVar("extauthz_span", default=None)
+"""The span of the call that is being answered, if it is traced."""
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
+
+
+class CallSpan:
+    """The span of one call."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def hold(self) -> Token[Span | None]:
+        """From now on, what is decided and waited for in this task is told to the span."""
+        return _current.set(self._span)
+
+    def end(self, held: Token[Span | None], status: str) -> None:
+        """Ends it. `status` is the name of gRPC's code."""
+        _current.reset(held)
+        span = self._span
+        span.set_attribute(names.RPC_STATUS, status)
+        if status in _SERVER_ERRORS:
+            span.set_attribute(names.ERROR_TYPE, status)
+            span.set_status(StatusCode.ERROR)
+        _end(span)
+
+
+class CallTracer:
+    """Begins spans. A `DecisionObserver` that tells the call's span of its decision.
+
+    Args:
+        provider: samples everything that it is given.
+        readers: how callers may tell of their span; the first that finds one counts.
+        monotonic_s: tells the seconds of `MAX_TRACED_PER_S`.
+    """
+
+    def __init__(
+        self,
+        provider: TracerProvider,
+        sampling: Sampling,
+        readers: Sequence[ReadParent],
+        *,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._monotonic_s = monotonic_s
+        self._tracer = provider.get_tracer("extauthz", schema_url=SCHEMA_URL)
+        self._sampling = sampling
+        self._readers = tuple(readers)
+        self._heeds_no = sampling.follows_parent and self._readers[:1] == (read_traceparent,)
+        self._second = self._in_second = 0
+        self.skipped = 0
+        """Calls that were not traced because of `MAX_TRACED_PER_S`."""
+
+    def begin(self, path: str, fields: Mapping[str, str]) -> CallSpan | None:
+        """The span of a call; None, for most, when it is not traced.
+
+        Args:
+            path: of the method, like ``/package.Service/Method``.
+            fields: those of `trace_context.FIELDS` that the caller sent.
+        """
+        # The usual word of a mesh that traces a share of its calls. To read the rest takes a microsecond.
+        if self._heeds_no and fields.get(TRACEPARENT, "").endswith("-00"):
+            return None
+        parent = find_parent(fields, self._readers) if fields else None
+        if not self._sampling.takes(parent) or not self._has_room():
+            return None
+        context = Context()
+        if parent is not None and parent.trace_id:
+            told = SpanContext(
+                parent.trace_id,
+                parent.span_id,
+                is_remote=True,
+                trace_flags=TraceFlags(TraceFlags.SAMPLED),
+            )
+            context = set_span_in_context(NonRecordingSpan(told), context)
+        method = path.removeprefix("/")
+        attributes = {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: method}
+        span = self._start(method, context, SpanKind.SERVER, attributes)
+        return None if span is None else CallSpan(span)
+
+    def observe(self, request: ApiRequest, decision: Decision, duration_us: int) -> None:
+        """See `DecisionObserver.observe`."""
+        span = _current.get()
+        if span is not None:
+            span.set_attributes(_describe(request, decision))
+
+    def watch_counters(self, store: CounterStore) -> CounterStore:
+        """The store, which is Redis, each wait for which is a span."""
+        return _TracedCounterStore(store, self)
+
+    def watch_keys(self, keys: KeySource) -> KeySource:
+        """The keys, each question for which is a span."""
+        return _TracedKeySource(keys, self)
+
+    def watch_introspector(self, introspector: TokenIntrospector) -> TokenIntrospector:
+        """The introspector, each question to which is a span."""
+        return _TracedIntrospector(introspector, self)
+
+    async def wait(
+        self, name: str, awaitable: Awaitable[_T], kind: SpanKind, attributes: Mapping[str, str]
+    ) -> _T:
+        """Waits, and shows that as a span, if the call that waits is traced."""
+        call = _current.get()
+        # What goes on behind a call that was answered is no part of it.
+        if call is None or not call.is_recording():
+            return await awaitable
+        span = self._start(name, set_span_in_context(call, Context()), kind, attributes)
+        if span is None:
+            return await awaitable
+        try:
+            return await awaitable
+        except Exception as error:
+            # Never the error's text: that is the log's, where it is looked after.
+            code = error.code if isinstance(error, ExtauthzError) else type(error).__name__
+            span.set_attribute(names.ERROR_TYPE, code)
+            span.set_status(StatusCode.ERROR)
+            raise
+        finally:
+            _end(span)
+
+    def _start(
+        self, name: str, context: Context, kind: SpanKind, attributes: Mapping[str, str]
+    ) -> Span | None:
+        try:
+            return self._tracer.start_span(name, context, kind, attributes)
+        except Exception:  # noqa: BLE001  (telemetry must not change decisions)
+            _log.exception("a span could not be begun")
+            return None
+
+    def _has_room(self) -> bool:
+        second = int(self._monotonic_s())
+        if second != self._second:
+            self._second, self._in_second = second, 0
+        self._in_second += 1
+        if self._in_second <= MAX_TRACED_PER_S:
+            return True
+        self.skipped += 1
+        return False
+
+
+def _end(span: Span) -> None:
+    try:
+        span.end()
+    except Exception:  # noqa: BLE001  (telemetry must not change decisions)
+        _log.exception("a span could not be ended")
+
+
+def _describe(request: ApiRequest, decision: Decision) -> dict[str, str]:
+    told = {
+        names.SPAN_DECISION: decision.id,
+        names.SPAN_DOOR: request.door,
+        names.SPAN_OUTCOME: names.name_outcome(decision),
+    }
+    route = decision.route
+    if route is not None:
+        told[names.SPAN_API] = route.api.name
+        told[names.SPAN_API_VERSION] = route.api.version
+        told[names.SPAN_RESOURCE] = route.resource.template
+    if not isinstance(decision, Allow):
+        told[names.SPAN_REASON] = decision.denial.reason.value
+        if decision.denial.level is not None:
+            told[names.SPAN_LEVEL] = decision.denial.level.value
+    return told
+
+
+_REDIS: Final = {names.DB_SYSTEM: "redis"}
+
+
+class _TracedCounterStore:
+    def __init__(self, store: CounterStore, tracer: CallTracer) -> None:
+        self._store = store
+        self._tracer = tracer
+
+    async def take(
+        self,
+        charges: Sequence[Charge],
+        *,
+        dedup_id: str | None = None,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> Taking:
+        """See `CounterStore.take`."""
+        taking = self._store.take(charges, dedup_id=dedup_id, deadline=deadline)
+        return await self._tracer.wait(names.SPAN_TAKE, taking, SpanKind.CLIENT, _REDIS)
+
+    async def give_back(
+        self,
+        charges: Sequence[Charge],
+        *,
+        at_us: int | None = None,
+        dedup_id: str | None = None,
+    ) -> None:
+        """See `CounterStore.give_back`."""
+        giving = self._store.give_back(charges, at_us=at_us, dedup_id=dedup_id)
+        await self._tracer.wait(names.SPAN_GIVE_BACK, giving, SpanKind.CLIENT, _REDIS)
+
+    async def close(self) -> None:
+        """See `CounterStore.close`."""
+        await self._store.close()
+
+
+class _TracedKeySource:
+    def __init__(self, keys: KeySource, tracer: CallTracer) -> None:
+        self._keys = keys
+        self._tracer = tracer
+
+    async def find_keys(
+        self, issuer: Issuer, key_id: str | None, *, deadline: Deadline = NO_DEADLINE
+    ) -> Sequence[VerificationKey]:
+        """See `KeySource.find_keys`."""
+        finding = self._keys.find_keys(issuer, key_id, deadline=deadline)
+        return await self._wait(issuer, finding)
+
+    async def find_newer_keys(
+        self,
+        issuer: Issuer,
+        key_id: str | None,
+        than: Sequence[VerificationKey],
+        *,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> Sequence[VerificationKey]:
+        """See `KeySource.find_newer_keys`."""
+        finding = self._keys.find_newer_keys(issuer, key_id, than, deadline=deadline)
+        return await self._wait(issuer, finding)
+
+    async def _wait(
+        self, issuer: Issuer, finding: Awaitable[Sequence[VerificationKey]]
+    ) -> Sequence[VerificationKey]:
+        attributes = {names.SPAN_ISSUER: issuer.issuer}
+        return await self._tracer.wait(names.SPAN_KEYS, finding, SpanKind.INTERNAL, attributes)
+
+
+class _TracedIntrospector:
+    def __init__(self, introspector: TokenIntrospector, tracer: CallTracer) -> None:
+        self._introspector = introspector
+        self._tracer = tracer
+
+    async def introspect(
+        self,
+        issuer: Issuer,
+        token: Secret,
+        *,
+        deadline: Deadline = NO_DEADLINE,
+        client: str = "",
+    ) -> Mapping[str, Any] | None:
+        """See `TokenIntrospector.introspect`."""
+        asking = self._introspector.introspect(issuer, token, deadline=deadline, client=client)
+        attributes = {names.SPAN_ISSUER: issuer.issuer}
+        return await self._tracer.wait(names.SPAN_INTROSPECT, asking, SpanKind.INTERNAL, attributes)
