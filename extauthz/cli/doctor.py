@@ -10,16 +10,20 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, Final
 
 from extauthz.envoy.diagnosis.admin import AdminClient, ask_envoy
-from extauthz.envoy.diagnosis.diagnose import diagnose
+from extauthz.envoy.diagnosis.diagnose import diagnose, list_addresses
 from extauthz.envoy.diagnosis.findings import Finding, Weight, sort_findings
+from extauthz.envoy.diagnosis.service import ServiceState, read_service
 from extauthz.envoy.diagnosis.state import EnvoyState
 from extauthz.plain_text import write_plain
 
 _ENVOY_ADMIN: Final = "http://127.0.0.1:9901"
+_MAX_PROBED: Final = 8
+"""Hosts, of two seconds at most for each step."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--listener", default="", metavar="NAME", help="look at this listener only (default: all)"
+    )
+    parser.add_argument(
+        "--extauthz-admin",
+        metavar="URL",
+        help="the service's own admin listener (listen.admin), to ask it, too: a URL, or unix:/path",
+    )
+    parser.add_argument(
+        "--no-probe",
+        action="store_true",
+        help="do not connect to the hosts that Envoy asks (default: see what they speak, and ask for "
+        "their gRPC health)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -53,7 +68,18 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    diagnosis = diagnose(state, arguments.listener)
+    ports = {}
+    if not arguments.no_probe:
+        # grpc takes a while to import, and help does not need it.
+        from extauthz.cli.probing import probe
+
+        addresses = list_addresses(state, arguments.listener)[:_MAX_PROBED]
+        with ThreadPoolExecutor(max_workers=_MAX_PROBED) as threads:
+            ports = dict(zip(addresses, threads.map(probe, addresses), strict=True))
+    service = None
+    if arguments.extauthz_admin:
+        service = _ask_service(AdminClient(arguments.extauthz_admin, option="--extauthz-admin"))
+    diagnosis = diagnose(state, arguments.listener, ports, service)
     findings = sort_findings(diagnosis.findings)
     looked_at = (_say_envoy(state, client.url), *diagnosis.looked_at)
     if arguments.json:
@@ -61,6 +87,16 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(looked_at, findings)
     return int(any(one.weight is not Weight.NOTE for one in findings))
+
+
+def _ask_service(client: AdminClient) -> ServiceState:
+    """Raises AdminError: it could not be asked, or is not extauthz."""
+    readyz = client.get_json("/readyz", accepted=(200, 503))
+    status, metrics = client.get("/metrics")
+    text = metrics.decode(errors="replace")
+    if status != 200 or "extauthz_" not in text:
+        raise client.fail("/metrics is not that of extauthz: this is not its admin listener")
+    return read_service(readyz, text)
 
 
 def _say_envoy(state: EnvoyState, url: str) -> str:

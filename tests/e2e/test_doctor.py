@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import socketserver
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -54,9 +55,11 @@ class SilentHttp2(socketserver.BaseRequestHandler):
         connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         connection.initiate_connection()
         self.request.sendall(connection.data_to_send())
-        while data := self.request.recv(65_536):
-            connection.receive_data(data)
-            self.request.sendall(connection.data_to_send())
+        # Whoever looked at what is spoken here goes without a word.
+        with suppress(ConnectionError):
+            while data := self.request.recv(65_536):
+                connection.receive_data(data)
+                self.request.sendall(connection.data_to_send())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,7 @@ class Place:
     """What stands around: addresses of services, and the authorities of their certificates."""
 
     plain: str
+    admin: str
     mutual_tls: str
     silent: str
     http1: str
@@ -83,9 +87,11 @@ class Broken:
 
     Attributes:
         says: for each code, the weight and words that must be in the finding, as patterns.
+        probed: likewise, where the hosts' ports are tried, too; the same when None.
     """
 
     says: Mapping[str, tuple[str, str]]
+    probed: Mapping[str, tuple[str, str]] | None = None
     change: Change = lambda _manager, _cluster: None
     asks: str = "plain"
     tls: Callable[[Place], ClientTls] | None = None
@@ -111,6 +117,12 @@ def _no_filter(manager: Tree, _: Tree) -> None:
 
 
 def _disable(manager: Tree, _: Tree) -> None:
+    manager["http_filters"][0]["disabled"] = True
+    del manager["route_config"]["typed_per_filter_config"]
+
+
+def _disable_in_vain(manager: Tree, _: Tree) -> None:
+    """What the printed bootstrap has for all routes switches it on again."""
     manager["http_filters"][0]["disabled"] = True
 
 
@@ -189,7 +201,12 @@ BROKEN: Final[Mapping[str, Broken]] = {
         says={"not_in_chain": ("note", r"no ext_authz filter \(its filters: router\); 3 requests")},
     ),
     "disabled": Broken(
-        change=_disable, status=200, says={"filter_disabled": ("error", "disabled: true")}
+        change=_disable, status=200, says={"filter_disabled": ("error", "disabled: true.*: none")}
+    ),
+    "disabled in vain": Broken(
+        change=_disable_in_vain,
+        status=200,
+        says={"filter_disabled": ("note", "switches it on .*: the route configuration 'ingress'")},
     ),
     "host disabled": Broken(
         change=_disable_host,
@@ -244,6 +261,7 @@ BROKEN: Final[Mapping[str, Broken]] = {
     "nobody there": Broken(
         asks="dead",
         says={"cannot_connect": ("error", r"\d connections to 127\.0\.0\.1:\d+ failed")},
+        probed={"nobody_listens": ("error", r"nobody answers; \d connections of Envoy's failed")},
     ),
     "http/1": Broken(
         change=_http1,
@@ -252,29 +270,48 @@ BROKEN: Final[Mapping[str, Broken]] = {
         },
     ),
     "an http/1 server": Broken(
-        asks="http1", says={"connections_closed": ("error", "plain HTTP/2")}
+        asks="http1",
+        says={"connections_closed": ("error", "plain HTTP/2")},
+        probed={"not_grpc": ("error", "it speaks HTTP/1")},
     ),
     "no tls": Broken(
-        asks="mutual_tls", says={"connections_closed": ("error", r"closed .*without an answer")}
+        asks="mutual_tls",
+        says={"connections_closed": ("error", r"closed .*without an answer")},
+        probed={"tls_wanted": ("error", "plain text with .* it speaks TLS and asks")},
     ),
     "tls to plain": Broken(
         tls=_tls(ca="server_ca"),
         says={"tls_failed": ("error", r"\d handshakes failed, 0 were made")},
+        probed={
+            "tls_not_spoken": (
+                "error",
+                "TLS with .*it speaks HTTP/2 without TLS, grpc.health.v1: serving",
+            )
+        },
     ),
     "untrusted": Broken(
         asks="mutual_tls",
         tls=_tls(ca="other_ca"),
         says={"certificate_not_trusted": ("error", "nobody whom it trusts signed it")},
+        probed={
+            "certificate_not_trusted": ("error", "nobody whom it trusts"),
+            "certificate_wanted": ("error", "asks for a client"),
+        },
     ),
     "another name": Broken(
         asks="mutual_tls",
         tls=_tls(ca="server_ca", name="extauthz.example"),
         says={"certificate_not_trusted": ("error", "it has another name")},
+        probed={
+            "certificate_not_trusted": ("error", "another name"),
+            "certificate_wanted": ("error", "asks for a client"),
+        },
     ),
     "no certificate": Broken(
         asks="mutual_tls",
         tls=_tls(ca="server_ca"),
         says={"cannot_connect": ("error", "asks for a client certificate")},
+        probed={"certificate_wanted": ("error", "it speaks TLS and asks for a client certificate")},
     ),
     "timed out": Broken(
         asks="silent",
@@ -293,6 +330,10 @@ BROKEN: Final[Mapping[str, Broken]] = {
         says={
             "failure_mode_allow": ("error", r"is true, and 3 requests passed without a decision"),
             "cannot_connect": ("error", "failed"),
+        },
+        probed={
+            "nobody_listens": ("error", "nobody answers"),
+            "failure_mode_allow": ("error", "3 requests passed"),
         },
     ),
     "hidden headers": Broken(
@@ -313,6 +354,10 @@ BROKEN: Final[Mapping[str, Broken]] = {
         says={
             "retry_policy": ("warning", r"is there; 3 checks were sent again"),
             "cannot_connect": ("error", "failed"),
+        },
+        probed={
+            "nobody_listens": ("error", "nobody answers"),
+            "retry_policy": ("warning", "3 checks"),
         },
     ),
     "full breaker": Broken(
@@ -359,11 +404,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     )
     with ExitStack() as stack:
         addresses = {}
+        admin = f"127.0.0.1:{find_free_port()}"
         for name, server_tls, shown in (("plain", None, None), ("mutual", tls, credentials)):
             port = find_free_port()
             address = addresses[name] = f"{'localhost' if shown else '127.0.0.1'}:{port}"
             settings = {
-                "listen": {"grpc": f"127.0.0.1:{port}"},
+                "listen": {"grpc": f"127.0.0.1:{port}", **({} if shown else {"admin": admin})},
                 "catalog": {"files": ["catalog.yaml"]},
                 "server": {"host": "grpcio", **({"tls": server_tls} if server_tls else {})},
             }
@@ -374,6 +420,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             )
         yield Place(
             plain=addresses["plain"],
+            admin=admin,
             mutual_tls=addresses["mutual"].replace("localhost", "127.0.0.1"),
             silent=stack.enter_context(serve(SilentHttp2)),
             http1=stack.enter_context(run_echo()),
@@ -506,21 +553,28 @@ def test_says_what_is_broken(
 ) -> None:
     broken = BROKEN[name]
     assert patient.statuses[name] == {broken.status}
-    code, said = _examine(patient, capsys, "--listener", name)
-    found = {one["code"]: one for one in said["findings"]}
-    assert found.keys() == broken.says.keys()
-    for key, (weight, words) in broken.says.items():
-        assert found[key]["weight"] == weight
-        assert re.search(words, f"{found[key]['seen']}\n{found[key]['why']}"), found[key]
-    assert code == (1 if {weight for weight, _ in broken.says.values()} - {"note"} else 0)
+    probed = broken.says if broken.probed is None else broken.probed
+    for says, options in ((broken.says, ["--no-probe"]), (probed, [])):
+        code, said = _examine(patient, capsys, "--listener", name, *options)
+        found = {one["code"]: one for one in said["findings"]}
+        assert found.keys() == says.keys()
+        for key, (weight, words) in says.items():
+            assert found[key]["weight"] == weight
+            assert re.search(words, f"{found[key]['seen']}\n{found[key]['why']}"), found[key]
+        assert code == (1 if {weight for weight, _ in says.values()} - {"note"} else 0)
 
 
 def test_says_of_a_healthy_one_what_it_looked_at(
-    patient: Patient, capsys: pytest.CaptureFixture[str]
+    place: Place, patient: Patient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = _examine(patient, capsys, "--listener", "healthy")
+    ours = ("--extauthz-admin", f"http://{place.admin}")
+    code, said = _examine(patient, capsys, "--listener", "healthy", *ours)
     assert (code, said["findings"]) == (0, [])
-    envoy, listener, cluster = said["looked_at"]
+    envoy, listener, cluster, host, service = said["looked_at"]
+    assert (
+        host == f"{place.plain}, from here: it speaks HTTP/2 without TLS, grpc.health.v1: serving"
+    )
+    assert re.fullmatch(r"extauthz: ready, \d+ decisions, 0 calls shed", service)
     assert re.fullmatch(r"Envoy 1\.\d+\.\d+ at http://127\.0\.0\.1:\d+: LIVE, up for \d+s", envoy)
     assert listener == (
         "listener 'healthy': filters ext_authz, router; 3 requests, 3 allowed, 0 denied, 0 not answered"
@@ -557,3 +611,31 @@ def test_an_admin_interface_on_a_unix_socket_is_asked(
     through = Patient(f"unix:{patient.socket}", {}, patient.socket)
     code, said = _examine(through, capsys, "--listener", "healthy")
     assert (code, said["findings"]) == (0, [])
+
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "how-to" / "not-authorized-as-expected.md"
+SHOWN: Final = dict(
+    re.findall(
+        r"^```text\n\$ (extauthz doctor[^\n]*)\n(.*?)^```$",
+        PAGE.read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+)
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_the_page_shows_what_is_printed(
+    command: str, patient: Patient, place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ "…" in a line stands for any text."""
+    arguments = shlex.split(command)[1:]
+    where = {"http://127.0.0.1:9902": f"http://{place.admin}"}
+    capsys.readouterr()
+    main([*(where.get(one, one) for one in arguments), "--envoy-admin", patient.admin])
+    printed = capsys.readouterr().out
+    pattern = ".*".join(map(re.escape, SHOWN[command].split("…")))
+    assert re.fullmatch(pattern, printed), printed
+
+
+def test_the_page_shows_most_of_what_is_found() -> None:
+    assert len(SHOWN) >= 5

@@ -96,17 +96,17 @@ class AdminClient:
         except httpx2.HTTPError as exc:
             raise self.fail(f"does not answer with HTTP ({_say_cause(exc)})") from exc
 
-    def get_json(self, path: str, **query: str) -> Tree:
-        """Likewise, where the answer must be a JSON object."""
+    def get_json(self, path: str, *, accepted: tuple[int, ...] = (200,), **query: str) -> Tree:
+        """Likewise, where the answer must be a JSON object with one of these statuses."""
         status, body = self.get(path, **query)
-        if status != 200:
+        if status not in accepted:
             raise self.fail(f"{path} is answered with {status}; it must be let through")
         try:
             tree = json.loads(body)
         except (ValueError, RecursionError):
             tree = None
         if not isinstance(tree, dict):
-            raise self.fail(f"{path} is not a JSON object: this is not Envoy's admin interface")
+            raise self.fail(f"{path} is not a JSON object: this is not the right interface")
         return tree
 
     def _late(self) -> AdminError:

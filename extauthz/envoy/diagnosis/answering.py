@@ -14,19 +14,25 @@ from extauthz.envoy.diagnosis.clusters import (
     speaks_http2,
 )
 from extauthz.envoy.diagnosis.findings import Finding, Weight
+from extauthz.envoy.diagnosis.ports import Port, find_wrong_ports
 from extauthz.envoy.diagnosis.state import EnvoyState
 
 SHORT_MS: Final = 20.0
 LONG_MS: Final = 2_000.0
 
 
-def find_unanswered(state: EnvoyState, asked: Sequence[Asked]) -> Iterator[Finding]:
-    """Why what is asked is not answered, or was not."""
+def find_unanswered(
+    state: EnvoyState, asked: Sequence[Asked], ports: Mapping[str, Port]
+) -> Iterator[Finding]:
+    """Why what is asked is not answered, or was not. `ports`: by address, those that were tried."""
     for name in dict.fromkeys(one.cluster for one in asked):
-        yield from _find_in_cluster(state, name, [one for one in asked if one.cluster == name])
+        of_cluster = [one for one in asked if one.cluster == name]
+        yield from _find_in_cluster(state, name, of_cluster, ports)
 
 
-def _find_in_cluster(state: EnvoyState, name: str, asked: Sequence[Asked]) -> Iterator[Finding]:
+def _find_in_cluster(
+    state: EnvoyState, name: str, asked: Sequence[Asked], ports: Mapping[str, Port]
+) -> Iterator[Finding]:
     if not name:
         yield _asked_outside(asked[0])
         return
@@ -40,7 +46,12 @@ def _find_in_cluster(state: EnvoyState, name: str, asked: Sequence[Asked]) -> It
         yield _warming(figures)
         return
     yield from _find_hosts(figures)
-    yield from _find_tls(figures)
+    seen_there = list(find_wrong_ports(figures, ports))
+    yield from seen_there
+    if not seen_there:
+        yield from _find_connections(figures)
+    if not seen_there or any(figures.count(f"ssl.{one}") for one in _VERIFICATION):
+        yield from _find_tls(figures)
     yield from _find_timeouts(figures, asked)
     yield from _find_breakers(figures)
 
@@ -131,7 +142,6 @@ def _find_hosts(figures: Figures) -> Iterator[Finding]:
             todo="ask these hosts for their health (/readyz of the admin listener, grpc.health.v1), and "
             "see that the cluster's health check is a gRPC one",
         )
-    yield from _find_connections(figures)
 
 
 def _find_connections(figures: Figures) -> Iterator[Finding]:

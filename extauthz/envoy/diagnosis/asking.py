@@ -158,11 +158,15 @@ def _find_switched_off(state: EnvoyState, manager: Manager, asker: Filter) -> It
     counts = read_counts(state, manager, asker)
     figures = f"; {counts.disabled} requests were not asked about" if counts.disabled else ""
     if asker.is_disabled:
+        on = _find_switched_on(manager, asker.name)
+        is_all = any(level == "all" for level, _ in on)
+        places = _count([place for _, place in on]) if on else "none"
         yield Finding(
-            weight=Weight.ERROR,
+            weight=Weight.NOTE if is_all else Weight.WARNING if on else Weight.ERROR,
             code="filter_disabled",
-            seen=f"{where}: is `disabled: true`",
-            why="only routes that switch it on in their typed_per_filter_config are asked about",
+            seen=f"{where}: is `disabled: true`; what switches it on by a typed_per_filter_config: "
+            f"{places}",
+            why="all other requests are not asked about",
             todo="take `disabled` out of the entry in http_filters",
         )
     share = asker.config.get("filter_enabled")
@@ -256,6 +260,15 @@ def _find_routes(manager: Manager) -> Iterator[Finding]:
             "context extensions do not arrive, and what it disables is not disabled",
             todo="write the filter's own name as the key",
         )
+
+
+def _find_switched_on(manager: Manager, name: str) -> list[tuple[str, str]]:
+    """Level and name of what has a configuration for the filter that does not switch it off."""
+    return [
+        (level, place)
+        for level, place, configs in _list_places(manager.config.get("route_config"))
+        if name in configs and not _open(configs[name])[1]
+    ]
 
 
 def _count(places: Sequence[str]) -> str:

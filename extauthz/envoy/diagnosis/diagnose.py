@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from extauthz.envoy.diagnosis.answering import find_unanswered
@@ -17,6 +18,8 @@ from extauthz.envoy.diagnosis.asking import (
 from extauthz.envoy.diagnosis.clusters import Asked, Figures, list_asked
 from extauthz.envoy.diagnosis.configured import find_unsafe
 from extauthz.envoy.diagnosis.findings import Finding, Weight
+from extauthz.envoy.diagnosis.ports import Port
+from extauthz.envoy.diagnosis.service import ServiceState, find_in_service, say_service
 from extauthz.envoy.diagnosis.state import EnvoyState, Manager, Rejected
 
 _OLDEST: Final = (1, 36)
@@ -28,10 +31,14 @@ class Diagnosis:
 
     looked_at: tuple[str, ...]
     findings: tuple[Finding, ...]
-    asked: tuple[Asked, ...]
 
 
-def diagnose(state: EnvoyState, listener: str = "") -> Diagnosis:
+def diagnose(
+    state: EnvoyState,
+    listener: str = "",
+    ports: Mapping[str, Port] = MappingProxyType({}),
+    service: ServiceState | None = None,
+) -> Diagnosis:
     """All that can be said by what Envoy's admin interface says.
 
     Args:
@@ -45,16 +52,39 @@ def diagnose(state: EnvoyState, listener: str = "") -> Diagnosis:
         *_find_envoy(state),
         *find_rejected(_choose_rejected(state, listener, asked)),
         *find_unasked(state, managers),
-        *find_unanswered(state, asked),
+        *find_unanswered(state, asked, ports),
         *find_unsafe(state, managers),
     ]
+    if service is not None:
+        findings += find_in_service(service, _count_answers(state, managers))
     if not any(one.weight is Weight.ERROR for one in findings):
         findings += _find_unexplained(state, managers)
     return Diagnosis(
-        looked_at=(*_say_managers(state, managers), *_say_clusters(state, asked)),
+        looked_at=(
+            *_say_managers(state, managers),
+            *_say_clusters(state, asked, ports),
+            *(() if service is None else (say_service(service),)),
+        ),
         findings=tuple(findings),
-        asked=asked,
     )
+
+
+def list_addresses(state: EnvoyState, listener: str = "") -> tuple[str, ...]:
+    """The hosts that are asked, as ``host:port`` or ``unix:/path``; each once."""
+    asked = list_asked(_choose(state, listener), state.version)
+    hosts = (host.address for one in asked for host in state.hosts.get(one.cluster, ()))
+    return tuple(dict.fromkeys(address for address in hosts if address))
+
+
+def _choose(state: EnvoyState, listener: str) -> list[Manager]:
+    return [
+        one for one in state.managers if not listener or one.listener.partition(" (")[0] == listener
+    ]
+
+
+def _count_answers(state: EnvoyState, managers: Sequence[Manager]) -> int:
+    counts = [read_counts(state, one, asker) for one in managers for asker in list_askers(one)]
+    return sum((one.ok or 0) + (one.denied or 0) for one in counts)
 
 
 def _choose_rejected(
@@ -122,7 +152,9 @@ def _say_managers(state: EnvoyState, managers: Sequence[Manager]) -> Iterator[st
         yield words
 
 
-def _say_clusters(state: EnvoyState, asked: Sequence[Asked]) -> Iterator[str]:
+def _say_clusters(
+    state: EnvoyState, asked: Sequence[Asked], ports: Mapping[str, Port]
+) -> Iterator[str]:
     for name in dict.fromkeys(one.cluster for one in asked if one.cluster in state.clusters):
         figures = Figures(name=name, cluster=state.clusters[name], state=state)
         healthy = sum(not one.problems for one in figures.hosts)
@@ -131,3 +163,8 @@ def _say_clusters(state: EnvoyState, asked: Sequence[Asked]) -> Iterator[str]:
             f"{len(figures.hosts)} hosts healthy, {figures.count('upstream_cx_active')} connections "
             f"open, {figures.answered} answers"
         )
+        for host in figures.hosts:
+            port = ports.get(host.address)
+            if port is not None:
+                health = "" if port.health is None else f", grpc.health.v1: {port.health.value}"
+                yield f"{host.address}, from here: {port.protocol.value}{health}"

@@ -35,7 +35,7 @@ def _http(status: str, body: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ((_http("200 OK", b"<html>"),), "/server_info is not a JSON object: this is not Envoy's"),
+        ((_http("200 OK", b"<html>"),), "/server_info is not a JSON object: this is not the right"),
         ((_http("200 OK", b"[" * 100_000),), "is not a JSON object"),
         ((_http("200 OK", b'{"version": "1"}'),), "is not that of Envoy"),
         ((_http("403 Forbidden", b""),), "/server_info is answered with 403"),

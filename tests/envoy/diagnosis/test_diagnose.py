@@ -464,6 +464,16 @@ def test_a_rejected_update_is_told_of_without_a_word_of_its_details() -> None:
     assert "hunter2" not in str(found)
 
 
+@pytest.mark.parametrize(
+    ("level", "weight"), [("all", Weight.NOTE), ("host", Weight.WARNING), ("route", Weight.WARNING)]
+)
+def test_an_entry_that_is_off_is_on_where_routes_configure_it(level: str, weight: Weight) -> None:
+    routes = _on_routes({NAME: {"@type": PER_ROUTE, "check_settings": {}}}, level)
+    manager = routes["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["http_filters"][0]["disabled"] = True
+    assert _find(a_state(routes))["filter_disabled"].weight is weight
+
+
 def test_what_is_redacted_is_not_judged() -> None:
     context = {"extauthz.use_remote_address": "[redacted]"}
     config = {"@type": PER_ROUTE, "check_settings": {"context_extensions": context}}

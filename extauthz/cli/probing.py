@@ -1,0 +1,110 @@
+"""Connects to ports that Envoy asks, and says what they speak. One short connection or two for each."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Final
+
+import grpc
+
+from extauthz.envoy.authorization import SERVICE
+from extauthz.envoy.diagnosis.ports import Health, Port, Protocol
+from extauthz.serving.health import HEALTH_SERVICE, HealthStatus
+from extauthz.serving.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+TIMEOUT_S: Final = 2.0
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""What a client of HTTP/2 begins with, and empty SETTINGS (RFC 9113 3.4)."""
+_SETTINGS: Final = 4
+_TLS_ALERT: Final = b"\x15\x03"
+
+
+def probe(address: str, timeout_s: float = TIMEOUT_S) -> Port:
+    """What the port at ``host:port`` or ``unix:/path`` speaks; asks for its health if it can."""
+    try:
+        with _connect(address, timeout_s) as wire:
+            wire.sendall(_PREFACE)
+            begin = _read(wire)
+    except ConnectionError:
+        begin = b""
+        if not _is_there(address, timeout_s):
+            return Port(protocol=Protocol.NOBODY)
+    except OSError:
+        return Port(protocol=Protocol.NOBODY)
+    if begin[3:4] == bytes((_SETTINGS,)):
+        return Port(protocol=Protocol.HTTP2, health=_ask_health(address, timeout_s))
+    if begin.startswith(b"HTTP/1"):
+        return Port(protocol=Protocol.HTTP1)
+    return Port(protocol=_speak_tls(address, timeout_s))
+
+
+def _connect(address: str, timeout_s: float) -> socket.socket:
+    if address.startswith("unix:"):
+        wire = socket.socket(socket.AF_UNIX)
+        wire.settimeout(timeout_s)
+        try:
+            wire.connect(address.removeprefix("unix:"))
+        except OSError:
+            wire.close()
+            raise
+        return wire
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout_s)
+
+
+def _is_there(address: str, timeout_s: float) -> bool:
+    """Whether it takes connections, though it broke off the last."""
+    try:
+        _connect(address, timeout_s).close()
+    except OSError:
+        return False
+    return True
+
+
+def _read(wire: socket.socket) -> bytes:
+    """Up to a frame's head; what came until the other side closed or fell silent."""
+    begin = b""
+    try:
+        while len(begin) < 9 and (more := wire.recv(9 - len(begin))):
+            begin += more
+    except TimeoutError:
+        pass
+    return begin
+
+
+def _speak_tls(address: str, timeout_s: float) -> Protocol:
+    context = ssl.create_default_context()
+    # Nothing is trusted: it is only looked at what is spoken.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    try:
+        with (
+            _connect(address, timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as wire,
+        ):
+            wire.sendall(_PREFACE)
+            # With TLS 1.3 a client learns that it was refused when it reads.
+            return Protocol.TLS if _read(wire) else Protocol.MUTUAL_TLS
+    except ssl.SSLError as exc:
+        said = str(exc).upper()
+        wanted = "CERTIFICATE_REQUIRED" in said or "HANDSHAKE_FAILURE" in said
+        return Protocol.MUTUAL_TLS if wanted else Protocol.UNKNOWN
+    except OSError:
+        return Protocol.UNKNOWN
+
+
+def _ask_health(address: str, timeout_s: float) -> Health | None:
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        check = channel.unary_unary(
+            f"/{HEALTH_SERVICE}/Check",
+            request_serializer=HealthCheckRequest.SerializeToString,
+            response_deserializer=HealthCheckResponse.FromString,
+        )
+        try:
+            answer = check(HealthCheckRequest(service=SERVICE), timeout=timeout_s)
+        except grpc.RpcError as exc:
+            absent = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
+            return Health.ABSENT if exc.code() in absent else None
+    is_serving = int(answer.status) == int(HealthStatus.SERVING)
+    return Health.SERVING if is_serving else Health.NOT_SERVING
