@@ -50,15 +50,16 @@ class Steps(Enum):
     UP_TO_SCOPES = "up to scopes"
 
 
-# Here, as a look into an enum takes 40 ns more than one into a module.
+# Module constants, because reading a member of an enum takes 40 ns longer.
 _UP_TO_SCOPES: Final = Steps.UP_TO_SCOPES
 
 
 class Pipeline:
     """Decides on requests.
 
-    catalog: gives the snapshot that is current now.
-    blocks: finds what deny rules refuse; None for the catalog's alone.
+    Args:
+        catalog: returns the current snapshot.
+        blocks: finds deny rules; None for those of the catalog alone.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Pipeline:
         self._charger = LimitCharger(counters, clock, rules.on_outage)
         self._rules = rules
         self.record: Final = DecisionRecord(observers)
-        """For what a door decides by itself."""
+        """For denials that a door makes by itself."""
         self.blocks: Final = blocks or Blocks(clock)
         self._undecided = RepeatedWarnings(_log, "could not decide")
         self._unknown = RepeatedWarnings(_log, "a request is refused, as its address is not known")
@@ -92,12 +93,13 @@ class Pipeline:
         shadow: bool = False,
         note: Note = note_nothing,
     ) -> Decision:
-        """Allow or deny. Raises nothing but cancellation.
+        """Decides on a request. Raises nothing but cancellation.
 
-        charge: False looks at the limits and takes nothing, nor counts a bad credential.
-        shadow: the decision is only told to observers, which see that: as with `charge` False,
-            nothing is taken.
-        note: is told what each step found.
+        Args:
+            charge: False makes a peek: nothing is taken from limits, and a bad credential is not
+                counted.
+            shadow: the decision is reported to observers only, and marked; nothing is taken.
+            note: called with what each step found.
         """
         mode = CHARGE if charge and not shadow else PEEK
         progress = Progress(request, deadline, note, mode, shadow)
@@ -111,7 +113,7 @@ class Pipeline:
         deadline: Deadline = NO_DEADLINE,
         shadow: bool = False,
     ) -> Grant:
-        """How much of an amount the limits of a request give; raises as `decide` does.
+        """Takes an amount from the limits of a request; raises as `decide` does.
 
         The limits and their counters are those of `decide`, with the amount as the cost. An
         amount of 0 or less is granted nothing. `shadow`: as in `decide`.
@@ -126,8 +128,8 @@ class Pipeline:
     ) -> Decision:
         """Takes the bytes of an answered request from its limits in bytes.
 
-        Gives what is known of the request, as a decision that observers are not told of. Where
-        that is a denial, nothing was taken.
+        Gives what is known of the request, as a decision that is not reported to observers. When
+        it is a denial, nothing was taken.
         """
         progress = Progress(request, deadline, mode=ChargeMode(used=used))
         return await self._decide(progress, observed=False)

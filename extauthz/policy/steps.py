@@ -1,7 +1,7 @@
-"""The steps of a decision. `extauthz.policy.pipeline` says their order.
+"""The steps of a decision. `extauthz.policy.pipeline` defines their order.
 
-Each step reads what the ones before it found, keeps in `Progress` what it finds itself, and returns
-a `Denial` where it refuses. Only `authenticate` and `charge_limits` wait.
+Each step reads the results of earlier steps, stores its own result in `Progress`, and returns a
+`Denial` when it refuses. Only `authenticate` and `charge_limits` wait.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from extauthz.policy.subscription import Subscribed, check_subscription
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineRules:
-    """What an installation says about every request.
+    """Settings of an installation that concern every request.
 
     Attributes:
-        trusted_hops: proxies of our own in front of the Envoy that asks.
-        use_remote_address: whether that Envoy adds its peer to X-Forwarded-For; None leaves it to
-            what arrives.
-        on_outage: for tiers that do not say what their limits do in an outage.
+        trusted_hops: number of trusted proxies in front of the Envoy that asks.
+        use_remote_address: whether that Envoy adds its peer to X-Forwarded-For; None infers it from
+            the request.
+        on_outage: the outage mode of tiers that have none of their own.
     """
 
     trusted_hops: int = 0
@@ -43,7 +43,7 @@ class PipelineRules:
 
 
 def match_route(catalog: Catalog, progress: Progress) -> Route | Denial:
-    """Which API and resource the request is for."""
+    """Finds the API and resource of the request."""
     route = check_route(catalog, progress.request)
     progress.note(Step.MATCH, route)
     if isinstance(route, Denial):
@@ -55,7 +55,7 @@ def match_route(catalog: Catalog, progress: Progress) -> Route | Denial:
 def refuse_blocked_client(
     catalog: Catalog, route: Route, progress: Progress, blocks: Blocks, rules: PipelineRules
 ) -> Denial | None:
-    """Where the client is, and the deny rules that need not know who calls."""
+    """Finds the client's address, and checks the deny rules that do not need an identity."""
     progress.client_address = read_client_address(
         progress.request, rules.trusted_hops, use_remote_address=rules.use_remote_address
     )
@@ -68,7 +68,7 @@ def refuse_blocked_client(
 async def authenticate(
     catalog: Catalog, route: Route, progress: Progress, authenticator: Authenticator
 ) -> Denial | None:
-    """Who calls."""
+    """Authenticates the caller."""
     mode = progress.mode
     identity = await authenticator.identify(
         progress.request,
@@ -76,7 +76,7 @@ async def authenticate(
         catalog,
         progress.client_address,
         progress.deadline,
-        # A request that was answered is no new guess: its credential may have ended since.
+        # An answered request is no new attempt: its credential may have expired meanwhile.
         count_failures=mode.takes and mode.used is None,
     )
     progress.note(Step.AUTHENTICATE, identity)
@@ -89,7 +89,7 @@ async def authenticate(
 def refuse_blocked_caller(
     catalog: Catalog, route: Route, progress: Progress, blocks: Blocks
 ) -> Denial | None:
-    """The deny rules, once it is known who calls.
+    """Checks the deny rules again with the caller's identity.
 
     A block may have come since `refuse_blocked_client`.
     """
@@ -107,7 +107,7 @@ def _judge_rule(rule: DenyRule | None, progress: Progress) -> Denial | None:
 
 
 def require_subscription(catalog: Catalog, route: Route, progress: Progress) -> Subscribed | Denial:
-    """What the caller's use of the API rests on."""
+    """Finds the subscription that allows the caller to use the API."""
     subscribed = check_subscription(catalog, route.api, progress.identity)
     progress.note(Step.SUBSCRIPTION, subscribed)
     if isinstance(subscribed, Denial):
@@ -119,7 +119,7 @@ def require_subscription(catalog: Catalog, route: Route, progress: Progress) -> 
 
 
 def require_scopes(route: Route, progress: Progress, places: CredentialPlaces) -> Denial | None:
-    """Whether the token's scopes cover the resource; and which credentials the upstream gets not."""
+    """Checks the token's scopes, and finds the credentials that the upstream must not get."""
     request = progress.request
     progress.removed_places = places.find_removed(request, route.api)
     denial = check_scopes(route.resource, progress.identity)
@@ -136,7 +136,7 @@ async def charge_limits(
     progress: Progress,
     charger: LimitCharger,
 ) -> Denial | None:
-    """How often: asks the limits of the request in the decision's mode."""
+    """Charges the limits of the request in the decision's mode."""
     limited = LimitedRequest(
         progress.request,
         route,

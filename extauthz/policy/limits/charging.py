@@ -1,7 +1,7 @@
-"""Step 5, how often: takes from the counters what is planned, and gives it back where it must.
+"""Step 5, rate limits: takes the planned charges, and gives them back when the request is refused.
 
-`extauthz.policy.limits.planning` says what to take, and `extauthz.policy.limits.answers` what the store's
-answer means.
+`extauthz.policy.limits.planning` plans the charges, and `extauthz.policy.limits.answers` judges the
+store's answer.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _log = logging.getLogger(__name__)
 
 @request_value(frozen=True, slots=True, kw_only=True)
 class ChargeMode:
-    """How the limits of a request are asked.
+    """What is taken from the limits of a request.
 
     Attributes:
-        takes: False only looks whether there would be room.
+        takes: False takes nothing, and finds out whether there would be room.
         ask: an amount instead of the request's cost.
-        used: the bytes of a request that was answered. Nothing else is taken then, and nothing is
+        used: the bytes of an answered request. Nothing else is taken then, and nothing is
             refused.
     """
 
@@ -49,16 +49,16 @@ class ChargeMode:
 CHARGE: Final = ChargeMode()
 """Takes the request's cost."""
 PEEK: Final = ChargeMode(takes=False)
-"""Looks whether there would be room for it."""
+"""Takes nothing, and finds out whether there would be room for the request's cost."""
 
 
 @request_value(frozen=True, slots=True)
 class Limited:
-    """What the limits of a request say.
+    """The result of a request's limits.
 
     Attributes:
-        denial: None where there is room in all.
-        granted: of an amount that is asked for; nothing where it is denied.
+        denial: None when all limits have room.
+        granted: how much of the requested amount is granted; 0 when it is denied.
     """
 
     denial: Denial | None = None
@@ -70,7 +70,7 @@ _NOT_LIMITED = Limited()
 
 
 class LimitCharger:
-    """Charges requests. on_outage: for tiers that do not say what happens in an outage."""
+    """Charges requests. `on_outage` is the outage mode of tiers that have none of their own."""
 
     def __init__(self, counters: CounterStore, clock: Clock, on_outage: OutageMode) -> None:
         self._counters = counters
@@ -86,7 +86,7 @@ class LimitCharger:
 
         Raises:
             BackendError: the store gave no answer.
-            MalformedRequest: the request says too much that limits ask for.
+            MalformedRequest: the request has more values for the limits than can be read.
         """
         planner = self._find_planner(catalog)
         if mode.used is not None:
@@ -99,7 +99,7 @@ class LimitCharger:
         if not planned:
             return _NOT_LIMITED if amount is None else Limited(granted=amount)
         if has_passed(deadline):
-            # Nobody waits for the answer any more: what is refused is not charged.
+            # The caller no longer waits, so the request is refused and not charged.
             return Limited(UNAVAILABLE)
         if not mode.takes:
             return await self._look(planned, amount or 0, deadline)
@@ -151,9 +151,9 @@ class LimitCharger:
     async def _give_back(
         self, charges: Sequence[Charge], taking: Taking, dedup_id: str | None
     ) -> None:
-        """Undoes what a refused request was charged. What cannot be undone stays, and is logged."""
+        """Gives back the charges of a refused request. When that fails, they stay, and it is logged."""
         if dedup_id is None:
-            # What is remembered under an id is found by all of its charges.
+            # A taking remembered under an id is found by all of its charges.
             charges = [charge for charge in charges if charge.cost]
         if not charges:
             return
@@ -169,5 +169,5 @@ class LimitCharger:
 
 
 def has_passed(deadline: Deadline) -> bool:
-    """Whether nobody waits for an answer any more."""
+    """Whether the caller no longer waits for an answer."""
     return deadline.monotonic_s is not None and time.monotonic() >= deadline.monotonic_s

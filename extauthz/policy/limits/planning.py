@@ -1,22 +1,23 @@
-"""Step 5, how often: which counters a request takes from.
+"""Step 5, rate limits: plans which counters a request takes from.
 
-Limits are asked in WSO2 API Manager's order, and the first one without room names the denial:
+Limits have WSO2 API Manager's order, and the first one without room is named in the denial:
 
 1. the API's tier, or the resource's when the API has none: all callers together
 2. the subscription's tier: this consumer on this API
 3. the burst of the subscription's tier
-4. the application's tier: this consumer on whatever API
+4. the application's tier: this consumer on all APIs
 5. custom limits, in the catalog's order
 6. for callers without a credential, the unauthenticated tier: each client address
 
-A tier's burst follows its limits, whatever the tier hangs on. The limits of the condition groups
-that a request fits stand in the place of the tier's. A consumer is the application; for tokens
-that name none, the issuer's consumer key, else its user, else the client address.
+A tier's burst follows its limits, at every level. The limits of the condition groups that a request
+fits replace the tier's own. A consumer is the application; for tokens that name none, the issuer's
+consumer key, else its user, else the client address.
 
-A limit in bytes is only looked at, as the bytes are not known yet: `answers.judge` refuses
-when nothing is left, and `plan_usage_charges` takes them after the response.
+A limit in bytes is charged 0 before the response, as the bytes are not known yet: `answers.judge`
+refuses when nothing is left, and `plan_usage_charges` takes them after the response.
 
-All of it is pure: `extauthz.policy.limits.charging` takes between `plan_charges` and `judge`.
+These functions are pure: `extauthz.policy.limits.charging` takes between `plan_charges` and
+`judge`.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ from extauthz.policy.limits.quota import UsedBytes
 from extauthz.policy.limits.tier_limits import PlannedLimit, TierPlanner, take_instead
 
 MAX_PLANS: Final = 10_000
-"""Plans that are remembered; when there are more, all are made anew."""
+"""Plans that are cached; when there are more, the cache is emptied."""
 MAX_USAGE_BYTES: Final = 10**12
-"""The most that one report charges: whatever a report says, counters stay exact in doubles."""
+"""The most that one report charges, so that counters stay exact in doubles."""
 
 _ALWAYS: Final = (0, 1 << 62)
 _BY_ADDRESS: Final = "client"
 
-# Here, as a look into an enum takes 40 ns more than one into a module.
+# Module constants, because reading a member of an enum takes 40 ns longer.
 _NONE: Final = SecurityScheme.NONE
 _BYTES: Final = QuotaUnit.BYTES
 
@@ -63,10 +64,10 @@ _NO_GROUPS: Final[_Groups] = ((), (), ())
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """All that a plan is made from.
+    """Everything that a plan is made from.
 
     Attributes:
-        tiers: the tier of all callers, the subscription's and the application's. Keeps those
+        tiers: the tier of all callers, the subscription's and the application's. Keeps the tiers
             alive whose identities are part of the plan's key.
     """
 
@@ -78,11 +79,11 @@ class _Basis:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The limits of a consumer on a resource; good from `since_us` until `until_us`.
+    """The limits of a consumer on a resource; valid from `since_us` until `until_us`.
 
     Attributes:
-        asks_request: whether the request has a say: one of the tiers has condition groups
-            (`limits` is then for requests that fit none), or the cost is told by the request.
+        asks_request: whether the limits depend on the request: a tier has condition groups
+            (`limits` is then for requests that fit none), or the request states its cost.
     """
 
     limits: tuple[PlannedLimit, ...]
@@ -93,10 +94,10 @@ class _Plan:
 
 
 class RateLimitPlanner:
-    """Plans the charges of requests. Made with a catalog, and thrown away with it.
+    """Plans the charges of requests. There is one for each catalog.
 
     Args:
-        on_outage: for tiers that do not say themselves what happens in an outage.
+        on_outage: the outage mode of tiers that have none of their own.
 
     Raises:
         ValueError: a custom limit's key template is not good.
@@ -115,7 +116,8 @@ class RateLimitPlanner:
     ) -> tuple[PlannedLimit, ...]:
         """The limits of a request, in the order in which they are judged.
 
-        cost: instead of the resource's, as when Mixer asks for an amount.
+        Args:
+            cost: used instead of the resource's, as when Mixer asks for an amount.
         """
         route, tier = limited.route, limited.tier
         application = limited.identity.application
@@ -126,8 +128,8 @@ class RateLimitPlanner:
             application_tier = application.tier
         elif tier is not None:
             consumer = _find_nameless_consumer(limited.identity, limited.client_address)
-        # The tiers by identity: hashing one by value costs more than all the rest. The plan
-        # keeps them alive, so that no other can get their number.
+        # Tiers by identity: hashing one by value would cost more than all the rest. The plan
+        # keeps them alive, so that no other object can get the same id.
         key = (route.api, route.resource, consumer, id(tier), id(application_tier))
         plan = self._plans.get(key)
         if plan is None or not plan.since_us <= now_us < plan.until_us:
@@ -150,9 +152,9 @@ class RateLimitPlanner:
         return limits
 
     def asks_address(self, limited: LimitedRequest) -> bool:
-        """Whether any limit of a request may go by the client's address.
+        """Whether any limit of a request may count by the client's address.
 
-        Where it may and the address is not known, the request would not be counted as it should.
+        When the address is then not known, the request could not be counted correctly.
         """
         route, identity = limited.route, limited.identity
         application = identity.application
@@ -180,10 +182,10 @@ class RateLimitPlanner:
     def plan_usage_charges(
         self, limited: LimitedRequest, now_us: int, used: UsedBytes
     ) -> tuple[PlannedLimit, ...]:
-        """What a request takes from its limits in bytes, once it is known; never refused.
+        """The charges of an answered request to its limits in bytes; they are never refused.
 
-        `limited` is as it was for the decision: it finds the same limits. The bytes count in the
-        window in which they are charged.
+        `limited` must be as it was for the decision, so that the same limits are found. The bytes
+        count in the window in which they are charged.
         """
         size = min(max(0, used.request_bytes) + max(0, used.response_bytes), MAX_USAGE_BYTES)
         if not size:
@@ -196,7 +198,7 @@ class RateLimitPlanner:
         )
 
     def _limits_client(self, limited: LimitedRequest) -> bool:
-        """Whether the unauthenticated tier holds for a request."""
+        """Whether the unauthenticated tier applies to a request."""
         return limited.identity.scheme is _NONE and self._client_tier is not None
 
     def _find_plan_of_groups(
@@ -217,7 +219,7 @@ class RateLimitPlanner:
         return plan
 
     def _plan(self, basis: _Basis, now_us: int) -> _Plan:
-        """The part of a plan that depends on no more than the plan's key."""
+        """The part of a plan that depends only on the plan's key."""
         api, resource = basis.route.api, basis.route.resource
         consumer = basis.consumer
         of_api = write_parts(api.name, api.version)
@@ -261,7 +263,7 @@ class RateLimitPlanner:
     def _plan_for_request(
         self, limited: LimitedRequest, now_us: int, cost: int
     ) -> tuple[PlannedLimit, ...]:
-        """The limits that depend on more of the request than a plan's key holds."""
+        """The limits that depend on more of the request than the plan's key."""
         client = write_client(limited.client_address)
         limits: list[PlannedLimit] = []
         for custom, template in self._custom:
@@ -274,7 +276,7 @@ class RateLimitPlanner:
                 limits += self._tiers.plan(
                     LimitLevel.CUSTOM,
                     custom.tier,
-                    # Two custom limits may count the same thing by the same rule.
+                    # Two custom limits may have the same subject and rule.
                     f"{{k{write_parts(custom.name)}{subject}}}",
                     cost,
                     now_us,
@@ -307,7 +309,10 @@ def _find_groups(tiers: _Tiers, limited: LimitedRequest) -> _Groups:
 
 
 def _find_nameless_consumer(identity: Identity, client_address: str) -> tuple[str, ...]:
-    """Whom to count when no application is known. Two parts or more: never an application."""
+    """The consumer to count for a caller without an application.
+
+    It has two parts or more, so it never equals an application's name.
+    """
     if identity.consumer_key:
         return ("key", identity.issuer, identity.consumer_key)
     if identity.user:
