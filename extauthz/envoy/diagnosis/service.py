@@ -75,10 +75,10 @@ def find_in_service(service: ServiceState, answered: int) -> Iterator[Finding]:
         )
     if answered and not service.metrics.get("extauthz_decisions_total"):
         yield Finding(
-            weight=Weight.ERROR,
+            weight=Weight.WARNING,
             code="another_answers",
             seen=f"Envoy got {answered} decisions, and this extauthz has made none",
-            why="another replica or another authorizer answers Envoy",
+            why="another replica or another authorizer answers Envoy, or this one was started since",
             todo="compare the cluster's hosts with `listen.grpc` of this extauthz; ask every replica's "
             "admin listener",
         )
