@@ -1,4 +1,4 @@
 """What the client and the upstream get to see of a decision, the same at either door.
 
-Everything here is neutral: a status, header fields and a body. The doors put it on their wires.
+Everything here is neutral: a status, header fields and a body. The doors encode it.
 """

@@ -1,12 +1,11 @@
-"""A signed token that tells the upstream who calls: WSO2 API Manager's backend JWT.
+"""Writes WSO2 API Manager's backend JWT: a signed token that identifies the caller to the upstream.
 
-Upstreams that were behind WSO2's gateway read it from ``X-JWT-Assertion``. Names of the claims
-and their values are WSO2's; a claim that nothing is known for is left out. A request without an
-identity gets no token.
+Upstreams that were behind WSO2's gateway read it from ``X-JWT-Assertion``. The claims have WSO2's
+names and values; a claim without a value is left out. A request without an identity gets no token.
 
-A signature costs a millisecond of the event loop, so a token is used again for the same caller
-on the same API until four fifths of its life have passed. It is found by everything that it
-says, never by the caller's credential: nothing that changes in the catalog can be missed.
+A signature takes a millisecond of the event loop, so a token is used again for the same caller on
+the same API until four fifths of its life have passed. It is cached by all of its content, never by
+the caller's credential, so a change of the catalog always gives a new token.
 Source: WSO2 carbon-apimgt, AbstractJWTGenerator and JWTGenerator; Choreo Connect 1.2, jwtGenerator.
 """
 
@@ -64,11 +63,11 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pri
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendJwtStyle:
-    """What an installation's backend JWTs look like.
+    """The form of an installation's backend JWTs.
 
     Attributes:
         header: lower-case name of the request header.
-        dialect: stands in front of each claim's name, with a slash between them.
+        dialect: put before each claim's name, with a slash between them.
         key_id: for the token's ``kid``; empty leaves it out.
         ttl_us: from ``iat`` to ``exp``; whole seconds count.
     """
@@ -82,7 +81,7 @@ class BackendJwtStyle:
 
 
 def read_private_key(file: Path, algorithm: SigningAlgorithm) -> PrivateKey:
-    """The private key of a PEM file, once it is known to fit the algorithm.
+    """Reads the private key of a PEM file, and checks that it fits the algorithm.
 
     Raises:
         ConfigError: it cannot be read, holds no such key, or the key is too weak.
@@ -117,7 +116,7 @@ def _problem(file: Path, message: str) -> ConfigError:
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
-    """A token, and the time in which it is given out: from `since_us`, before `until_us`."""
+    """A token, and the time in which it is used: from `since_us`, before `until_us`."""
 
     token: str = field(repr=False)
     since_us: int
@@ -154,7 +153,7 @@ class BackendJwtSigner:
         said = tuple(claims.items())
         now_us = self._clock.now_us()
         signed = self._signed.get(said)
-        # A clock that was set back must not give out what is not valid yet.
+        # When the clock was set back, a token that is not valid yet must not be used.
         if signed is None or not signed.since_us <= now_us < signed.until_us:
             signed = self._sign(claims, now_us)
             self._signed[said] = signed
@@ -185,7 +184,7 @@ class BackendJwtSigner:
 
 
 def write_wso2_claims(allow: Allow) -> dict[str, str]:
-    """What the upstream is told, under WSO2's names, without the dialect."""
+    """The claims under WSO2's names, without the dialect."""
     identity, api = allow.identity, allow.route.api
     application = _read_application(identity)
     claims = {
@@ -214,7 +213,7 @@ def _read_application(identity: Identity) -> dict[str, str]:
             "tier": UNLIMITED_TIER if application.tier is None else application.tier.name,
         }
     said = identity.claims.get("application")
-    # Only an issuer that may say what is subscribed may say for whom.
+    # Only an issuer whose tokens carry subscriptions may name the application.
     if identity.subscribed is None or not isinstance(said, Mapping):
         return {}
     return {
@@ -225,7 +224,7 @@ def _read_application(identity: Identity) -> dict[str, str]:
 
 
 def _usertype(identity: Identity) -> str:
-    """Whether a person stands behind the call, as WSO2 says it.
+    """WSO2's word for calls of a person or of an application itself.
 
     A token from the client credentials grant names the client as its subject (RFC 9068 2.2).
     """

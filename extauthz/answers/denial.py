@@ -1,8 +1,8 @@
-"""What a denied client gets: status, header fields and body, in one of two profiles.
+"""Writes the answer to a denied client: status, header fields and body, in one of two profiles.
 
 `standard` follows the web's conventions: RFC 9110, RFC 6750 for bearer challenges, RFC 9457
 for the body. `wso2` gives the codes, statuses and bodies that clients of WSO2 API Manager
-parse. Either says the reason and never how it was found out.
+parse. Both say the reason and never how it was found.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class HttpAnswer:
     """A whole answer to a client.
 
     Attributes:
-        rpc_code: what a gRPC client should see (google.rpc.Code).
+        rpc_code: the code for a gRPC client (google.rpc.Code).
     """
 
     status: int
@@ -49,7 +49,7 @@ class HttpAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenialStyle:
-    """How an installation words its denials. `realm` names it in challenges (RFC 9110 11.5)."""
+    """The style of an installation's denials. `realm` is that of challenges (RFC 9110 11.5)."""
 
     profile: Profile = Profile.STANDARD
     realm: str = "extauthz"
@@ -71,13 +71,13 @@ _NO_SCOPE: Final = re.compile(r"[^\x21\x23-\x5b\x5d-\x7e]")
 _NO_QUOTED_TEXT: Final = re.compile(r"[^\t\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 _LAST_DATE_S: Final = 253_402_300_799
 """The end of the year 9999, the last that a date can name."""
-# `json.dumps` makes an encoder each time that it is asked for other than its own settings: 3 µs.
+# `json.dumps` makes a new encoder for settings other than its defaults, which takes 3 µs.
 _write_json: Final = json.JSONEncoder(ensure_ascii=False).encode
 _BEARER: Final = frozenset({SecurityScheme.JWT, SecurityScheme.OPAQUE})
 
 
 def write_denial(deny: Deny, request: ApiRequest, style: DenialStyle, now_us: int) -> HttpAnswer:
-    """The answer to a client that is refused. `now_us` dates what WSO2 sends as a date."""
+    """Writes the answer to a denied client. `now_us` is for the dates in WSO2's answers."""
     meaning = MEANINGS[deny.reason]
     is_wso2 = style.profile is Profile.WSO2
     status = meaning.wso2_status if is_wso2 else meaning.http_status
@@ -127,13 +127,13 @@ def _challenge(deny: Deny, style: DenialStyle) -> str:
 
 
 def _quote(text: str) -> str:
-    """A quoted-string (RFC 9110 section 5.6.4), without what may not stand in one."""
+    """A quoted-string (RFC 9110 section 5.6.4), without characters that it may not have."""
     text = _NO_QUOTED_TEXT.sub("", text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'
 
 
 def _next_access(deny: Deny, now_us: int) -> str:
-    """The date from which on it may be tried again, never early (RFC 9110 section 5.6.7)."""
+    """The date after which the client may try again, rounded up (RFC 9110 section 5.6.7)."""
     at_us = now_us + retry_after_s(deny.denial.retry_after_us) * US_PER_S
     return formatdate(min(-(-at_us // US_PER_S), _LAST_DATE_S), usegmt=True)
 

@@ -1,14 +1,13 @@
 """Tells clients about their limits: RateLimit fields, X-RateLimit fields, Retry-After seconds.
 
-`ietf` is draft-ietf-httpapi-ratelimit-headers-11 (May 2026): two lists of structured fields
-(RFC 9651), one item for each limit. `x` is what was usual before: one limit, the tightest.
-A limit in bytes says so by the draft's quota unit, `qu="content-bytes"`; the X fields have no
-word for it, and leave it out.
+`ietf` is draft-ietf-httpapi-ratelimit-headers-11 (May 2026): two lists of structured fields (RFC
+9651), one item for each limit. `x` is the older form: only the tightest limit. A limit in bytes has
+the draft's quota unit `qu="content-bytes"`; the X fields have no unit, so it is left out there.
 
-Only limits that can deny are shown. Names are the limit's level, with a number behind it where
-a level has several; nothing of the catalog's or the customer's names is in them. When something
-was refused, `t` stands only with the limits that refused: the draft (section 6) asks that
-Retry-After is not before the end of any effective window that is told.
+Only limits that can deny are shown. Their names are the limit's level, followed by a number when a
+level has several; names of the catalog or the customer are never shown. In a denial, `t` is given
+only for the limits that refused: the draft (section 6) requires that Retry-After is not before the
+end of any effective window in the answer.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ MAX_SF_INTEGER: Final = 999_999_999_999_999
 """Largest Integer of structured fields (RFC 9651 section 3.3.1)."""
 
 _CALENDAR_S: Final = {CalendarUnit.DAY: 86_400, CalendarUnit.WEEK: 604_800}
-"""Months and years have no one length, so their window is left out; `t` still tells its end."""
+"""Months and years have no fixed length, so their window is left out; `t` still gives its end."""
 
 
 class LimitHeaderStyle(Enum):
@@ -94,7 +93,7 @@ def _write_ietf(shown: list[LimitStatus]) -> tuple[tuple[str, str], ...]:
     return policy, ("RateLimit", ", ".join(services))
 
 
-# The same for all requests under the same limits; to write it anew takes 6 µs.
+# The same for all requests with the same limits; writing it again would take 6 µs.
 @lru_cache(maxsize=4096)
 def _write_policies(
     levels: tuple[LimitLevel, ...], limits: tuple[Limit, ...]
@@ -151,7 +150,7 @@ def _find_window_s(limit: Limit) -> int | None:
 
 
 def _effective_s(reading: Reading) -> int:
-    """Until when no more than what remains can be used."""
+    """Seconds until more than the remaining amount can be used."""
     if reading.exceeded:
         return min(retry_after_s(reading.retry_after_us), MAX_SF_INTEGER)
     until_s = -(-reading.reset_us // US_PER_S)

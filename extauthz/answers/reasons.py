@@ -1,4 +1,4 @@
-"""The one table of reasons: what each means in HTTP, in gRPC and to WSO2's clients.
+"""Maps each reason to its status and code in HTTP, in gRPC and for WSO2's clients.
 
 Sources: RFC 9110 for statuses; google.rpc.Code for `rpc_code`; WSO2 API Manager's gateway
 (APISecurityConstants, ThrottleHandler) and Choreo Connect 1.2 for the codes and texts.
@@ -146,7 +146,7 @@ WSO2_THROTTLE_CODES: Final[dict[LimitLevel, int]] = {
 
 
 def wso2_code(denial: Denial) -> int:
-    """The code that WSO2's clients know a denial by."""
+    """WSO2's code of a denial."""
     if denial.level is not None:
         return WSO2_THROTTLE_CODES[denial.level]
     return MEANINGS[denial.reason].wso2_code
