@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from extauthz.model.identity import Secret
-from extauthz.settings.reading import read_secret_file
 
 _BYTES: Final = 32
 _PREFIX: Final = "xak_"
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the line that goes into a catalog. Exit code 1 when there is no key to hash."""
     file: Path | None = arguments.pepper_file
-    pepper = None if file is None else read_secret_file(file)
+    pepper = None if file is None else _read_pepper(file)
     if arguments.action == "new":
         key = _PREFIX + secrets.token_urlsafe(_BYTES)
         print(f"key: {key}")
@@ -54,6 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
             return 1
     print(write_digest(key, pepper))
     return 0
+
+
+def _read_pepper(file: Path) -> Secret:
+    from extauthz.settings.reading import read_secret_file  # takes most of a second to import
+
+    return read_secret_file(file)
 
 
 def _read_key() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,24 @@ def test_envoys_own_certificate_stands_in_the_cluster(run: Run) -> None:
     done = run("envoy-config", "--filter", "--extauthz", "127.0.0.1:1", *tls)
     assert done.code == 0
     assert "c.pem" in done.out and "k.pem" in done.out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--filter"]], ids=["bootstrap", "filter"])
+def test_names_the_extra_that_is_missing(arguments: list[str], tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "PathFinder.find_spec = lambda name, *rest: "
+        "None if name == 'envoy_data_plane' else find(name, *rest)\n"
+        "from extauthz.cli import main\n"
+        f"sys.exit(main(['envoy-config', *{arguments!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3 and not done.stdout
+    assert done.stderr == (
+        "extauthz: envoy-data-plane is not installed; the commands envoy-config and demo write "
+        "Envoy's configuration with it: pip install 'extauthz[envoy-config]'\n"
+    )

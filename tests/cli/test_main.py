@@ -130,6 +130,20 @@ def test_help_imports_no_command(folder: Path) -> None:
     assert "usage: extauthz" in done.stdout
 
 
+def test_a_new_key_imports_nothing_heavy(folder: Path) -> None:
+    script = (
+        "import sys\nfrom extauthz.cli import main\nmain(['key', 'new'])\n"
+        "print(*sorted({'aiohttp', 'cryptography', 'envoy_data_plane', 'grpc', 'httpx2', 'jwt', "
+        "'opentelemetry', 'pydantic', 're2', 'redis', 'rich', 'yaml'} & sys.modules.keys()), "
+        "file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "\n"
+    assert done.stdout.startswith("key: xak_")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -8,14 +8,23 @@ Rules:
 - Only fields that Envoy 1.36 knows, so that any release since then takes the result.
 
 The typed messages (`envoy-data-plane`) take half a second to import. That happens on first
-use: `extauthz.envoy.configuration.messages` is imported inside the functions.
+use: `extauthz.envoy.configuration.messages` is imported inside the functions. The package comes
+with the extra `envoy-config` (docs/adr/0037).
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from extauthz.envoy.configuration.parameters import EnvoyParameters, check_parameters
+from extauthz.errors import ExtauthzError
+
+
+class NotInstalledError(ExtauthzError):
+    """A package of an extra is missing; the text says which extra to install."""
+
+    code = "not_installed"
 
 
 def write_bootstrap(parameters: EnvoyParameters) -> dict[str, Any]:
@@ -23,7 +32,9 @@ def write_bootstrap(parameters: EnvoyParameters) -> dict[str, Any]:
 
     Raises:
         ConfigError: parameters that contradict each other, or no address.
+        NotInstalledError: the extra `envoy-config` is not installed.
     """
+    _require_messages()
     from extauthz.envoy.configuration import messages
 
     check_parameters(parameters)
@@ -36,6 +47,7 @@ def write_bootstrap(parameters: EnvoyParameters) -> dict[str, Any]:
 
 def write_filter(parameters: EnvoyParameters) -> dict[str, Any]:
     """The ext_authz entry of an HTTP connection manager's `http_filters`, in its JSON form."""
+    _require_messages()
     from extauthz.envoy.configuration import messages
 
     check_parameters(parameters)
@@ -44,6 +56,7 @@ def write_filter(parameters: EnvoyParameters) -> dict[str, Any]:
 
 def write_cluster(parameters: EnvoyParameters) -> dict[str, Any]:
     """The cluster that `write_filter` asks, in its JSON form."""
+    _require_messages()
     from extauthz.envoy.configuration import messages
 
     check_parameters(parameters)
@@ -74,3 +87,11 @@ def _render(written: dict[str, Any]) -> str:
     import yaml
 
     return yaml.safe_dump(written, sort_keys=False)
+
+
+def _require_messages() -> None:
+    if find_spec("envoy_data_plane") is None:
+        raise NotInstalledError(
+            "envoy-data-plane is not installed; the commands envoy-config and demo write Envoy's "
+            "configuration with it: pip install 'extauthz[envoy-config]'"
+        )
