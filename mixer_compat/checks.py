@@ -47,7 +47,7 @@ _LIKE_AN_ADDRESS: Final = re.compile(r"\[|(?:\d{1,3}\.){3}\d|[0-9A-Fa-f]{0,64}:[
 
 
 class _Asked(Protocol):
-    """The fields that the requests of all check templates have."""
+    """The fields that requests of all check templates share."""
 
     @property
     def adapter_config(self) -> WireAny:
@@ -168,12 +168,12 @@ class Checks:
             return None
         family, number = read_address(value)
         if family and number == 0:
-            # Expressions give this text for a missing address; it would fit no rule's network.
+            # Expressions give this text for a missing address; no rule's network would match it.
             raise MalformedRequest("the listentry value says that the address is not known")
         if family:
             return blocks.find_for_client(catalog, value)
         if _LIKE_AN_ADDRESS.match(value.lstrip()):
-            # With a port, or several in one: it would fit no rule's network.
+            # An address with a port, or several addresses: no rule's network would match it.
             raise MalformedRequest("the listentry value is no IP address; give it source.ip alone")
         return blocks.find_for_name(catalog, value)
 

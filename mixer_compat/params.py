@@ -170,7 +170,7 @@ class ParamsReader:
             if message == _OURS:
                 return self._read_ours(Params.FromString(value))
             if message == _WSO2S:
-                # All that is left of them: what the catalog and the settings say goes first.
+                # The only parameter that is still used; the catalog and settings have the others.
                 if Wso2Params.FromString(value).validate_subscription.lower() in _NO:
                     _log.warning(
                         "validate_subscription of a WSO2 handler is not read: where an API needs "

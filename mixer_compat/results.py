@@ -1,12 +1,12 @@
-"""Writes decisions as Mixer reads them: CheckResult.
+"""Writes decisions as Mixer's CheckResult.
 
-- A denial is a status in the result, never a failed call: Mixer turns those into INTERNAL, and
-  proxies may be told to let them pass. Its details hold the whole HTTP answer, the same that a
-  client behind Envoy's door gets.
-- An allow always says how long and how often it may be reused. Zero in both would mean "no
-  opinion" to Mixer, which makes 60 seconds and 10,000 uses of it. What must be asked for each
-  request is valid for 0 seconds and 1 use.
-- A denial is valid for nothing: proxies do not keep it.
+- A denial is a status in the result, never a failed call: Mixer turns failed calls into INTERNAL,
+  and proxies may be configured to let these pass. The details of the status hold the whole HTTP
+  answer, the same as at Envoy's door.
+- An allow always has a duration and a number of uses for which it may be reused. If both were zero,
+  Mixer would replace them by its defaults, 60 seconds and 10,000 uses. An allow for one request
+  only is valid for 0 seconds and 1 use.
+- A denial has zero in both: proxies do not cache it.
 
 Source: istio/istio mixer/pkg/adapter/check.go (IsDefault), mixer/pkg/runtime/dispatcher,
 istio/api policy/v1beta1/http_response.proto, istio/proxy mixerclient/check_cache.cc.
@@ -33,22 +33,28 @@ MAX_USES: Final = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """How long (µs) and how often a result may be reused."""
+    """The time (µs) and the number of uses for which a result may be reused."""
 
     us: int
     uses: int
 
 
 ONCE: Final = Validity(0, 1)
-"""For this request alone."""
+"""For a result that holds for this request only."""
 NEVER: Final = Validity(0, 0)
-"""Only with denials: see the module's text."""
+"""For denials only: in an allow, Mixer would replace it by its defaults."""
 
 
 def find_validity(allow: Allow, params: HandlerParams, now_us: int) -> Validity:
-    """How far an allow holds for further requests with the same attributes.
+    """Finds how far an allow may be reused for requests with the same attributes.
 
-    Where a limit holds, each request has to be counted. A token's end comes before all else.
+    When a limit applies, each request must be counted, so the allow is for one request. It is never
+    valid longer than the caller's token.
+
+    Args:
+        allow: the decision.
+        params: the handler's parameters, which have the longest validity.
+        now_us: microseconds since the Unix epoch.
     """
     if allow.limits:
         return ONCE
@@ -57,7 +63,7 @@ def find_validity(allow: Allow, params: HandlerParams, now_us: int) -> Validity:
 
 
 def find_reuse(params: HandlerParams, left_us: int | None = None) -> Validity:
-    """How far what was allowed may be reused, when it ends after `left_us` at the latest."""
+    """Finds how far an allow may be reused that ends in `left_us` microseconds (None: never)."""
     us = params.valid_for_us if left_us is None else min(left_us, params.valid_for_us)
     if us <= 0:
         return ONCE
@@ -65,7 +71,11 @@ def find_reuse(params: HandlerParams, left_us: int | None = None) -> Validity:
 
 
 def write_allowed(validity: Validity) -> bytes:
-    """A serialised CheckResult that lets a request pass."""
+    """Writes a serialised CheckResult that allows a request.
+
+    Raises:
+        ValueError: the validity has no uses, which Mixer would replace by its defaults.
+    """
     if validity.uses == 0:
         raise ValueError("an allow that is valid for nothing is Mixer's own 60 seconds")
     result = CheckResult(valid_use_count=validity.uses)
@@ -77,7 +87,15 @@ def write_allowed(validity: Validity) -> bytes:
 def write_denied(
     deny: Deny, request: ApiRequest, style: DenialStyle, now_us: int, *, as_wso2_adapter: bool
 ) -> bytes:
-    """A serialised CheckResult that refuses a request."""
+    """Writes a serialised CheckResult that denies a request.
+
+    Args:
+        deny: the decision.
+        request: the request, whose headers choose the format of the body.
+        style: the style of the HTTP answer.
+        now_us: microseconds since the Unix epoch, for dates in the answer.
+        as_wso2_adapter: whether to answer as WSO2's adapter did, where it had such a denial.
+    """
     result = CheckResult()
     _put_validity(result, NEVER)
     old = find_old_answer(deny.reason) if as_wso2_adapter else None
@@ -90,7 +108,7 @@ def write_denied(
 
 
 def write_status(deny: Deny, answer: HttpAnswer) -> Status:
-    """The status of a denial: its code and reason, and in its details the HTTP answer."""
+    """The status of a denial: its code and reason, with the HTTP answer in its details."""
     status = Status(
         code=answer.rpc_code, message=f"{deny.reason.value}: {MEANINGS[deny.reason].title}"
     )
@@ -101,7 +119,7 @@ def write_status(deny: Deny, answer: HttpAnswer) -> Status:
 
 
 def _join(answer: HttpAnswer) -> dict[str, str]:
-    """Header fields as a map: repeated ones joined by commas (RFC 9110 section 5.3).
+    """Header fields as a map; repeated ones are joined by commas (RFC 9110 section 5.3).
 
     Names are in lower case, as at Envoy's door and in HTTP/2.
     """
@@ -114,6 +132,6 @@ def _join(answer: HttpAnswer) -> dict[str, str]:
 
 def _put_validity(result: CheckResult, validity: Validity) -> None:
     result.valid_use_count = validity.uses
-    # Present also when it is zero: a proxy keeps what has no duration for ever.
+    # Zero is sent, too: a proxy caches a result without a duration for ever.
     result.valid_duration.SetInParent()
     put_duration(result.valid_duration, validity.us)

@@ -1,8 +1,8 @@
 """Answers istio.mixer.adapter.model.v1beta1.InfrastructureBackend.
 
-Only Mixer's own `bypass` adapter calls it, when its handler is made or changed; no Mixer sends
-a session's id with a call. So a session is a name and no more. Every answer has its status:
-that adapter reads it unchecked, and takes its handler down when it is not there.
+Only Mixer's own `bypass` adapter calls it, when its handler is created or changed. Mixer never
+sends a session's id with a call, so a session is only a name. Every answer has a status, because
+that adapter reads it without a check, and its handler fails when there is none.
 
 Source: istio/istio mixer/adapter/bypass/bypass.go.
 """
@@ -32,7 +32,7 @@ from mixer_compat.proto.status_pb2 import Status
 
 SERVICE: Final = "istio.mixer.adapter.model.v1beta1.InfrastructureBackend"
 MAX_SESSIONS: Final = 1000
-"""When there are more, the oldest is forgotten."""
+"""The most open sessions; a further one replaces the oldest."""
 _UNREADABLE: Final = Status(
     code=RpcCode.INVALID_ARGUMENT, message="the message could not be decoded"
 )
@@ -46,7 +46,7 @@ class Sessions:
         self._open: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many are open."""
+        """The number of open sessions."""
         return len(self._open)
 
     def methods(self) -> tuple[UnaryMethod[bytes, bytes], ...]:
@@ -61,7 +61,7 @@ class Sessions:
         )
 
     async def validate(self, data: bytes, call: Call) -> bytes:
-        """ValidateRequest in, ValidateResponse out: whether the parameters can be used."""
+        """ValidateRequest in, ValidateResponse out: checks the handler's parameters."""
         check_caller(call, self._door.callers)
         try:
             asked = ValidateRequest.FromString(data)
@@ -86,7 +86,7 @@ class Sessions:
         return CreateSessionResponse(session_id=name, status=status).SerializeToString()
 
     async def close(self, data: bytes, call: Call) -> bytes:
-        """CloseSessionRequest in, CloseSessionResponse out; one that is not known is closed."""
+        """CloseSessionRequest in, CloseSessionResponse out; an unknown session counts as closed."""
         check_caller(call, self._door.callers)
         try:
             self._open.pop(CloseSessionRequest.FromString(data).session_id, None)

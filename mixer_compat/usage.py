@@ -1,8 +1,8 @@
-"""Reads what Mixer's report instances tell of an answered request into a usage record.
+"""Reads Mixer's report instances into usage records of answered requests.
 
-The properties' names are those of checks, with what is only known after the response on top.
-What the catalog calls things is not known here: `api`, `version` and `resource` are as the mesh
-told them, until `describe` puts in what a decision says.
+The properties have the names of those of checks; further ones describe the response. The catalog is
+not used here: `api`, `version` and `resource` are the values that the mesh sent, until `describe`
+replaces them by those of a decision.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mixer_compat.values import (
 
 
 def read_metric(instance: MetricInstance, params: HandlerParams) -> UsageRecord:
-    """What a metric's dimensions tell. WSO2's metric has the request's size as its value."""
+    """Reads a metric's dimensions. The value of WSO2's metric is the request's size in bytes."""
     record = _read_values(instance.dimensions, params, UsageSource.MIXER_METRIC)
     is_size = params.as_wso2_adapter and instance.value.WhichOneof("value") == "int64_value"
     if is_size and record.request_bytes == UNKNOWN:
@@ -39,7 +39,7 @@ def read_metric(instance: MetricInstance, params: HandlerParams) -> UsageRecord:
 
 
 def read_logentry(instance: LogEntryInstance, params: HandlerParams) -> UsageRecord:
-    """What a log entry's variables tell, at the entry's time."""
+    """Reads a log entry's variables, and the entry's timestamp when they have no request time."""
     record = _read_values(instance.variables, params, UsageSource.MIXER_LOGENTRY)
     if record.at_us == UNKNOWN:
         record = replace(record, at_us=read_time_us(instance.timestamp.value) or UNKNOWN)
@@ -47,7 +47,7 @@ def read_logentry(instance: LogEntryInstance, params: HandlerParams) -> UsageRec
 
 
 def read_tracespan(instance: TraceSpanInstance, params: HandlerParams) -> UsageRecord:
-    """What a span tells: its own fields first, then its tags."""
+    """Reads a span: its own fields, and its tags for those that are empty."""
     told = _read_values(instance.span_tags, params, UsageSource.MIXER_TRACESPAN)
     start_us = read_time_us(instance.start_time.value)
     end_us = read_time_us(instance.end_time.value)
@@ -59,7 +59,7 @@ def read_tracespan(instance: TraceSpanInstance, params: HandlerParams) -> UsageR
         client_address=read_address(instance.source_ip.value) or told.client_address,
         caller=instance.source_name,
         destination=instance.destination_name or told.destination,
-        # A span tells sizes always: 0 is what it does not know, or nothing.
+        # A span always has sizes: 0 means an unknown size as well as an empty message.
         request_bytes=max(instance.request_size, told.request_bytes),
         response_bytes=max(instance.response_size, told.response_bytes),
         protocol=instance.api_protocol or told.protocol,
@@ -68,7 +68,7 @@ def read_tracespan(instance: TraceSpanInstance, params: HandlerParams) -> UsageR
 
 
 def read_edge(instance: EdgeInstance, _params: HandlerParams) -> UsageRecord:
-    """What an edge tells: who called whom. Workloads are ``name.namespace``."""
+    """Reads an edge: its source and destination, each as ``name.namespace`` of the workload."""
     return UsageRecord(
         source=UsageSource.MIXER_EDGE,
         at_us=read_time_us(instance.timestamp.value) or UNKNOWN,
@@ -82,7 +82,12 @@ def read_edge(instance: EdgeInstance, _params: HandlerParams) -> UsageRecord:
 
 
 def describe(record: UsageRecord, decision: Decision) -> UsageRecord:
-    """The same record with what the catalog and the credential say of its request."""
+    """Adds the names of the catalog and the caller's identity to a record.
+
+    Args:
+        record: as it was read from a report.
+        decision: the decision about the same request.
+    """
     identity, route = decision.identity, decision.route
     if route is not None:
         record = replace(

@@ -1,7 +1,7 @@
-"""Reads Mixer's typed values (istio.policy.v1beta1.Value) as what a request or a report needs.
+"""Converts Mixer's typed values (istio.policy.v1beta1.Value) to text, numbers and times.
 
-A value of an unexpected kind is read as far as it makes sense, and else as if it were absent:
-whoever asks treats what is absent as missing, and no value makes anything in here raise.
+A value of an unexpected type is converted when that is meaningful, and otherwise counts as absent.
+No value makes a function of this module raise; only too many of them do (`check_count`).
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ Values: TypeAlias = Mapping[str, Value]
 _S: Final = 1_000_000
 _NS_PER_US: Final = 1000
 _LAST_S: Final = 253_402_300_799
-"""The end of the year 9999, the last that a Timestamp may name."""
+"""The end of the year 9999, the latest time of a Timestamp, in Unix seconds."""
 
 
 MAX_VALUES: Final = 256
-"""Of one instance. Manifests name them one by one, so nobody has so many."""
+"""The most values of one instance. Manifests list them one by one, so real ones have far fewer."""
 
 
 def check_count(*values: Values) -> None:
-    """Refuses what would take long to read.
+    """Checks that the maps of an instance are small enough to be read quickly.
 
     Raises:
-        MalformedRequest: there are more than `MAX_VALUES`.
+        MalformedRequest: they have more than `MAX_VALUES` values together.
     """
     if sum(map(len, values)) > MAX_VALUES:
         raise MalformedRequest(f"the instance has more than {MAX_VALUES} properties")
 
 
 def read_text(value: Value) -> str:
-    """The value as text; empty when it is none.
+    """The value as text; empty for a type that has no text.
 
     Numbers are decimal, times are seconds since the Unix epoch, durations are seconds.
     """
@@ -72,10 +72,10 @@ def read_text(value: Value) -> str:
 
 @lru_cache(maxsize=4096)
 def read_address(octets: bytes) -> str:
-    """An IP address; empty for any other number of bytes, and for one that says "unknown".
+    """The IP address as text; empty for the unspecified address and for other numbers of bytes.
 
-    IPv4 comes in 4 bytes, or mapped into 16. The unspecified address is what Mixer's
-    expressions stand in for a missing one: ``source.ip | ip("0.0.0.0")``.
+    IPv4 is sent in 4 bytes, or mapped into IPv6 in 16. The unspecified address is the default of
+    Mixer's expressions for a missing one: ``source.ip | ip("0.0.0.0")``.
     """
     if len(octets) == 4:
         address: IPv4Address | IPv6Address = IPv4Address(octets)
@@ -88,7 +88,7 @@ def read_address(octets: bytes) -> str:
 
 
 def read_time_us(time: Timestamp) -> int:
-    """Microseconds since the Unix epoch; 0 for what is no time after it."""
+    """The time in microseconds since the Unix epoch; 0 for an earlier or an invalid time."""
     if not 0 <= time.seconds <= _LAST_S or not 0 <= time.nanos < _S * _NS_PER_US:
         return 0
     return time.seconds * _S + time.nanos // _NS_PER_US
@@ -101,7 +101,7 @@ def _read_duration_us(duration: Duration) -> int:
 
 
 def put_duration(duration: Duration, us: int) -> None:
-    """Sets a duration to so many microseconds."""
+    """Sets a duration to `us` microseconds."""
     duration.seconds, rest_us = divmod(us, _S)
     duration.nanos = rest_us * _NS_PER_US
 
@@ -113,35 +113,35 @@ def _write_seconds(us: int) -> str:
 
 def find_text(values: Values, name: str) -> str:
     """The named value as text; empty when it is not there."""
-    # A protobuf map makes an entry for a key that is read: ask first.
+    # Reading a missing key of a protobuf map adds an entry for it.
     return read_text(values[name]) if name in values else ""
 
 
 def strip_quotes(operation: str) -> str:
-    """Without one pair of quotes: WSO2's Publisher wrote api.operation with them."""
+    """Removes one pair of quotes, with which WSO2's Publisher wrote ``api.operation``."""
     is_quoted = len(operation) >= 2 and operation[0] == operation[-1] == '"'
     return operation[1:-1] if is_quoted else operation
 
 
 def find_number(values: Values, name: str, absent: int) -> int:
-    """The named value as a whole number; `absent` when it is none."""
+    """The named value as a whole number; `absent` when it is missing or not a number."""
     text = find_text(values, name)
     digits = text.removeprefix("-")
-    # Beyond what 64 bits hold, a text is no number that Mixer sent as one.
+    # Mixer's integers have 64 bits, so a longer text is not one of them.
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 19):
         return absent
     return int(text)
 
 
 def find_time_us(values: Values, name: str) -> int:
-    """The named time in microseconds since the Unix epoch; 0 when there is none."""
+    """The named time in microseconds since the Unix epoch; 0 when it is missing or not a time."""
     if name not in values or values[name].WhichOneof("value") != "timestamp_value":
         return 0
     return read_time_us(values[name].timestamp_value.value)
 
 
 def find_duration_us(values: Values, name: str) -> int:
-    """The named duration in microseconds; -1 when there is none."""
+    """The named duration in microseconds; -1 when it is missing or not a duration."""
     if name not in values or values[name].WhichOneof("value") != "duration_value":
         return -1
     return _read_duration_us(values[name].duration_value.value)

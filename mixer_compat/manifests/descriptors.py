@@ -1,10 +1,10 @@
 """Writes our protos for Mixer: a file descriptor set with its imports, in base64.
 
-Mixer knows a template's file by the option `template_variety`, which exactly one file of the set
-may carry, and finds messages by name. The sets are made from what protobuf has loaded, so that
-what Mixer is told and what the adapter reads cannot differ. The file that declares the options
-is left out with its own import: Mixer has these built in, and descriptor.proto alone would be
-two thirds of each object and another one with every release of protobuf.
+Mixer recognises a template's file by the option `template_variety`, which exactly one file of the
+set may have, and finds messages by name. The sets are made from the descriptors that protobuf has
+loaded, so Mixer and the adapter always use the same messages. The file that declares the options is
+left out together with its import: Mixer has both built in, and descriptor.proto would make up two
+thirds of each object and change with every release of protobuf.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _OPTIONS: Final = template_pb2.DESCRIPTOR.name
 
 
 def write_template_descriptor(template: str) -> str:
-    """What stands in a template object's `descriptor`."""
+    """The `descriptor` of a template object: a file descriptor set, in base64."""
     return _write(TEMPLATES[template].DESCRIPTOR)
 
 
 def write_params_descriptor() -> str:
-    """What stands in our adapter object's `config`: the file with the message Params."""
+    """The `config` of our adapter object: the file with the message Params, in base64."""
     return _write(params_pb2.DESCRIPTOR)
 
 
@@ -53,7 +53,7 @@ def _write(file: FileDescriptor) -> str:
 
 
 def _with_imports(file: FileDescriptor) -> Iterator[FileDescriptor]:
-    """Imports first, so that a reader can link the files in this order."""
+    """The file after its imports, so that a reader can link the files in this order."""
     for needed in file.dependencies:
         if needed.name != _OPTIONS:
             yield from _with_imports(needed)

@@ -15,11 +15,11 @@ from mixer_compat.manifests.parts import RequestParts
 
 
 class Compat(Enum):
-    """Whose names of handler, instances and properties are used. The value is the option's word."""
+    """Whose names handlers, instances and properties have. The value is that of the option."""
 
     OWN = "extauthz"
     WSO2_ADAPTER = "wso2-adapter"
-    """Those of WSO2's Mixer adapter, so that rules that the API Manager published go on."""
+    """Those of WSO2's Mixer adapter, so that rules published by the API Manager keep working."""
 
 
 _OWN_CHECK: Final = {
@@ -73,13 +73,15 @@ _REQUEST_ID: Final = {"request_id": 'request.headers["x-request-id"] | ""'}
 
 
 def write_check_properties(compat: Compat, parts: RequestParts, api: Api | None) -> dict[str, str]:
-    """The properties of checks, and of quotas, which get nothing of the check from Mixer.
+    """Writes the properties of checks and of quotas; Mixer does not pass those of checks to quotas.
 
     Args:
+        compat: whose names the properties have.
+        parts: the parts of a request that the catalog needs.
         api: the API of all requests; None when the request determines it.
     """
     if compat is Compat.OWN:
-        # With the query only where it is asked for: it is part of the proxy's cache key.
+        # The query is part of the proxy's cache key, so it is sent only when it is needed.
         path = "request.path" if parts.query else "request.url_path"
         found = {**_OWN_CHECK, "path": f'{path} | ""'}
     else:
@@ -92,7 +94,7 @@ def write_check_properties(compat: Compat, parts: RequestParts, api: Api | None)
 
 
 def write_report_dimensions(compat: Compat, parts: RequestParts, api: Api | None) -> dict[str, str]:
-    """The dimensions of reports: the caller, by the credentials of the check, and the response."""
+    """Writes the dimensions of reports: the credentials of checks, and facts of the response."""
     if compat is Compat.OWN:
         return write_check_properties(compat, parts, api) | _OWN_REPORT | _REQUEST_ID
     return _WSO2_REPORT | _REQUEST_ID | _write_headers(parts) | _write_api(compat, api)
@@ -112,7 +114,7 @@ def _write_api(compat: Compat, api: Api | None) -> dict[str, str]:
 
 
 def _write_headers(parts: RequestParts) -> dict[str, str]:
-    # Within an expression a text is a Go string, which JSON's form is for names of headers.
+    # Texts in expressions are Go strings; for names of headers, JSON has the same syntax.
     return {
         name_property(name): f'request.headers[{json.dumps(name)}] | ""' for name in parts.headers
     }

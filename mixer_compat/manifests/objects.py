@@ -38,7 +38,7 @@ _API_VERSION: Final = "config.istio.io/v1alpha2"
 _ADAPTER: Final = "extauthz"
 _DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _GO_DURATION: Final = re.compile(r"[0-9]+(?:ns|us|ms|s|m|h)(?:[0-9]+(?:ns|us|ms|s|m|h))*|0")
-"""Mixer takes a text literal that reads as a duration for one."""
+"""A text literal of this form is a duration to Mixer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class MeshService:
         api: the API of all its requests; None when host and path determine it.
 
     Raises:
-        ConfigError: a name that is none, or that Mixer would read as a duration.
+        ConfigError: a name is invalid, or Mixer would read it as a duration.
     """
 
     name: str
@@ -69,12 +69,12 @@ class MeshService:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenAuthentication:
-    """TLS to the adapter, and a bearer token. Files are Mixer's; it reads the token once.
+    """TLS to the adapter, and a bearer token. Paths are Mixer's; it reads the token once.
 
-    There is no form without a token: Mixer drops a handler that has TLS and none.
+    The token cannot be left out: Mixer drops a handler that has TLS without a token.
 
     Attributes:
-        header: where the token is sent; in `authorization` it stands behind "Bearer".
+        header: the header of the token; in `authorization` it follows "Bearer".
     """
 
     ca_file: str
@@ -85,10 +85,10 @@ class TokenAuthentication:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MutualAuthentication:
-    """TLS to the adapter with Mixer's own certificate. Files are Mixer's.
+    """TLS to the adapter with Mixer's own certificate. Paths are Mixer's.
 
-    The adapter's certificate must have a URI SAN that Mixer's has too; Mixer compares these, and
-    not the host's name.
+    The adapter's and Mixer's certificates must have a URI SAN in common; Mixer compares these
+    instead of the host's name.
     """
 
     ca_file: str
@@ -102,16 +102,16 @@ class ManifestOptions:
     """Options for the objects.
 
     Attributes:
-        address: where Mixer reaches the adapter, as host:port.
-        namespace: of all objects; only those in Mixer's own count for every service.
-        services: what is checked; empty for each service of the mesh, and with the names of
-            WSO2's adapter for those that the API Manager's own rules name.
-        with_quota: limits are asked for by quota instances, so that checks can be reused.
-        shadow: decide and tell, but deny nothing.
-        timeout_ms: how long Mixer waits for the adapter.
+        address: the adapter's address for Mixer, as host:port.
+        namespace: of all objects; only those in Mixer's own namespace hold for every service.
+        services: the services whose requests are checked. When it is empty, these are all services
+            of the mesh, or with the names of WSO2's adapter those in the API Manager's own rules.
+        with_quota: limits are counted by quota instances, so that checks can be reused.
+        shadow: decide and report, but deny nothing.
+        timeout_ms: the longest time, in milliseconds, that Mixer waits for the adapter.
 
     Raises:
-        ConfigError: the namespace is no name of one.
+        ConfigError: the namespace has no valid name.
     """
 
     address: str
@@ -149,11 +149,15 @@ _NAMES: Final = {
 
 
 def make_manifests(options: ManifestOptions, parts: RequestParts) -> list[Manifest]:
-    """The objects, each before those that refer to it.
+    """Makes the objects, each before those that refer to it.
+
+    Args:
+        options: options for the objects.
+        parts: the parts of a request that the catalog needs.
 
     Raises:
-        ConfigError: quotas are asked for without the services that are to ask for them; a
-            service is named twice; or objects would have the same name.
+        ConfigError: quotas are wanted without any services; a service is named twice; or objects
+            would have the same name.
     """
     if options.with_quota and not options.services:
         message = "quotas are bound to services: name them, like --service httpbin.default"
@@ -165,7 +169,7 @@ def make_manifests(options: ManifestOptions, parts: RequestParts) -> list[Manife
             raise ConfigError([Problem(message=message)])
     made = [*_make_adapter(options, parts)]
     if options.compat is Compat.WSO2_ADAPTER:
-        # The stock vocabulary lacks these two; manifests of attributes add up.
+        # Istio's own attribute manifest lacks these two; Mixer merges all attribute manifests.
         attributes = {name: {"valueType": "STRING"} for name in ("api.context", "resource.scope")}
         made.append(
             _object(options, "attributemanifest", "wso2-extauthz", {"attributes": attributes})
@@ -241,7 +245,7 @@ def _authentication(wanted: TokenAuthentication | MutualAuthentication) -> Manif
 def _make_rule(
     options: ManifestOptions, parts: RequestParts, api: Api | None, services: list[MeshService]
 ) -> Iterator[Manifest]:
-    """The instances of one API, or of all that the path tells apart, and the rule for them."""
+    """The instances of one API, or of all APIs that are found by path, and the rule for them."""
     names = _NAMES[options.compat]
     end = "" if api is None else f"-{_slug(api.name)}-{_slug(api.version)}"
     check = write_check_properties(options.compat, parts, api)
@@ -272,7 +276,7 @@ def _make_rule(
 
 
 def _match(services: list[MeshService]) -> str:
-    # Mixer also asks about plain TCP, where there is nothing that could be judged.
+    # Mixer also checks plain TCP connections, which have no request to decide on.
     match = (
         '(context.reporter.kind | "inbound") == "inbound" && (context.protocol | "http") != "tcp"'
     )
@@ -300,5 +304,5 @@ def _template(name: str) -> str:
 
 
 def _slug(text: str) -> str:
-    """As much of a name as the name of an object can hold."""
+    """The characters of a text that an object's name may have."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

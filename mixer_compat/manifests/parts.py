@@ -1,8 +1,8 @@
 """Finds the parts of a request that Mixer must send for a catalog.
 
-Mixer sends only what an instance names. A part that is not sent cannot be checked, and each part
-that is sent belongs to the proxy's cache key; so exactly the parts are sent that the catalog, the
-places of credentials and the answers' format need.
+Mixer sends only the attributes that an instance names. A part that is not sent cannot be checked,
+and each part that is sent belongs to the proxy's cache key. So exactly those parts are sent that
+the catalog, the places of credentials and the format of answers need.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from extauthz.policy.limits.keys import KeyTemplate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestParts:
-    """The parts beside method, path, host, client address and `authorization`.
+    """The parts in addition to method, path, host, client address and `authorization`.
 
     Attributes:
         headers: lower-case names, in alphabetical order.
-        query: whether anything stands in the query.
-        principal: whether any resource takes client certificates.
-        request_id: whether decisions are to be found again by it. It is another one for each
-            request, so that no proxy can reuse an answer.
+        query: whether the query is needed.
+        principal: whether any resource accepts client certificates.
+        request_id: whether the request's id is needed. It differs for each request, so proxies can
+            then never reuse an answer.
     """
 
     headers: tuple[str, ...] = ()
@@ -45,15 +45,19 @@ def find_request_parts(
     speaks_wso2: bool = False,
     compares_doors: bool = False,
 ) -> RequestParts:
-    """The parts that decisions about this catalog's APIs need.
+    """Finds the parts that decisions about a catalog's APIs need.
 
     Args:
-        speaks_wso2: denials come in the format that the client accepts (JSON, XML or SOAP).
-        compares_doors: decisions are to be found again by their request's id.
+        catalog: the catalog.
+        places: the places of credentials.
+        trusted_hops: the proxies in front of the mesh's own, as in the settings.
+        trust_xfcc: whether client certificates are read from ``x-forwarded-client-cert``.
+        speaks_wso2: whether denials have the format that the client accepts (JSON, XML or SOAP).
+        compares_doors: whether decisions of two doors are compared by the request's id.
     """
     found = set(_find_places(catalog, places))
     headers = {place.name for place in found if place.kind is PlaceKind.HEADER}
-    headers.add("content-type")  # a client of gRPC gets a denial that it can read
+    headers.add("content-type")  # tells gRPC clients, which need a denial of their own form
     if any(place.kind is PlaceKind.COOKIE for place in found):
         headers.add("cookie")
     if any(key.referers for key in catalog.api_keys.values()):

@@ -1,4 +1,4 @@
-"""Manifests as YAML, below a text that says what Mixer does with a mistake and how to see it."""
+"""Writes manifests as YAML, after a text on how Mixer treats mistakes and how to see them."""
 
 from __future__ import annotations
 
@@ -57,10 +57,13 @@ than a limit allows, and see that they get 429."""
 def render_manifests(
     manifests: list[Manifest], *, istio: str, namespace: str, denied_with: str
 ) -> str:
-    """YAML, one document for each object, below the warning as comments.
+    """Writes YAML, one document for each object, after the warning as comments.
 
     Args:
-        denied_with: what a client without a credential gets, in words.
+        manifests: the objects.
+        istio: the version of Istio, for the text.
+        namespace: that of Mixer, for the text.
+        denied_with: the answer to a client without a credential, in words.
     """
     turn_on = next(text for versions, text in _TURN_ON.items() if istio in versions)
     head = _HEAD.format(istio=istio, namespace=namespace, turn_on=turn_on, expectation=denied_with)
