@@ -1,1 +1,1 @@
-"""What each adapter of Mixer did, carried over to a catalog."""
+"""Converts the configuration of each of Mixer's adapters to parts of a catalog."""

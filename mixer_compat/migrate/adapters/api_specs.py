@@ -1,14 +1,14 @@
-"""APIs of HTTPAPISpecs, bound to services by HTTPAPISpecBindings.
+"""Converts HTTPAPISpecs, which HTTPAPISpecBindings bind to services, to APIs.
 
-Envoy gave a request the attributes of the spec, then those of the template that fits best, then
-those of each regex that matches; and so for every spec that is bound to the service, so that the
-last one named the API. Hence:
+Envoy gave a request the attributes of the spec, then those of the best matching template, then
+those of each matching regex. It did so for every spec bound to the service, so the last spec
+determined the API. Therefore:
 
-- Names are the API's name and version. A path that fits no pattern was let through without a
-  scope; the resource ``/**`` keeps that.
-- Where patterns of several kinds or specs overlap, all their scopes are asked for.
-- Of several specs on one service the last one is the API there. The others are served below
-  their own context.
+- A spec becomes an API with the name and version of its attributes. A path that matched no pattern
+  was allowed without a scope; the resource ``/**`` does the same.
+- Where patterns of several kinds or specs overlap, all their scopes are required.
+- When a service has several specs, the last one is its API. The others are served below their own
+  context.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mixer_compat.migrate.report import Outcome
 from mixer_compat.migrate.writing.draft import ANY_VERSION, ApiDraft, Draft, ResourceDraft, Target
 
 DEFAULT_KEY_PLACES: Final = ({"query": "key"}, {"query": "api_key"}, {"header": "x-api-key"})
-"""Where Envoy looked for ``request.api_key`` when a spec did not say."""
+"""The places of ``request.api_key`` for a spec without `api_keys`."""
 
 _SCOPE: Final = "resource.scope"
 _OPERATION: Final = "api.operation"
@@ -40,9 +40,10 @@ _OPERATION: Final = "api.operation"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pattern:
-    """One path pattern. `source` tells patterns apart that did not know of each other.
+    """One path pattern.
 
     Attributes:
+        source: the same for patterns of which Envoy chose only the best match.
         scope: its own, or that of its whole spec.
     """
 
@@ -66,7 +67,7 @@ class _Spec:
 
 
 def read_apis(objects: Objects, draft: Draft) -> None:
-    """Adds the APIs of all specs that are bound to a service."""
+    """Adds the APIs of all specs that are bound to a service to the draft."""
     specs = {
         (found.name, found.namespace): _read_spec(found) for found in objects.of_kind("HTTPAPISpec")
     }
@@ -81,7 +82,7 @@ def read_apis(objects: Objects, draft: Draft) -> None:
                 Outcome.LOST, (), "is bound to no service, so it had no effect; it is left out"
             )
     drafts: dict[tuple[str, str], tuple[ApiDraft, list[_Pattern], dict[str, str], _Spec]] = {}
-    """With the scopes that whole specs ask for."""
+    """By name and version; the third item has the scopes that whole specs require."""
     for spec in specs.values():
         if not spec.services:
             continue
@@ -163,7 +164,7 @@ def _read_spec(found: MixerObject) -> _Spec:
 
 
 def _read_attributes(part: Part) -> dict[str, str]:
-    """The attributes that mean something here; others stay unread, and are reported so."""
+    """Reads the attributes that are used here; others stay unread, and are reported as such."""
     outer = part.find("attributes")
     inner = None if outer is None else outer.find("attributes")
     found: dict[str, str] = {}
@@ -185,7 +186,7 @@ def _read_pattern(part: Part, spec: str, spec_scope: str) -> list[_Pattern]:
         written = template
     elif regex is not None:
         templates, written = (read_regex(regex.read()),), regex
-        source = f"{spec} {part.path}"  # the last regex that matches counts, not the best
+        source = f"{spec} {part.path}"  # the last matching regex was used, not the best one
     else:
         part.tell(Outcome.LOST, "has neither uriTemplate nor regex, so it matched nothing")
         return []
@@ -225,7 +226,12 @@ def _bind(binding: MixerObject, specs: dict[tuple[str, str], _Spec]) -> None:
 
 
 def read_service(part: Part, namespace: str) -> Target:
-    """The service that an IstioService of a binding means (name, namespace, domain, service)."""
+    """Reads an IstioService of a binding.
+
+    Args:
+        part: has name, namespace, domain and service.
+        namespace: that of the binding, for a service without a namespace.
+    """
     service = part.text("service")
     if service in ("*", "**"):
         return Target()
@@ -244,7 +250,7 @@ def read_service(part: Part, namespace: str) -> Target:
 
 
 def _read_context(spec: _Spec) -> str:
-    """The context that an API may be served below, in the catalog's form, version included."""
+    """The context below which an API may be served, in the catalog's form, with the version."""
     context = spec.context.rstrip("/") or f"/{spec.name}"
     if not context.startswith("/"):
         context = f"/{context}"
@@ -255,21 +261,21 @@ def _read_context(spec: _Spec) -> str:
 
 
 def _is_narrower(one: PathTemplate, other: PathTemplate) -> bool:
-    """Whether one wins over the other on all its paths, so that the other need not know of it."""
+    """Whether `one` takes precedence over `other` on all its paths, so scopes need no merging."""
     return is_within(one, other) and not is_within(other, one)
 
 
 def _write_resources(patterns: list[_Pattern], of_specs: dict[str, str]) -> list[ResourceDraft]:
-    """What the catalog says of the patterns, and of the paths that fit none.
+    """The resources for the patterns, and for the paths that match no pattern.
 
     Args:
-        of_specs: the scopes that whole specs ask for; empty for none.
+        of_specs: the scopes that whole specs require; empty for none.
     """
     ends: dict[tuple[str, tuple[str, ...]], tuple[PathTemplate, list[str]]] = {}
     asks = any(pattern.scope for pattern in patterns) or any(of_specs.values())
     for pattern in patterns:
         key = (pattern.method, pattern.template.segments)
-        # A wider template has paths that the pattern did not fit: there the others counted.
+        # A wider template also has paths outside of the pattern, where the other patterns matched.
         is_wider = not pattern.template.is_exact
         scopes = [pattern.scope]
         scopes += [scope for spec, scope in of_specs.items() if is_wider or spec != pattern.spec]
@@ -282,7 +288,7 @@ def _write_resources(patterns: list[_Pattern], of_specs: dict[str, str]) -> list
             and not _is_narrower(other.template, pattern.template)
         ]
         if key in ends:
-            # Within a spec the first of two counts; those of other specs are among the scopes.
+            # Of two patterns of one spec the first is used; other specs have added their scopes.
             if is_wider:
                 ends[key] = (ends[key][0], _drop_empty([*ends[key][1], *scopes]))
             continue
@@ -293,7 +299,7 @@ def _write_resources(patterns: list[_Pattern], of_specs: dict[str, str]) -> list
     for (method, _), (template, scopes) in ends.items():
         paths = [template.text]
         if asks and template.text != "/" and template.segments[-1] != REST:
-            paths.append(f"{template.text}/")  # the matcher did not see a slash at the end
+            paths.append(f"{template.text}/")  # Envoy's matcher ignored a slash at the end
         for path in paths:
             by_end.setdefault((path, tuple(scopes)), []).append(method)
     return [

@@ -1,8 +1,8 @@
-"""Apigee's adapter: an API key or a JWT's claims, checked against products at Apigee.
+"""Converts Apigee's adapter, which checked API keys or a JWT's claims against Apigee's products.
 
-The products, developers, applications and keys are at Apigee and not in these objects. So the
-APIs are carried, with where their keys stand; nobody may call them until the applications are
-written into the catalog.
+The products, developers, applications and keys are stored at Apigee and not in these objects. So
+only the APIs and the places of their keys are converted; nobody may call these APIs until the
+applications are added to the catalog.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _ACTION: Final = {
 
 
 def carry_apigee(action: Action, draft: Draft) -> None:
-    """Carries one action of the Apigee adapter."""
+    """Converts one action of the Apigee adapter."""
     instance = find_check_instance(action)
     if instance is None:
         return
@@ -92,7 +92,12 @@ def _tell_other_places(part: Part, attributes: list[Attribute]) -> None:
 
 
 def read_action(part: Part | None, expected: dict[str, tuple[str, ...]]) -> None:
-    """Reads what an instance says of the request; what a catalog tells otherwise is noted."""
+    """Reads an instance's action, and reports values that differ from those of a catalog.
+
+    Args:
+        part: the action of the instance; None without one.
+        expected: the usual expressions of each field, which need no report.
+    """
     for name, each in () if part is None else part.entries():
         if name in expected:
             strange = [one for one in list_attributes_of(each) if one.name not in expected[name]]

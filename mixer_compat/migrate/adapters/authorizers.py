@@ -1,7 +1,7 @@
-"""What the adapters that asked for credentials have in common: which APIs they guarded.
+"""Converts what all adapters that checked credentials have in common: the APIs that they guarded.
 
-A rule that guarded some requests guards all requests of its APIs now. An API that two adapters
-guarded is refused: both had to agree, and a catalog cannot say so.
+A rule that guarded some requests now guards all requests to its APIs. All requests to an API that
+two adapters guarded are refused: both adapters had to agree, which a catalog cannot express.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ AUTHORIZATION_TEMPLATES = frozenset(
 
 
 def find_check_instance(action: Action) -> Instance | None:
-    """The instance of an action that asked whether a request may pass."""
+    """The instance of an action that asked for an authorization; None without one."""
     return next((each for each in action.instances if is_check(each)), None)
 
 
 def is_check(instance: Instance) -> bool:
-    """Whether an instance is of an authorization template."""
+    """Whether an instance has an authorization template."""
     return instance.template in AUTHORIZATION_TEMPLATES or instance.template.endswith(
         "authorization"
     )
 
 
 def guard_apis(action: Action, draft: Draft) -> list[ApiDraft]:
-    """The APIs that an action guards, as far as no other adapter does."""
+    """Notes that an action guards its APIs, and returns those that no other adapter guards."""
     guarded: dict[ApiDraft, None] = {}
     for alternative in action.alternatives:
         for api, left in apply_to_apis(action, alternative, draft).items():
@@ -67,9 +67,9 @@ def guard_apis(action: Action, draft: Draft) -> list[ApiDraft]:
 
 
 def list_attributes_of(part: Part) -> list[Attribute]:
-    """The attributes that an instance's expression takes its value from, in their order.
+    """Lists the attributes of an instance's expression, in their order.
 
-    An expression that cannot be read is noted, and gives none.
+    An expression that cannot be read is reported, and has none.
     """
     try:
         alternatives = list_defaults(read_expression(part.read()))
@@ -80,7 +80,7 @@ def list_attributes_of(part: Part) -> list[Attribute]:
 
 
 def find_key_places(attributes: Iterable[Attribute], api: ApiDraft) -> Iterator[dict[str, str]]:
-    """Where an API key stands that attributes tell of."""
+    """The places of an API key that comes from these attributes, in the catalog's form."""
     for attribute in attributes:
         match attribute:
             case Attribute(name="request.api_key", key=None):
@@ -94,27 +94,32 @@ def find_key_places(attributes: Iterable[Attribute], api: ApiDraft) -> Iterator[
 
 
 def is_key_place(attribute: Attribute) -> bool:
-    """Whether a key can be found where an attribute points."""
+    """Whether an attribute is a place of a request that can have an API key."""
     return attribute == Attribute("request.api_key") or (
         attribute.name in ("request.headers", "request.query_params") and attribute.key is not None
     )
 
 
 def add_places(api: ApiDraft, attributes: Iterable[Attribute]) -> None:
-    """Lets an API take keys from where attributes point."""
+    """Lets an API accept keys in the places of these attributes."""
     for place in find_key_places(attributes, api):
         if place not in api.api_key_places:
             api.api_key_places.append(place)
 
 
 def add_security(api: ApiDraft, scheme: str) -> None:
-    """Lets an API take a scheme."""
+    """Lets an API accept a security scheme."""
     if scheme not in api.security:
         api.security.append(scheme)
 
 
 def tell_params(params: Part | None, words: dict[str, tuple[Outcome, str]]) -> None:
-    """Notes what became of a handler's parameters; keys are in lower case without ``_``."""
+    """Reports the outcome of each of a handler's parameters.
+
+    Args:
+        params: the parameters; None without any.
+        words: the outcome and message by parameter, in lower case and without ``_``.
+    """
     for key, part in () if params is None else params.entries():
         outcome_and_word = words.get(key.replace("_", "").lower())
         if outcome_and_word is not None:

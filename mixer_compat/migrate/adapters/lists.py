@@ -1,8 +1,8 @@
-"""Denier and listchecker handlers as deny rules.
+"""Converts denier and listchecker handlers to deny rules.
 
-A deny rule knows the client's address, the API and its version. A condition on anything else is
-left out, so that all requests to the API are refused: that is safe, and the report says so. A
-white list of networks becomes the networks that are not in it.
+A deny rule can select the client's network, the API and its version. A condition on anything else
+is left out, so that all requests to the API are refused: that is safe, and the report says so. A
+white list of networks becomes deny rules for all networks that are not in it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mixer_compat.migrate.report import Outcome
 from mixer_compat.migrate.writing.draft import ApiDraft, DenyDraft, Draft
 
 MAX_NETWORKS: Final = 4_096
-"""Deny rules that one list may become."""
+"""The most deny rules that one list may become."""
 
 Network = IPv4Network | IPv6Network
 
@@ -44,7 +44,7 @@ _INSTEAD: Final = "Put an Istio AuthorizationPolicy (action DENY) in its place, 
 
 
 def carry_denier(action: Action, draft: Draft) -> None:
-    """Carries one action of a denier: what fits is refused."""
+    """Converts one action of a denier: requests that match are refused."""
     params = action.handler.params
     tell_params(params, {"validduration": _CACHING, "validusecount": _CACHING})
     status = None if params is None else params.find("status")
@@ -59,7 +59,7 @@ def carry_denier(action: Action, draft: Draft) -> None:
 
 
 def refuse_unknown(action: Action, draft: Draft) -> None:
-    """Refuses what a handler judged whose adapter is not known here."""
+    """Refuses the requests that an unknown adapter checked."""
     action.part.remark(
         Outcome.STRICTER,
         f"the adapter {action.handler.adapter!a} is not known here; what it judged is refused "
@@ -70,7 +70,7 @@ def refuse_unknown(action: Action, draft: Draft) -> None:
 
 
 def carry_list(action: Action, draft: Draft) -> None:
-    """Carries one action of a listchecker."""
+    """Converts one action of a listchecker."""
     params = action.handler.params
     tell_params(params, _LIST_PARAMS)
     is_black = params is not None and params.text("blacklist") == "true"
@@ -158,7 +158,7 @@ def _deny_by_network(
         return
     families = {network.version for network in networks}
     if everywhere and len(families) == 1:
-        # Refuses also callers whose address is not known.
+        # A rule without a network also refuses callers without a known address.
         whole = _V4 if 4 in families else _V6
         draft.deny[DenyDraft(name=name, network=whole, invert=True)] = None
         outside = [network for network in outside if network.version in families]
@@ -171,7 +171,7 @@ def _deny_by_network(
 
 
 def _deny(draft: Draft, apis: list[ApiDraft], networks: list[Network] | None, name: str) -> None:
-    """Refuses some networks, or with None everybody, on some APIs."""
+    """Refuses some networks (everybody when None) on some APIs."""
     if networks is None:
         draft.refuse(apis, name)
     elif set(apis) == set(draft.apis):
@@ -188,7 +188,7 @@ def _deny(draft: Draft, apis: list[ApiDraft], networks: list[Network] | None, na
 def _read_networks(
     action: Action, left: tuple[Condition, ...], api: ApiDraft
 ) -> list[Network] | None:
-    """The networks that conditions are about; None for all. Other conditions are left out."""
+    """The networks that the conditions select; None for all. Other conditions are left out."""
     networks: list[Network] | None = None
     for condition in left:
         found = _read_network(condition)
@@ -216,7 +216,7 @@ def _read_network(condition: Condition) -> list[Network] | None:
 
 
 def _list_outside(networks: list[Network]) -> list[Network] | None:
-    """All addresses that lie in none of some networks; None when that takes too many networks."""
+    """All addresses outside of some networks, as networks; None when there are too many."""
     outside: list[Network] = []
     for whole in (_V4, _V6):
         left: list[Network] = [whole]
@@ -252,7 +252,7 @@ def _list_networks(parts: list[Part], entries: list[str]) -> list[Network]:
 
 
 def _make_test(kind: str, entries: list[str]) -> Callable[[str], bool] | None:
-    """Whether a value is in the list; None when the list cannot be read."""
+    """Makes the test whether a value is in the list; None when the list cannot be read."""
     match kind:
         case "STRINGS":
             return frozenset(entries).__contains__
@@ -279,5 +279,5 @@ def _read_attribute(part: Part) -> Attribute | None:
 
 
 def is_list_instance(instance: Instance) -> bool:
-    """Whether a listchecker can judge an instance."""
+    """Whether an instance has the template of listcheckers."""
     return instance.template == "listentry"

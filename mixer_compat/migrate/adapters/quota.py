@@ -1,8 +1,9 @@
-"""Quotas as custom limits: which APIs they hold for, and when.
+"""Converts quotas to custom limits, with their APIs and conditions.
 
-A quota counts only what a QuotaSpec charges and a QuotaSpecBinding binds to a service, and only
-where a rule with its instance fits. All rules of one instance and handler count together. A
-charge of more than one divides the limit. What cannot be told apart is counted together.
+A quota counts a request only when a QuotaSpec charges it, a QuotaSpecBinding binds that to the
+request's service, and a rule with the quota's instance matches. All rules with the same instance
+and handler share one count. The limit is divided by a charge of more than one. Requests that a
+catalog cannot distinguish are counted together.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _MOST_WAYS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """What a QuotaSpec charges for the requests to some services."""
+    """A charge of a QuotaSpec for the requests to some services."""
 
     part: Part
     amount: int
@@ -46,7 +47,7 @@ class Charge:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Counted:
-    """One quota of one handler, with everything that charges it."""
+    """One quota of one handler, with all its charges."""
 
     handler: Handler
     instance: Instance
@@ -55,7 +56,11 @@ class _Counted:
 
 
 def read_charges(objects: Objects) -> dict[str, list[Charge]]:
-    """By a quota's name in lower case: where it is charged."""
+    """Reads all QuotaSpecs and their bindings.
+
+    Returns:
+        The charges by the quota's name, in lower case.
+    """
     targets: dict[tuple[str, str], list[Target]] = {}
     known = {(found.name, found.namespace) for found in objects.of_kind("QuotaSpec")}
     for binding in objects.of_kind("QuotaSpecBinding"):
@@ -101,7 +106,7 @@ def _read_charge(part: Part) -> int:
 
 
 def _read_clauses(rule: Part) -> tuple[Alternative, ...]:
-    """The matches of a QuotaSpec's rule: one of them must fit, with all its clauses."""
+    """Reads the matches of a QuotaSpec's rule: all clauses of one of them must hold."""
     found: list[Alternative] = []
     for match in rule.list_parts("match"):
         clauses = match.find("clause")
@@ -122,7 +127,14 @@ def _read_clauses(rule: Part) -> tuple[Alternative, ...]:
 def carry_quotas(
     actions: Iterable[Action], charges: dict[str, list[Charge]], objects: Objects, draft: Draft
 ) -> None:
-    """Carries all actions that count."""
+    """Converts all actions that count requests.
+
+    Args:
+        actions: those of quota handlers.
+        charges: as `read_charges` returns them.
+        objects: all objects, to find those that others name.
+        draft: gets the limits.
+    """
     counted: dict[tuple[MixerObject, MixerObject], _Counted] = {}
     quotas: dict[Handler, list[Quota]] = {}
     for action in actions:
@@ -156,7 +168,7 @@ def carry_quotas(
 
 
 class _Carrier:
-    """Carries one quota."""
+    """Converts one quota."""
 
     def __init__(self, counted: _Counted, charges: list[Charge], draft: Draft) -> None:
         self._quota, self._instance = counted.quota, counted.instance
@@ -182,7 +194,7 @@ class _Carrier:
             self._carry_variant(dimensions, variant, whens, cost)
 
     def _find_apis(self) -> dict[ApiDraft, tuple[WhenDraft, ...]]:
-        """The APIs that are counted, each with when."""
+        """The APIs whose requests are counted, each with its conditions."""
         ways: dict[ApiDraft, dict[tuple[WhenDraft, ...], None]] = {}
         for action in self._actions:
             for charge in self._charges:
@@ -235,7 +247,7 @@ class _Carrier:
                 continue
             alike.setdefault((tier, when), []).append(api)
         if len(alike) > 1 and not dimensions.tells_apis_apart:
-            # Counted in one; as several limits they would let more through.
+            # They shared one count; as several limits they would admit more requests.
             self._told.remark(
                 Outcome.STRICTER,
                 "held under different conditions for several services that counted together; "

@@ -1,8 +1,8 @@
-"""The dimensions of a quota: what is counted apart, and which override holds.
+"""Converts the dimensions of a quota to keys of limits, and chooses the overrides that hold.
 
-A dimension on the destination is the API. A header, query parameter or claim may be missing; a
-limit whose key asks for a missing value does not count, so there is one limit for the requests
-that have it, and one for those that have not. What a key cannot ask for is counted together.
+A dimension on the destination becomes the API. A header, query parameter or claim may be missing,
+and a limit whose key needs a missing value does not count. So there is one limit for requests that
+have the value, and one for those without. Values that a key cannot contain are counted together.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mixer_compat.migrate.writing.draft import (
 )
 
 MAX_MISSING: Final = 3
-"""Dimensions that may be missing: each doubles the limits."""
+"""The most dimensions that may be missing; each doubles the number of limits."""
 
 _KEYS: Final = {"request.method": "${method}", "api.operation": "${resource}"}
 
@@ -45,14 +45,14 @@ class _Constant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OfApi:
-    """The first attribute with a value says which service it was."""
+    """A dimension that identifies the service, by the first attribute that has a value."""
 
     attributes: tuple[Attribute, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OfRequest:
-    """A value that a key can ask for; `default` stands for it when it is missing."""
+    """A value of the request that a key can contain; `default` replaces a missing one."""
 
     source: str
     name: str
@@ -61,14 +61,14 @@ class _OfRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OfKey:
-    """A value that a key can ask for and no condition can."""
+    """A value that a key can contain, but that no condition can test."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Together:
-    """Not told apart."""
+    """A dimension whose values are counted together."""
 
 
 _Dimension = _Constant | _OfApi | _OfRequest | _OfKey | _Together
@@ -76,20 +76,20 @@ _Dimension = _Constant | _OfApi | _OfRequest | _OfKey | _Together
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """The requests that lack some dimensions (`absent`) and have the others."""
+    """The requests without the dimensions in `absent`, and with all others."""
 
     absent: tuple[str, ...]
     keys: tuple[str, ...]
     when: tuple[WhenDraft, ...]
 
     def write_key(self, *, apart: bool) -> str:
-        """The key template."""
+        """Writes the key template; `apart` adds the API, to count each API by itself."""
         return ":".join([*(["$api", "$version"] if apart else []), *self.keys]) or "all"
 
 
 @dataclass(slots=True, kw_only=True)
 class Dimensions:
-    """What an instance counted apart."""
+    """The dimensions of an instance: requests with different values had separate counts."""
 
     by_name: dict[str, _Dimension]
     apis: list[ApiDraft]
@@ -97,16 +97,22 @@ class Dimensions:
 
     @property
     def tells_apis_apart(self) -> bool:
-        """Whether each API is counted by itself."""
+        """Whether each API has a count of its own."""
         return any(isinstance(each, _OfApi) for each in self.by_name.values())
 
     def plan_tier(
         self, quota: Quota, variant: Variant, api: ApiDraft, cost: int
     ) -> TierDraft | None:
-        """The limits for an API's requests of a variant; None when nothing may pass in some case.
+        """Plans the limits for an API's requests of a variant.
 
-        The first override that fits holds, and one that always fits ends the list. One of which
-        it is not known whether it fits holds beside the others.
+        The first override that matches holds, and one that always matches ends the list. When it is
+        not known whether an override matches, it holds in addition to the others.
+
+        Args:
+            cost: the charge of one request.
+
+        Returns:
+            The limits; None when some request could never be admitted.
         """
         limit = quota.limit(quota.amount // cost, quota.per_us)
         groups: list[tuple[str, tuple[WhenDraft, ...], LimitDraft]] = []
@@ -138,7 +144,11 @@ class Dimensions:
     def _judge(
         self, override: Override, variant: Variant, api: ApiDraft
     ) -> tuple[WhenDraft, ...] | bool | None:
-        """() when an override always holds, conditions when it sometimes does, False for never."""
+        """The conditions under which an override holds.
+
+        Returns:
+            () when it always holds, False when it never does, None when that is not known.
+        """
         when: list[WhenDraft] = []
         unknown = False
         for name, value in override.dimensions:
@@ -176,10 +186,10 @@ class Dimensions:
         return None if unknown else tuple(when)
 
     def _is_misnamed(self, value: str, attributes: tuple[Attribute, ...], api: ApiDraft) -> bool:
-        """Whether a value may be an API's although it is not the name of its service.
+        """Whether a value may belong to an API although it is not the name of its service.
 
-        A label is taken to be the service's name where the objects do not tell it. An override
-        for a label that no service has for its name shows that this is not so here.
+        A label that the objects do not show is assumed to be the service's name. An override for a
+        value that is no service's name proves this assumption wrong.
         """
         return any(is_assumed_for(each, api) for each in attributes) and not any(
             value in find_values(each, other) for each in attributes for other in self.apis
@@ -187,7 +197,7 @@ class Dimensions:
 
 
 def read_dimensions(instance: Instance, apis: list[ApiDraft]) -> Dimensions:
-    """The dimensions of a quota instance that counts requests to some APIs."""
+    """Reads the dimensions of a quota instance that counts requests to some APIs."""
     params = instance.params
     found = None if params is None else params.find("dimensions")
     has_claims = all("jwt" in api.security for api in apis)
@@ -258,7 +268,7 @@ def _read_dimension(chain: list[Expression], *, has_claims: bool) -> _Dimension:
 
 
 def _is_of_api(attribute: Attribute) -> bool:
-    """Whether an attribute tells services apart, and nothing within a service."""
+    """Whether an attribute has one value for all requests to a service."""
     if attribute.name == "destination.labels":
         return attribute.key == "app"
     return attribute.name in (
@@ -281,7 +291,7 @@ def _list_variants(
     for present in product((True, False), repeat=len(missing)):
         keys, when, absent = list(fixed), [], []
         for (name, one), is_there in zip(missing, present, strict=True):
-            # Who sends the default itself is counted with those who send nothing.
+            # Requests with the default as their value are counted with those without a value.
             when.append(is_other(one.source, one.name, one.default, invert=not is_there))
             if is_there:
                 keys.append(f"${{{one.source}.{one.name}}}")

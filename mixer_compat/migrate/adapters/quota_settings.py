@@ -1,8 +1,8 @@
 """Reads the limits of memquota and redisquota handlers.
 
-memquota counts in a window that rolls in steps of a tenth of a second, redisquota in a window
-that begins with the first request, or with ROLLING_WINDOW in one that rolls in buckets. A rolling
-window becomes ``sliding_window``, the other ``fixed_window``.
+memquota counts in a rolling window that moves in steps of a tenth of a second. redisquota counts in
+a window that begins with the first request, or for ROLLING_WINDOW in a rolling window of buckets. A
+rolling window becomes ``sliding_window``, the other one ``fixed_window``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SECOND_US: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """Another limit for some values of the dimensions."""
+    """A limit that replaces the quota's own for some values of the dimensions."""
 
     part: Part
     dimensions: tuple[tuple[str, str], ...]
@@ -36,7 +36,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """One quota of a handler; amounts may be 0, and nothing passes then."""
+    """One quota of a handler. An amount of 0 admits no request."""
 
     part: Part
     name: str
@@ -46,12 +46,12 @@ class Quota:
     overrides: tuple[Override, ...]
 
     def limit(self, amount: int, per_us: int) -> LimitDraft:
-        """A limit that counts as this quota does."""
+        """A limit of `amount` in `per_us` microseconds, with this quota's algorithm."""
         return LimitDraft(requests=amount, per_us=per_us, algorithm=self.algorithm)
 
 
 def read_quotas(handler: Handler, draft: Draft) -> list[Quota]:
-    """The quotas of a handler. Where it counted goes into the draft."""
+    """Reads the quotas of a handler, and notes its Redis server in the draft."""
     params = handler.params
     if params is None:
         return []
@@ -75,7 +75,14 @@ def read_quotas(handler: Handler, draft: Draft) -> list[Quota]:
 def find_quota(
     quotas: list[Quota], instance_key: str, objects: Objects, namespace: str
 ) -> Quota | None:
-    """The quota that is for an instance, named by its place in the cluster."""
+    """Finds the quota of an instance.
+
+    Args:
+        quotas: those of one handler.
+        instance_key: the instance's object as text (kind, namespace and name).
+        objects: all objects, to find the one that a quota names.
+        namespace: that of the handler, for names without a namespace.
+    """
     for quota in quotas:
         instance = objects.find_instance(quota.name, namespace)
         if instance is not None and str(instance.object) == instance_key:
@@ -154,7 +161,7 @@ def _read_amount(part: Part) -> int:
 
 
 def _read_duration(part: Part, *, whole_seconds: bool) -> int:
-    """Microseconds; memquota rounded up to whole seconds."""
+    """Reads a duration in microseconds, rounded up to whole seconds where memquota did so."""
     found = part.find("validDuration")
     text = "" if found is None else found.read()
     parts = _DURATION.findall(text)

@@ -1,8 +1,8 @@
-"""Which requests a rule was about, as far as services and APIs tell.
+"""Finds the services and APIs whose requests a rule matched.
 
-A condition on the destination or on ``api.service`` and ``api.version`` is judged for each API
-when the catalog is made. What is left depends on the request, or on something that is not known
-outside Mixer (labels of workloads, the source's identity).
+A condition on the destination or on ``api.service`` and ``api.version`` is evaluated for each API
+during the migration. The remaining conditions depend on the request, or on something that only
+Mixer knows (labels of workloads, the source's identity).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _NAMESPACE: Final = frozenset(
 )
 _HOST: Final = frozenset({"destination.service", "destination.service.host"})
 _ASSUMED: Final = frozenset({"destination.workload.name", "destination.container.name"})
-"""Usually the name of the service; the objects cannot tell."""
+"""Attributes that usually have the service's name as their value; the objects do not show it."""
 
 
 def fits(how: How, value: str, wanted: str) -> bool | None:
-    """Whether a value fits a comparison; None when the pattern cannot be read."""
+    """Whether a value satisfies a comparison with `wanted`; None for an invalid pattern."""
     match how:
         case How.EQUALS:
             return value == wanted
@@ -43,7 +43,7 @@ def fits(how: How, value: str, wanted: str) -> bool | None:
 
 
 def find_values(attribute: Attribute, api: ApiDraft) -> list[str]:
-    """What an attribute has been for requests to an API; empty when that is not known."""
+    """The possible values of an attribute for requests to an API; empty when they are not known."""
     match attribute:
         case Attribute(name="api.service"):
             return [api.name]
@@ -71,12 +71,12 @@ def find_values(attribute: Attribute, api: ApiDraft) -> list[str]:
 
 
 def is_assumed(attribute: Attribute) -> bool:
-    """Whether `find_values` takes the service's name for something that need not be it."""
+    """Whether `find_values` assumes that an attribute's value is the service's name."""
     return attribute.name in _ASSUMED or attribute == Attribute("destination.labels", "app")
 
 
 def is_assumed_for(attribute: Attribute, api: ApiDraft) -> bool:
-    """Whether `find_values` assumes the value for this API, as no object tells its labels."""
+    """Whether `find_values` assumes the value for this API, because no object shows its labels."""
     if attribute.key is not None and all(attribute.key in dict(one.labels) for one in api.targets):
         return False
     return is_assumed(attribute)
@@ -87,7 +87,7 @@ def judge(condition: Condition, api: ApiDraft) -> bool | None:
     if isinstance(condition, Unclear):
         return None
     if condition.subject.name == "context.reporter.kind":
-        # What the caller's side asked is asked at the destination now.
+        # The checks of the caller's proxy are now made by the destination's.
         inbound = fits(condition.how, "inbound", condition.value)
         return True if inbound is not None and inbound is not condition.negated else None
     found = {
@@ -99,7 +99,11 @@ def judge(condition: Condition, api: ApiDraft) -> bool | None:
 
 
 def find_target(alternative: Alternative, namespace: str) -> Target:
-    """The narrowest target that all requests of an alternative went to."""
+    """The narrowest target that includes all requests of an alternative.
+
+    Args:
+        namespace: that of the rule; empty for the whole mesh.
+    """
     target = Target(namespace=namespace)
     labels: dict[str, str] = {}
     for condition in alternative:
@@ -107,7 +111,7 @@ def find_target(alternative: Alternative, namespace: str) -> Target:
             continue
         subject, value = condition.subject, condition.value
         if condition.how is How.STARTS_WITH and subject.name in _HOST and value.endswith("."):
-            # As of a glob like reviews.* on the host.
+            # The result of a glob like reviews.* on the host.
             name, _, rest = value.rstrip(".").partition(".")
             target = replace(target, service=name)
             if rest and "." not in rest:
@@ -142,7 +146,7 @@ def list_targets(actions: Iterable[Action]) -> dict[Target, Action]:
 def apply_to_apis(
     action: Action, alternative: Alternative, draft: Draft
 ) -> dict[ApiDraft, tuple[Condition, ...]]:
-    """The APIs that an alternative is about, each with the conditions that are left for it."""
+    """The APIs that an alternative may match, each with its remaining conditions."""
     target = find_target(alternative, action.namespace)
     found: dict[ApiDraft, tuple[Condition, ...]] = {}
     for api in draft.apis_of(target):
@@ -160,7 +164,7 @@ def apply_to_apis(
 
 
 def name_condition(condition: Condition) -> str:
-    """What a condition is about, without the value that it compares with."""
+    """Names the subject of a condition, without the value that it is compared with."""
     return condition.about if isinstance(condition, Unclear) else str(condition.subject)
 
 
@@ -169,6 +173,6 @@ def _services(api: ApiDraft) -> list[str]:
 
 
 def _all(names: Iterable[str]) -> list[str]:
-    """The names, unless one is not known."""
+    """The names as a list; empty when one of them is empty."""
     found = list(names)
     return found if all(found) else []

@@ -1,8 +1,8 @@
-"""3scale's adapter: a user key, an application id and key, or a client id in a token.
+"""Converts 3scale's adapter, which checked user keys, application ids with keys, or client ids.
 
-Services, plans, applications and mapping rules are at 3scale and not in these objects. So the
-APIs are carried, with where their credentials stand; nobody may call them until the applications
-are written into the catalog.
+Services, plans, applications and mapping rules are stored at 3scale and not in these objects. So
+only the APIs and the places of their credentials are converted; nobody may call these APIs until
+the applications are added to the catalog.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ACTION: Final = {
 
 
 def carry_threescale(action: Action, draft: Draft) -> None:
-    """Carries one action of the 3scale adapter."""
+    """Converts one action of the 3scale adapter."""
     instance = find_check_instance(action)
     if instance is None:
         return

@@ -1,7 +1,7 @@
-"""Conditions of Mixer as conditions of a catalog's limits, and a count's key.
+"""Converts Mixer's conditions to conditions of a catalog's limits.
 
-A limit can ask for the client's address, a header, a query parameter and a claim of a verified
-token. What else a condition is about is left out: more requests are counted.
+A limit can test the client's address, a header, a query parameter and a claim of a verified token.
+A condition on anything else is left out, so more requests are counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mixer_compat.migrate.writing.draft import WhenDraft
 
 MAX_WAYS: Final = 16
 MAX_DEFAULT: Final = 32
-"""Characters of a dimension's default."""
+"""The most characters of a dimension's default."""
 
 _SECRET_HEADERS: Final = re.compile(
     r"authorization|token|secret|passw|api[-_]?key|^apikey$|^(?:user|app)[-_]?key$"
@@ -29,7 +29,14 @@ _MOST_CHARACTERS: Final = 1_000
 
 
 def find_place(attribute: Attribute, *, has_claims: bool) -> tuple[str, str] | None:
-    """The source (header, query, claim or ip) and name that a limit can ask for; or None."""
+    """Finds the part of a request that an attribute stands for.
+
+    Args:
+        has_claims: whether the API has tokens, so that claims are verified.
+
+    Returns:
+        The source (header, query, claim or ip) and the name; None when no limit can test it.
+    """
     match attribute:
         case Attribute(name="source.ip" | "origin.ip", key=None):
             return "ip", ""
@@ -46,17 +53,21 @@ def find_place(attribute: Attribute, *, has_claims: bool) -> tuple[str, str] | N
 
 
 def is_present(source: str, name: str, *, invert: bool = False) -> WhenDraft:
-    """Holds for requests that have a value there; inverted, for those that have none."""
+    """A condition that holds for requests with this value; inverted, for those without it."""
     return WhenDraft(source=source, name=name, pattern=".", invert=invert)
 
 
 def write_whens(
     conditions: Iterable[Condition], left_out: Callable[[Condition], None], *, has_claims: bool
 ) -> list[tuple[WhenDraft, ...]]:
-    """Ways in which all conditions can hold; ``[()]`` when nothing is asked.
+    """Writes alternative lists of conditions, one of which holds when all given conditions do.
 
     Args:
-        left_out: is told each condition that cannot be asked for.
+        left_out: called with each condition that no limit can test.
+        has_claims: whether the API has tokens, so that claims are verified.
+
+    Returns:
+        The alternatives; ``[()]`` when nothing is tested.
     """
     each: list[list[tuple[WhenDraft, ...]]] = []
     for condition in conditions:
@@ -74,8 +85,8 @@ def write_whens(
 
 
 def is_other(source: str, name: str, default: str, *, invert: bool = False) -> WhenDraft:
-    """Holds for requests with a value that is not the default; inverted, for all others."""
-    # RE2 has no look-ahead: the value leaves the default's way at some character.
+    """A condition for requests with a value other than the default; inverted, for all others."""
+    # RE2 has no look-ahead, so there is one branch for each position of the first difference.
     ways = [f"{_quote(default[:at])}{_any_but(default[at])}" for at in range(len(default))]
     ways += [f"{_quote(default[:at])}$" for at in range(1, len(default))]
     ways.append(f"{_quote(default)}.")
@@ -88,7 +99,7 @@ def _any_but(mark: str) -> str:
 
 
 def equals(source: str, name: str, value: str) -> WhenDraft | None:
-    """Holds for requests with exactly this value; None when a catalog cannot say it."""
+    """A condition for requests with exactly this value; None when a catalog cannot express it."""
     if source == "ip":
         try:
             return WhenDraft(source="ip", pattern=str(ip_network(value)))
@@ -99,7 +110,7 @@ def equals(source: str, name: str, value: str) -> WhenDraft | None:
 
 
 def merge(ways: Iterable[tuple[WhenDraft, ...]]) -> tuple[WhenDraft, ...] | None:
-    """One list of conditions that holds when any of several does; None when there is none."""
+    """Merges alternatives into one list of conditions; None when no such list exists."""
     found = list(dict.fromkeys(ways))
     if len(found) == 1:
         return found[0]
@@ -130,18 +141,18 @@ def _write(condition: Condition, *, has_claims: bool) -> list[tuple[WhenDraft, .
         inverted = WhenDraft(source="ip", pattern=found.pattern, invert=condition.negated)
         return [(inverted,)]
     if _SECRET_HEADERS.search(name) and source != "claim":
-        return None  # what it is compared with may be a credential
+        return None  # the value of the comparison may be a credential
     if condition.how is How.EQUALS and condition.value == "" and not condition.default:
         return [(is_present(source, name, invert=not condition.negated),)]
     if condition.how is How.EQUALS and condition.value == "":
-        return None  # a catalog takes an empty value for a missing one
+        return None  # a catalog treats an empty value as a missing one
     pattern = _write_pattern(condition)
     fits_default = fits(condition.how, condition.default, condition.value)
     if pattern is None or fits_default is None or not _is_good(pattern, name):
         return None
     when = WhenDraft(source=source, name=name, pattern=pattern, invert=condition.negated)
     if not fits_default:
-        # Missing: does not fit, and inverted it does; as in Mixer.
+        # A missing value does not match, but does when inverted, as in Mixer.
         return [(when,)]
     present, absent = is_present(source, name), is_present(source, name, invert=True)
     return [(when, present)] if condition.negated else [(when,), (absent,)]

@@ -1,9 +1,10 @@
-"""WSO2's adapter: a bearer token in a header, a subscription to API and version, a scope.
+"""Converts WSO2's adapter, which checked a bearer token, a subscription and a scope.
 
-- ``validate_subscription`` is true for ParseBool's words of truth, else the check was off.
-- JWTs were verified with one certificate, in a Secret that is not read. Opaque tokens were shown
-  to API Manager, which only versions of the year 2018 answered.
-- Metrics went to WSO2's analytics over a protocol of its own.
+- ``validate_subscription`` turned the check on for the values that Go's ParseBool reads as true,
+  and off for all others.
+- JWTs were verified with one certificate, in a Secret that is not read. Opaque tokens were sent to
+  API Manager; only its versions of the year 2018 answered.
+- Metrics were sent to WSO2's analytics in a protocol of its own.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _PARAMS: Final = {
 
 
 def carry_wso2(action: Action, draft: Draft) -> None:
-    """Carries one action of the WSO2 adapter."""
+    """Converts one action of the WSO2 adapter."""
     instance = find_check_instance(action)
     if instance is None:
         return
@@ -94,7 +95,7 @@ def _tell_of_tokens(action: Action) -> None:
 
 
 def _read_instance(action: Action) -> str:
-    """The header that the token stands in."""
+    """Reads the instance, and returns the header of the token."""
     header = ""
     for instance in action.instances:
         if not is_check(instance):
@@ -104,7 +105,7 @@ def _read_instance(action: Action) -> str:
         for name, part in () if properties is None else properties.entries():
             expected = _EXPECTED.get(name)
             if expected is None and name != _TOKEN:
-                continue  # the adapter did not read it either
+                continue  # the adapter did not read this property either
             attributes = list_attributes_of(part)
             if name == _TOKEN:
                 if attributes and attributes[0].name == "request.headers" and attributes[0].key:
