@@ -1,6 +1,6 @@
-"""Converts all objects in four passes: APIs, what rules guard, rules, and unread fields.
+"""Converts all objects in four passes: APIs, guarded services, rules, and unread fields.
 
-The last pass keeps the promise of the package: every field that was not read goes into the report.
+The last pass makes sure that nothing is dropped silently: it reports every field that was not read.
 """
 
 from __future__ import annotations
@@ -83,7 +83,12 @@ class Migration:
 
 
 def convert(objects: Sequence[MixerObject], report: Report) -> Migration:
-    """The new configuration. What could not be carried goes into the report."""
+    """Converts the objects to a catalog, settings and policies.
+
+    Args:
+        objects: the objects of the cluster.
+        report: gets everything that could not be converted.
+    """
     known = Objects(objects)
     draft = Draft()
     read_apis(known, draft)
@@ -94,7 +99,7 @@ def convert(objects: Sequence[MixerObject], report: Report) -> Migration:
         carry = _AUTHORIZERS.get(action.handler.adapter)
         if carry is not None:
             carry(action, draft)
-    # Limits and lists know by now which APIs take tokens, and so have claims.
+    # Limits and lists come last: they must know which APIs accept tokens, and so have claims.
     carry_quotas(
         [action for action in actions if action.handler.adapter in QUOTA_ADAPTERS],
         charges,
@@ -120,7 +125,7 @@ def convert(objects: Sequence[MixerObject], report: Report) -> Migration:
 
 
 def _check_catalog(text: str, report: Report) -> None:
-    """Notes what a catalog does not take, like a version that cannot be part of a path."""
+    """Reports the problems of the catalog, such as a version that cannot be part of a path."""
     try:
         build_catalog([read_catalog_file(SourceText(file=CATALOG, text=text), Path())])
     except ConfigError as exc:
@@ -135,7 +140,7 @@ def _check_catalog(text: str, report: Report) -> None:
 
 
 def _sort_out(actions: list[Action]) -> list[Action]:
-    """The actions that decide on requests; the others only reported."""
+    """The actions that decide on requests; all others, which only sent reports, are noted."""
     deciding: list[Action] = []
     for action in actions:
         checks = find_check_instance(action) is not None
@@ -162,7 +167,7 @@ def _sort_out(actions: list[Action]) -> list[Action]:
 
 
 def _ensure_apis(actions: list[Action], charges: dict[str, list[Charge]], draft: Draft) -> None:
-    """Sees to it that each service that was guarded or counted has an API; the narrow ones first."""
+    """Makes sure that each guarded or counted service has an API, the narrowest targets first."""
     bound = {
         target: None
         for several in charges.values()
@@ -170,7 +175,7 @@ def _ensure_apis(actions: list[Action], charges: dict[str, list[Charge]], draft:
         for target in charge.targets
     }
     targets = list(bound)
-    # A quota's rule says when to count; which services, says its binding.
+    # A quota's services come from its binding, not from its rule.
     targets += list_targets(
         action for action in actions if action.handler.adapter not in QUOTA_ADAPTERS
     )

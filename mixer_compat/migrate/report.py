@@ -16,11 +16,11 @@ from extauthz.documents.values import SourceText
 from extauthz.plain_text import write_plain
 
 MAX_FINDINGS: Final = 20_000
-"""Findings that are shown; further ones are only counted."""
+"""The most findings that are shown; further ones are only counted."""
 
 
 class Outcome(Enum):
-    """What became of a thing. The value is the word in the JSON report."""
+    """The outcome of a field or object. The value is the word in the JSON report."""
 
     UNREADABLE = "unreadable"
     LOST = "not_carried"
@@ -31,7 +31,7 @@ class Outcome(Enum):
 
 
 NEEDS_WORK: Final = frozenset({Outcome.UNREADABLE, Outcome.LOST, Outcome.STRICTER})
-"""What makes a migration incomplete."""
+"""The outcomes that make a migration incomplete."""
 
 _HEADINGS: Final = {
     Outcome.UNREADABLE: ("Could not be read", "Nothing of these was used."),
@@ -48,7 +48,7 @@ _HEADINGS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Document:
-    """One YAML or JSON document of a file, and the line of the file that it begins on."""
+    """One YAML or JSON document of a file, and the line on which it begins."""
 
     source: SourceText
     first_line: int = 1
@@ -56,12 +56,12 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing to tell.
+    """One entry of the report.
 
     Attributes:
         what: the object, like ``handler istio-system/quotahandler``; may be empty.
-        field: where in it, like ``spec.params.quotas[0].name``; may be empty.
-        line: counted from 1; 0 when the place is not known.
+        field: its field, like ``spec.params.quotas[0].name``; may be empty.
+        line: counted from 1; 0 when it is not known.
     """
 
     outcome: Outcome
@@ -86,17 +86,17 @@ class _Entry:
     what: str
     message: str
     below: int
-    """How many parts of the path lead to the object itself: an item of a List is below two."""
+    """The number of parts of the path that lead to the object itself: 2 for an item of a List."""
 
 
 class Report:
-    """Gathers findings; lines are looked up once, at the end."""
+    """Collects findings; their lines are looked up once, at the end."""
 
     def __init__(self) -> None:
         self._entries: dict[_Entry, None] = {}
         self.unlisted = 0
         self.made_by_cluster = 0
-        """Fields like uid and resourceVersion, which say nothing of a policy."""
+        """The number of fields like uid and resourceVersion, which are no part of a policy."""
 
     def add(
         self,
@@ -108,11 +108,20 @@ class Report:
         what: str = "",
         below: int = 0,
     ) -> None:
-        """Notes a thing that stands at a path of a document."""
+        """Adds a finding about a path of a document.
+
+        Args:
+            outcome: what happened to the field.
+            document: the document.
+            path: the keys and indexes that lead to the field.
+            message: a sentence for the reader, without any value of the object.
+            what: the object.
+            below: the number of parts of `path` that lead to the object itself.
+        """
         self._put(_Entry(outcome, document, path, document.source.file, 0, what, message, below))
 
     def add_at(self, outcome: Outcome, file: str, line: int, message: str) -> None:
-        """Notes a thing whose line is known already, or that has none."""
+        """Adds a finding with a known line; 0 for a whole file."""
         self._put(_Entry(outcome, None, (), file, line, "", message, 0))
 
     def _put(self, entry: _Entry) -> None:
@@ -122,7 +131,7 @@ class Report:
             self.unlisted += 1
 
     def findings(self) -> list[Finding]:
-        """Everything, the gravest first, then in the order of files and lines."""
+        """All findings, the most serious first, then in the order of files and lines."""
         by_document: dict[Document, list[_Entry]] = {}
         found: list[Finding] = []
         for entry in self._entries:
@@ -156,12 +165,18 @@ def _finding(entry: _Entry, line: int) -> Finding:
 
 
 def is_complete(findings: Iterable[Finding]) -> bool:
-    """Whether everything was carried over as it was."""
+    """Whether everything was converted without a loss and without becoming stricter."""
     return not any(finding.outcome in NEEDS_WORK for finding in findings)
 
 
 def write_json_report(findings: Sequence[Finding], report: Report, written: Sequence[str]) -> str:
-    """The report as one JSON object."""
+    """Writes the report as one JSON object.
+
+    Args:
+        findings: those of `report`, in their order.
+        report: has further counts.
+        written: the names of the files of the migration.
+    """
     return json.dumps(
         {
             "complete": is_complete(findings) and not report.unlisted,
@@ -187,7 +202,14 @@ def write_json_report(findings: Sequence[Finding], report: Report, written: Sequ
 def write_markdown(
     findings: Sequence[Finding], report: Report, written: Sequence[str], summary: str
 ) -> str:
-    """The report for people, as REPORT.md."""
+    """Writes the report for readers, REPORT.md.
+
+    Args:
+        findings: those of `report`, in their order.
+        report: has further counts.
+        written: the names of the files of the migration.
+        summary: the first paragraph.
+    """
     counts = {
         outcome: sum(finding.outcome is outcome for finding in findings) for outcome in Outcome
     }
@@ -216,6 +238,6 @@ def write_markdown(
 
 
 def _escape(text: str) -> str:
-    """For Markdown, and for a terminal: control characters are written out."""
+    """Escapes a text for Markdown, and control characters for terminals."""
     printable = write_plain(text)
     return printable.replace("<", "&lt;").replace("|", "\\|").replace("*", "\\*")

@@ -1,8 +1,8 @@
-"""Turns a match expression into alternatives of simple tests.
+"""Converts a match expression to alternatives of simple tests.
 
-The result is a disjunction of conjunctions: the rule fits when all tests of one of them hold.
-What is no simple test is `Unclear`: leaving it out makes an alternative fit more requests, never
-fewer. An attribute without a value counts as empty text, as in Mixer's maps.
+The result is a disjunction of conjunctions: the rule matches when all tests of one alternative
+hold. Anything else than a simple test is `Unclear`: when it is left out, the alternative matches
+more requests, never fewer. An attribute without a value is empty text, as in Mixer's maps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_ALTERNATIVES: Final = 64
 
 
 class How(Enum):
-    """How a text is compared."""
+    """The kind of a comparison of texts."""
 
     EQUALS = "equals"
     STARTS_WITH = "starts with"
@@ -41,7 +41,7 @@ class Comparison:
     """A comparison of one attribute with a constant.
 
     Attributes:
-        default: what counts when the attribute has no value.
+        default: the text that replaces a missing value of the attribute.
     """
 
     subject: Attribute
@@ -53,23 +53,23 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unclear:
-    """A condition that is no simple test; `about` names its attributes."""
+    """A condition that is not a simple test; `about` names its attributes."""
 
     about: str
 
 
 Condition = Comparison | Unclear
 Alternative = tuple[Condition, ...]
-"""All of them hold; empty for always."""
+"""Conditions that must all hold; an empty alternative always holds."""
 
 ALWAYS: Final[tuple[Alternative, ...]] = ((),)
 
 
 def read_match(text: str) -> tuple[Alternative, ...]:
-    """The alternatives of a rule's match; empty when it can never hold.
+    """Reads the alternatives of a rule's match; there are none when it can never hold.
 
     Raises:
-        ExpressionError: it is no expression of Mixer.
+        ExpressionError: the text is not an expression of Mixer.
     """
     return ALWAYS if not text.strip() else _alternatives(read_expression(text), negated=False)
 
@@ -113,7 +113,7 @@ def _compare(
     if isinstance(left, Literal) and not isinstance(right, Literal):
         left, right = right, left
     if isinstance(right, Literal) and isinstance(right.value, bool):
-        # match(…) == false
+        # A comparison with a boolean, like match(…) == false.
         return _alternatives(left, negated=negated is not (right.value is False))
     value = _read_constant(right)
     subject = _read_subject(left)
@@ -130,7 +130,7 @@ def _compare(
 
 
 def _read_call(call: Call) -> Comparison | None:
-    """A test of startsWith, endsWith, matches or match; None for any other call."""
+    """Reads a call of startsWith, endsWith, matches or match; None for any other call."""
     if call.name == "match" and call.target is None and len(call.arguments) == 2:
         subject, pattern = _read_subject(call.arguments[0]), _read_constant(call.arguments[1])
         if subject is None or pattern is None:
@@ -144,7 +144,7 @@ def _read_call(call: Call) -> Comparison | None:
         return None
     (argument,) = call.arguments
     if call.name == "matches":
-        # "pattern".matches(attribute); the other way round is met, too.
+        # The usual form is "pattern".matches(attribute), but the reverse occurs as well.
         pattern, subject = _read_constant(call.target), _read_subject(argument)
         if pattern is None:
             pattern, subject = _read_constant(argument), _read_subject(call.target)
@@ -159,7 +159,7 @@ def _test(subject: tuple[Attribute, str], how: How, value: str) -> Comparison:
 
 
 def _read_subject(expression: Expression) -> tuple[Attribute, str] | None:
-    """An attribute and what stands for it when it has no value."""
+    """Reads an attribute and the default for a missing value; None for other expressions."""
     alternatives = list_defaults(expression)
     first, rest = alternatives[0], alternatives[1:]
     if not isinstance(first, Attribute) or len(rest) > 1:

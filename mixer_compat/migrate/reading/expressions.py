@@ -1,8 +1,8 @@
 """Reads Mixer's expressions: attributes, literals, calls and operators, as a small tree.
 
-The language is the part of Go's expressions that Mixer took: ``request.headers["x"] | "none"``,
-``source.ip == ip("10.0.0.1")``, ``(a || b) && c.startsWith("d")``. ``|`` gives a default and
-binds more tightly than ``==``, as in Go. Depth and length are bounded.
+The language is the part of Go's expressions that Mixer supported: ``request.headers["x"] |
+"none"``, ``source.ip == ip("10.0.0.1")``, ``(a || b) && c.startsWith("d")``. ``|`` gives a default
+and has a higher precedence than ``==``, as in Go. Depth and length are bounded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_DEPTH: Final = 40
 
 
 class ExpressionError(ValueError):
-    """A text that is no expression of Mixer. The message shows nothing of it."""
+    """A text is not an expression of Mixer. The message quotes nothing of the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A name like ``request.headers``; with a key, an entry of that map."""
+    """A name like ``request.headers``; with a key, an entry of the map of that name."""
 
     name: str
     key: str | None = None
@@ -39,7 +39,7 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function, or with a target a method of it."""
+    """A call of a function, or with a target the call of a method on it."""
 
     name: str
     target: Expression | None
@@ -48,7 +48,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Two expressions with ``||``, ``&&``, a comparison or ``|`` between them."""
+    """Two expressions joined by ``||``, ``&&``, a comparison or ``|``."""
 
     operator: str
     left: Expression
@@ -57,7 +57,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The contrary of an expression."""
+    """The negation of an expression."""
 
     inner: Expression
 
@@ -82,14 +82,18 @@ _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "'": "
 
 
 def read_expression(text: str) -> Expression:
-    """The tree of an expression. Raises ExpressionError."""
+    """Parses an expression.
+
+    Raises:
+        ExpressionError: the text is not an expression, or it is too long or nested too deeply.
+    """
     if len(text) > MAX_CHARACTERS:
         raise ExpressionError(f"is longer than {MAX_CHARACTERS} characters")
     return _Parser(text).read()
 
 
 def list_attributes(expression: Expression) -> list[Attribute]:
-    """Every attribute in an expression, in its order."""
+    """All attributes of an expression, in their order."""
     match expression:
         case Attribute():
             return [expression]
@@ -153,7 +157,7 @@ class _Parser:
             if binds < level:
                 return left
             self._take()
-            # Of operators that bind alike the left one goes first.
+            # Operators of one precedence are left-associative.
             left = Operation(word, left, self._read_level(binds + 1, depth + 1))
 
     def _read_unary(self, depth: int) -> Expression:

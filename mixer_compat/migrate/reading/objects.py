@@ -1,9 +1,9 @@
-"""Reads Kubernetes objects from files, and keeps count of which of their fields were read.
+"""Reads Kubernetes objects from files, and keeps track of which of their fields were read.
 
-A file holds YAML documents or one JSON document; a ``List`` stands for its items. Each document
-is read for itself, so a broken one does not hide the others. The leaves of an object (scalars,
-and empty lists and mappings) begin as unread; a `Part` takes away what it gives out. Whatever is
-left at the end is reported, so that no field can be forgotten.
+A file has YAML documents or one JSON document; a ``List`` is replaced by its items. Each document
+is parsed separately, so a broken one does not hide the others. At first all leaves of an object
+(scalars, and empty lists and mappings) are unread; reading a `Part` marks them as read. The unread
+ones are reported at the end, so no field can be forgotten.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _MADE_BY_CLUSTER: Final = frozenset(
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 Progress = Callable[[int, int], None]
-"""Is told how many of how many files are read."""
+"""Called with the number of files that have been read, and of all files."""
 
 
 class Part:
-    """A mapping, list or scalar of an object. What it gives out counts as read.
+    """A mapping, list or scalar of an object. Values that it returns count as read.
 
-    Keys are found in snake_case and camelCase alike, as Mixer found them.
+    Keys are found in snake_case and in camelCase, as in Mixer.
     """
 
     __slots__ = ("_object", "path", "value")
@@ -49,7 +49,7 @@ class Part:
         self._object, self.path, self.value = of, path, value
 
     def find(self, key: str) -> Part | None:
-        """What stands at a key; None when nothing does."""
+        """The value of a key; None when there is none."""
         if not isinstance(self.value, dict):
             return None
         folded = _fold(key)
@@ -91,7 +91,7 @@ class Part:
         return "" if found is None else found.read()
 
     def read(self) -> str:
-        """This scalar as text; empty for anything else, which stays unread."""
+        """This scalar as text; empty for a list or mapping, which stays unread."""
         match self.value:
             case bool():
                 text = "true" if self.value else "false"
@@ -103,20 +103,20 @@ class Part:
         return text
 
     def mark(self) -> None:
-        """Counts this and all below it as read."""
+        """Marks this and everything below it as read."""
         self._object.mark(self.path)
 
     def tell(self, outcome: Outcome, message: str) -> None:
-        """Notes in the report what became of this; it and all below it count as read."""
+        """Reports the outcome of this part, and marks it and everything below it as read."""
         self._object.tell(outcome, self.path, message)
 
     def remark(self, outcome: Outcome, message: str) -> None:
-        """Notes something about this; what is below it stays to be read."""
+        """Reports something about this part, and leaves everything below it unread."""
         self._object.remark(outcome, self.path, message)
 
 
 class MixerObject:
-    """One object, and which of its fields nobody has read yet."""
+    """One object, with its unread fields."""
 
     def __init__(
         self, document: Document, at: NodePath, tree: dict[str, Any], report: Report
@@ -138,7 +138,7 @@ class MixerObject:
 
     @property
     def spec(self) -> Part:
-        """What the object says."""
+        """The content of the object."""
         return Part(self, ("spec",), self._tree.get("spec"))
 
     @property
@@ -147,19 +147,19 @@ class MixerObject:
         return str(self._tree.get("apiVersion", "")).startswith(_GROUP)
 
     def mark(self, path: NodePath) -> None:
-        """Counts a field and all below it as read."""
+        """Marks a field and everything below it as read."""
         if self._unread.pop(path, self) is None:
             return
         for leaf in [leaf for leaf in self._unread if leaf[: len(path)] == path]:
             del self._unread[leaf]
 
     def tell(self, outcome: Outcome, path: NodePath, message: str) -> None:
-        """Notes what became of a field; it and all below it count as read."""
+        """Reports the outcome of a field, and marks it and everything below it as read."""
         self.mark(path)
         self.remark(outcome, path, message)
 
     def remark(self, outcome: Outcome, path: NodePath, message: str) -> None:
-        """Notes something about a field; what is below it stays to be read."""
+        """Reports something about a field, and leaves everything below it unread."""
         self._report.add(
             outcome,
             self._document,
@@ -170,7 +170,7 @@ class MixerObject:
         )
 
     def list_unread(self) -> list[NodePath]:
-        """The fields that nobody read, each as the highest one of which nothing was read."""
+        """The unread fields; of a subtree that is wholly unread, only the topmost field."""
         unread = self._unread
         read = {
             leaf[:depth]
@@ -202,10 +202,13 @@ def read_objects(
     *,
     but: Path | None = None,
 ) -> list[MixerObject]:
-    """The Mixer-era objects of files and folders. What is none is noted in the report.
+    """Reads the Mixer-era objects of files and folders.
 
     Args:
-        but: a folder within them that is left out, as it holds what an earlier run has written.
+        paths: files and folders.
+        report: gets everything that is not such an object, or cannot be read.
+        progress: called after each file.
+        but: a folder within them that is left out, because an earlier run has written its files.
     """
     files = list(dict.fromkeys(_list_files(paths, report)))
     if but is not None:
@@ -269,10 +272,10 @@ def _list_files(paths: Iterable[Path], report: Report) -> Iterator[Path]:
 
 
 def _read_source(path: Path, left: int, report: Report) -> SourceText | None:
-    """The text of a file; None, and noted, when it cannot be had.
+    """Reads a file; None, with an entry in the report, when it cannot be read.
 
     Args:
-        left: bytes that may still be read.
+        left: the bytes that may still be read.
     """
     try:
         return decode_source(str(path), read_file(path, max_bytes=min(MAX_FILE_BYTES, left)))
@@ -293,14 +296,14 @@ def _read_documents(source: SourceText, report: Report) -> Iterator[MixerObject]
 
 
 def _tell_problems(error: ConfigError, first_line: int, report: Report) -> None:
-    """Notes problems of a document that begins on a line; 0 for a whole file."""
+    """Reports the problems of a document; `first_line` is 0 for those of a whole file."""
     for problem in error.problems:
         line = problem.line + max(first_line, 1) - 1 if problem.line else first_line
         report.add_at(Outcome.UNREADABLE, problem.file, line, problem.message)
 
 
 def _split(source: SourceText) -> Iterator[Document]:
-    """Each document for itself. A line that begins with --- is a boundary wherever it stands."""
+    """Splits a file into documents. Every line that begins with --- begins a new one."""
     if source.is_json:
         yield Document(source=source)
         return
@@ -344,7 +347,7 @@ def _leaves(tree: Any, path: NodePath) -> Iterator[NodePath]:
     elif isinstance(tree, list):
         inside = enumerate(tree)
     if not tree or not inside:
-        if tree is not None:  # a key without a value is as if it were left out
+        if tree is not None:  # a key without a value counts as absent
             yield path
         return
     for key, value in inside:

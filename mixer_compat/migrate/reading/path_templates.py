@@ -1,9 +1,9 @@
-"""Path patterns of an HTTPAPISpec as templates of a catalog.
+"""Converts path patterns of an HTTPAPISpec to templates of a catalog.
 
 ``uriTemplate`` is Google's HTTP template: ``*`` and ``{v}`` are one segment, ``**`` is the rest,
-``{v=a/*}`` has segments of its own, and a verb may stand behind a last colon. A slash at the end
-of a request's path does not count. ``regex`` must match the whole path. What has no template of
-its own gets a wider one, which is told.
+``{v=a/*}`` has segments of its own, and a verb may follow a last colon. A slash at the end of a
+request's path is ignored. ``regex`` must match the whole path. A pattern without an equivalent
+template gets a wider one, and `is_exact` is then False.
 """
 
 from __future__ import annotations
@@ -26,26 +26,30 @@ _SPECIAL: Final = re.compile(r"[\\^$.|?*+()\[\]{}]")
 
 @dataclass(frozen=True, slots=True)
 class PathTemplate:
-    """A template of a catalog; `is_exact` is False when it fits more paths than the pattern."""
+    """A template of a catalog; `is_exact` is False when it matches more paths than the pattern."""
 
     text: str
     is_exact: bool = True
 
     @property
     def segments(self) -> tuple[str, ...]:
-        """Without names: two templates that fit the same paths have the same segments."""
+        """The segments without names; templates that match the same paths have the same ones."""
         return tuple(re.sub(r"\{[^{}]*\}", "{}", segment) for segment in split_template(self.text))
 
 
 def read_uri_template(text: str) -> tuple[PathTemplate, ...]:
-    """The templates that fit what a ``uriTemplate`` fitted; the first is the template itself."""
+    """Reads a ``uriTemplate``.
+
+    Returns:
+        Templates that together match at least its paths; the first is the template itself.
+    """
     path, verb = _cut_verb(text.partition("?")[0])
     names: set[str] = set()
     segments: list[str] = []
     is_exact = path.startswith("/")
     for segment in _split(path.removeprefix("/").rstrip("/")):
         if segments and segments[-1] == REST:
-            is_exact = False  # a ** that is not the last
+            is_exact = False  # something follows the **
             break
         for plain, name in _expand(segment):
             segments.append(REST if plain == REST else _write(plain, name, names))
@@ -56,7 +60,7 @@ def read_uri_template(text: str) -> tuple[PathTemplate, ...]:
         return (_checked(segments, is_exact=is_exact),)
     if segments and segments[-1] == REST:
         return (_checked(segments, is_exact=False),)
-    # The matcher took the verb for a segment: /a:cancel and /a/cancel were the same to it.
+    # Envoy's matcher read the verb as a segment, so /a:cancel and /a/cancel were the same.
     joined = [*segments[:-1], f"{segments[-1]}:{verb}"] if segments else [f":{verb}"]
     return (
         _checked(joined, is_exact=is_exact),
@@ -65,7 +69,7 @@ def read_uri_template(text: str) -> tuple[PathTemplate, ...]:
 
 
 def read_regex(text: str) -> PathTemplate:
-    """The template that fits at least what a ``regex`` matched."""
+    """Reads a ``regex``: a template that matches at least the same paths."""
     pattern = text.removeprefix("^").removesuffix("$")
     parts = pattern.replace("[^/]", "[^\0]").split("/")
     segments: list[str] = []
@@ -80,7 +84,7 @@ def read_regex(text: str) -> PathTemplate:
             is_exact = False
             segments.append(f"{{p{position + 1}}}")
         elif position == len(parts) - 2 and _ANY_REST.fullmatch(part):
-            # Also without a slash behind what stands before it, which the pattern wanted.
+            # The template also matches without the slash that the pattern required here.
             is_exact = False
             segments.append(REST)
         else:
@@ -89,7 +93,7 @@ def read_regex(text: str) -> PathTemplate:
 
 
 def _widen(pattern: str) -> PathTemplate:
-    """All that is below the part of a pattern that is plain text."""
+    """A template for all paths below the plain text that a pattern begins with."""
     depth = 0
     for mark in re.sub(r"\\.", "", pattern):
         depth += {"(": 1, ")": -1}.get(mark, 0)
@@ -102,7 +106,7 @@ def _widen(pattern: str) -> PathTemplate:
 
 
 def overlap(one: PathTemplate, other: PathTemplate) -> bool:
-    """Whether some path could fit both; may say yes when none does."""
+    """Whether some path may match both; True is possible when none does."""
     first, second = one.segments, other.segments
     for position in range(max(len(first), len(second)) + 1):
         a = first[position] if position < len(first) else None
@@ -117,7 +121,7 @@ def overlap(one: PathTemplate, other: PathTemplate) -> bool:
 
 
 def is_within(inner: PathTemplate, outer: PathTemplate) -> bool:
-    """Whether the outer fits all paths of the inner; may say no when it does."""
+    """Whether the outer matches all paths of the inner; False is possible when it does."""
     first, second = inner.segments, outer.segments
     for position, wider in enumerate(second):
         if wider == REST:
@@ -129,7 +133,7 @@ def is_within(inner: PathTemplate, outer: PathTemplate) -> bool:
 
 
 def _checked(segments: list[str], *, is_exact: bool) -> PathTemplate:
-    """A template that the catalog takes: cut short where it would not."""
+    """A template that is valid in a catalog: shortened before the first invalid segment."""
     while True:
         text = "/" + "/".join(segments)
         try:
@@ -158,12 +162,12 @@ def _cut_verb(path: str) -> tuple[str, str]:
 
 
 def _split(path: str) -> list[str]:
-    """Segments; a slash within braces does not part them."""
+    """The segments of a path; slashes within braces do not separate them."""
     return [] if not path else re.split(r"/(?![^{}]*\})", path)
 
 
 def _expand(segment: str) -> list[tuple[str, str]]:
-    """The plain segments that a segment stands for, each with a name."""
+    """The plain segments that a segment consists of, each with its name."""
     if segment.startswith("{") and segment.endswith("}"):
         name, _, pattern = segment[1:-1].partition("=")
         return [(part, name) for part in (pattern or "*").split("/")]

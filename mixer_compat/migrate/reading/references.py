@@ -1,8 +1,8 @@
-"""Finds the objects that other objects name, as Mixer did, and lists what rules do.
+"""Resolves the names between objects as Mixer did, and lists the actions of rules.
 
-A name is ``name``, ``name.namespace``, ``name.kind.namespace``, or ``name.kind`` as before
-Istio 1.1. Handlers are the ``handler`` objects and, as before Istio 1.1, objects of an adapter's
-own kind; instances likewise.
+A name is ``name``, ``name.namespace``, ``name.kind.namespace``, or in the form before Istio 1.1
+``name.kind``. Handlers are the ``handler`` objects and, as before Istio 1.1, objects of an
+adapter's own kind. The same holds for instances and templates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mixer_compat.migrate.reading.objects import MixerObject, Part
 from mixer_compat.migrate.report import Outcome
 
 ROOT_NAMESPACE: Final = "istio-system"
-"""Rules there hold for the whole mesh (Mixer's --configDefaultNamespace)."""
+"""The namespace whose rules hold for the whole mesh (Mixer's --configDefaultNamespace)."""
 
 _NEITHER: Final = frozenset(
     {
@@ -32,7 +32,7 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Handler:
-    """What a rule calls. `adapter` is the adapter's name without its namespace."""
+    """A handler that rules call. `adapter` is the adapter's name without its namespace."""
 
     object: MixerObject
     adapter: str
@@ -41,7 +41,7 @@ class Handler:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Instance:
-    """What a rule sends. `template` is the template's name without its namespace."""
+    """An instance that rules send. `template` is the template's name without its namespace."""
 
     object: MixerObject
     template: str
@@ -50,11 +50,11 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Action:
-    """One handler with its instances, for the requests that fit the alternatives.
+    """One handler with its instances, called for requests that match one of the alternatives.
 
     Attributes:
-        match: where the rule's match stands; None without one.
-        namespace: whose requests the rule is about; empty for the whole mesh.
+        match: the rule's match; None without one.
+        namespace: the namespace whose requests the rule is for; empty for the whole mesh.
     """
 
     rule: MixerObject
@@ -66,7 +66,12 @@ class Action:
     instances: tuple[Instance, ...]
 
     def tell_unclear(self, outcome: Outcome, about: str, effect: str) -> None:
-        """Notes a condition of the match that could not be kept."""
+        """Reports a condition of the match that was left out.
+
+        Args:
+            about: names the condition.
+            effect: the consequence, as a sentence for the report.
+        """
         (self.match or self.part).remark(outcome, f"the condition on {about} is left out: {effect}")
 
 
@@ -92,8 +97,8 @@ class Objects:
                     object=found, template=_short(template), params=spec.find("params")
                 )
             elif found.kind not in _NEITHER:
-                # Before Istio 1.1 an adapter's handlers were of a kind of their own, and so were
-                # a template's instances. Which of the two a kind is, the rules say.
+                # Before Istio 1.1 each adapter and each template had a kind of its own. Only the
+                # rules show which of the two a kind belongs to.
                 self._handlers.setdefault(key, {})[kind] = Handler(
                     object=found, adapter=kind, params=spec
                 )
@@ -106,19 +111,19 @@ class Objects:
         return [found for found in self.all if found.kind == kind]
 
     def list_handlers(self) -> list[Handler]:
-        """Every handler."""
+        """All handlers."""
         return [handler for of_name in self._handlers.values() for handler in of_name.values()]
 
     def find_handler(self, name: str, namespace: str) -> Handler | None:
-        """The handler that a name means in a namespace."""
+        """Finds the handler of a name; `namespace` is that of the object which has the name."""
         return _find(self._handlers, name, namespace)
 
     def find_instance(self, name: str, namespace: str) -> Instance | None:
-        """The instance that a name means in a namespace."""
+        """Finds the instance of a name; `namespace` is that of the object which has the name."""
         return _find(self._instances, name, namespace)
 
     def list_actions(self) -> list[Action]:
-        """What all rules do. What does nothing, or cannot be read, is noted."""
+        """The actions of all rules; unreadable ones and those without an effect are reported."""
         return [action for rule in self.of_kind("rule") for action in self._actions_of(rule)]
 
     def _actions_of(self, rule: MixerObject) -> Iterable[Action]:
@@ -179,7 +184,7 @@ class Objects:
 
 
 def write_export(kinds: str) -> str:
-    """The command that writes objects of a cluster; `kinds` in the plural, parted by commas."""
+    """The command that exports objects of a cluster; `kinds` are plurals, separated by commas."""
     resources = ",".join(f"{kind}.config.istio.io" for kind in kinds.split(","))
     return f"kubectl get {resources} -A -o yaml"
 

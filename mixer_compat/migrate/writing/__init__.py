@@ -1,1 +1,1 @@
-"""What a migration writes: the draft and its files."""
+"""Writes the results of a migration: the draft and its files."""

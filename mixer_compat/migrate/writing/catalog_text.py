@@ -1,4 +1,4 @@
-"""Writes the draft as a catalog and as settings, in the form that users write them in."""
+"""Writes the draft as a catalog and as settings, in the form of users' files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ tiers:
 
 
 def write_catalog(draft: Draft) -> str:
-    """The catalog file."""
+    """Writes the text of the catalog file."""
     tree: dict[str, Any] = {
         "apis": [_write_api(api, draft.list_hosts(api)) for api in draft.apis],
         "tiers": {name: _write_tier(tier) for name, tier in draft.tiers.items()},
@@ -53,7 +53,7 @@ def write_catalog(draft: Draft) -> str:
 
 
 def write_settings(draft: Draft) -> str:
-    """The settings file."""
+    """Writes the text of the settings file."""
     tree: dict[str, Any] = {"listen": {"grpc": "0.0.0.0:9001"}, "catalog": {"files": ["catalog/"]}}
     if draft.uses_redis:
         address = draft.redis_address or "127.0.0.1:6379"
@@ -64,7 +64,7 @@ def write_settings(draft: Draft) -> str:
 
 
 def dump_documents(trees: list[dict[str, Any]]) -> str:
-    """YAML documents, one after another."""
+    """Writes several YAML documents as one text."""
     return "---\n".join(_dump(tree) for tree in trees)
 
 
@@ -150,7 +150,7 @@ def _write_deny(rule: DenyDraft) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Knows no aliases: a catalog is read by people."""
+    """Writes repeated values in full: YAML's aliases would make a catalog hard to read."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -1,7 +1,7 @@
 """Holds the catalog, settings and policies while they are being made.
 
-An API is found by the host of the service that it runs on: in front of a sidecar the path has no
-base path that would name it. A target says which requests an object of Mixer was about: those to
+An API is found by the host of its service, because paths that reach a sidecar have no base path
+that would identify the API. A target selects the requests that an object of Mixer was for: those to
 a service, a namespace, or the whole mesh.
 """
 
@@ -13,16 +13,16 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 ANY_VERSION: Final = "v1"
-"""The version of what has none in Mixer's objects."""
+"""The version of APIs that have none in Mixer's objects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Requests to a service; to all of a namespace, or of the mesh, where names are empty.
+    """Selects the requests to a service, a namespace (no service) or the mesh (neither name).
 
     Attributes:
-        labels: of the workloads.
-        domain: of the cluster, behind ``svc``.
+        labels: those of the workloads.
+        domain: the cluster's domain, which follows ``svc`` in host names.
     """
 
     namespace: str = ""
@@ -31,7 +31,7 @@ class Target:
     domain: str = "cluster.local"
 
     def covers(self, other: Target) -> bool:
-        """Whether all requests to the other are requests to this; labels may not be known."""
+        """Whether this selects all requests of the other. Labels are ignored, as often unknown."""
         return self.namespace in ("", other.namespace) and self.service in ("", other.service)
 
     def __str__(self) -> str:
@@ -52,14 +52,14 @@ class ResourceDraft:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ApiDraft:
-    """An API as it will be written.
+    """An API of the catalog.
 
     Attributes:
-        is_named: whether the objects name it; else it has the name of its service.
-        context: below which it is served; empty for the root of its hosts.
+        is_named: whether the objects name it; otherwise it has the name of its service.
+        context: the path below which it is served; empty for the root of its hosts.
         security: schemes; empty for none.
-        guarded_by: the adapter that asked for credentials.
-        key_places: where HTTPAPISpecs say that API keys stand.
+        guarded_by: the handler that checked credentials.
+        key_places: the places of API keys, from HTTPAPISpecs.
     """
 
     name: str
@@ -89,7 +89,7 @@ class DenyDraft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitDraft:
-    """At most so many requests in a time. `algorithm` is the catalog's word."""
+    """At most `requests` requests in `per_us` microseconds. `algorithm` is the catalog's word."""
 
     requests: int
     per_us: int
@@ -108,14 +108,14 @@ class WhenDraft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierDraft:
-    """Limits that all hold, and others for the requests that fit conditions."""
+    """Limits that all hold, and groups of limits that replace them when their conditions hold."""
 
     limits: tuple[LimitDraft, ...]
     groups: tuple[tuple[str, tuple[WhenDraft, ...], tuple[LimitDraft, ...]], ...] = ()
 
 
 def combine_limits(limits: Iterable[LimitDraft]) -> tuple[LimitDraft, ...]:
-    """Limits that all hold: of those with the same window the smallest."""
+    """Combines limits that all hold: of limits with the same window, only the smallest is kept."""
     smallest: dict[tuple[int, str], LimitDraft] = {}
     for limit in limits:
         key = (limit.per_us, limit.algorithm)
@@ -127,7 +127,7 @@ def combine_limits(limits: Iterable[LimitDraft]) -> tuple[LimitDraft, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomLimitDraft:
-    """A limit by a key, on some APIs (all when empty)."""
+    """A custom limit: its key, and its APIs (all when empty)."""
 
     name: str
     key: str
@@ -138,40 +138,40 @@ class CustomLimitDraft:
 
 @dataclass(slots=True)
 class Draft:
-    """Everything that will be written."""
+    """The catalog, settings and policies that will be written."""
 
     apis: list[ApiDraft] = field(default_factory=list)
     tiers: dict[str, TierDraft] = field(default_factory=dict)
     custom_limits: dict[str, CustomLimitDraft] = field(default_factory=dict)
     deny: dict[DenyDraft, None] = field(default_factory=dict)
     guarded: dict[Target, None] = field(default_factory=dict)
-    """What Envoy has to ask about."""
+    """The targets whose requests Envoy must ask about."""
     redis_address: str = ""
     uses_redis: bool = False
     profile: str = "standard"
     needs_wso2_issuer: bool = False
 
     _by_service: dict[str, list[ApiDraft]] = field(default_factory=dict)
-    """The APIs with a target of that service; of none, those of a namespace or the mesh."""
+    """The APIs by the service of a target; empty for targets of a namespace or the mesh."""
 
     def add(self, api: ApiDraft) -> None:
-        """Adds an API, whose targets do not change any more."""
+        """Adds an API. Its targets must not change afterwards."""
         self.apis.append(api)
         for service in dict.fromkeys(target.service for target in api.targets):
             self._by_service.setdefault(service, []).append(api)
 
     def apis_of(self, target: Target) -> list[ApiDraft]:
-        """The APIs that requests to a target may be for."""
+        """The APIs that may receive requests to a target."""
         apis = self._by_service.get(target.service, []) if target.service else self.apis
         return [api for api in apis if any(target.covers(one) for one in api.targets)]
 
     def apis_serving(self, target: Target) -> list[ApiDraft]:
-        """The APIs that may be served by the workloads of a target with a service."""
+        """The APIs that the workloads of a target may serve; the target has a service."""
         apis = (*self._by_service.get(target.service, ()), *self._by_service.get("", ()))
         return [api for api in apis if any(one.covers(target) for one in api.targets)]
 
     def ensure_api(self, target: Target) -> None:
-        """Sees to it that there is an API for a target: one that lets everybody in, if none is."""
+        """Makes sure that a target has an API; a new one is open to everybody."""
         self.guarded[target] = None
         if not self.apis_of(target):
             self.add(
@@ -189,7 +189,7 @@ class Draft:
         return self.find_free_name(first, f"{first}.{target.namespace}" if target.service else "")
 
     def find_free_name(self, *wanted: str) -> str:
-        """The first name that no API has; else the first with a number."""
+        """The first name that no API has; if all are in use, the first one followed by a number."""
         taken = {api.name for api in self.apis}
         names = [*wanted, *(f"{wanted[0]}-{number}" for number in range(2, len(taken) + 3))]
         return next(name for name in names if name and name not in taken)
@@ -200,7 +200,7 @@ class Draft:
             self.deny[DenyDraft(name=name, api=api.name, version=api.version)] = None
 
     def list_hosts(self, api: ApiDraft) -> list[str]:
-        """The hosts that requests to an API come with, as far as the objects know."""
+        """The hosts of requests to an API, as far as the objects show them."""
         if len(self.apis) == 1 or all(other.targets == api.targets for other in self.apis):
             return ["*"]
         hosts: list[str] = []
@@ -223,7 +223,7 @@ class Draft:
         return list(dict.fromkeys(hosts))
 
     def _is_unique(self, target: Target) -> bool:
-        """Whether the service's name alone says which it is."""
+        """Whether the service's name is unique without its namespace."""
         return all(
             other.namespace in ("", target.namespace)
             for api in self._by_service[target.service]

@@ -1,11 +1,11 @@
 """Writes the Istio objects that make Envoy ask: an extension provider, and CUSTOM policies.
 
-Envoy then asks about every request that Mixer was asked about, by namespace or by labels of
-workloads; a service's name alone selects no workload. A second kind of policy refuses hosts that
-are not those of the workload's APIs, as the host determines the API, and callers can write any
-host.
+With them, Envoy asks about every request that Mixer was asked about. They select workloads by
+namespace or labels; a service's name alone selects none. A second kind of policy denies requests
+with hosts other than those of the workload's APIs: the host determines the API, and callers can
+send any host.
 
-CUSTOM came with Istio 1.9; for Istio 1.7 and 1.8 there is an EnvoyFilter.
+CUSTOM exists since Istio 1.9; for Istio 1.7 and 1.8 there is an EnvoyFilter.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ PROVIDER: Final = "extauthz"
 SERVICE: Final = "extauthz.extauthz.svc.cluster.local"
 PORT: Final = 9001
 TIMEOUT: Final = "0.5s"
-"""Istio's own is ten minutes."""
+"""How long Envoy waits for an answer; Istio's default is ten minutes."""
 
 
 def write_mesh_config() -> dict[str, Any]:
-    """The part of MeshConfig that names the service."""
+    """Writes the part of MeshConfig that names the service as an extension provider."""
     return {
         "extensionProviders": [
             {
@@ -40,13 +40,13 @@ def write_mesh_config() -> dict[str, Any]:
 
 
 def write_policies(draft: Draft) -> list[dict[str, Any]]:
-    """The AuthorizationPolicies: who asks, and which hosts a workload answers to."""
+    """Writes AuthorizationPolicies: those that make Envoy ask, and those that restrict hosts."""
     policies: list[dict[str, Any]] = []
     places = dict.fromkeys(_place(target) for target in draft.guarded)
     wide = {namespace for namespace, labels in places if not labels}
     for namespace, labels in places:
         if labels and ({namespace, ROOT_NAMESPACE} & wide):
-            continue  # asked for all of it already
+            continue  # the whole namespace asks already
         if namespace != ROOT_NAMESPACE and ROOT_NAMESPACE in wide:
             continue
         policies.append(
@@ -61,7 +61,7 @@ def write_policies(draft: Draft) -> list[dict[str, Any]]:
 
 
 def _write_pins(draft: Draft) -> list[dict[str, Any]]:
-    """A workload of one API must not be called by the host of another."""
+    """Policies that deny requests to a workload of one API with the host of another."""
     pins: list[dict[str, Any]] = []
     seen: set[tuple[str, str]] = set()
     for api in draft.apis:
@@ -87,7 +87,7 @@ def _write_pins(draft: Draft) -> list[dict[str, Any]]:
 
 
 def write_envoy_filters(draft: Draft) -> list[dict[str, Any]]:
-    """The same question for Istio 1.7 and 1.8."""
+    """Writes EnvoyFilters that do the same in Istio 1.7 and 1.8."""
     filters: list[dict[str, Any]] = []
     for namespace, labels in dict.fromkeys(_place(target) for target in draft.guarded):
         spec: dict[str, Any] = {"workloadSelector": {"labels": dict(labels)}} if labels else {}
@@ -135,7 +135,7 @@ def write_envoy_filters(draft: Draft) -> list[dict[str, Any]]:
 
 
 def _place(target: Target) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """The namespace of a policy, and the labels that it chooses workloads by."""
+    """The namespace of a policy, and the labels by which it selects workloads."""
     return target.namespace or ROOT_NAMESPACE, target.labels
 
 

@@ -1,8 +1,7 @@
-"""Writes the folder of results: each file whole, or not at all.
+"""Writes the folder of results; no file is ever written partly.
 
-A new folder is made beside the wanted one and renamed into place. In a folder that holds things
-already (``--force``) each file takes the place of its predecessor at once, and whatever else is
-there stays.
+A new folder is made next to the wanted one and renamed into place. In a folder with files
+(``--force``) each new file replaces its predecessor atomically, and all other files stay.
 """
 
 from __future__ import annotations
@@ -23,7 +22,14 @@ class OutputError(ExtauthzError):
 
 
 def check_output(folder: Path, *, force: bool) -> str | None:
-    """What is wrong with a folder for results; None when it may be written."""
+    """Checks a folder for results.
+
+    Args:
+        force: whether a folder that is not empty is accepted.
+
+    Returns:
+        The problem as a sentence; None when the folder may be written.
+    """
     if not os.path.lexists(folder):
         return None
     if folder.is_symlink() or not folder.is_dir():
@@ -38,10 +44,14 @@ def check_output(folder: Path, *, force: bool) -> str | None:
 
 
 def write_folder(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes files, by their names below the folder.
+    """Writes files.
+
+    Args:
+        folder: the folder; it need not exist.
+        files: the text of each file by its name, relative to the folder.
 
     Raises:
-        OutputError: it could not; no file is there by half.
+        OutputError: the folder cannot be written; no file is incomplete.
     """
     folder = folder.absolute()
     made: Path | None = None
