@@ -1,1 +1,1 @@
-"""Why a running Envoy does not ask extauthz, or gets no answer: from what its admin interface says."""
+"""Finds out from Envoy's admin interface why it does not ask extauthz, or gets no answer."""

@@ -1,7 +1,8 @@
-"""Asks Envoy's admin interface, in bounded time and size, and changes nothing there.
+"""Reads Envoy's admin interface, in bounded time and size, and changes nothing there.
 
-It has no authentication, and is reached over TCP or a Unix socket. Only GET is used, of paths that
-read. Source: https://www.envoyproxy.io/docs/envoy/latest/operations/admin
+The interface has no authentication, and is reached over TCP or a Unix socket. Only GET requests of
+paths without side effects are sent.
+Source: https://www.envoyproxy.io/docs/envoy/latest/operations/admin
 """
 
 from __future__ import annotations
@@ -21,23 +22,28 @@ from extauthz.envoy.diagnosis.state import EnvoyState, clean_stat, read_count, r
 from extauthz.errors import ExtauthzError
 
 MAX_BYTES: Final = 64 * 1024 * 1024
-"""Of one answer. A sidecar of a large mesh has a dump of some 10 MB."""
+"""The largest answer that is read. The configuration dump of a large mesh's sidecar has 10 MB."""
 TIMEOUT_S: Final = 10.0
-"""For everything."""
+"""The time for all requests together."""
 
 
 class AdminError(ExtauthzError):
-    """An admin interface could not be asked, or is not what it was taken for."""
+    """An admin interface does not answer, or the server is not the expected one."""
 
     code = "admin_failed"
 
 
 class AdminClient:
-    """GET from one HTTP server, with a deadline for all of its answers together.
+    """Sends GET requests to one HTTP server, with one deadline for all of them together.
 
     Args:
         url: ``http://host:port``, or ``unix:/path`` of a socket.
-        option: the option that names it, for errors.
+        option: the command line's option with this URL, for errors.
+        timeout_s: the seconds for all requests together.
+        max_bytes: the largest body that is read.
+
+    Raises:
+        AdminError: the URL is invalid.
     """
 
     def __init__(
@@ -56,11 +62,15 @@ class AdminClient:
         self._transport = httpx2.HTTPTransport(uds=path)
 
     def fail(self, message: str) -> AdminError:
-        """The error for something that is wrong with this server."""
+        """Makes an error about this server."""
         return AdminError(f"{self._option} {self.url}: {message}")
 
     def get(self, path: str, **query: str) -> tuple[int, bytes]:
-        """Status and body.
+        """Sends a GET request, and returns the status and body of its answer.
+
+        Args:
+            path: the path, without a query.
+            query: the query's parameters, not escaped.
 
         Raises:
             AdminError: there was no answer, or it came too late, or it is too large.
@@ -69,7 +79,7 @@ class AdminClient:
         if left_s <= 0:
             raise self._late()
         body = bytearray()
-        # Envoy takes "+" for itself, and not for a space.
+        # Envoy does not decode "+" to a space.
         written = "&".join(f"{key}={quote(value, safe='')}" for key, value in query.items())
         url = self._base.copy_with(
             path=self._base.path.rstrip("/") + path, query=written.encode() or None
@@ -97,7 +107,16 @@ class AdminClient:
             raise self.fail(f"does not answer with HTTP ({_say_cause(exc)})") from exc
 
     def get_json(self, path: str, *, accepted: tuple[int, ...] = (200,), **query: str) -> Tree:
-        """Likewise, where the answer must be a JSON object with one of these statuses."""
+        """Sends a GET request, and returns the JSON object of its answer.
+
+        Args:
+            path: the path, without a query.
+            accepted: the statuses that the answer may have.
+            query: the query's parameters, not escaped.
+
+        Raises:
+            AdminError: as `get`, or the answer has another status or is not a JSON object.
+        """
         status, body = self.get(path, **query)
         if status not in accepted:
             raise self.fail(f"{path} is answered with {status}; it must be let through")
@@ -114,7 +133,7 @@ class AdminClient:
 
 
 def _say_cause(error: BaseException) -> str:
-    """The reason of the operating system, where there is one."""
+    """The operating system's text for an error, if it has one; otherwise the error's class name."""
     cause: BaseException | None = error
     for _ in range(10):
         if cause is None:
@@ -126,10 +145,10 @@ def _say_cause(error: BaseException) -> str:
 
 
 def ask_envoy(client: AdminClient) -> EnvoyState:
-    """All that a diagnosis needs.
+    """Reads everything that a diagnosis needs.
 
     Raises:
-        AdminError: it could not be asked, or is not Envoy.
+        AdminError: it does not answer, or is not Envoy.
     """
     info = client.get_json("/server_info")
     if "hot_restart_version" not in info or "version" not in info:
@@ -143,7 +162,7 @@ def ask_envoy(client: AdminClient) -> EnvoyState:
 
 
 def _write_filter(state: EnvoyState, clusters: Iterable[str]) -> str:
-    """Which statistics are asked for: there are tens of thousands in a mesh."""
+    """The regular expression for the needed statistics; a mesh has tens of thousands."""
     names = [
         clean_stat(str(state.clusters.get(name, {}).get("alt_stat_name") or name))
         for name in sorted(clusters)

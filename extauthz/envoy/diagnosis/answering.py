@@ -1,4 +1,4 @@
-"""Whether questions reach extauthz and are answered: the clusters that filters ask, and their figures."""
+"""Finds out whether checks reach extauthz and are answered, from clusters and their statistics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ LONG_MS: Final = 2_000.0
 def find_unanswered(
     state: EnvoyState, asked: Sequence[Asked], ports: Mapping[str, Port]
 ) -> Iterator[Finding]:
-    """Why what is asked is not answered, or was not. `ports`: by address, those that were tried."""
+    """Finds reasons why checks are not answered, or were not answered earlier.
+
+    Args:
+        state: the state of the whole Envoy.
+        asked: the services that are asked.
+        ports: the ports that somebody connected to, by address.
+    """
     for name in dict.fromkeys(one.cluster for one in asked):
         of_cluster = [one for one in asked if one.cluster == name]
         yield from _find_in_cluster(state, name, of_cluster, ports)
@@ -247,7 +253,7 @@ _HANDSHAKE_ERRORS: Final = ("connection_error", *_VERIFICATION)
 
 
 def _count_lost(figures: Figures) -> int:
-    """Connections that the other side closed, or on which it did not speak HTTP/2."""
+    """The number of connections that the host closed, or on which it did not speak HTTP/2."""
     return max(
         figures.count("upstream_cx_destroy_remote") - figures.count("upstream_cx_connect_fail"),
         figures.count("upstream_cx_protocol_error"),
@@ -324,7 +330,7 @@ def _find_breakers(figures: Figures) -> Iterator[Finding]:
 
 
 _BREAKERS: Final = (
-    # Up to Envoy 1.37 a full max_requests raises the second one; from 1.38 on it has its own.
+    # Up to Envoy 1.37 a full max_requests increments the second one; since 1.38 it has its own.
     (
         "breaker_full",
         ("upstream_rq_active_overflow", "upstream_rq_pending_overflow"),

@@ -1,4 +1,4 @@
-"""Whether requests are asked about at all: what stands in the chain of filters, and on routes."""
+"""Finds out whether Envoy asks about requests at all, from its filter chains and routes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _RATE_LIMITS: Final = {
     "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": "local rate limit",
 }
 _SHOWN: Final = 3
-"""Routes that are named; the rest is counted."""
+"""The most routes that a finding names; further ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What became of the requests of a filter; None for what Envoy does not count."""
+    """The counters of an ext_authz filter; None for those that Envoy does not have."""
 
     ok: int | None
     denied: int | None
@@ -39,19 +39,19 @@ class Counts:
 
     @property
     def asked(self) -> int | None:
-        """How often it asked; None when that is not known."""
+        """The number of requests that it asked about; None when that is not known."""
         if self.ok is None or self.denied is None or self.error is None:
             return None
         return self.ok + self.denied + self.error
 
 
 def list_askers(manager: Manager) -> tuple[Filter, ...]:
-    """Its ext_authz filters."""
+    """The ext_authz filters of a connection manager."""
     return tuple(one for one in manager.filters if one.type_name == EXT_AUTHZ)
 
 
 def read_counts(state: EnvoyState, manager: Manager, asker: Filter) -> Counts:
-    """What the filter counted. Managers with one stat_prefix count together."""
+    """Reads the counters of a filter. Managers with the same stat_prefix share them."""
     own = clean_stat(str(asker.config.get("stat_prefix", "")))
     prefix = f"http.{manager.stat_prefix}.ext_authz.{f'{own}.' if own else ''}"
     return Counts(
@@ -64,14 +64,17 @@ def read_counts(state: EnvoyState, manager: Manager, asker: Filter) -> Counts:
 
 
 def count_requests(state: EnvoyState, manager: Manager) -> int | None:
-    """Requests that came to the manager."""
+    """The number of requests that the manager received; None when Envoy does not count them."""
     return state.stats.get(f"http.{manager.stat_prefix}.downstream_rq_total")
 
 
 def find_unasked(state: EnvoyState, managers: Sequence[Manager]) -> Iterator[Finding]:
-    """Why requests of these managers are not asked about.
+    """Finds reasons why Envoy does not ask about requests of these managers.
 
-    `state` is the whole Envoy's: a listener that asks nobody weighs less beside others that do.
+    Args:
+        state: the state of the whole Envoy: a listener without a filter is less serious when
+            others have one.
+        managers: the connection managers to look at.
     """
     if not managers and not state.rejected:
         yield Finding(
@@ -101,7 +104,7 @@ def _say_state(state: EnvoyState) -> str:
 
 
 def find_rejected(rejected: Sequence[Rejected]) -> Iterator[Finding]:
-    """What Envoy was sent by a control plane, and did not take."""
+    """Finds the configuration that Envoy received from a control plane and rejected."""
     for one in rejected:
         # The text of an error quotes the configuration, which may hold secrets.
         if "terminal" in one.details:
@@ -201,7 +204,7 @@ def _find_switched_off(state: EnvoyState, manager: Manager, asker: Filter) -> It
 
 
 def _read_percent(fraction: Any) -> float:
-    """An envoy.type.v3.FractionalPercent in percent; what is left out is 0 of 100."""
+    """An envoy.type.v3.FractionalPercent in percent; absent fields mean 0 of 100."""
     if not isinstance(fraction, dict):
         return 0.0
     scale = {"TEN_THOUSAND": 100.0, "MILLION": 10_000.0}.get(str(fraction.get("denominator")), 1.0)
@@ -263,7 +266,7 @@ def _find_routes(manager: Manager) -> Iterator[Finding]:
 
 
 def _find_switched_on(manager: Manager, name: str) -> list[tuple[str, str]]:
-    """Level and name of what has a configuration for the filter that does not switch it off."""
+    """The level and name of each place that configures the filter without disabling it."""
     return [
         (level, place)
         for level, place, configs in _list_places(manager.config.get("route_config"))
@@ -278,7 +281,7 @@ def _count(places: Sequence[str]) -> str:
 
 
 def _open(config: Any) -> tuple[Any, bool]:
-    """What stands in a filter's entry of a route, and whether it switches the filter off."""
+    """The configuration in a filter's entry of a route, and whether it disables the filter."""
     if read_type(config) == _ROUTE_FILTER:
         below, is_disabled = _open(find_value(config, "config"))
         return below, is_disabled or find_value(config, "disabled") is True
@@ -287,7 +290,7 @@ def _open(config: Any) -> tuple[Any, bool]:
 
 
 def list_route_settings(manager: Manager) -> Iterator[Tree]:
-    """Every ExtAuthzPerRoute of its routes."""
+    """All ExtAuthzPerRoute configurations of a manager's routes."""
     for _, _, configs in _list_places(manager.config.get("route_config")):
         for config in configs.values():
             typed, _ = _open(config)
@@ -296,7 +299,7 @@ def list_route_settings(manager: Manager) -> Iterator[Tree]:
 
 
 def _list_places(routes: Any) -> Iterator[tuple[str, str, Tree]]:
-    """Level, name and typed_per_filter_config of all that has one."""
+    """The level, name and typed_per_filter_config of each place that has one."""
     if not isinstance(routes, dict):
         return
     found: list[tuple[str, str, Any]] = [

@@ -1,4 +1,4 @@
-"""What filters and routes ask, and what Envoy knows and counts of the clusters behind it."""
+"""Lists the services that filters and routes ask, and the state and statistics of clusters."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from extauthz.envoy.diagnosis.asking import list_askers, list_route_settings
 from extauthz.envoy.diagnosis.state import EnvoyState, Host, Manager, clean_stat
 
 ENVOYS_BOUND: Final = 1024
-"""Envoy's default for each threshold of a circuit breaker but retries."""
+"""Envoy's default for all thresholds of a circuit breaker except retries."""
 _UPSTREAM: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS: Final = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 _DEFAULT_MS: Final = 200.0
-"""What Envoy waits where nothing is set."""
+"""Envoy's default timeout for a gRPC check."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A service that filters or routes of a listener ask, and how long they wait for it.
+    """A service that filters or routes of a listener ask.
 
     Attributes:
-        cluster: empty where Envoy asks with Google's client, outside of its clusters.
-        timeout_ms: None where it waits for ever.
+        cluster: its cluster; empty when Envoy uses Google's gRPC client, which has none.
+        timeout_ms: how long Envoy waits for an answer; None for no limit.
     """
 
     listener: str
@@ -33,7 +33,12 @@ class Asked:
 
 
 def list_asked(managers: Sequence[Manager], version: tuple[int, ...]) -> tuple[Asked, ...]:
-    """Each once."""
+    """Lists the services that these managers ask, without duplicates.
+
+    Args:
+        managers: the connection managers.
+        version: that of Envoy, which determines the meaning of a timeout of 0.
+    """
     found: dict[Asked, None] = {}
     for manager in managers:
         services = [one.config.get("grpc_service") for one in list_askers(manager)]
@@ -53,7 +58,7 @@ def list_asked(managers: Sequence[Manager], version: tuple[int, ...]) -> tuple[A
 
 
 def read_ms(duration: object) -> float | None:
-    """A protobuf duration as JSON has it, ``0.200s``; None for what is none."""
+    """Reads a protobuf duration in JSON (``0.200s``) as milliseconds; None for anything else."""
     text = str(duration)
     try:
         return float(text.removesuffix("s")) * 1000 if text.endswith("s") else None
@@ -65,20 +70,20 @@ def _read_timeout(duration: object, version: tuple[int, ...]) -> float | None:
     timeout_ms = read_ms(duration)
     if timeout_ms is None:
         return _DEFAULT_MS
-    # From 1.38 on 0 means to wait for ever; before, to give up at once.
+    # Since 1.38, 0 means no timeout; before, the call failed at once.
     return None if timeout_ms == 0 and version >= (1, 38) else timeout_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """A cluster, with what Envoy counts of it."""
+    """A cluster, with its hosts and statistics."""
 
     name: str
     cluster: Tree
     state: EnvoyState
 
     def count(self, statistic: str) -> int:
-        """A counter or gauge of the cluster; 0 where Envoy keeps none."""
+        """A counter or gauge of the cluster; 0 when Envoy does not have it."""
         return self.state.stats.get(f"cluster.{self.stat_name}.{statistic}", 0)
 
     @property
@@ -91,7 +96,7 @@ class Figures:
 
     @property
     def answered(self) -> int:
-        """Calls that got an answer: a gRPC answer has the status 200."""
+        """The number of calls that were answered: every gRPC answer has the HTTP status 200."""
         return self.count("upstream_rq_200")
 
     @property
@@ -105,7 +110,7 @@ class Figures:
 
     @property
     def shows_certificate(self) -> bool:
-        """Whether Envoy has a certificate of its own to show."""
+        """Whether Envoy is configured with a client certificate for this cluster."""
         context = find_value(self.cluster, "transport_socket", "typed_config", "common_tls_context")
         return any(
             bool(find_value(context, key))
@@ -119,7 +124,7 @@ class Figures:
 
 
 def speaks_http2(cluster: Tree) -> bool:
-    """Whether Envoy speaks HTTP/2 with the cluster, or may by ALPN."""
+    """Whether Envoy uses HTTP/2 for the cluster, always or by ALPN."""
     if "http2_protocol_options" in cluster or cluster.get("protocol_selection") == (
         "USE_DOWNSTREAM_PROTOCOL"
     ):
@@ -134,7 +139,7 @@ def speaks_http2(cluster: Tree) -> bool:
 
 
 def read_bounds(cluster: Tree) -> dict[str, int]:
-    """Those of the default priority, which is that of checks."""
+    """The circuit breaker's bounds on requests at the default priority, which checks have."""
     found: dict[str, Any] = {}
     for one in list_mappings(find_value(cluster, "circuit_breakers", "thresholds")):
         if one.get("priority", "DEFAULT") == "DEFAULT":

@@ -1,4 +1,4 @@
-"""What in the running configuration is unsafe for extauthz: the rules of ``validate --envoy``."""
+"""Checks the running configuration for unsafe values, with the rules of ``validate --envoy``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from extauthz.envoy.diagnosis.state import EnvoyState, Manager
 
 _ERRORS: Final = frozenset({"http_service", "transport_api_version", "disallow_all"})
 _ASKED_FOR_ELSEWHERE: Final = frozenset({"disabled", "filter_enabled", "filter_enabled_metadata"})
-"""Findings of `extauthz.envoy.diagnosis.asking`, which has the figures, too."""
+"""Settings that `extauthz.envoy.diagnosis.asking` checks, together with their statistics."""
 _NOTES: Final = ("encode_raw_headers", "validate_mutations", "use_remote_address")
 _NEEDED_HEADERS: Final = (
     "authorization",
@@ -27,15 +27,15 @@ _NEEDED_HEADERS: Final = (
     "accept",
     "origin",
 )
-"""Those that extauthz reads unless settings say otherwise: docs/how-to/own-envoy.md."""
+"""The header fields that extauthz reads by default: docs/how-to/own-envoy.md."""
 
 
 def find_unsafe(state: EnvoyState, managers: Sequence[Manager]) -> Iterator[Finding]:
-    """What each manager that asks is told, and should not be."""
+    """Finds unsafe values in the configuration of each manager that has an ext_authz filter."""
     for manager in managers:
         if not list_askers(manager):
             continue
-        # Envoy blanks the values of context extensions out, so that nothing can be said of them.
+        # Envoy hides the values of context extensions in its dump, so they cannot be checked.
         faults, _ = check_config(_without(manager.config, "context_extensions"))
         for fault in faults:
             key = str(fault.path[-1]) if fault.path else fault.message.partition(" ")[0]
@@ -67,7 +67,7 @@ def _without(tree: Any, key: str) -> Any:
 def _add_figures(
     state: EnvoyState, manager: Manager, key: str, weight: Weight
 ) -> tuple[str, Weight]:
-    """What was seen beside the setting itself, and what it then weighs."""
+    """Statistics that belong to a setting, as text, and the finding's weight with them."""
     if key == "failure_mode_allow":
         passed = max(
             read_counts(state, manager, one).failure_mode_allowed or 0
@@ -101,7 +101,7 @@ def _add_figures(
 
 
 def _fits(matcher: Tree, name: str) -> bool:
-    """Whether an envoy.type.matcher.v3.ListStringMatcher fits a name in lower case."""
+    """Whether an envoy.type.matcher.v3.ListStringMatcher matches a name in lower case."""
     for pattern in list_mappings(find_value(matcher, "patterns")):
         lower = pattern.get("ignore_case") is True
         for kind, value in pattern.items():
@@ -118,7 +118,7 @@ def _fits(matcher: Tree, name: str) -> bool:
 
 
 def _fits_regex(value: Any, name: str) -> bool:
-    """RE2 and Python mean the same by almost all that is written for header names."""
+    """Whether a regular expression matches; RE2 and Python agree on nearly all for header names."""
     try:
         return re.fullmatch(str(find_value(value, "regex") or ""), name) is not None
     except re.error:

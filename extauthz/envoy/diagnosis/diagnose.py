@@ -1,4 +1,4 @@
-"""The whole diagnosis of a running Envoy: what was looked at, and what was found."""
+"""Makes the whole diagnosis of a running Envoy: what was examined, and what was found."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OLDEST: Final = (1, 36)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What was looked at, in words, and what was found there, unsorted."""
+    """What was examined, as sentences, and the findings, unsorted."""
 
     looked_at: tuple[str, ...]
     findings: tuple[Finding, ...]
@@ -39,10 +39,13 @@ def diagnose(
     ports: Mapping[str, Port] = MappingProxyType({}),
     service: ServiceState | None = None,
 ) -> Diagnosis:
-    """All that can be said by what Envoy's admin interface says.
+    """Diagnoses an Envoy.
 
     Args:
-        listener: the only one to look at, by its name; all when empty.
+        state: what its admin interface says.
+        listener: the name of the only listener to examine; all when empty.
+        ports: the ports that somebody connected to, by address.
+        service: what extauthz itself says; None when it was not asked.
     """
     managers = [
         one for one in state.managers if not listener or one.listener.partition(" (")[0] == listener
@@ -70,7 +73,7 @@ def diagnose(
 
 
 def list_addresses(state: EnvoyState, listener: str = "") -> tuple[str, ...]:
-    """The hosts that are asked, as ``host:port`` or ``unix:/path``; each once."""
+    """Lists the hosts that are asked, as ``host:port`` or ``unix:/path``, without duplicates."""
     asked = list_asked(_choose(state, listener), state.version)
     hosts = (host.address for one in asked for host in state.hosts.get(one.cluster, ()))
     return tuple(dict.fromkeys(address for address in hosts if address))
@@ -90,7 +93,7 @@ def _count_answers(state: EnvoyState, managers: Sequence[Manager]) -> int:
 def _choose_rejected(
     state: EnvoyState, listener: str, asked: Sequence[Asked]
 ) -> tuple[Rejected, ...]:
-    """With a listener named, what belongs to it or to the clusters that it asks."""
+    """All rejected parts; for one listener, only those of it and of the clusters that it asks."""
     clusters = {one.cluster for one in asked}
     return tuple(
         one

@@ -1,4 +1,4 @@
-"""What a diagnosis comes to: findings, the weightiest first."""
+"""Findings of a diagnosis, the most serious first."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from enum import Enum
 
 
 class Weight(Enum):
-    """How much a finding matters. The value is what is printed."""
+    """How serious a finding is. The value is the printed word."""
 
     ERROR = "error"
-    """Requests are not decided on, or pass undecided."""
+    """Requests are not decided on, or pass without a decision."""
     WARNING = "warning"
-    """Some requests are, or will be, treated otherwise than one would expect."""
+    """Some requests are treated unexpectedly, or will be."""
     NOTE = "note"
-    """Good to know; nothing need be wrong."""
+    """Useful to know; it need not be a mistake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +23,9 @@ class Finding:
     """One thing that is wrong, or may be.
 
     Attributes:
-        code: stable, for programs: ``not_in_chain``.
+        code: a stable name for programs, like ``not_in_chain``.
         seen: what was seen and where, with figures.
-        why: what follows from it.
+        why: the consequence.
         todo: what to do about it.
     """
 
@@ -40,5 +40,5 @@ _ORDER = tuple(Weight)
 
 
 def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Each once, by weight; those of one weight stay in their order."""
+    """Sorts findings by weight, without duplicates; those of one weight keep their order."""
     return tuple(sorted(dict.fromkeys(findings), key=lambda one: _ORDER.index(one.weight)))

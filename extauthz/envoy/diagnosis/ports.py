@@ -1,4 +1,4 @@
-"""What the ports that Envoy asks speak, as somebody who connected to them saw it, beside its clusters."""
+"""Compares Envoy's clusters with the protocols that were seen on their hosts' ports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from extauthz.envoy.diagnosis.findings import Finding, Weight
 
 
 class Protocol(Enum):
-    """What a port speaks. The value is what is said of it."""
+    """The protocol of a port. The value is its description in findings."""
 
     NOBODY = "nobody answers"
     UNKNOWN = "it speaks neither HTTP/2 nor TLS"
@@ -23,7 +23,7 @@ class Protocol(Enum):
 
 
 class Health(Enum):
-    """What grpc.health.v1 says of envoy.service.auth.v3.Authorization."""
+    """The status of envoy.service.auth.v3.Authorization in grpc.health.v1."""
 
     SERVING = "serving"
     NOT_SERVING = "not serving"
@@ -32,7 +32,7 @@ class Health(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """What was seen there; `health` is None where it could not be asked."""
+    """What was seen on a port; `health` is None when it could not be asked."""
 
     protocol: Protocol
     health: Health | None = None
@@ -42,7 +42,7 @@ _IS_TLS: Final = frozenset({Protocol.TLS, Protocol.MUTUAL_TLS})
 
 
 def find_wrong_ports(figures: Figures, ports: Mapping[str, Port]) -> Iterator[Finding]:
-    """What does not fit between a cluster and its hosts' ports."""
+    """Finds the differences between a cluster's configuration and its hosts' ports."""
     for host in figures.hosts:
         port = ports.get(host.address)
         found = None if port is None else _judge(figures, port)
@@ -63,10 +63,10 @@ def find_wrong_ports(figures: Figures, ports: Mapping[str, Port]) -> Iterator[Fi
 
 
 def _judge(figures: Figures, port: Port) -> tuple[str, Weight, str, str] | None:
-    """Code, weight, why and what to do; None when it fits."""
+    """The code, weight, reason and advice of a finding; None when port and cluster agree."""
     match port.protocol:
         case Protocol.NOBODY:
-            # Envoy may run where the address leads elsewhere.
+            # On Envoy's own machine the address may lead to another server.
             if figures.count("upstream_cx_active"):
                 return None
             is_sure = figures.count("upstream_cx_connect_fail") > 0

@@ -1,4 +1,4 @@
-"""What extauthz says of itself on its admin listener, beside what Envoy counts."""
+"""Compares what extauthz says on its admin listener with Envoy's statistics."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ServiceState:
     """What a replica, or its supervisor, says.
 
     Attributes:
-        state: of ``/readyz``: ready, degraded, not ready.
-        unready: the checks that are not ready.
+        state: that of ``/readyz``: ready, degraded or not ready.
+        unready: the names of checks that are not ready.
         metrics: sums of the ``extauthz_*`` samples over all their labels.
     """
 
@@ -29,7 +29,7 @@ class ServiceState:
 
 
 def read_service(readyz: Tree, metrics: str) -> ServiceState:
-    """From the JSON of ``/readyz`` and the text of ``/metrics``."""
+    """Reads the state from the JSON of ``/readyz`` and the text of ``/metrics``."""
     sums: dict[str, float] = {}
     for name, value in _SAMPLE.findall(metrics):
         sums[name] = sums.get(name, 0.0) + float(value)
@@ -46,14 +46,19 @@ def read_service(readyz: Tree, metrics: str) -> ServiceState:
 
 
 def say_service(service: ServiceState) -> str:
-    """What was looked at."""
+    """Describes what was examined."""
     decided = service.metrics.get("extauthz_decisions_total", 0)
     shed = service.metrics.get("extauthz_calls_shed_total", 0)
     return f"extauthz: {service.state}, {decided:.0f} decisions, {shed:.0f} calls shed"
 
 
 def find_in_service(service: ServiceState, answered: int) -> Iterator[Finding]:
-    """Why it does not decide as expected. `answered`: decisions that Envoy says it got."""
+    """Finds reasons why the service does not decide as expected.
+
+    Args:
+        service: what it says.
+        answered: the number of answers that Envoy counted.
+    """
     if service.state != "ready":
         yield Finding(
             weight=Weight.WARNING if service.state == "degraded" else Weight.ERROR,

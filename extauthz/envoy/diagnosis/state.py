@@ -1,7 +1,7 @@
-"""What Envoy's admin interface says of itself, as plain values.
+"""Reads the answers of Envoy's admin interface into plain values.
 
-The configuration stays a tree, with the names of Envoy's API in snake case. It may hold secrets: a
-finding names what is in it (listeners, filters, clusters, addresses) and quotes nothing else.
+The configuration stays a tree, with the names of Envoy's API in snake case. It may hold secrets, so
+findings quote only the names of listeners, filters and clusters, and addresses.
 Source: envoy/admin/v3/config_dump_shared.proto, clusters.proto, and docs of the admin interface.
 """
 
@@ -20,7 +20,7 @@ MANAGER: Final = "envoy.extensions.filters.network.http_connection_manager.v3.Ht
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """An HTTP filter of a chain, with its configuration wherever that came from."""
+    """An HTTP filter of a chain, with its configuration, also when that came by ECDS."""
 
     name: str
     config: Tree
@@ -28,12 +28,12 @@ class Filter:
 
     @property
     def type_name(self) -> str:
-        """The name of its message: ``envoy.extensions.filters.http.router.v3.Router``."""
+        """The full name of its message: ``envoy.extensions.filters.http.router.v3.Router``."""
         return read_type(self.config)
 
     @property
     def short_name(self) -> str:
-        """What people call it: ``router``."""
+        """The usual short name: ``router``."""
         return _SHORT.sub(r"\1", self.type_name) if _SHORT.fullmatch(self.type_name) else self.name
 
 
@@ -42,7 +42,7 @@ _SHORT: Final = re.compile(r"envoy\.extensions\.filters\.http\.(\w+)\..*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manager:
-    """An HTTP connection manager. Its routes stand in it, also those that came by RDS."""
+    """An HTTP connection manager. Its configuration includes the routes, also those of RDS."""
 
     listener: str
     config: Tree
@@ -55,7 +55,7 @@ class Manager:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A host of a cluster. `problems` are why Envoy does not send to it."""
+    """A host of a cluster. `problems` are the reasons why Envoy sends nothing to it."""
 
     address: str
     problems: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A listener or the like that Envoy was sent and did not take."""
+    """A listener, cluster or the like that Envoy received and rejected."""
 
     kind: str
     name: str
@@ -73,13 +73,13 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvoyState:
-    """All that a diagnosis is made from.
+    """Everything that a diagnosis uses.
 
     Attributes:
         version: like (1, 39, 3); empty when it is not known.
-        state: ``LIVE``, or what else it says.
-        hosts: by cluster; absent for a cluster that it does not report.
-        stats: counters and gauges by name. What Envoy was told not to keep is absent.
+        state: ``LIVE``, or another state of the server.
+        hosts: by cluster; a cluster that Envoy does not report is absent.
+        stats: counters and gauges by name; those that are disabled in Envoy are absent.
     """
 
     version: tuple[int, ...] = ()
@@ -94,14 +94,19 @@ class EnvoyState:
 
 
 def clean_stat(name: str) -> str:
-    """A name as Envoy writes it into statistics, where ``:`` cannot stand."""
+    """A name as in Envoy's statistics, which replace ``:`` by ``_``."""
     return name.replace("://", "_").replace(":/", "_").replace(":", "_")
 
 
 def read_state(
     server_info: Tree, config_dump: Tree, clusters: Tree, stats: Mapping[str, int]
 ) -> EnvoyState:
-    """The whole, from the JSON of ``/server_info``, ``/config_dump`` and ``/clusters``."""
+    """Reads the state of an Envoy.
+
+    Args:
+        server_info, config_dump, clusters: the JSON of these paths of the admin interface.
+        stats: counters and gauges by name.
+    """
     dumps = list_mappings(config_dump.get("configs"))
     by_kind: dict[str, Tree] = {read_type(one).rpartition(".")[2]: one for one in dumps}
     listeners = by_kind.get("ListenersConfigDump", {})
@@ -130,7 +135,7 @@ def read_state(
 
 
 def _named(entry: Tree) -> Tree:
-    """The cluster of an entry of the dump."""
+    """The cluster in an entry of the configuration dump."""
     cluster = entry.get("cluster")
     return cluster if isinstance(cluster, dict) else {}
 
@@ -201,7 +206,7 @@ def _list_rejected(by_kind: Mapping[str, Tree]) -> Iterator[Rejected]:
             if isinstance(one.get("error_state"), dict):
                 yield Rejected(
                     kind=kind,
-                    # What was never taken has its name in the failed configuration alone.
+                    # If no version was ever accepted, only the rejected one has the name.
                     name=str(
                         find_value(one, *name)
                         or find_value(one, "error_state", "failed_configuration", name[-1])
@@ -240,12 +245,12 @@ _HEALTH_PROBLEMS: Final = {
 
 
 def read_count(value: object) -> int:
-    """A number of the admin interface, which writes those of 64 bits as text. 0 for none."""
+    """Reads a number, which JSON has as text for 64 bits; 0 for anything else."""
     return int(value) if isinstance(value, int | str) and str(value).isdecimal() else 0
 
 
 def write_address(address: Any) -> str:
-    """``host:port`` or ``unix:/path``, whatever form of address it is; empty for others."""
+    """Writes an address as ``host:port`` or ``unix:/path``; empty for other kinds of addresses."""
     path = find_value(address, "pipe", "path")
     if path is not None:
         return f"unix:{path}"
