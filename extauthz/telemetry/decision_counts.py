@@ -23,7 +23,7 @@ from extauthz.telemetry import names
 
 MAX_SERIES: Final = 100_000
 MAX_LABEL_BYTES: Final = 8 * 1024 * 1024
-"""Characters of all labels of a series together, written as JSON."""
+"""The most characters of the labels of all series together, written as JSON."""
 FOLDED: Final = "(folded)"
 """Replaces the API and the rule of decisions that have no series of their own."""
 _LINES_AT_ONCE: Final = 1_000
@@ -35,7 +35,7 @@ _HEAD: Final = (
 
 
 class _Labels(NamedTuple):
-    """In the order in which they are shown."""
+    """The labels of a series, in the order of the text."""
 
     api: str
     level: str
@@ -98,7 +98,7 @@ class DecisionCounts:
             ]
             text.write("".join(lines).encode("utf-8", "replace"))
             await asyncio.sleep(0)
-        return text.getvalue()  # the buffer itself
+        return text.getvalue()  # returns the buffer without a copy
 
 
 def _write_line(labels: _Labels, count: int) -> str:

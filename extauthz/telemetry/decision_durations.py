@@ -1,8 +1,8 @@
-"""How long decisions take: a histogram in Prometheus's text format.
+"""Measures how long decisions take, as a histogram in Prometheus's text format.
 
-From a request that has been read to a decision: what the service adds to a request, but for the
-reading and writing of messages. Counted in plain numbers, and written when somebody asks. Labels
-come from closed sets, so that there are few series, however large a catalog is.
+The duration is from the end of reading a request to the decision, so it is what the service adds to
+a request, without reading and writing messages. It is counted in plain numbers, and written for
+each scrape. Labels have values from closed sets, so there are few series for any catalog.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BOUNDS_US: Final = (
     50, 100, 200, 500,
     1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 5_000_000,
 )  # fmt: skip
-"""The upper bounds of the buckets, each included; one without a bound comes on top."""
+"""The inclusive upper bounds of the buckets, in µs; a last bucket has no bound."""
 _LE: Final = (*(f"{bound / 1_000_000:g}" for bound in BOUNDS_US), "+Inf")
 _HEAD: Final = (
     f"# HELP {names.DURATION_SHOWN} How long decisions took, without reading and writing messages.\n"
@@ -35,7 +35,7 @@ class _Labels(NamedTuple):
 
 @dataclass(slots=True)
 class _Durations:
-    """Decisions by the bucket that each fell into, and how long all took together."""
+    """The number of decisions in each bucket, and the sum of their durations."""
 
     buckets: list[int] = field(default_factory=lambda: [0] * len(_LE))
     total_us: int = 0
@@ -58,7 +58,7 @@ class DecisionDurations:
         durations.total_us += duration_us
 
     def write(self) -> bytes:
-        """The durations since the start, in Prometheus's text format."""
+        """Writes the durations since the start, in Prometheus's text format."""
         lines = [_HEAD]
         for labels, durations in self._durations.items():
             door, outcome, reason = labels

@@ -131,7 +131,7 @@ class _AppendedFile:
             self._is_torn = bool(rest)
 
     def close(self) -> None:
-        with suppress(OSError):  # a write has told already what the disk did not take
+        with suppress(OSError):  # failed writes have been reported already
             self._opened.close()
 
     def _open(self) -> FileIO:
@@ -145,7 +145,14 @@ class _AppendedFile:
 
 
 def write_line(request: ApiRequest, decision: Decision, duration_us: int, now: datetime) -> str:
-    """One decision as JSON, without the line's end."""
+    """Writes a decision as JSON, without a line end.
+
+    Args:
+        request: the request.
+        decision: the decision about it.
+        duration_us: how long the decision took, in microseconds.
+        now: the time of the line.
+    """
     route, application = decision.route, decision.identity.application
     denial = None if isinstance(decision, Allow) else decision.denial
     request_id = request.headers.get("x-request-id") or request.request_id

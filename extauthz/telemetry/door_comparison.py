@@ -1,4 +1,4 @@
-"""Finds requests that two doors decided differently, from `extauthz.telemetry.decision_log`'s lines.
+"""Finds requests that two doors decided differently, from lines of the decision log.
 
 Decisions of both doors with the same request id, method and path are one pair. A door may be asked
 more than once for a request (Mixer's check and quota, a retry): its answer is then the denial, if
@@ -54,14 +54,14 @@ class Comparison:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the doors said of one request so far."""
+    """The answers of the doors to one request so far."""
 
     api: str = ""
     answers: dict[str, str] = field(default_factory=dict)
 
 
 def compare_doors(lines: Iterable[str]) -> Comparison:
-    """Pairs the lines of both doors, in whatever order they come."""
+    """Compares the lines of both doors, in any order."""
     found = Comparison()
     waiting: OrderedDict[_Key, _Seen] = OrderedDict()
     for line in lines:

@@ -1,11 +1,11 @@
-"""Makes metrics: they are counted in plain numbers, and read in a scrape.
+"""Makes metrics from plain numbers, which are read when Prometheus scrapes.
 
-What is counted is an addition where it happens, and a callable here, which is called when
-Prometheus scrapes. Decisions are `extauthz.telemetry.decision_counts`'s, and their durations
-`extauthz.telemetry.decision_durations`'s.
+Each part of the service counts in a number of its own, and registers a callable here that returns
+it. `extauthz.telemetry.decision_counts` counts decisions, and
+`extauthz.telemetry.decision_durations` measures them.
 
-No SDK of OpenTelemetry's stands in between: ``OTEL_SDK_DISABLED`` and other variables, which are
-for traces, would empty or change the page.
+OpenTelemetry's SDK is not used for metrics: ``OTEL_SDK_DISABLED`` and other variables, which users
+set for traces, would empty or change the page.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Metrics:
         self._numbers.makers.append(lambda: GaugeMetricFamily(shown, description, read()))
 
     def write(self) -> bytes:
-        """Everything, in Prometheus's text format (`CONTENT_TYPE`)."""
+        """Writes all metrics in Prometheus's text format (`CONTENT_TYPE`)."""
         return generate_latest(self._registry)
 
 
 class _Numbers(Collector):
-    """What a scrape reads, in the order in which it was added."""
+    """The metrics of a scrape, in the order in which they were added."""
 
     def __init__(self) -> None:
         self.makers: list[Callable[[], Metric]] = []
@@ -58,5 +58,5 @@ class _Numbers(Collector):
 
 
 def write_name(name: str) -> str:
-    """A name of `extauthz.telemetry.names` as Prometheus has it."""
+    """Converts a name of `extauthz.telemetry.names` to Prometheus's form."""
     return name.replace(".", "_")

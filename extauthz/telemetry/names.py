@@ -12,10 +12,10 @@ from typing import Final
 from extauthz.model.decision import Allow, Decision
 
 DECISIONS_SHOWN: Final = "extauthz_decisions_total"
-"""Decisions, by API, outcome, reason, and the level and the rule that refused; as Prometheus shows
-it, as it is written without OpenTelemetry."""
+"""Decisions, by API, outcome, reason, and the level and the rule that refused. The name has
+Prometheus's form."""
 DURATION_SHOWN: Final = "extauthz_decision_duration_seconds"
-"""How long decisions took, by door, outcome and reason; written as `DECISIONS_SHOWN` is."""
+"""The duration of decisions, by door, outcome and reason. The name has Prometheus's form."""
 DECISIONS_FOLDED: Final = "extauthz.decisions.folded"
 """Decisions that were counted without their API, as there were too many series."""
 CALLS_SHED: Final = "extauthz.calls.shed"
@@ -56,7 +56,7 @@ WORKERS: Final = "extauthz.workers"
 WORKER_RESTARTS: Final = "extauthz.worker.restarts"
 """Workers that were started again; shown when there are several."""
 REPORTS_RECORDS: Final = "extauthz.reports.records"
-"""Requests that Mixer's reports told of."""
+"""Requests that Mixer reported."""
 REPORTS_DROPPED: Final = "extauthz.reports.dropped"
 """Reports that were dropped because too many waited to be read."""
 REPORTS_UNREADABLE: Final = "extauthz.reports.unreadable"
@@ -65,11 +65,11 @@ REPORTS_WAITING: Final = "extauthz.reports.waiting"
 """Reports that are answered and not yet read."""
 
 TRACES_SPANS: Final = "extauthz.traces.spans"
-"""Spans that were made."""
+"""Spans that have ended."""
 TRACES_SENT: Final = "extauthz.traces.sent"
-"""Spans that a collector has taken."""
+"""Spans that a collector has accepted."""
 TRACES_SKIPPED: Final = "extauthz.traces.skipped"
-"""Calls that were not traced, as too many were in the same second."""
+"""Calls that were not traced because too many had been in the same second."""
 
 DOOR: Final = "door"
 API: Final = "api"
@@ -100,7 +100,7 @@ ERROR_TYPE: Final = "error.type"
 
 
 def name_outcome(decision: Decision) -> str:
-    """The value of `OUTCOME`; of a door in shadow, what it would have been."""
+    """The value of `OUTCOME`, which tells decisions of a door in shadow mode from others."""
     if isinstance(decision, Allow):
         return "would_allow" if decision.shadow else "allow"
     return "would_deny" if decision.shadow else "deny"

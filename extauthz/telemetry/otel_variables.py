@@ -1,7 +1,8 @@
-"""What the variables OTEL_* say of traces, as far as the SDK and its exporters do not read them.
+"""Reads those variables OTEL_* for traces that the SDK and its exporters do not read themselves.
 
-Source: OpenTelemetry specification, "Environment Variable Specification". As it asks, a value that
-is unknown is warned of and taken as if it were not set; an empty one is not set.
+As the specification requires, an unknown value is logged as a warning and otherwise ignored, and an
+empty value counts as absent.
+Source: OpenTelemetry specification, "Environment Variable Specification".
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final, Literal
 from extauthz.telemetry.trace_context import PROPAGATORS, ReadParent, Sampling
 
 DEFAULT_RATIO: Final = 0.01
-"""Of the calls about which no caller has decided, where neither settings nor variables say."""
+"""The share of calls that are traced by default, of those about which no caller has decided."""
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -26,14 +27,14 @@ _SAMPLERS: Final[Mapping[str, tuple[float | None, bool]]] = {
     "parentbased_always_off": (0.0, True),
     "parentbased_traceidratio": (None, True),
 }
-"""The share by the sampler's name, None for ``OTEL_TRACES_SAMPLER_ARG``; whether a caller's word counts."""
+"""By a sampler's name: the share (None for ``OTEL_TRACES_SAMPLER_ARG``), and `follows_parent`."""
 
 Protocol = Literal["grpc", "http"]
 _log = logging.getLogger(__name__)
 
 
 def are_traces_off(environment: Mapping[str, str]) -> bool:
-    """Whether a variable turns traces off, whatever else asks for them."""
+    """Whether a variable turns traces off, also when others or the settings turn them on."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return True
     exporters = _read_list(environment, "OTEL_TRACES_EXPORTER")
@@ -43,14 +44,18 @@ def are_traces_off(environment: Mapping[str, str]) -> bool:
 
 
 def find_collector(environment: Mapping[str, str]) -> str:
-    """The name of the variable that asks for traces to be sent; empty when none does."""
+    """Finds the variable that turns sending traces on.
+
+    Returns:
+        Its name; empty when there is none.
+    """
     if "otlp" in _read_list(environment, "OTEL_TRACES_EXPORTER"):
         return "OTEL_TRACES_EXPORTER"
     return next((name for name in _ENDPOINTS if environment.get(name)), "")
 
 
 def read_protocol(environment: Mapping[str, str]) -> Protocol:
-    """How spans are sent."""
+    """The protocol for sending spans: grpc unless a variable says http/protobuf."""
     for name in _PROTOCOLS:
         match environment.get(name, "").strip():
             case "grpc":
@@ -65,7 +70,12 @@ def read_protocol(environment: Mapping[str, str]) -> Protocol:
 
 
 def read_sampling(environment: Mapping[str, str], ratio: float | None) -> Sampling:
-    """Which calls are traced; `ratio` is that of the settings, which goes first."""
+    """Reads which calls are traced.
+
+    Args:
+        environment: the environment's variables.
+        ratio: that of the settings, which takes precedence; None when they have none.
+    """
     if ratio is not None:
         return Sampling(ratio)
     name = environment.get("OTEL_TRACES_SAMPLER", "").strip().lower()
@@ -92,13 +102,17 @@ def _read_share(text: str) -> float:
 
 
 def read_propagators(environment: Mapping[str, str]) -> tuple[ReadParent, ...]:
-    """How callers may tell of their span, the one that counts first. By default all that are known."""
+    """Reads in which forms callers may send their span, in descending precedence.
+
+    Returns:
+        A reader for each form; all known forms by default.
+    """
     names = _read_list(environment, "OTEL_PROPAGATORS")
     if not names:
         return tuple(PROPAGATORS.values())
     for unknown in (name for name in names if name not in {*PROPAGATORS, "baggage", "none"}):
         _warn("OTEL_PROPAGATORS", unknown, ", ".join(PROPAGATORS))
-    # Of propagators that run one after the other, the last has the last word.
+    # Propagators run one after the other, so the last one takes precedence.
     return tuple(PROPAGATORS[name] for name in reversed(names) if name in PROPAGATORS)
 
 

@@ -1,11 +1,12 @@
-"""Sends spans to a collector by OTLP, with OpenTelemetry's SDK, in batches, from a thread of its own.
+"""Sends spans to a collector by OTLP, with OpenTelemetry's SDK, in batches from a thread.
 
-A collector that is away, slow or refusing costs spans, and nothing else: at most
-``OTEL_BSP_MAX_QUEUE_SIZE`` of them wait, the oldest go first, and a stop waits for `CLOSE_S`.
+When a collector is away, slow or refuses spans, spans are lost, and nothing else happens: at most
+``OTEL_BSP_MAX_QUEUE_SIZE`` spans wait, the oldest are dropped first, and a stop takes at most
+`CLOSE_S`.
 
-What is not given here is read from the variables OTEL_* by the SDK and the exporters: headers,
-certificates, compression and time-outs of the exporter, sizes of batches and spans, attributes of
-the resource.
+The SDK and the exporters read all further configuration from the variables OTEL_*: headers,
+certificates, compression and timeouts of the exporter, sizes of batches and spans, and attributes
+of the resource.
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ _log = logging.getLogger(__name__)
 
 
 def make_exporter(protocol: str, endpoint: str | None) -> SpanExporter:
-    """An exporter for the protocol, grpc or http; None as endpoint leaves it to the environment.
+    """Makes an exporter.
+
+    Args:
+        protocol: grpc or http.
+        endpoint: the collector's URL; None to read it from the environment.
 
     Raises:
         ModuleNotFoundError: the packages of extauthz[otlp] are missing.
-        ValueError, OSError: a variable OTEL_EXPORTER_OTLP_*, or a file that it names, is not usable.
+        ValueError, OSError: a variable OTEL_EXPORTER_OTLP_*, or its file, cannot be used.
     """
     if protocol == "http":
         from opentelemetry.exporter.otlp.proto.http import trace_exporter as http
@@ -49,13 +54,13 @@ def make_exporter(protocol: str, endpoint: str | None) -> SpanExporter:
 
 
 class SpanSender:
-    """A provider of tracers whose spans are all sent. It starts a thread."""
+    """Has a provider of tracers, and sends all of its spans. It starts a thread."""
 
     def __init__(self, exporter: SpanExporter, sampling: Sampling) -> None:
         self._exporter = _CountingExporter(exporter)
         self._batches = _CountingProcessor(self._exporter)
         self.provider: Final = TracerProvider(
-            sampler=ALWAYS_ON,  # whoever begins a span has decided
+            sampler=ALWAYS_ON,  # only calls that are sampled begin spans
             resource=_make_resource(),
             id_generator=_SampledIds(sampling),
             shutdown_on_exit=False,
@@ -64,17 +69,17 @@ class SpanSender:
 
     @property
     def spans(self) -> int:
-        """Spans that were made."""
+        """The number of spans that have ended."""
         return self._batches.ended
 
     @property
     def sent(self) -> int:
-        """Spans that the collector has taken."""
+        """The number of spans that the collector has accepted."""
         return self._exporter.sent
 
     async def close(self, within_s: float = CLOSE_S) -> None:
-        """Sends what waits, as far as that can be done in time."""
-        # The SDK would wait for half a minute, and interrupts the exporter's pauses only then.
+        """Sends the spans that wait; those that take longer than `within_s` seconds are lost."""
+        # The SDK itself would wait for half a minute before it interrupts the exporter's retries.
         thread = Thread(target=self.provider.shutdown, name="last spans", daemon=True)
         thread.start()
         await asyncio.to_thread(thread.join, within_s)
@@ -112,7 +117,7 @@ class _CountingExporter(SpanExporter):
 
 
 class _SampledIds(RandomIdGenerator):
-    """Traces that begin here have ids that the ratio takes, for others who sample by it."""
+    """Gives new traces ids within the ratio, so that others with the same ratio sample them too."""
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling

@@ -94,7 +94,7 @@ def _add(total: _Families, families: _Families) -> None:
 def _read(text: str) -> _Families:
     families: _Families = {}
     family = _Family()
-    for line in text.removesuffix("\n").split("\n"):  # a label may hold what else ends a line
+    for line in text.removesuffix("\n").split("\n"):  # labels may have other line separators
         if line.startswith("# "):
             _, what, name, said = line.split(" ", 3)
             family = families.setdefault(name, _Family())

@@ -1,12 +1,14 @@
-"""Whether a call is traced: what its caller says of the trace that it belongs to, and the share of the rest.
+"""Decides whether a call is traced, by its caller's trace context or by a share of all calls.
 
-Read from a call's metadata, before anything of OpenTelemetry's is touched: most calls are not traced,
-and such a call costs the look at a few fields. So the three forms are read here and not by propagators,
-of which the one for B3 also loses a ``b3: 0``, the mesh's word not to trace. What is written wrong
-is as if it were missing; nothing that a caller sends raises an error or is logged.
+The context is read from a call's metadata before any code of OpenTelemetry runs: most calls are not
+traced, and each of these takes only a few look-ups. Therefore the three forms are parsed here and
+not by OpenTelemetry's propagators. The propagator for B3 also ignores ``b3: 0``, by which a mesh
+says that a call is not traced. A malformed field counts as absent; nothing that a caller sends
+raises an error or is logged.
 
 Sources: W3C Trace Context, section 3.2 (https://www.w3.org/TR/trace-context/);
-https://github.com/openzipkin/b3-propagation; OpenTelemetry specification, trace SDK, built-in samplers.
+https://github.com/openzipkin/b3-propagation; OpenTelemetry specification, trace SDK, built-in
+samplers.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Final, NamedTuple
 
 TRACEPARENT: Final = "traceparent"
 FIELDS: Final = (TRACEPARENT, "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-flags")
-"""Of a call's metadata, in lower case."""
+"""The names of the fields in a call's metadata, in lower case."""
 
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
@@ -35,12 +37,12 @@ _LOW_64: Final = (1 << 64) - 1
 
 
 class Parent(NamedTuple):
-    """What a caller says of its span.
+    """The trace context of a caller.
 
     Attributes:
-        trace_id: of 128 bits; 0 when only `sampled` was told.
-        span_id: of 64 bits; 0 as well then.
-        sampled: None when the caller leaves it to us.
+        trace_id: 128 bits; 0 when the caller sent only `sampled`.
+        span_id: 64 bits; 0 when the caller sent only `sampled`.
+        sampled: whether the caller's span is sampled; None when it leaves the decision to us.
     """
 
     trace_id: int
@@ -49,7 +51,7 @@ class Parent(NamedTuple):
 
 
 def read_traceparent(fields: Mapping[str, str]) -> Parent | None:
-    """The caller's span in the form of W3C; None without a good one."""
+    """Reads the form of W3C Trace Context; None when it is absent or malformed."""
     seen = _TRACEPARENT.fullmatch(fields.get(TRACEPARENT, ""))
     if seen is None or (seen[1] == "00" and seen[5] is not None):
         return None
@@ -57,7 +59,7 @@ def read_traceparent(fields: Mapping[str, str]) -> Parent | None:
 
 
 def read_b3(fields: Mapping[str, str]) -> Parent | None:
-    """The caller's span in the form of B3 with one field; None without a good one."""
+    """Reads B3's form with a single field; None when it is absent or malformed."""
     field = fields.get("b3", "")
     if field in _B3_STATES:
         return Parent(0, 0, _B3_STATES[field])
@@ -68,7 +70,7 @@ def read_b3(fields: Mapping[str, str]) -> Parent | None:
 
 
 def read_b3_fields(fields: Mapping[str, str]) -> Parent | None:
-    """The caller's span in the form of B3 with several fields; None without a good one."""
+    """Reads B3's form with several fields; None when they are absent or malformed."""
     sampled = _B3_SAMPLED.get(fields.get("x-b3-sampled", ""))
     if fields.get("x-b3-flags") == "1":
         sampled = True
@@ -90,11 +92,11 @@ PROPAGATORS: Final[Mapping[str, ReadParent]] = {
     "b3": read_b3,
     "b3multi": read_b3_fields,
 }
-"""By their names in ``OTEL_PROPAGATORS``."""
+"""The readers, by their names in ``OTEL_PROPAGATORS``."""
 
 
 def find_parent(fields: Mapping[str, str], readers: Iterable[ReadParent]) -> Parent | None:
-    """What the first reader finds that finds anything."""
+    """Returns the result of the first reader that finds a context; None when none does."""
     for read in readers:
         parent = read(fields)
         if parent is not None:
@@ -107,9 +109,9 @@ class Sampling:
     """Which calls are traced.
 
     Attributes:
-        ratio: of those about which no caller has decided, from 0 to 1. Of a trace that others take
-            part in, all who sample by the same ratio take the same part.
-        follows_parent: whether a caller's word counts.
+        ratio: the share, from 0 to 1, of calls about which no caller has decided. It is applied to
+            trace ids, so all services with the same ratio sample the same traces.
+        follows_parent: whether a caller's decision is followed.
     """
 
     ratio: float
@@ -117,11 +119,11 @@ class Sampling:
 
     @property
     def bound(self) -> int:
-        """The lower 64 bits of the ids of sampled traces lie below it."""
+        """A trace is sampled when the lower 64 bits of its id are below this bound."""
         return round(self.ratio * (1 << 64))
 
     def takes(self, parent: Parent | None) -> bool:
-        """Whether a call is traced."""
+        """Whether a call is traced. `parent` is the caller's context, if it sent one."""
         if parent is not None:
             if self.follows_parent and parent.sampled is not None:
                 return parent.sampled
@@ -130,5 +132,5 @@ class Sampling:
         return random.random() < self.ratio  # noqa: S311  (no secret)
 
     def make_trace_id(self) -> int:
-        """An id for a trace that begins here: one of those that the ratio takes."""
+        """Makes a random id for a new trace, which the ratio samples."""
         return random.getrandbits(64) << 64 | random.randrange(1, max(2, self.bound))  # noqa: S311

@@ -1,8 +1,9 @@
-"""Spans: one for each traced call, and one for each thing that it waits for.
+"""Makes spans: one for each traced call, and one for each request that the call waits for.
 
-A call is looked at once, at its beginning (`CallTracer.begin`), and most are found not to be traced:
-then nothing of OpenTelemetry's SDK is called for it, here or later. What is in a span is a closed list, which docs/how-to/tracing.md has: names from
-the catalog and words of ours, and nothing that a client sent.
+Whether a call is traced is decided once, when it begins (`CallTracer.begin`). Most calls are not
+traced, and OpenTelemetry's SDK is never called for these. Spans have only the attributes that
+docs/how-to/tracing.md lists. Their values are names from the catalog and fixed words, and never
+anything that a client sent.
 """
 
 from __future__ import annotations
@@ -49,18 +50,18 @@ from extauthz.telemetry.trace_context import (
 )
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
-"""Of the semantic conventions that the attributes of RPCs and databases are named by."""
+"""The version of the semantic conventions, whose names attributes of RPCs and databases have."""
 MAX_TRACED_PER_S: Final = 1_000
-"""Calls that are traced in a second, at most, whatever callers ask for: a client whose proxy hands on
-its `traceparent` could otherwise double what each of its calls costs."""
+"""The most calls that are traced in a second, also when callers ask for more: a client whose proxy
+forwards its `traceparent` could otherwise double the cost of each of its calls."""
 
 _SERVER_ERRORS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
-"""Statuses that are a server's failure (semantic conventions for gRPC)."""
+"""The statuses that are errors of a server (semantic conventions for gRPC)."""
 
 _current: ContextVar[Span | None] = ContextVar("extauthz_span", default=None)
-"""The span of the call that is being answered, if it is traced."""
+"""The span of the call in this task; None when it is not traced."""
 
 _T = TypeVar("_T")
 
@@ -74,11 +75,16 @@ class CallSpan:
         self._span = span
 
     def hold(self) -> Token[Span | None]:
-        """From now on, what is decided and waited for in this task is told to the span."""
+        """Makes this the span of the current task, until `end` gets the returned token."""
         return _current.set(self._span)
 
     def end(self, held: Token[Span | None], status: str) -> None:
-        """Ends it. `status` is the name of gRPC's code."""
+        """Ends the span.
+
+        Args:
+            held: the token of `hold`.
+            status: the name of the gRPC status code, like ``OK``.
+        """
         _current.reset(held)
         span = self._span
         span.set_attribute(names.RPC_STATUS, status)
@@ -89,12 +95,13 @@ class CallSpan:
 
 
 class CallTracer:
-    """Begins spans. A `DecisionObserver` that tells the call's span of its decision.
+    """Begins spans. As a `DecisionObserver`, it adds the decision to the call's span.
 
     Args:
-        provider: samples everything that it is given.
-        readers: how callers may tell of their span; the first that finds one counts.
-        monotonic_s: tells the seconds of `MAX_TRACED_PER_S`.
+        provider: its sampler must sample every span.
+        sampling: which calls are traced.
+        readers: read the caller's context; the first one that finds a context is used.
+        monotonic_s: a clock in seconds, for `MAX_TRACED_PER_S`.
     """
 
     def __init__(
@@ -112,16 +119,19 @@ class CallTracer:
         self._heeds_no = sampling.follows_parent and self._readers[:1] == (read_traceparent,)
         self._second = self._in_second = 0
         self.skipped = 0
-        """Calls that were not traced because of `MAX_TRACED_PER_S`."""
+        """The number of calls that were not traced because of `MAX_TRACED_PER_S`."""
 
     def begin(self, path: str, fields: Mapping[str, str]) -> CallSpan | None:
-        """The span of a call; None, for most, when it is not traced.
+        """Begins the span of a call.
 
         Args:
-            path: of the method, like ``/package.Service/Method``.
+            path: the method's path, like ``/package.Service/Method``.
             fields: those of `trace_context.FIELDS` that the caller sent.
+
+        Returns:
+            The span; None when the call is not traced.
         """
-        # The usual word of a mesh that traces a share of its calls. To read the rest takes a microsecond.
+        # The usual value of a mesh that traces a share of its calls: parsing the rest takes 1 µs.
         if self._heeds_no and fields.get(TRACEPARENT, "").endswith("-00"):
             return None
         parent = find_parent(fields, self._readers) if fields else None
@@ -148,23 +158,30 @@ class CallTracer:
             span.set_attributes(_describe(request, decision))
 
     def watch_counters(self, store: CounterStore) -> CounterStore:
-        """The store, which is Redis, each wait for which is a span."""
+        """Wraps the counter store, which is Redis: each of its calls becomes a span."""
         return _TracedCounterStore(store, self)
 
     def watch_keys(self, keys: KeySource) -> KeySource:
-        """The keys, each question for which is a span."""
+        """Wraps the key source: each of its calls becomes a span."""
         return _TracedKeySource(keys, self)
 
     def watch_introspector(self, introspector: TokenIntrospector) -> TokenIntrospector:
-        """The introspector, each question to which is a span."""
+        """Wraps the introspector: each of its calls becomes a span."""
         return _TracedIntrospector(introspector, self)
 
     async def wait(
         self, name: str, awaitable: Awaitable[_T], kind: SpanKind, attributes: Mapping[str, str]
     ) -> _T:
-        """Waits, and shows that as a span, if the call that waits is traced."""
+        """Awaits, and makes a span for that when the current call is traced.
+
+        Args:
+            name: the span's name.
+            awaitable: what is awaited; its result is returned, and its errors are raised.
+            kind: the span's kind.
+            attributes: the span's attributes.
+        """
         call = _current.get()
-        # What goes on behind a call that was answered is no part of it.
+        # Work that continues after the call was answered is not part of it.
         if call is None or not call.is_recording():
             return await awaitable
         span = self._start(name, set_span_in_context(call, Context()), kind, attributes)
@@ -173,7 +190,7 @@ class CallTracer:
         try:
             return await awaitable
         except Exception as error:
-            # Never the error's text: that is the log's, where it is looked after.
+            # The error's text is only for the log, which hides secrets; it is not put into spans.
             code = error.code if isinstance(error, ExtauthzError) else type(error).__name__
             span.set_attribute(names.ERROR_TYPE, code)
             span.set_status(StatusCode.ERROR)
