@@ -24,7 +24,7 @@ from extauthz.counters.redis.connection import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.demo.processes import is_free
 from extauthz.ports import CounterStore
-from tests import ports
+from tests import free_ports
 from tests.builders import FakeClock
 
 SERVICE = "counters"
@@ -39,7 +39,7 @@ _BUS = 10_000
 
 def find_free_port() -> int:
     """One that nobody else is given, and whose port for a cluster's bus is free too."""
-    return ports.find_free_port(_PORTS, lambda port: is_free(port) and is_free(port + _BUS))
+    return free_ports.find_free_port(_PORTS, lambda port: is_free(port) and is_free(port + _BUS))
 
 
 def find_program() -> str:

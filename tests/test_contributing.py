@@ -42,6 +42,7 @@ def test_says_where_to_add_what_is_added_most() -> None:
         "A setting",
         "A metric",
         "A command",
+        "A property of Mixer's instances",
         "A Mixer template",
     ]
 

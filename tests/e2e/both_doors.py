@@ -23,6 +23,7 @@ from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse, Peer
 from mixer_compat.proto.model_pb2 import CheckResult, QuotaResult
 from mixer_compat.proto.params_pb2 import Params, Properties
 from tests.e2e.running import Deployment, merge
+from tests.free_ports import find_free_port
 from tests.mixer_compat.asking import (
     APIKEY,
     AUTHORIZATION,
@@ -35,7 +36,6 @@ from tests.mixer_compat.asking import (
     reason_of,
     validity_of,
 )
-from tests.ports import find_free_port
 
 CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 HOST: Final = "api.example"

@@ -22,7 +22,7 @@ import yaml
 
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse, Peer
 from tests.e2e.running import Deployment, next_client
-from tests.ports import find_free_port
+from tests.free_ports import find_free_port
 
 CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 PATH: Final = "/counted/1.0.0/open"

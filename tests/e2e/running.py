@@ -20,7 +20,7 @@ from extauthz.envoy.configuration.bootstrap import write_bootstrap
 from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.world import World
-from tests.ports import find_free_port
+from tests.free_ports import find_free_port
 
 GRPC_HOST: Final = "grpc.example"
 """Requests for this host go to the gRPC upstream."""

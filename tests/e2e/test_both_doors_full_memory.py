@@ -13,7 +13,7 @@ import yaml
 
 from tests.e2e.both_doors import ALLOWED, Asked, BothDoors, run_both_doors
 from tests.e2e.running import Deployment
-from tests.ports import find_free_port
+from tests.free_ports import find_free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -20,7 +20,7 @@ from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 from tests.builders import sha256
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.running import PATIENT_MS, Deployment
-from tests.ports import find_free_port
+from tests.free_ports import find_free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -21,7 +21,7 @@ from tests.e2e.both_doors import ALLOWED, Asked, BothDoors
 from tests.e2e.load import steady_load
 from tests.e2e.replicas import PATH, key_of, write_catalog
 from tests.e2e.running import Deployment, Gateway, Service, next_client
-from tests.ports import find_free_port
+from tests.free_ports import find_free_port
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.e2e

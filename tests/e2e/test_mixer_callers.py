@@ -14,8 +14,8 @@ import pytest
 
 from tests.certificates import LOCAL, Authority, MutualFiles, a_uri
 from tests.e2e.running import Deployment
+from tests.free_ports import find_free_port
 from tests.mixer_compat.asking import REPORTNOTHING
-from tests.ports import find_free_port
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.e2e

@@ -23,7 +23,7 @@ from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.raw_upstreams import Http2Echo, WebSocketEcho, send_with_trailers, serve
 from tests.e2e.running import PATIENT_MS, Deployment, next_client
 from tests.e2e.world import World
-from tests.ports import find_free_port
+from tests.free_ports import find_free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -14,7 +14,7 @@ from extauthz.demo.processes import run_envoy
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge, Taking
 from tests.builders import S
-from tests.ports import find_free_port
+from tests.free_ports import find_free_port
 from tests.redis_server import RedisServer, make_folder
 
 

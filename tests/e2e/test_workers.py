@@ -34,7 +34,7 @@ from tests.e2e.replicas import (
 from tests.e2e.running import Deployment
 from tests.e2e.test_start import CATALOG, problems_of, run, write
 from tests.e2e.world import World
-from tests.ports import find_free_port
+from tests.free_ports import find_free_port
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.e2e

@@ -8,7 +8,7 @@ Rules:
 - Only fields that Envoy 1.36 knows, so that any release since then takes the result.
 
 The typed messages (`envoy-data-plane`) take half a second to import. That happens on first
-use: `extauthz.envoy.configuration.messages` is imported inside the functions. The package comes
+use: `extauthz.envoy.configuration.typed` is imported inside the functions. The package comes
 with the extra `envoy-config` (docs/adr/0037).
 """
 
@@ -35,10 +35,10 @@ def write_bootstrap(parameters: EnvoyParameters) -> dict[str, Any]:
         NotInstalledError: the extra `envoy-config` is not installed.
     """
     _require_messages()
-    from extauthz.envoy.configuration import messages
+    from extauthz.envoy.configuration import typed
 
     check_parameters(parameters)
-    written = messages.write_dict(messages.make_bootstrap(parameters))
+    written = typed.write_dict(typed.make_bootstrap(parameters))
     for listener in written["static_resources"]["listeners"]:
         manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
         _say_defaults(manager["http_filters"][0])
@@ -48,19 +48,19 @@ def write_bootstrap(parameters: EnvoyParameters) -> dict[str, Any]:
 def write_filter(parameters: EnvoyParameters) -> dict[str, Any]:
     """The ext_authz entry of an HTTP connection manager's `http_filters`, in its JSON form."""
     _require_messages()
-    from extauthz.envoy.configuration import messages
+    from extauthz.envoy.configuration import typed
 
     check_parameters(parameters)
-    return _say_defaults(messages.write_dict(messages.make_filter(parameters)))
+    return _say_defaults(typed.write_dict(typed.make_filter(parameters)))
 
 
 def write_cluster(parameters: EnvoyParameters) -> dict[str, Any]:
     """The cluster that `write_filter` asks, in its JSON form."""
     _require_messages()
-    from extauthz.envoy.configuration import messages
+    from extauthz.envoy.configuration import typed
 
     check_parameters(parameters)
-    return messages.write_dict(messages.make_extauthz_cluster(parameters))
+    return typed.write_dict(typed.make_extauthz_cluster(parameters))
 
 
 def render_bootstrap(parameters: EnvoyParameters) -> str:

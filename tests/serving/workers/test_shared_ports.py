@@ -9,7 +9,7 @@ import pytest
 from extauthz.serving.listen import ListenAddress, ListenError, read_listen_address
 from extauthz.serving.workers.shared_ports import hold_ports
 from tests.contracts.rpc_service import listen_on
-from tests.ports import find_free_port
+from tests.free_ports import find_free_port
 
 LOOPBACK = read_listen_address("127.0.0.1:0")
 

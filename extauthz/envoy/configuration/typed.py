@@ -1,4 +1,4 @@
-"""Envoy's typed configuration messages, put together from `extauthz.envoy.configuration.bootstrap`'s values.
+"""Envoy's typed configuration messages, made from `extauthz.envoy.configuration.parameters`.
 
 Imports `envoy-data-plane`, which takes half a second: import this inside functions only.
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.ports import find_free_port
+from tests.free_ports import find_free_port
 
-ASK_FOR = "from tests.ports import find_free_port; find_free_port(range({port}, {port} + 1))"
+ASK_FOR = "from tests.free_ports import find_free_port; find_free_port(range({port}, {port} + 1))"
 
 
 def test_no_process_is_given_a_port_of_another() -> None:
