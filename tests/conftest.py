@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,11 @@ from xdist.scheduler import LoadFileScheduling
 # No test is timed: a busy machine must not fail one.
 settings.register_profile("extauthz", deadline=None)
 settings.load_profile("extauthz")
+
+# A run that a script starts in the background ignores SIGINT, and so would the programs that
+# tests interrupt: they inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class LoadFileAndHost(LoadFileScheduling):  # type: ignore[misc]
