@@ -20,7 +20,7 @@ from typing import Any
 
 import redis
 
-from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.demo.processes import is_free
 from extauthz.ports import CounterStore

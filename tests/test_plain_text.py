@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from extauthz.app.log import PlainFormatter
 from extauthz.cli import main
-from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError, Problem
 from extauthz.model.limits import Algorithm, Charge

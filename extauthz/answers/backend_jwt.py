@@ -15,7 +15,6 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +23,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from extauthz.answers.backend_jwt_style import BackendJwtStyle, SigningAlgorithm
 from extauthz.documents.document import read_file
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.catalog import UNLIMITED_TIER
@@ -36,22 +36,6 @@ MIN_RSA_BITS: Final = 2048
 _MAX_KEY_FILE_BYTES: Final = 65_536
 _US_PER_S: Final = 1_000_000
 
-
-class SigningAlgorithm(Enum):
-    """How the token is signed (RFC 7518 3.1, RFC 8037). The value is the word in the settings."""
-
-    RS256 = "RS256"
-    RS384 = "RS384"
-    RS512 = "RS512"
-    PS256 = "PS256"
-    PS384 = "PS384"
-    PS512 = "PS512"
-    ES256 = "ES256"
-    ES384 = "ES384"
-    ES512 = "ES512"
-    EDDSA = "EdDSA"
-
-
 _CURVES: Final = {
     SigningAlgorithm.ES256: "secp256r1",
     SigningAlgorithm.ES384: "secp384r1",
@@ -59,25 +43,6 @@ _CURVES: Final = {
 }
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendJwtStyle:
-    """The form of an installation's backend JWTs.
-
-    Attributes:
-        header: lower-case name of the request header.
-        dialect: put before each claim's name, with a slash between them.
-        key_id: for the token's ``kid``; empty leaves it out.
-        ttl_us: from ``iat`` to ``exp``; whole seconds count.
-    """
-
-    header: str = "x-jwt-assertion"
-    issuer: str = "wso2.org/products/am"
-    dialect: str = "http://wso2.org/claims"
-    algorithm: SigningAlgorithm = SigningAlgorithm.RS256
-    key_id: str = ""
-    ttl_us: int = 900 * _US_PER_S
 
 
 def read_private_key(file: Path, algorithm: SigningAlgorithm) -> PrivateKey:

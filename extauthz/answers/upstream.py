@@ -14,15 +14,17 @@ from enum import Enum
 from functools import lru_cache
 from itertools import product
 from operator import add, attrgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from extauthz.answers.backend_jwt import BackendJwtSigner
 from extauthz.answers.denial import Fields
 from extauthz.answers.limit_headers import LimitHeaderStyle, write_limit_headers
 from extauthz.model.decision import Allow
 from extauthz.model.identity import PlaceKind
 from extauthz.model.request import ApiRequest
 from extauthz.policy.request.parameters import Found, cut_out, find_parameters, read_text
+
+if TYPE_CHECKING:
+    from extauthz.answers.backend_jwt import BackendJwtSigner
 
 
 class IdentityFact(Enum):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from extauthz.answers.backend_jwt import BackendJwtSigner, BackendJwtStyle, read_private_key
+from typing import TYPE_CHECKING
+
+from extauthz.answers.backend_jwt_style import BackendJwtStyle
 from extauthz.answers.denial import DenialStyle
 from extauthz.answers.upstream import UpstreamStyle
 from extauthz.envoy.authorization import AnswerStyle
 from extauthz.ports import Clock
 from extauthz.settings.tree import ResponseSettings
+
+if TYPE_CHECKING:
+    from extauthz.answers.backend_jwt import BackendJwtSigner
 
 
 def read_answer_style(responses: ResponseSettings, clock: Clock) -> AnswerStyle:
@@ -35,6 +40,8 @@ def _read_backend_jwt(responses: ResponseSettings, clock: Clock) -> BackendJwtSi
     wanted = responses.backend_jwt
     if wanted is None:
         return None
+    from extauthz.answers.backend_jwt import BackendJwtSigner, read_private_key  # brings PyJWT
+
     style = BackendJwtStyle(
         header=wanted.header,
         issuer=wanted.issuer,

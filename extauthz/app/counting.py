@@ -14,8 +14,7 @@ from extauthz.counters.leases.store import LeaseRules, LeasingCounterStore
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.counters.outage.fallback import FallbackCounterStore
 from extauthz.counters.outage.mode import FallbackRules
-from extauthz.counters.redis.connection import RedisSettings, read_redis_url
-from extauthz.counters.redis.store import RedisCounterStore
+from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.documents.document import read_file
 from extauthz.errors import ConfigError, CounterStoreError, Problem
 from extauthz.model.limits import US_PER_S
@@ -26,6 +25,7 @@ from extauthz.settings.reading import read_secret_file
 from extauthz.settings.stores import CounterSettings, RedisAccessSettings
 
 if TYPE_CHECKING:
+    from extauthz.counters.redis.store import RedisCounterStore
     from extauthz.telemetry.tracing import CallTracer
 
 _log = logging.getLogger(__name__)
@@ -104,6 +104,8 @@ def open_counting(settings: CounterSettings, tracer: CallTracer | None = None) -
     local = MemoryCounterStore(clock, max_keys=settings.max_keys, steady=SteadyClock())
     if settings.url is None:
         return Counting(local, local)
+    from extauthz.counters.redis.store import RedisCounterStore  # brings Redis's client
+
     rules_of_redis = replace(read_redis_settings(settings), timeout_s=settings.timeout / US_PER_S)
     redis = RedisCounterStore(rules_of_redis)
     primary: CounterStore = redis if tracer is None else tracer.watch_counters(redis)

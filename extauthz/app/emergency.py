@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from extauthz.app.counting import check_redis, read_redis_settings
 from extauthz.emergency.files import EmergencyFile, read_blocks_file
 from extauthz.emergency.reading import EmergencyStore
-from extauthz.emergency.redis_store import RedisEmergency
 from extauthz.emergency.watch import EmergencyWatch
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.catalog import Catalog
@@ -17,6 +17,9 @@ from extauthz.ports import Clock
 from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
 from extauthz.settings.stores import RedisAccessSettings
 from extauthz.settings.tree import Settings
+
+if TYPE_CHECKING:
+    from extauthz.emergency.redis_store import RedisEmergency
 
 
 def find_emergency_redis(settings: Settings) -> RedisAccessSettings | None:
@@ -35,6 +38,8 @@ def open_emergency_redis(settings: Settings) -> RedisEmergency | None:
     if redis is None:
         return None
     check_redis(redis, "counters" if settings.emergency.redis is None else "emergency.redis")
+    from extauthz.emergency.redis_store import RedisEmergency  # brings Redis's client
+
     return RedisEmergency(read_redis_settings(redis))
 
 

@@ -22,7 +22,8 @@ from extauthz.settings.tree import Settings
 from mixer_compat.adapter import SERVICES, MixerAdapter
 from mixer_compat.callers import CallerRules
 from mixer_compat.door import MixerDoor
-from mixer_compat.params import WSO2_NAMES, HandlerParams, ParamsReader, PropertyNames
+from mixer_compat.params import HandlerParams, ParamsReader
+from mixer_compat.property_names import WSO2_NAMES, PropertyNames
 from mixer_compat.reports import Reports
 
 if TYPE_CHECKING:

@@ -31,7 +31,6 @@ from extauthz.envoy.authorization import SERVICE, AuthorizationService
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.limits import US_PER_S
 from extauthz.ports import DecisionObserver
-from extauthz.serving.admin.listener import AdminListener
 from extauthz.serving.admin.readiness import ReadyCheck, write_check
 from extauthz.serving.door import Door, DoorListener
 from extauthz.serving.health import HealthState, HealthStatus
@@ -203,6 +202,8 @@ async def _running_admin(
     if address is None:
         yield
         return
+    from extauthz.serving.admin.listener import AdminListener  # brings aiohttp
+
     admin = AdminListener(read_listen_address(address), checks=checks, metrics=metrics)
     await admin.start()
     try:

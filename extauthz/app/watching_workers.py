@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from extauthz.app.service import CHECKS, METRICS
-from extauthz.serving.admin.listener import AdminListener
 from extauthz.serving.admin.readiness import ReadyCheck, ReadyState, find_worst, read_check
 from extauthz.serving.listen import ListenAddress
 from extauthz.serving.workers.workers import Workers
@@ -26,6 +25,8 @@ async def watching_workers(address: ListenAddress, workers: Workers) -> AsyncIte
     Raises:
         ListenError: the address cannot be listened on.
     """
+    from extauthz.serving.admin.listener import AdminListener  # brings aiohttp
+
     own, summed = make_worker_metrics(workers), SummedMetrics()
 
     async def list_checks() -> Sequence[ReadyCheck]:

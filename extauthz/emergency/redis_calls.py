@@ -13,8 +13,9 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from extauthz.counters.redis.batches import disconnect
-from extauthz.counters.redis.connection import Connector, Deployment, RedisSettings, Server
+from extauthz.counters.redis.connection import Connector
 from extauthz.counters.redis.refusals import RedisRefusal, find_redirect
+from extauthz.counters.redis.settings import Deployment, RedisSettings, Server
 from extauthz.errors import EmergencyError
 from extauthz.plain_text import write_plain
 

@@ -1,4 +1,4 @@
-"""The scripts that Redis runs for blocks and revocations.
+"""The scripts that Redis runs for blocks and revocations, and the revision that they write.
 
 Three keys in one hash slot (``prefix`` is that of the settings):
 
@@ -12,6 +12,7 @@ Each script gets the three in this order as KEYS.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 LOOK: Final = """
@@ -37,6 +38,9 @@ return found
 
 MAX_COUNTER_DIGITS: Final = 12
 """Of a revision; a longer one is from elsewhere, and would soon be counted inexactly."""
+
+_REVISION: Final = re.compile(rf"([0-9]{{1,{MAX_COUNTER_DIGITS}}})-([0-9a-f.]+)")
+
 _RAISE: Final = f"""
 local function raise(least)
   local said = redis.call('GET', KEYS[2]) or ''
@@ -100,3 +104,14 @@ CONFIRMED: Final = """
 local said = redis.call('HLEN', KEYS[3]) > 10000 and {} or redis.call('HGETALL', KEYS[3])
 return {redis.call('TIME'), said}
 """
+
+
+def find_counter(revision: str) -> int:
+    """The counter of a revision; 0 when it is not valid."""
+    return read_revision(revision)[0]
+
+
+def read_revision(revision: str) -> tuple[int, list[str]]:
+    """The counter and the nonces of a revision, newest first; 0 and none when it is not valid."""
+    found = _REVISION.fullmatch(revision)
+    return (0, []) if found is None else (int(found[1]), found[2].split("."))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import secrets
 import socket
 import time
@@ -26,7 +25,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from extauthz.counters.redis.connection import RedisSettings
+from extauthz.counters.redis.settings import RedisSettings
 from extauthz.documents.document import list_problems
 from extauthz.documents.messages import show_name
 from extauthz.documents.values import SourceText
@@ -51,8 +50,6 @@ _AT_ONCE: Final = 500
 _SAID_EVERY_S: Final = 5.0
 REMEMBERED_S: Final = 15
 """How long after its last confirmation a process counts as alive."""
-
-_REVISION: Final = re.compile(rf"([0-9]{{1,{scripts.MAX_COUNTER_DIGITS}}})-([0-9a-f.]+)")
 
 _Raw = dict[str, bytes]
 _Parsed = tuple[dict[str, Entry], dict[str, tuple[Problem, ...]]]
@@ -89,7 +86,7 @@ class RedisEmergency:
             return None
         known = self._revision
         if known is not None and self._raw and self._has_lost(known, self._count, revision, count):
-            await self._restore(read_revision(known)[0])
+            await self._restore(scripts.read_revision(known)[0])
             revision, count = await self._look()
         raw, is_all = await self._scan()
         if self._has_lost(revision, count, *await self._look()):
@@ -183,8 +180,8 @@ class RedisEmergency:
         """Whether a revision that Redis has now does not follow a known one."""
         if revision == known:
             return count < known_count
-        counter, nonces = read_revision(revision)
-        known_counter, known_nonces = read_revision(known)
+        counter, nonces = scripts.read_revision(revision)
+        known_counter, known_nonces = scripts.read_revision(known)
         behind = counter - known_counter
         return behind <= 0 or (
             behind < len(nonces) and nonces[behind : behind + 1] != known_nonces[:1]
@@ -272,17 +269,6 @@ def _cut(raw: _Raw) -> Iterator[list[str | bytes]]:
     items = [item for item in raw.items() if item[1]]
     for start in range(0, len(items), _AT_ONCE):
         yield [part for item in items[start : start + _AT_ONCE] for part in item]
-
-
-def find_counter(revision: str) -> int:
-    """The counter of a revision; 0 when it is not valid."""
-    return read_revision(revision)[0]
-
-
-def read_revision(revision: str) -> tuple[int, list[str]]:
-    """The counter and the nonces of a revision, newest first; 0 and none when it is not valid."""
-    found = _REVISION.fullmatch(revision)
-    return (0, []) if found is None else (int(found[1]), found[2].split("."))
 
 
 def _text(value: Any) -> str:

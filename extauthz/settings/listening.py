@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from extauthz.documents.document import Duration, PositiveDuration, StrictModel
 from extauthz.settings.values import Address, HeaderName, ParameterName
-from mixer_compat.params import PropertyNames
+from mixer_compat.property_names import PropertyNames
 
 _PARTS: Final = tuple(part.name for part in fields(PropertyNames))
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from extauthz.counters.redis.connection import read_redis_url
+from extauthz.counters.redis.settings import read_redis_url
 from extauthz.documents.document import PositiveDuration, StrictModel
 from extauthz.model.limits import OutageMode
 

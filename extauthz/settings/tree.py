@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from extauthz.answers.backend_jwt import SigningAlgorithm
+from extauthz.answers.backend_jwt_style import SigningAlgorithm
 from extauthz.answers.denial import Profile
 from extauthz.answers.limit_headers import LimitHeaderStyle
 from extauthz.answers.upstream import IdentityFact, default_identity_headers

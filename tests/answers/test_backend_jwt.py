@@ -21,11 +21,10 @@ from hypothesis import strategies as st
 
 from extauthz.answers.backend_jwt import (
     BackendJwtSigner,
-    BackendJwtStyle,
-    SigningAlgorithm,
     read_private_key,
     write_wso2_claims,
 )
+from extauthz.answers.backend_jwt_style import BackendJwtStyle, SigningAlgorithm
 from extauthz.answers.upstream import UpstreamStyle, find_header_basis, write_upstream_changes
 from extauthz.envoy.authorization import AnswerStyle, AuthorizationService
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse

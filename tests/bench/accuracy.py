@@ -29,7 +29,7 @@ from zoneinfo import ZoneInfo
 
 import uvloop
 
-from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import (

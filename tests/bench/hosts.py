@@ -28,7 +28,7 @@ import grpc
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from extauthz.clients.issuer_http import IssuerHttp
-from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.envoy.check_response import write_allow
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse

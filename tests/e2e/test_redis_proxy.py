@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.demo.processes import run_envoy
 from extauthz.errors import CounterStoreError

@@ -8,14 +8,8 @@ from typing import Any
 import pytest
 from google.protobuf.any_pb2 import Any as WireAny
 
-from mixer_compat.params import (
-    OWN_NAMES,
-    WSO2_NAMES,
-    HandlerParams,
-    ParamsError,
-    ParamsReader,
-    PropertyNames,
-)
+from mixer_compat.params import HandlerParams, ParamsError, ParamsReader
+from mixer_compat.property_names import OWN_NAMES, WSO2_NAMES, PropertyNames
 from mixer_compat.proto.params_pb2 import Params, Properties
 from mixer_compat.proto.wso2_params_pb2 import Params as Wso2Params
 from tests.builders import S

@@ -26,7 +26,7 @@ from extauthz.serving.methods import Call, UnaryMethod
 from extauthz.settings.reading import read_settings
 from extauthz.settings.tree import Settings
 from mixer_compat.adapter import SERVICES
-from mixer_compat.params import WSO2_NAMES
+from mixer_compat.property_names import WSO2_NAMES
 from mixer_compat.proto import model_pb2
 from tests.builders import S
 from tests.mixer_compat.asking import AUTHORIZATION, METRIC, a_metric, an_authorization, reason_of

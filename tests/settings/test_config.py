@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from extauthz.answers.backend_jwt import SigningAlgorithm
+from extauthz.answers.backend_jwt_style import SigningAlgorithm
 from extauthz.answers.limit_headers import LimitHeaderStyle
 from extauthz.answers.upstream import IdentityFact
 from extauthz.app.counting import read_redis_settings

@@ -29,7 +29,7 @@ from extauthz.emergency.entries import SECTIONS, Entry, make_entry, write_tree
 from extauthz.emergency.files import EmergencyFile
 from extauthz.emergency.names import CatalogNames
 from extauthz.emergency.reading import EmergencyStore
-from extauthz.emergency.redis_store import find_counter
+from extauthz.emergency.redis_scripts import find_counter
 from extauthz.errors import ConfigError, ExtauthzError, Problem
 from extauthz.model.catalog import Catalog
 from extauthz.plain_text import write_plain

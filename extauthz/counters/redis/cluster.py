@@ -20,10 +20,11 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from extauthz.counters.redis.batches import BatchBounds, BatchQueue, disconnect
-from extauthz.counters.redis.connection import Connector, Server
+from extauthz.counters.redis.connection import Connector
 from extauthz.counters.redis.loss import LossWatch
 from extauthz.counters.redis.refusals import SLOTS, Redirect
 from extauthz.counters.redis.script import CounterRequest, Script, find_hash_tag
+from extauthz.counters.redis.settings import Server
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Charge
 

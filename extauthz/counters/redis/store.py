@@ -26,10 +26,11 @@ from redis.asyncio.connection import AbstractConnection
 
 from extauthz.counters.redis.batches import BatchBounds, BatchQueue
 from extauthz.counters.redis.cluster import ClusterQueues, split_by_slot
-from extauthz.counters.redis.connection import Connector, Deployment, RedisSettings
+from extauthz.counters.redis.connection import Connector
 from extauthz.counters.redis.deny_cache import DenyCache
 from extauthz.counters.redis.loss import LossWatch
 from extauthz.counters.redis.script import Asked, CounterRequest, Script
+from extauthz.counters.redis.settings import Deployment, RedisSettings
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import MAX_BURST, Algorithm, Charge, Reading, Taking
 from extauthz.ports import NO_DEADLINE, Clock, Deadline

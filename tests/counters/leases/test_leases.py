@@ -14,7 +14,7 @@ from extauthz.counters.leases.store import LeaseRules, LeasingCounterStore
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.counters.outage.breaker import BreakerState
 from extauthz.counters.outage.fallback import FallbackCounterStore
-from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge, Taking

@@ -15,7 +15,7 @@ from extauthz.counters.memory import MemoryCounterStore
 from extauthz.counters.outage.breaker import BreakerRules, BreakerState
 from extauthz.counters.outage.fallback import FallbackCounterStore
 from extauthz.counters.outage.mode import FallbackRules, FallbackState
-from extauthz.counters.redis.connection import RedisSettings, read_redis_url
+from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge

@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from extauthz.counters.redis.connection import (
-    Deployment,
-    RedisAddress,
-    RedisSettings,
-    read_redis_url,
-)
+from extauthz.counters.redis.settings import Deployment, RedisAddress, RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError
 from extauthz.model.identity import Secret

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.exceptions import InvalidResponse, RedisError
 
-from extauthz.counters.redis.connection import RedisSettings, read_redis_url
 from extauthz.counters.redis.refusals import RedisRefusal
 from extauthz.counters.redis.replies import MOST_AT_ONCE, MOST_ELEMENTS, BoundedParser
+from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge

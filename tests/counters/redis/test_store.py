@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from extauthz.counters.redis.connection import RedisSettings, read_redis_url
 from extauthz.counters.redis.script import Asked, CounterRequest, settle
+from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge, Reading, Taking
