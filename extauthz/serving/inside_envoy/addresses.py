@@ -16,7 +16,7 @@ from extauthz.serving.tls import TlsFiles
 
 
 def list_addresses(listeners: Sequence[DoorListener]) -> list[ListenAddress]:
-    """Every address, in the order asked for."""
+    """Lists all addresses, in the order of the listeners."""
     return [address for listener in listeners for address in listener.addresses]
 
 
@@ -25,7 +25,13 @@ def put_ports(
     ports: Mapping[str, Sequence[int]],
     shared_tls: TlsFiles | None,
 ) -> Iterator[DoorListener]:
-    """The same listeners with the ports that Envoy's own listeners have."""
+    """Replaces ports by those on which Envoy listens.
+
+    Args:
+        listeners: as configured; ports may be 0.
+        ports: the ports of each of Envoy's listeners, by its name.
+        shared_tls: the certificates of the shared listener.
+    """
     shared = iter(ports[SHARED])
     for listener in listeners:
         if listener.tls == shared_tls:
@@ -43,7 +49,7 @@ def put_ports(
 def write_routes(
     listeners: Sequence[DoorListener], shared_tls: TlsFiles | None, folder: Path
 ) -> dict[str, str]:
-    """The door of each address, as the address stands in `ADDRESS_HEADER`."""
+    """Maps each address, in the form of `ADDRESS_HEADER`, to the name of its door."""
     return {
         address.path or str(address): listener.door
         for listener in listeners
@@ -52,10 +58,10 @@ def write_routes(
 
 
 async def resolve_hosts(listeners: Sequence[DoorListener]) -> list[DoorListener]:
-    """The same listeners with numeric hosts: Envoy takes no names here.
+    """Replaces host names by IP addresses, because Envoy accepts only these for listeners.
 
     Raises:
-        ListenError: a name stands for no address.
+        ListenError: a name has no address.
     """
     return [
         replace(

@@ -1,4 +1,4 @@
-"""What is asked of an Envoy's admin interface, over its socket."""
+"""Uses the admin interface of the Envoy that hosts the doors, over its Unix socket."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
 
 
 class EnvoyAdmin:
-    """A client of the admin interface; made when the loop runs."""
+    """A client of the admin interface. It must be made in a running event loop."""
 
     def __init__(self, path: Path) -> None:
         connector = aiohttp.UnixConnector(str(path))
@@ -33,9 +33,10 @@ class EnvoyAdmin:
         await self._http.close()
 
     async def wait_ready(self) -> dict[str, list[int]]:
-        """The ports of each listener in the order of its addresses, once all take calls.
+        """Waits until all listeners accept connections. When Envoy has died, it never returns.
 
-        A Unix socket's is 0. Waits for ever when Envoy has died.
+        Returns:
+            The ports of each listener in the order of its addresses; 0 for Unix sockets.
         """
         while True:
             with suppress(OSError, aiohttp.ClientError):
@@ -48,25 +49,31 @@ class EnvoyAdmin:
         return {status["name"]: _read_ports(status) for status in statuses}
 
     async def close_listeners(self) -> None:
-        """Takes no new connections, and tells callers to use others for new calls.
+        """Closes the listeners, and sends GOAWAY on open connections.
 
         Raises:
             OSError, aiohttp.ClientError: Envoy does not answer.
         """
-        # Graceful alone would listen on for a while; at once alone would send no GOAWAY.
+        # Only with both: the first sends GOAWAY but keeps listening, the second only closes.
         for path in ("/drain_listeners?graceful&skip_exit", "/drain_listeners"):
             async with self._http.post(path) as answer:
                 answer.raise_for_status()
 
     async def wait_idle(self, at_most_s: float) -> bool:
-        """Whether every call has ended, and its last byte was written, within the time.
+        """Waits until every call has ended and its last byte was written.
+
+        Args:
+            at_most_s: the longest time to wait, in seconds.
+
+        Returns:
+            False when the time is over and calls are still open.
 
         Raises:
             OSError, aiohttp.ClientError: Envoy does not answer.
         """
         until_s = time.monotonic() + at_most_s
         idle_looks = 0
-        # A call's last bytes may be on their way from one listener to the other: look twice.
+        # A call's last bytes may be between two listeners, so one look is not enough.
         while idle_looks < _IDLE_LOOKS:
             idle_looks = 0 if await self._count_unfinished() else idle_looks + 1
             if time.monotonic() >= until_s:
@@ -75,7 +82,7 @@ class EnvoyAdmin:
         return True
 
     async def count_refused(self) -> int:
-        """Calls that were refused since the start, as too many were in flight.
+        """The number of calls since the start that were refused because too many were in flight.
 
         Raises:
             OSError, aiohttp.ClientError: Envoy does not answer.
@@ -83,7 +90,7 @@ class EnvoyAdmin:
         return await self._sum(_REFUSED)
 
     async def count_unreadable(self) -> int:
-        """Calls that were no HTTP/2 messages for Envoy, as with an authority that is no host.
+        """The number of calls with invalid HTTP/2 headers, like an authority that is not a host.
 
         Raises:
             OSError, aiohttp.ClientError: Envoy does not answer.
@@ -91,7 +98,7 @@ class EnvoyAdmin:
         return await self._sum(_UNREADABLE)
 
     async def _count_unfinished(self) -> int:
-        """Calls, and bytes that a listener in front still holds."""
+        """The number of open calls, plus the bytes that a listener in front has not written yet."""
         return await self._sum(f"{_ACTIVE}|{_HELD}")
 
     async def _sum(self, names: str) -> int:

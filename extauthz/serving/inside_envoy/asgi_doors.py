@@ -1,8 +1,8 @@
-"""The doors behind one ASGI server, and which of them a call came to.
+"""Dispatches the calls of one ASGI server to its doors.
 
-With one door, every call is its own. With several, a call belongs to the door whose address it
-came to, which the server writes into `ADDRESS_HEADER`; the server drops what a caller wrote
-there. A call that came to an address of no door is refused.
+With one door, it gets every call. With several, a call belongs to the door on whose address it
+arrived. The server writes that address into `ADDRESS_HEADER`, and drops what a caller wrote there.
+A call on an address without a door is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ANY_HOSTS: Final = (b"0.0.0.0", b"[::]")
 
 
 class AsgiDoors:
-    """An application for each door, and the way to it. One event loop uses it."""
+    """An application for each door, and the door of each address. One event loop uses it."""
 
     def __init__(self, doors: Mapping[str, Door], limits: HostLimits) -> None:
         self._doors = tuple(doors.values())
@@ -31,21 +31,23 @@ class AsgiDoors:
         self._by_address: dict[bytes, GrpcApp] = {}
 
     def route(self, doors: Mapping[str, str]) -> None:
-        """From now on, calls go to the doors that are named by address.
+        """Sets the doors of addresses. Of several doors, none gets calls before that.
 
-        An address ``0.0.0.0:port`` or ``[::]:port`` stands for every address of that port.
+        Args:
+            doors: names of doors by address; ``0.0.0.0:port`` and ``[::]:port`` stand for every
+                address with that port.
         """
         self._by_address = {address.encode(): self._apps[name] for address, name in doors.items()}
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Answers one call, as the door that it came to."""
+        """Answers one call with the application of its door."""
         app = self._only or self._find(scope["headers"])
         return _refuse(send) if app is None else app(scope, receive, send)
 
     def count_refused(self, calls: int) -> None:
-        """Takes down how many calls the server has refused by itself since its start.
+        """Sets the number of calls that the server itself has refused since its start.
 
-        It cannot tell for which door they were: the first one counts them.
+        The server does not know their doors, so the first door counts them.
         """
         self._doors[0].load.refused_before = calls
 
@@ -62,7 +64,7 @@ class AsgiDoors:
             app.cancel_all()
 
     def _find(self, headers: Sequence[tuple[bytes, bytes]]) -> GrpcApp | None:
-        # The server's is the last.
+        # The server adds its own after those of the caller.
         address = next((value for name, value in reversed(headers) if name == _HEADER), b"")
         app = self._by_address.get(address)
         if app is None:

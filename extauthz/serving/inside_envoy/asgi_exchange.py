@@ -1,9 +1,9 @@
-"""One gRPC call on ASGI: its messages in, its answers and status out, and how it may be ended.
+"""One gRPC call on ASGI: reads its messages, and writes its answers and status.
 
-An exchange can be ended from outside, once: by its deadline, by its caller, or by the stop of
-the service. While the handler runs, its task is cancelled. While a message still arrives, the
-status is sent at once instead, and the server then says that the exchange is over: a `receive`
-or `send` that waits is never cancelled, because not every server bears it.
+An exchange can be ended from outside, once: by its deadline, by its caller, or by the stop of the
+service. While the handler runs, its task is cancelled. While a message is still arriving, the
+status is sent at once instead, and the server then ends the exchange: a waiting `receive` or `send`
+is never cancelled, because not every server supports that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from extauthz.serving.inside_envoy.grpc_wire import (
 from extauthz.serving.methods import RpcCode, RpcFailure
 
 LOOK_S: Final = 0.05
-"""A handler that takes longer than this is worth asking whether its caller is still there."""
+"""When a handler takes longer than this, the server is asked whether its caller is still there."""
 MAX_PAUSE_S: Final = 1.0
 
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
@@ -44,11 +44,11 @@ _SLOW: Final = RpcFailure(RpcCode.DEADLINE_EXCEEDED, SLOW)
 
 
 class CallerGone(Exception):
-    """There is nobody to answer any more."""
+    """The caller has closed the call, or its connection."""
 
 
 class Exchange:
-    """One call, in the task that makes it."""
+    """One call. It must be made in the call's own task."""
 
     __slots__ = (
         "_arrive_by_s",
@@ -101,15 +101,15 @@ class Exchange:
     # Requests
 
     async def read_only_message(self, deadline: Deadline, within_s: float) -> bytes:
-        """The one message of a unary call, once the caller has ended its side.
+        """Reads the single message of a unary call, until the caller has ended its side.
 
         Args:
-            deadline: of the whole call.
-            within_s: by then the message must be there, whatever the deadline.
+            deadline: that of the whole call.
+            within_s: the seconds in which the message must arrive, also when the deadline is later.
 
         Raises:
-            RpcFailure: there is no message, or more than one, or no good one.
-            CallerGone: nobody waits for an answer, or got one already.
+            RpcFailure: there is no message, more than one, or a malformed one.
+            CallerGone: the caller has closed the call, or the status was sent already.
         """
         now_s = time.monotonic()
         self._arrive_by_s = now_s + within_s
@@ -125,7 +125,7 @@ class Exchange:
         return message
 
     async def _read_split_message(self, event: dict[str, Any]) -> bytes:
-        """As `read_only_message`, for what did not come as one good frame in one event."""
+        """Does the same for anything but one well-formed frame in one event."""
         frames = FrameReader(self._max_message_bytes)
         message = None
         while True:
@@ -149,10 +149,10 @@ class Exchange:
         return event
 
     async def read_messages(self, deadline: Deadline) -> AsyncGenerator[bytes, None]:
-        """The messages of a client stream, as they are asked for; ends early with the caller.
+        """Yields the messages of a client stream; ends when the caller has closed the call.
 
         Raises:
-            RpcFailure: what arrived is no message.
+            RpcFailure: a message is malformed.
         """
         self._arriving = False
         self._set_due(deadline, time.monotonic())
@@ -174,7 +174,7 @@ class Exchange:
                 self._end_request()
 
     async def _next_event(self) -> dict[str, Any]:
-        """What `receive` gives. Can be cancelled: what it was to give is kept for the next."""
+        """Awaits the next event of `receive`. When this is cancelled, no event is lost."""
         if self._pending is None:
             self._pending = asyncio.ensure_future(self._receive())
         event = await asyncio.shield(self._pending)
@@ -184,10 +184,10 @@ class Exchange:
     # Answers
 
     async def answer(self, message: bytes) -> None:
-        """Sends the one answer and status OK."""
+        """Sends the single answer and the status OK."""
         self._finished = True
-        # The other calls of this turn of the loop are decided first, and the answers of all go
-        # out together: the server wakes up once, not once for each.
+        # The other calls of this turn of the loop are decided first, so that all answers are sent
+        # together: the server wakes up once instead of once for each.
         await asyncio.sleep(0)
         body = {"type": "http.response.body", "body": write_frame(message), "more_body": False}
         try:
@@ -199,10 +199,10 @@ class Exchange:
             raise CallerGone from exc
 
     async def stream(self, messages: AsyncGenerator[bytes, None]) -> None:
-        """Sends answers as they come, no faster than the caller reads, and status OK.
+        """Sends answers as they come, no faster than the caller reads, and the status OK.
 
         Raises:
-            CallerGone: nobody reads any more.
+            CallerGone: the caller has closed the call.
         """
         async with aclosing(messages):
             async for message in messages:
@@ -231,13 +231,13 @@ class Exchange:
             return
 
     async def open_answer(self) -> None:
-        """Has the server send the head of the answer now, before the answer is known.
+        """Sends the headers of the answer now, before there is an answer.
 
         Raises:
-            CallerGone: nobody reads any more.
+            CallerGone: the caller has closed the call.
         """
         await self._start()
-        await self._write(b"", more=True)  # a server keeps the head back until there is some body
+        await self._write(b"", more=True)  # servers hold the headers back until there is a body
 
     async def _start(self) -> None:
         self._started = True
@@ -262,7 +262,7 @@ class Exchange:
     # Ends
 
     def end(self, status: RpcFailure | None) -> None:
-        """Ends the call from outside, with a status, or without one when its caller is gone."""
+        """Ends the call from outside; `status` is None when its caller is gone."""
         if self._ended or self._finished:
             return
         self._ended = True
@@ -273,20 +273,20 @@ class Exchange:
             self._closing = asyncio.create_task(self.fail(status))
 
     async def was_ended(self) -> bool:
-        """Whether it was this that cancelled the task; sends the status then."""
+        """Whether `end` has cancelled the task; if so, sends its status."""
         if not self._ended:
             return False
         self._task.uncancel()
         with suppress(asyncio.CancelledError):
-            # A task that cancelled itself has not been told yet, and `uncancel` takes that back
-            # from Python 3.13 on only.
+            # The cancellation of the current task is raised only at its next await, and `uncancel`
+            # withdraws it only since Python 3.13.
             await asyncio.sleep(0)
         if self._status is not None:
             await self.fail(self._status)
         return True
 
     def close(self) -> None:
-        """Lets go of what waits. Nothing can be done with the exchange afterwards."""
+        """Releases what still waits. The exchange cannot be used afterwards."""
         self._finished = True
         self.due_s = inf
         if self._watch is not None:

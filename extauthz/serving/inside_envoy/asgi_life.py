@@ -1,14 +1,13 @@
-"""The life of doors inside a server that loads them as an ASGI application.
+"""Opens and closes doors inside a server that loads them as an ASGI application.
 
-The server is a process of its own, steered through `extauthz.serving.workers.control`. What the doors are
-opened with is ``{"parameters": ..., "doors": {...}, "folder": ...}``: what the function that opens
-them is given, the names of those that are to be served with the paths of their client streams (see
-`DoorListener.client_streams`), and a folder that goes with this process when whoever started it
-has died. ``drain`` and ``cancel`` are known words, and `ROUTE` and `REFUSED` known questions;
-others are for the doors' owner.
+The server is a process of its own, controlled through `extauthz.serving.workers.control`. Its first
+message is ``{"parameters": ..., "doors": {...}, "folder": ...}``: the parameters of the function
+that opens the doors, the names of the doors to serve with the paths of their client streams (see
+`DoorListener.client_streams`), and a folder, which this process removes when its parent has died.
+The words ``drain`` and ``cancel`` and the questions `ROUTE` and `REFUSED` are answered here; all
+others are passed to the owner of the doors.
 
-Python's standard error is a file of its own (`STDERR_FD`), so that what the server itself writes
-there can be told from it.
+Python's standard error is a separate file (`STDERR_FD`), to distinguish it from the server's own.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from extauthz.serving.workers.control import Questions, Steered, Words
 
 STDERR_FD: Final = "EXTAUTHZ_STDERR_FD"
 END: Final = "end"
-"""The word before an end that was asked for; without it, the starter may have died."""
+"""The word before an intended end; an end without it means that the parent may have died."""
 ROUTE: Final = "route"
-"""The question that tells which door has which address; the answer is nothing."""
+"""The question with the door of each address; its answer is empty."""
 REFUSED: Final = "refused"
-"""The question that tells how many calls the server refused by itself; the answer is nothing."""
+"""The question with the number of calls that the server itself refused; its answer is empty."""
 
 _ALONE_S: Final = 2.0
 _log = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedDoors:
-    """Doors by name, and what may be asked of their owner."""
+    """Doors by name, and the questions that their owner answers."""
 
     doors: Mapping[str, Door]
     limits: HostLimits = HostLimits()
@@ -59,7 +58,7 @@ AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def make_app(open_doors: OpenDoors) -> AsgiApp:
-    """An ASGI application that opens the doors at its start, and closes them at its end."""
+    """Makes an ASGI application that opens the doors at startup, and closes them at shutdown."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -108,10 +107,10 @@ async def _live(open_doors: OpenDoors, scope: Scope, receive: Receive, send: Sen
 
 
 def _check_streams(door: Door, expected: Collection[str]) -> Door:
-    """The door, whose client streams the server lets pass as they come.
+    """Checks that a door has exactly the client streams for which the server does not buffer.
 
     Raises:
-        ValueError: it has others; the server would wait for their end.
+        ValueError: it has others, whose requests the server would buffer until their end.
     """
     streams = {it.path for it in door.table if isinstance(it, ClientStreamMethod)}
     if streams != set(expected):

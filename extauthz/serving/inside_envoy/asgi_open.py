@@ -1,8 +1,8 @@
-"""The calls that are open on one ASGI application, and one timer for all of them.
+"""Keeps the open calls of one ASGI application, with one timer for all of them.
 
-A timer for each call would cost more than most of the rest of it, and almost none ever rings.
-Here the event loop has one, for whatever is due first; what is due is then found by looking at
-every open call, of which a host has a few thousand at most.
+A timer for each call would be one of its largest costs, and hardly any would ever expire. So there
+is a single timer for the earliest call. When it expires, all open calls are searched for those that
+are due; a host has a few thousand at most.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from math import inf
 from typing import Final, Generic, Protocol, TypeVar
 
 _SHORTEST_S: Final = 0.001
-"""uvloop counts in whole milliseconds, and may be early by one."""
+"""The shortest timer: uvloop counts in whole milliseconds, and may be one early."""
 
 
 class Timed(Protocol):
-    """What is open.
+    """An open call.
 
     Attributes:
-        due_s: by `time.monotonic`, when `tick` is to be called; infinite for never.
+        due_s: the time of `time.monotonic` at which `tick` is called; infinite for never.
     """
 
     due_s: float
 
     def tick(self, now_s: float) -> None:
-        """It is due. Sets `due_s` anew."""
+        """Is called at `due_s`, and must set it to a later time."""
 
 
 T = TypeVar("T", bound=Timed)
 
 
 class OpenCalls(Generic[T]):
-    """A set of what is open. One event loop uses it."""
+    """A set of open calls with a timer. One event loop uses it."""
 
     def __init__(self) -> None:
         self._open: set[T] = set()
@@ -45,19 +45,19 @@ class OpenCalls(Generic[T]):
         return len(self._open)
 
     def __iter__(self) -> Iterator[T]:
-        """Those that are open now."""
+        """Iterates over the calls that are open now."""
         return iter(tuple(self._open))
 
     def add(self, call: T) -> None:
-        """It is open from now on, and ticks as soon as `hasten` told when."""
+        """Adds a call. Its time counts once `hasten` was called with it."""
         self._open.add(call)
 
     def discard(self, call: T) -> None:
-        """It is open no more."""
+        """Removes a call."""
         self._open.discard(call)
 
     def hasten(self, due_s: float) -> None:
-        """To be told whenever a `due_s` was set to an earlier time."""
+        """Must be called whenever a call's `due_s` was set to an earlier time."""
         if due_s < self._rings_s:
             self._set(due_s)
 

@@ -1,15 +1,16 @@
-"""The configuration of an Envoy that carries Python: its listeners, limits, TLS and admin.
+"""Writes the configuration of an Envoy that runs Python: its listeners, limits, TLS and admin.
 
-Every filter configuration would load the application once more, with a thread of its own, so one
-listener leads to it, the shared one. It has the addresses of all doors when they show the same
-certificates. When they do not, it has the addresses of doors without TLS; each other door gets a
-listener in front, which ends its TLS and hands on its bytes through a private socket.
+Each configuration of the Python filter would load the application again, with a thread of its own.
+So only one listener, the shared one, has it. When all doors have the same certificates, it has the
+addresses of all. Otherwise it has the addresses of the doors without TLS, and each other door gets
+a listener of its own, which terminates TLS and forwards the bytes through a private socket.
 
-Which door a call came to is told by the address that it came to: Envoy writes it into a header
-(`ADDRESS_HEADER`), and drops whatever a caller wrote there. TLS material comes in files that Envoy watches (`write_secrets`), so that what it
-shows has been checked before. The admin interface is a socket in a private folder.
+The door of a call is found by the address on which it arrived: Envoy writes that into a header
+(`ADDRESS_HEADER`), and drops what a caller wrote there. TLS material is in files that Envoy watches
+(`write_secrets`), so that only checked material is used. The admin interface is a socket in a
+private folder.
 
-How calls are taken on it is `extauthz.serving.inside_envoy.http`'s to say.
+`extauthz.serving.inside_envoy.http` writes the handling of calls on the shared listener.
 
 Source: Envoy's v3 API reference, by the names of the fields.
 """
@@ -28,7 +29,7 @@ from extauthz.serving.listen import ListenAddress
 from extauthz.serving.tls import TlsFiles, TlsMaterial
 
 SHARED: Final = "shared"
-"""Name of the listener behind which the application is."""
+"""The name of the listener with the application."""
 
 _TYPE: Final = "type.googleapis.com/"
 _TLS: Final = "envoy.extensions.transport_sockets.tls.v3."
@@ -41,13 +42,14 @@ _NO_BOUND: Final = 2**32 - 1
 def write_bootstrap(
     *, app: str, listeners: Sequence[DoorListener], folder: Path, limits: HostLimits
 ) -> dict[str, Any]:
-    """The bootstrap, to be given to Envoy as JSON.
+    """Writes Envoy's bootstrap, in its JSON form.
 
     Args:
         app: the ASGI application, as ``package.module:name``.
-        listeners: hosts are numeric addresses.
-        folder: private; holds the admin socket, those that lead from a door's own listener to the
-            shared one, and the files of `write_secrets`.
+        listeners: the doors' listeners; their hosts are IP addresses.
+        folder: a private folder for the admin socket, the sockets between a door's own listener
+            and the shared one, and the files of `write_secrets`.
+        limits: the host's limits.
     """
     shared_tls = find_shared_tls(listeners)
     front = [listener for listener in listeners if listener.tls != shared_tls]
@@ -68,16 +70,16 @@ def write_bootstrap(
     }
     shared = _write_listener(SHARED, addresses, chain, limits)
     if shared_tls is None:
-        # Whoever connects and says nothing is let go of; with TLS, its handshake sees to that.
+        # Closes connections that send nothing; with TLS, the handshake's timeout does that.
         shared |= {
             "listener_filters": [_write_first_bytes()],
             "listener_filters_timeout": write_seconds(limits.handshake_timeout_s),
         }
-    # What is read of a connection before the others, and Python's answers, have their turn. With
-    # more, a flood is read for so long that few calls are decided.
+    # The bytes that are read of a connection before it is the turn of others and of Python's
+    # answers. With more, Envoy reads a flood for so long that few calls are decided.
     shared["per_connection_buffer_limit_bytes"] = _TURN_BYTES
     return {
-        "node": {"id": "extauthz", "cluster": "extauthz"},  # secrets are not read without
+        "node": {"id": "extauthz", "cluster": "extauthz"},  # required for reading secrets
         "admin": {"address": {"pipe": {"path": str(folder / "admin"), "mode": 0o600}}},
         "overload_manager": {
             "resource_monitors": [
@@ -102,7 +104,7 @@ def write_bootstrap(
 
 
 def find_shared_tls(listeners: Sequence[DoorListener]) -> TlsFiles | None:
-    """The certificates of the listener that all doors share: those of all, or none."""
+    """The certificates of the shared listener: those of all doors if equal, otherwise none."""
     first = listeners[0].tls
     return first if all(listener.tls == first for listener in listeners) else None
 
@@ -110,7 +112,7 @@ def find_shared_tls(listeners: Sequence[DoorListener]) -> TlsFiles | None:
 def list_shared_addresses(
     listener: DoorListener, shared_tls: TlsFiles | None, folder: Path
 ) -> tuple[ListenAddress, ...]:
-    """Where the door is reached on the shared listener."""
+    """The addresses of a door on the shared listener: its own, or its private socket."""
     if listener.tls == shared_tls:
         return listener.addresses
     return (ListenAddress(path=str(_way_in(listener.door, folder))),)
@@ -123,7 +125,7 @@ def _way_in(door: str, folder: Path) -> Path:
 def _write_front(
     listener: DoorListener, listeners: Sequence[DoorListener], folder: Path, limits: HostLimits
 ) -> dict[str, Any]:
-    """A door's own listener: ends its TLS, and hands its bytes to the shared listener."""
+    """A door's own listener, which terminates TLS and forwards bytes to the shared listener."""
     chain = {
         "filters": [
             {
@@ -132,14 +134,14 @@ def _write_front(
                     "@type": f"{_TYPE}envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
                     "stat_prefix": listener.door,
                     "cluster": listener.door,
-                    "idle_timeout": "0s",  # as the shared listener judges
+                    "idle_timeout": "0s",  # the shared listener has the timeout
                 },
             }
         ],
         **_write_chain_tls(listener.tls, listeners, folder, limits),
     }
     written = _write_listener(listener.door, listener.addresses, chain, limits)
-    # The connection behind it is counted.
+    # The shared listener counts the connection already.
     return {**written, "ignore_global_conn_limit": True}
 
 
@@ -149,7 +151,7 @@ def _write_way_in(door: str, folder: Path) -> dict[str, Any]:
         "name": door,
         "type": "STATIC",
         "connect_timeout": "5s",
-        # As many as the listeners let in; the default of 1024 is for servers elsewhere.
+        # The listeners bound connections already; Envoy's default would be 1024.
         "circuit_breakers": {"thresholds": [{"max_connections": _NO_BOUND}]},
         "load_assignment": {
             "cluster_name": door,
@@ -179,7 +181,7 @@ def _write_address(address: ListenAddress, limits: HostLimits) -> dict[str, Any]
 
 
 def _write_first_bytes() -> dict[str, Any]:
-    """Waits until a connection has said how it speaks."""
+    """A listener filter that waits for the first bytes of a connection."""
     return {
         "name": "envoy.filters.listener.http_inspector",
         "typed_config": {
@@ -233,15 +235,19 @@ def _write_secret_source(name: str, folder: Path) -> dict[str, Any]:
 
 
 def find_secrets_name(tls: TlsFiles, listeners: Sequence[DoorListener]) -> str:
-    """The name of these certificates: that of the first door that shows them."""
+    """The name for these certificates: that of the first door which has them."""
     return next(listener.door for listener in listeners if listener.tls == tls)
 
 
 def write_secrets(name: str, tls: TlsMaterial) -> dict[str, dict[str, Any]]:
-    """What Envoy reads of each file, by the file's name. One of them holds the private key.
+    """Writes the content of Envoy's files of TLS material. One of them has the private key.
 
     Args:
-        name: what `find_secrets_name` gave.
+        name: the result of `find_secrets_name`.
+        tls: the material.
+
+    Returns:
+        The content by the name of each file.
     """
     certificate = {
         "certificate_chain": _inline(tls.cert_pem),
@@ -251,7 +257,7 @@ def write_secrets(name: str, tls: TlsMaterial) -> dict[str, dict[str, Any]]:
     if tls.client_ca_pem is not None:
         context: dict[str, Any] = {"trusted_ca": _inline(tls.client_ca_pem)}
         if tls.client_uri_sans:
-            # Any of them; Envoy ends a handshake with none.
+            # One of them is enough; Envoy refuses a handshake with none.
             context["match_typed_subject_alt_names"] = [
                 {"san_type": "URI", "matcher": {"exact": uri}} for uri in tls.client_uri_sans
             ]

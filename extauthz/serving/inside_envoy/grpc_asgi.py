@@ -1,17 +1,16 @@
-"""gRPC over ASGI: one door as an application of any ASGI server that speaks HTTP/2 and trailers.
+"""Serves a door by gRPC over ASGI, for any ASGI server with HTTP/2 and trailers.
 
-The application carries bytes, metadata and cancellation, as every host does; what becomes of a
-call is the door's business. Of the server it wants the extension ``http.response.trailers``.
+Like every host, the application passes on bytes, metadata and cancellation; the door decides on the
+call. The server must have the extension ``http.response.trailers``.
 
-- A call counts once its message is there: the door, and nothing here, bounds how many do. Before
-  that it has `HostLimits.message_timeout_s`.
-- A refusal before the first answer is "trailers-only": status and headers in one. The answer of a
-  client stream begins with the call, so that a server which waits for requests sees that this one
-  is taken as it comes.
-- ASGI has no deadlines, so they are kept here: when one passes, the handler is cancelled.
-- While a handler is busy for longer than `LOOK_S`, the server is asked whether its caller is
-  still there. By the ASGI specification `receive` then waits until it is not; pyvoy answers at
-  once, so it is asked again, after longer and longer pauses.
+- A call counts as in flight once its message has arrived, and only the door bounds their number.
+  The message must arrive within `HostLimits.message_timeout_s`.
+- A refusal before the first answer is "trailers-only": one block of headers with the status. The
+  answer to a client stream begins with the call, so that the server does not wait for its end.
+- ASGI has no deadlines, so they are enforced here: when one passes, the handler is cancelled.
+- When a handler takes longer than `LOOK_S`, the server is asked whether its caller is still there.
+  By the ASGI specification `receive` then waits until the caller is gone; pyvoy answers at once, so
+  it is asked again, after increasing pauses.
 
 Source: https://asgi.readthedocs.io/en/latest/specs/www.html
 """
@@ -65,7 +64,7 @@ class GrpcApp:
 
     @property
     def open_calls(self) -> int:
-        """Calls that have begun and not ended, of any kind."""
+        """The number of open calls of any kind."""
         return len(self._open)
 
     def refuse_new(self) -> None:
@@ -79,7 +78,7 @@ class GrpcApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one call."""
-        headers = dict(scope["headers"])  # of the protocol's own, none comes twice
+        headers = dict(scope["headers"])  # gRPC's own headers are never repeated
         refusal = _find_http_refusal(scope["method"], headers)
         if refusal is not None:
             await _refuse(send, *refusal)
@@ -130,7 +129,7 @@ class GrpcApp:
 def _find_http_refusal(
     method: str, headers: Mapping[bytes, bytes]
 ) -> tuple[int, list[tuple[bytes, bytes]]] | None:
-    """The HTTP status, and its headers, for what is no gRPC call at all."""
+    """The HTTP status and headers that refuse a request which is not gRPC; None for gRPC."""
     if method != "POST":
         return 405, [(b"allow", b"POST")]
     if is_grpc(headers.get(b"content-type", b"")):
@@ -144,13 +143,13 @@ async def _refuse(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -
 
 
 def _read_call(scope: Scope, headers: Mapping[bytes, bytes]) -> Call:
-    """What the handler may know.
+    """Reads the call's facts for the handler.
 
     Raises:
-        RpcFailure: INTERNAL when the headers are not gRPC's.
+        RpcFailure: INTERNAL when headers that gRPC requires are missing or malformed.
     """
     if headers.get(b"te") != b"trailers":
-        # The status would be lost on the way; C-core and Go refuse it too.
+        # Without it, proxies may drop the status; C-core and Go refuse such calls, too.
         raise RpcFailure(RpcCode.INTERNAL, "the header te: trailers is missing")
     timeout = headers.get(b"grpc-timeout")
     deadline = NO_DEADLINE if timeout is None else find_deadline(read_timeout_s(timeout))
@@ -158,7 +157,7 @@ def _read_call(scope: Scope, headers: Mapping[bytes, bytes]) -> Call:
 
 
 class _Caller:
-    """See `Caller`: who called, as ASGI tells it."""
+    """Implements `Caller` with the facts of an ASGI scope."""
 
     __slots__ = ("_headers", "_scope")
 

@@ -1,6 +1,6 @@
-"""gRPC over HTTP/2 as bytes and headers: frames, time-outs, metadata and statuses.
+"""Reads and writes gRPC's frames, timeouts, metadata and statuses on HTTP/2.
 
-Pure reading and writing; what is wrong on the wire is an RpcFailure that says so.
+Nothing here does any I/O. A violation of the protocol raises an RpcFailure with its reason.
 Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
 
@@ -26,7 +26,7 @@ _PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
 def is_grpc(content_type: bytes) -> bool:
-    """Whether the content type is gRPC's, with messages that are protobuf or do not say."""
+    """Whether a content type is gRPC's, for protobuf or without a message format."""
     return (
         content_type in _CONTENT_TYPES
         or content_type.partition(b";")[0].strip().lower() in _CONTENT_TYPES
@@ -34,7 +34,7 @@ def is_grpc(content_type: bytes) -> bool:
 
 
 def read_timeout_s(value: bytes) -> float:
-    """How long the caller waits, of ``grpc-timeout``: up to 8 digits and a unit.
+    """Reads ``grpc-timeout``, up to 8 digits and a unit, as seconds.
 
     Raises:
         RpcFailure: INTERNAL for anything else.
@@ -46,13 +46,13 @@ def read_timeout_s(value: bytes) -> float:
 
 
 def read_metadata(headers: Headers) -> Metadata:
-    """What the caller sent beside the protocol's own headers, in the order of arrival.
+    """Reads the caller's metadata: all headers except the protocol's own, in their order.
 
-    Names are in lower case already: HTTP/2 has no others. Values of ``-bin`` names are base64,
-    with or without padding, and several may be joined by commas.
+    Names in HTTP/2 are always in lower case. Values of ``-bin`` names are base64, with or without
+    padding, and several may be joined by commas.
 
     Raises:
-        RpcFailure: INTERNAL for a ``-bin`` value that is no base64.
+        RpcFailure: INTERNAL for a ``-bin`` value that is not base64.
     """
     metadata: list[tuple[str, str | bytes]] = []
     for name, value in headers:
@@ -75,12 +75,12 @@ def _read_binary(value: bytes) -> Iterable[bytes]:
 
 
 def write_frame(message: bytes) -> bytes:
-    """The message as it goes on the wire: not compressed, its length in front."""
+    """Writes the frame of a message: the flag for no compression, its length, and the message."""
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def write_status(code: RpcCode, message: str = "") -> list[tuple[bytes, bytes]]:
-    """The trailers that end a call."""
+    """Writes the trailers that end a call."""
     trailers = [(b"grpc-status", b"%d" % code)]
     if message:
         trailers.append((b"grpc-message", quote(message, safe=_PRINTABLE).encode("ascii")))
@@ -88,7 +88,7 @@ def write_status(code: RpcCode, message: str = "") -> list[tuple[bytes, bytes]]:
 
 
 def find_only_message(chunk: bytes, max_message_bytes: int) -> bytes | None:
-    """The message when the chunk is one good frame and nothing else, as almost always."""
+    """The message of a chunk that is exactly one well-formed frame, as usual; otherwise None."""
     length = len(chunk) - _PREFIX_BYTES
     if 0 <= length <= max_message_bytes and chunk.startswith(b"\0" + length.to_bytes(4, "big")):
         return chunk[_PREFIX_BYTES:]
@@ -96,9 +96,9 @@ def find_only_message(chunk: bytes, max_message_bytes: int) -> bytes | None:
 
 
 class FrameReader:
-    """Cuts what arrives into messages, wherever it is split; holds one message at most.
+    """Splits a stream of chunks into messages. Chunks may begin and end anywhere.
 
-    Bytes that came along with a message and belong to the next ones are held too.
+    It buffers at most one incomplete message, and the chunks that `find_message` has not read yet.
     """
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -107,19 +107,19 @@ class FrameReader:
 
     @property
     def has_rest(self) -> bool:
-        """Whether bytes are held that no message was made of yet."""
+        """Whether there are bytes that have not been returned as a message."""
         return bool(self._held)
 
     def feed(self, chunk: bytes) -> None:
-        """Takes what arrived."""
+        """Adds a chunk."""
         self._held += chunk
 
     def find_message(self) -> bytes | None:
-        """The next whole message; None when more has to arrive first.
+        """Returns the next complete message; None when more bytes are needed.
 
         Raises:
-            RpcFailure: the message is compressed (UNIMPLEMENTED), too large
-                (RESOURCE_EXHAUSTED; its bytes need not have arrived), or no frame (INTERNAL).
+            RpcFailure: the message is compressed (UNIMPLEMENTED), too large by its length prefix
+                (RESOURCE_EXHAUSTED), or the frame is malformed (INTERNAL).
         """
         held = self._held
         if len(held) < _PREFIX_BYTES:
@@ -142,10 +142,10 @@ class FrameReader:
         return message
 
     def check_end(self) -> None:
-        """To be called when nothing more will arrive.
+        """Checks at the end of the stream that nothing is left over.
 
         Raises:
-            RpcFailure: INTERNAL when the last message is not whole.
+            RpcFailure: INTERNAL when the last message is incomplete.
         """
         if self._held:
             raise RpcFailure(RpcCode.INTERNAL, "the last message is cut off")

@@ -1,12 +1,12 @@
 """Serves doors inside an Envoy, which loads this Python as a module (pyvoy).
 
-Envoy is a process of its own, with one thread for the network and one for Python. The doors are
-opened there, by the ASGI application that is named; here are its configuration, its start,
-its TLS files, and its stop. Nothing of a call passes through this process.
+Envoy is a process of its own, with one thread for the network and one for Python. The ASGI
+application opens the doors there. This module configures, starts and stops Envoy, and gives it TLS
+files. Calls never pass through this process.
 
-- Envoy takes calls once the doors are open. A start that fails says why, as in one process.
-- TLS files are looked at here every second, and handed over once they are known to be good.
-- Envoy dies with this process, and this process learns when Envoy dies (`wait_ended`).
+- Envoy accepts calls once the doors are open. A failed start raises an error with its reason.
+- TLS files are read here every second, and given to Envoy after they were checked.
+- Envoy ends when this process ends, and this process notices when Envoy ends (`wait_ended`).
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ from extauthz.serving.workers.private_folder import PrivateFolder
 from extauthz.serving.workers.steered_process import SteeredProcess, write_exit
 
 _CANCEL_S: Final = 2.0
-"""How long callers of cancelled calls may take to be told so."""
+"""The time for sending the status of cancelled calls to their callers."""
 _COUNT_S: Final = 1.0
-"""How often Envoy is asked what it refused."""
+"""The interval at which Envoy is asked for the number of refused calls."""
 _EXIT_S: Final = 30.0
 _ANSWER_S: Final = 30.0
 _STDERR: Final = 2
@@ -68,8 +68,9 @@ class EnvoyHost(SteeredProcess):
     """One Envoy with all listeners. Can be started once.
 
     Args:
-        app: ``package.module:name`` of what `extauthz.serving.inside_envoy.asgi_life.make_app` gave.
-        parameters: given to the function that opens the doors; what JSON can hold.
+        app: ``package.module:name`` of an application of
+            `extauthz.serving.inside_envoy.asgi_life.make_app`.
+        parameters: for the function that opens the doors; it must be possible to write it as JSON.
     """
 
     NAME = "Envoy"
@@ -97,7 +98,7 @@ class EnvoyHost(SteeredProcess):
 
     @property
     def addresses(self) -> tuple[ListenAddress, ...]:
-        """Where it listens, with the real port in place of port 0; empty before the start."""
+        """The addresses, with the actual ports instead of port 0; empty before the start."""
         return self._addresses
 
     async def start(self) -> None:
@@ -156,7 +157,8 @@ class EnvoyHost(SteeredProcess):
                     CONTROL_FD: str(control.descriptor),
                     STDERR_FD: str(stderr),
                 },
-                # Signals of a terminal reach the whole group; this process passes them on.
+                # A terminal sends signals to the whole process group, but only this process
+                # must handle them.
                 start_new_session=True,
             )
         finally:
@@ -188,7 +190,7 @@ class EnvoyHost(SteeredProcess):
                 _log.info("%s: listening on %s %s", listener.door, address, written)
 
     async def _find_reason(self) -> str:
-        """Why a start failed, once Envoy has ended."""
+        """Waits until Envoy has ended, and returns the reason why its start failed."""
         assert self._process is not None and self._envoy_log is not None
         await _end_process(self._process)
         code = self._process.returncode or 0
@@ -197,7 +199,11 @@ class EnvoyHost(SteeredProcess):
     async def _find_ports(
         self, admin: EnvoyAdmin, process: asyncio.subprocess.Process
     ) -> dict[str, list[int]]:
-        """The ports of each of Envoy's listeners, once all take calls."""
+        """Waits until all of Envoy's listeners accept calls, and returns their ports by name.
+
+        Raises:
+            ListenError: Envoy has ended, because it could not listen.
+        """
         ended = asyncio.create_task(process.wait())
         ready = asyncio.create_task(admin.wait_ready())
         try:
@@ -215,11 +221,11 @@ class EnvoyHost(SteeredProcess):
             ready.cancel()
 
     async def _tell_refused(self, admin: EnvoyAdmin) -> None:
-        """Lets the doors know what Envoy refuses before they see it, for their metrics."""
+        """Reports to the doors, for their metrics, how many calls Envoy has refused."""
         told = 0
         while True:
             await asyncio.sleep(_COUNT_S)
-            # Whatever is wrong with the answer: the next time, then.
+            # After any failure, the next attempt reports the same total.
             with suppress(OSError, ValueError, aiohttp.ClientError, HostFailed):
                 refused = await admin.count_refused()
                 if refused != told:
@@ -227,10 +233,10 @@ class EnvoyHost(SteeredProcess):
                     told = refused
 
     async def stop(self, grace_s: float) -> None:
-        """Drains every door, takes no new calls, and cancels what is left after the grace."""
+        """Drains every door, and cancels calls that are still open after `grace_s` seconds."""
         self._stopping = True
         if self._admin is not None and self._is_running:
-            with suppress(OSError, aiohttp.ClientError):  # it may die meanwhile
+            with suppress(OSError, aiohttp.ClientError):  # Envoy may end meanwhile
                 self.tell("drain")
                 await self._admin.close_listeners()
                 if not await self._admin.wait_idle(grace_s):
@@ -239,7 +245,7 @@ class EnvoyHost(SteeredProcess):
         await self._end()
 
     async def _end(self) -> None:
-        """Ends Envoy, if it runs, and takes away what it leaves behind."""
+        """Ends Envoy, if it runs, and removes its files."""
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
@@ -258,20 +264,20 @@ class EnvoyHost(SteeredProcess):
 
 
 def _read_environment() -> Mapping[str, str]:
-    """What the interpreter in Envoy needs to be this one, as pyvoy sets it."""
+    """The variables with which Envoy runs this interpreter, as in pyvoy."""
     environment = {
         "PYTHONPATH": write_import_path(),
         "PYTHONHOME": f"{sys.prefix}{os.pathsep}{sys.exec_prefix}",
     }
     library = find_libpython.find_libpython()
     if library is not None:
-        # pyvoy's module is built like any extension and does not bring libpython itself.
+        # pyvoy's module is built like an extension, so it is not linked to libpython.
         environment["LD_PRELOAD"] = library
     return environment
 
 
 async def _tell_unreadable(admin: EnvoyAdmin) -> None:
-    """Says once that Envoy refuses calls for what their callers set up."""
+    """Logs a warning, once, when Envoy refuses calls because of their caller's configuration."""
     while True:
         await asyncio.sleep(_COUNT_S)
         with suppress(OSError, ValueError, aiohttp.ClientError):

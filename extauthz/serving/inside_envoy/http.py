@@ -1,9 +1,9 @@
-"""How Envoy takes the calls of its shared listener: what it waits for, and what it refuses, before Python.
+"""Writes the HTTP filters of the shared listener, which run before Python.
 
-A call reaches Python once its message is there. Until then it is held in front of the filter that
-bounds the calls in flight, and takes nobody's place; it has `HostLimits.message_timeout_s`. Methods
-that read a stream from their caller cannot be waited for: each has a route of its own, on which
-neither filter is, and begins its answer at once, which stops Envoy's clock.
+A call reaches Python once its message has arrived, which it must within
+`HostLimits.message_timeout_s`. Until then it waits before the filter that bounds the calls in
+flight, and does not count there. Client streams cannot be buffered: each of these methods has a
+route without both filters, and begins its answer at once, which ends Envoy's request timeout.
 
 Sources: Envoy's v3 API reference, by the names of the fields; pyvoy's `get_envoy_config`.
 """
@@ -34,12 +34,13 @@ _MIB: Final = 1024 * 1024
 def write_http_filter(
     app: str, limits: HostLimits, *, client_streams: Sequence[str], names_address: bool
 ) -> dict[str, Any]:
-    """The network filter that speaks HTTP/2 and leads to the application.
+    """Writes the network filter for HTTP/2, with the application at the end of its chain.
 
     Args:
         app: the ASGI application, as ``package.module:name``.
-        client_streams: paths of the methods whose request is a stream.
-        names_address: a header tells the application to which address a call came.
+        limits: the host's limits.
+        client_streams: the paths of methods whose request is a stream.
+        names_address: whether to add the header with the address on which a call arrived.
     """
     config = PyvoyServer(app, lifespan=True, loop="uvloop").get_envoy_config()
     (chain,) = config["static_resources"]["listeners"][0]["filter_chains"]
@@ -50,7 +51,7 @@ def write_http_filter(
         "server_header_transformation": "PASS_THROUGH",
         "request_headers_timeout": write_seconds(limits.handshake_timeout_s),
         "request_timeout": write_seconds(limits.message_timeout_s),
-        "stream_idle_timeout": "0s",  # access logs and health watches are silent for hours
+        "stream_idle_timeout": "0s",  # streams of access logs and health may be idle for hours
         "stream_flush_timeout": write_seconds(limits.keepalive_timeout_s),
         "common_http_protocol_options": {
             "max_connection_duration": write_seconds(limits.max_connection_age_s),
@@ -72,12 +73,12 @@ def write_http_filter(
     ]
     (virtual_host,) = http_filter["typed_config"]["route_config"]["virtual_hosts"]
     virtual_host["routes"] = [
-        # Health is asked for most when there is too much to do, and its watches last for hours.
+        # Health must be answered under overload as well, and its watches last for hours.
         _write_route({"prefix": f"/{HEALTH_SERVICE}/"}, without=[_BOUND]),
         *(_write_route({"path": path}, without=[_WHOLE, _BOUND]) for path in client_streams),
     ]
-    # Of a client stream: what was read and not yet taken. A stream's window is smaller, so that its
-    # caller waits before Envoy would have to refuse it.
+    # For a client stream, the bytes that Python has not read yet. The HTTP/2 window of a stream is
+    # smaller, so its caller has to wait before Envoy would refuse the stream.
     virtual_host["request_body_buffer_limit"] = _max_body_bytes(limits)
     if names_address:
         http_filter["typed_config"]["early_header_mutation_extensions"] = [_write_address_header()]
@@ -85,17 +86,17 @@ def write_http_filter(
 
 
 def write_seconds(duration_s: float) -> str:
-    """A duration as Envoy reads it."""
+    """Writes a duration in the JSON form of protobuf."""
     return f"{duration_s:.3f}s"
 
 
 def _max_body_bytes(limits: HostLimits) -> int:
-    # A little more than a message: the application refuses what is too large, in its own words.
+    # More than a message may have, so that the application itself refuses larger messages.
     return limits.max_receive_bytes + _MIB
 
 
 def _write_whole(limits: HostLimits) -> dict[str, Any]:
-    """Holds a call until its request is whole."""
+    """The filter that buffers a call until its request is complete."""
     return {
         "name": _WHOLE,
         "typed_config": {
@@ -106,10 +107,10 @@ def _write_whole(limits: HostLimits) -> dict[str, Any]:
 
 
 def _write_in_flight_bound(limits: HostLimits) -> dict[str, Any]:
-    """Refuses calls before Python spends time on them.
+    """The filter that refuses calls under overload, before Python runs for them.
 
-    The bound lies between `HostLimits.busy_in_flight` and `max_in_flight`, by how long the
-    calls of the last tenth of a second took: the more than `_QUICK`, the lower it is.
+    The bound is between `HostLimits.busy_in_flight` and `max_in_flight`. The longer the calls of
+    the last tenth of a second took, compared with `_QUICK`, the lower it is.
     """
     return {
         "name": _BOUND,
@@ -121,7 +122,7 @@ def _write_in_flight_bound(limits: HostLimits) -> dict[str, Any]:
                     "concurrency_update_interval": "0.1s",
                 },
                 "min_rtt_calc_params": {
-                    # Not measured, as Envoy would refuse all but a few calls meanwhile.
+                    # A fixed value: to measure it, Envoy would refuse all but a few calls.
                     "fixed_value": _QUICK,
                     "min_concurrency": limits.busy_in_flight,
                 },
@@ -149,7 +150,7 @@ def _write_large_reply() -> dict[str, Any]:
 
 
 def _write_reply(status: int, code: RpcCode, message: str) -> dict[str, Any]:
-    """Of itself Envoy says UNKNOWN for these statuses."""
+    """A local reply with a gRPC status; Envoy's own would be UNKNOWN for these HTTP statuses."""
     comparison = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"none.{status}"}}
     return {
         "filter": {"status_code_filter": {"comparison": comparison}},

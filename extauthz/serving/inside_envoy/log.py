@@ -1,10 +1,9 @@
-"""Envoy's own log, taken through a pipe and given on to this process's log.
+"""Reads Envoy's own log from a pipe, and writes it to this process's log.
 
-Envoy writes to a file that is named on its command line; the name is that of the pipe. Errors
-are given on as errors, but not while Envoy starts: then they are the reason of a failure, which
-says the first of them. Warnings are meant for those who wrote Envoy's configuration, and are
-given on as debug messages. What else comes, on its standard error, is given on as it is: a
-warning, because nobody expects it.
+The command line tells Envoy to log to a file, which is the pipe. Errors are logged as errors, but
+not during Envoy's start: then the first of them is the reason of the failure. Envoy's warnings are
+for authors of its configuration, and are logged as debug messages. All other text is from its
+standard error and unexpected, so it is logged unchanged as a warning.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _log = logging.getLogger("extauthz.envoy")
 
 
 class EnvoyLog:
-    """The pipe, and what came through it."""
+    """Reads the pipe, and remembers the first error."""
 
     def __init__(self) -> None:
         self._read_end, self.descriptor = os.pipe()
@@ -33,16 +32,16 @@ class EnvoyLog:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Of Envoy's command line."""
+        """The arguments for Envoy's command line."""
         path = f"/proc/self/fd/{self.descriptor}"
         return "--log-path", path, "--log-level", "warning", "--log-format", "%l|%v"
 
     def leave_to_envoy(self) -> None:
-        """Closes Envoy's end here. To be called once Envoy runs, or will not."""
+        """Closes this process's copy of Envoy's end, after Envoy was started or has failed to."""
         os.close(self.descriptor)
 
     async def start(self) -> None:
-        """Reads until everybody has closed the other end."""
+        """Starts reading the pipe, until all processes have closed the other end."""
         reader = asyncio.StreamReader()
         self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._read_end, "rb")
@@ -50,15 +49,15 @@ class EnvoyLog:
         self._reading = asyncio.create_task(self._read(reader))
 
     async def find_first_error(self) -> str | None:
-        """The first error of a start that failed. To be called once Envoy has ended."""
+        """The first error of a failed start; None without one. Envoy must have ended."""
         if self._reading is not None:
             await self._reading
-        # An error of several lines, as with a traceback, has its reason in the last.
+        # The reason of an error of several lines, like one with a traceback, is in the last line.
         ends = dict.fromkeys((*self._first_error[:1], *self._first_error[-1:]))
         return ": ".join(ends) or None
 
     async def close(self) -> None:
-        """Reads what is left, and closes the pipe. To be called once Envoy has ended."""
+        """Reads the rest, and closes the pipe. Envoy must have ended."""
         if self._reading is not None:
             await self._reading
         if self._transport is not None:

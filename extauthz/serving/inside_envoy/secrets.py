@@ -1,7 +1,7 @@
-"""Hands TLS material to an Envoy, and new material when its files have changed.
+"""Gives Envoy TLS material, and new material when its files have changed.
 
-Envoy alone would take a certificate and a key that do not fit together, and would miss files that
-are written in place. So the files are looked at here, and Envoy is given what was checked.
+Envoy itself would accept a certificate and a key that do not belong together, and would not notice
+files that are overwritten in place. So the files are read and checked here before Envoy gets them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TLS_LOOK_S: Final = 1.0
 
 
 def put_secrets(folder: Path, name: str, material: TlsMaterial) -> None:
-    """Hands the material to Envoy: it watches for files that are moved there."""
+    """Writes the material for Envoy, which watches for files that are moved into the folder."""
     for file, secret in write_secrets(name, material).items():
         new = folder / f"{file}.new"
         new.touch(mode=0o600)
@@ -28,7 +28,12 @@ def put_secrets(folder: Path, name: str, material: TlsMaterial) -> None:
 
 
 async def watch_tls(reloaders: Mapping[str, TlsReloader], folder: Path) -> None:
-    """Looks at the files of each name every `TLS_LOOK_S`, until it is cancelled."""
+    """Gives Envoy changed files, checking every `TLS_LOOK_S` seconds, until it is cancelled.
+
+    Args:
+        reloaders: by the name of `find_secrets_name`.
+        folder: the folder that Envoy watches.
+    """
     while reloaders:
         await asyncio.sleep(TLS_LOOK_S)
         for name, reloader in reloaders.items():
