@@ -95,7 +95,7 @@ class IntrospectionError(BackendError):
 
 
 class IntrospectionShareError(IntrospectionError):
-    """The issuer was not asked, because too many tokens of the same client are being introspected."""
+    """The issuer was not asked: too many tokens of the same client are being introspected."""
 
 
 class CatalogError(BackendError):

@@ -19,5 +19,5 @@ def write_plain(text: str) -> str:
 
 
 def write_plain_lines(text: str) -> str:
-    """The text with its line breaks; each further line is indented, so that it belongs to the first."""
+    """The text with its line breaks; further lines are indented, to show that they belong to it."""
     return "\n    ".join(write_plain(line) for line in text.split("\n"))

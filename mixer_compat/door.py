@@ -1,4 +1,4 @@
-"""Defines what the handlers of the Mixer door share: the core, the answers' style, common denials."""
+"""Defines what handlers of the Mixer door share: the core, the answers' style, common denials."""
 
 from __future__ import annotations
 

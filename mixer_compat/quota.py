@@ -5,8 +5,8 @@
   that tier instead, counted separately for each set of dimensions.
 - The answer has exactly one entry, under the key of the call. Mixer reads only the amount and how
   long it may be kept from it; 0 is a denial, and so is a failed call.
-- A repeated call is charged once, by its deduplication id, the instance and the dimensions. When its
-  caller gave none, Mixer sends the quota's name as the id, which is then ignored.
+- A repeated call is charged once, by its deduplication id, the instance and the dimensions. When
+  its caller gave none, Mixer sends the quota's name as the id, which is then ignored.
 - While the counter store is away, each tier follows its outage mode, as everywhere.
 
 A granted amount is counted at once, and may be spent until the window of a fixed or calendar limit
@@ -209,7 +209,7 @@ _WINDOWED: Final = (Algorithm.FIXED_WINDOW, Algorithm.CALENDAR)
 
 
 def _find_valid_us(granted: _Granted, longest_us: int) -> int:
-    """How long the answer is valid: a grant until its window ends, a refusal until there is room."""
+    """The answer's validity: a grant until its window ends, a refusal until there is room."""
     limits = [status for status in granted.limits if status.enforced]
     if granted.amount:
         ends_us = [one.reading.reset_us for one in limits if one.limit.algorithm in _WINDOWED]

@@ -37,6 +37,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileA
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    """A folder for a program's TMPDIR: unlike that of `tmp_path`, its path leaves room for a socket's."""
+    """A folder for a program's TMPDIR, with a path that is short enough for sockets in it."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)

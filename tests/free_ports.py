@@ -1,8 +1,8 @@
 """Free ports for the programs that tests start.
 
-Several test runs may share a machine, and one run has several processes. A port is free for a moment
-between its choice and the start of the program that listens on it, so whoever is given one claims
-it: a lock on the byte of that number of one file, which ends with the process, however that ends.
+Several test runs may share a machine, and one run has several processes. A port is free for a
+moment between its choice and the start of the program that listens on it. So whoever gets one
+claims it by a lock on the byte of that number in one file, which ends with the process.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ MOST_LINES_OF_PROGRAM = 400
 MOST_MODULES = 15
 """Of a folder of the program; more are sorted into folders by what they do."""
 MOST_LOOSE_MODULES = 6
-"""In the package itself, `__main__` included; what belongs to a step or a part stands in its folder."""
+"""In the package itself, with `__main__`; modules of a step or a part are in its folder."""
 
 DRAWERS = re.compile(r"(^|_)(util|utils|helper|helpers|common|misc|stuff)(_|$)")
 SLEEPS = {"time.sleep", "asyncio.sleep", "anyio.sleep", "trio.sleep"}

@@ -1,8 +1,8 @@
 """A new member of an enumeration reaches every module that tells its members apart.
 
-A module does so when it names two or more of them other than to hand one on: as keys of a table, in a
-set, in a `match`, in comparisons. It then names all of them, or stands in `LEFT_OUT` with those that
-it leaves to its other cases. So whoever adds a member reads here which files to open.
+A module does so when it names two or more of them other than to hand one on: as keys of a table, in
+a set, in a `match`, in comparisons. It then names all of them, or stands in `LEFT_OUT` with those
+that it leaves to its other cases. So whoever adds a member reads here which files to open.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def check_emergency(settings: Settings) -> None:
 
 
 def check_ready(watch: EmergencyWatch) -> ReadyCheck:
-    """The readiness of blocks and revocations. When a source fails, its last content stays in force."""
+    """The readiness of blocks and revocations. A failed source's last content stays in force."""
     problems, errors = watch.problems, watch.errors
     first = [str(problem) for problem in problems[:1]] + list(errors.values())
     return ReadyCheck(

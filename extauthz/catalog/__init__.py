@@ -1,1 +1,1 @@
-"""Where catalogs come from: documents, OpenAPI, files, and the refresher that holds one in force."""
+"""Reads catalogs from documents, OpenAPI and files; a refresher keeps the current one in force."""

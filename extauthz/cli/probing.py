@@ -1,4 +1,4 @@
-"""Connects to ports that Envoy asks, and says what they speak. One short connection or two for each."""
+"""Finds the protocols of the ports that Envoy asks, by one or two short connections to each."""
 
 from __future__ import annotations
 

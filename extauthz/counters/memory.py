@@ -138,7 +138,7 @@ class MemoryCounterStore:
                 if stored is None or stored[1] <= now_us:
                     state = (edge_us, edge_us, 0, 0, NONE_OLDER)
                 elif stored[1] > edge_us:
-                    # It began before the wall clock was set, and ends with the clock's current window.
+                    # It began before the wall clock was set, and ends with the current window.
                     state = (edge_us, edge_us, *stored[2:])
                     states[key] = state
                 else:

@@ -3,9 +3,10 @@
 Three keys in one hash slot (``prefix`` is that of the settings):
 
     prefix{blocks}            hash: id of an entry to {"deny": {...}} or {"revoked": {...}} in JSON
-    prefix{blocks}:revision   "counter-nonce.nonce..."; with each change the counter is one higher and a
-                              nonce of 8 digits comes in front, of which 8 are kept
-    prefix{blocks}:confirmed  hash: a process to "revision unix-time": what it has in force, when it said so
+    prefix{blocks}:revision   "counter-nonce.nonce..."; each change adds one to the counter, and a
+                              nonce of 8 digits before the others, of which 8 are kept
+    prefix{blocks}:confirmed  hash: a process to "revision unix-time": the revision that it has in
+                              force, and the time when it said so
 
 Each script gets the three in this order as KEYS.
 """

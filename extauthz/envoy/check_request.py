@@ -12,8 +12,8 @@ Rules:
 - An Envoy that sends only some header fields (`allowed_headers`) omits pseudo headers, too, unless
   its list has them. So when one of the three that every request has is missing, other fields may be
   missing, too.
-- The path is split at the first ``?``, and what follows is cut at the first ``#``. Nothing is decoded.
-  A ``#`` in the path itself stays, and so is refused: no request target holds a fragment.
+- The path is split at the first ``?``, and the query is cut at the first ``#``. Nothing is decoded.
+  A ``#`` in the path itself is kept, and therefore refused: no request target has a fragment.
 """
 
 from __future__ import annotations

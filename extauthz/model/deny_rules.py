@@ -68,7 +68,7 @@ _Key = tuple[str | None, str | None]
 
 
 class _Places:
-    """Rules by network and API. Of rules with the same conditions the one that lasts longest is kept.
+    """Rules by network and API. Of rules with equal conditions, the one that lasts longest is kept.
 
     The cost of a look-up does not depend on the number of rules, but on the number of kinds:
     prefix lengths, with or without an API and a version.

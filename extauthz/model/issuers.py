@@ -9,7 +9,7 @@ from extauthz.model.identity import Secret
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimNames:
-    """The claims from which an issuer's tokens are read. Of each list the first present one counts."""
+    """The claims from which an issuer's tokens are read: of each list, the first present one."""
 
     consumer_key: tuple[str, ...] = ("azp", "client_id", "consumerKey")
     scopes: tuple[str, ...] = ("scope", "scp")

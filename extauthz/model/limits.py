@@ -63,7 +63,7 @@ class LimitLevel(Enum):
 
 
 class OutageMode(Enum):
-    """What a limit does while the counter store does not answer. The value is the catalog's word."""
+    """What a limit does while the counter store does not answer. Values are the catalog's words."""
 
     DENY = "deny"
     """The request is unavailable: nothing passes uncounted."""

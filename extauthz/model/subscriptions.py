@@ -70,7 +70,7 @@ class Subscriptions(Mapping[tuple[str, str, str], Subscription]):
         return terms
 
     def add(self, application: str, api: str, version: str, terms: SubscriptionTerms) -> bool:
-        """Adds one, or replaces it and gives False. Only called while the catalog is being built."""
+        """Adds one, or replaces it and returns False. Only for building a catalog."""
         of_api = self._of_apis.setdefault(api, {}).setdefault(version, {})
         before = len(of_api)
         of_api[application] = terms

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
 
     def request_value(*, frozen: bool, **options: bool) -> Callable[[type[_T]], type[_T]]:
-        """`dataclass` for values of one request. Always write ``frozen=True``, for the type checker."""
+        """`dataclass` for values of one request. Write ``frozen=True``, for the type checker."""
         if not frozen:
             raise TypeError("a request's values are frozen; write frozen=True")
         return dataclasses.dataclass(unsafe_hash=True, **options)

@@ -89,7 +89,7 @@ class Host(Protocol):
 
     @property
     def addresses(self) -> tuple[ListenAddress, ...]:
-        """Where it listens, in the order of the settings, with the actual port in place of port 0."""
+        """The addresses, in the order of the settings, with the actual ports in place of port 0."""
 
     async def start(self) -> None:
         """Opens every listener, or none.

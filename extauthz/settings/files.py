@@ -13,7 +13,7 @@ _Model = TypeVar("_Model", bound=StrictModel)
 
 
 def list_files(part: object, path: NodePath = ()) -> Iterator[tuple[NodePath, Path]]:
-    """Every file and folder that a part of the settings names, and where. `path` leads to the part."""
+    """The files and folders that a part of the settings names, with their keys below `path`."""
     if isinstance(part, Path):
         yield path, part
     elif isinstance(part, StrictModel):

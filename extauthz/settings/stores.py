@@ -73,7 +73,8 @@ class CounterSettings(RedisAccessSettings):
     leases: LeaseSettings | None = None
     """For hot counters; left out: every decision asks Redis."""
     max_keys: int = Field(default=1_000_000, ge=1)
-    """Counters that are kept in memory at once; half at most by address, header, query, user or claim."""
+    """Counters that are kept in memory at once; half at most by address, header, query, user or
+    claim."""
 
     @model_validator(mode="after")
     def _check_url(self) -> Self:

@@ -20,7 +20,8 @@ class OtlpSettings(StrictModel):
     """http or https URL of the collector, like http://127.0.0.1:4317. With http as protocol,
     /v1/traces is added."""
     protocol: Literal["grpc", "http"] | None = None
-    """grpc or http (protobuf over HTTP). Left out: as OTEL_EXPORTER_OTLP_PROTOCOL says, else grpc."""
+    """grpc or http (protobuf over HTTP). Left out: as OTEL_EXPORTER_OTLP_PROTOCOL says, else
+    grpc."""
 
 
 class TelemetrySettings(StrictModel):

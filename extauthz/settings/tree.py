@@ -1,7 +1,7 @@
 """The settings of an installation: one frozen tree, its defaults and what each value may be.
 
-`extauthz.settings.reading` reads it from a file and the environment. Durations are held in microseconds.
-What contradicts itself across sections is found by `find_conflicts`, once the parts are good.
+`extauthz.settings.reading` reads it from a file and the environment. Durations are in microseconds.
+`find_conflicts` finds contradictions between sections, once each section is valid.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ class PathSettings(StrictModel):
     """What is done with paths."""
 
     unnormalised: UnnormalisedPath = UnnormalisedPath.REFUSE
-    """A path that is not in normal form is refused. rewrite is no longer done and means refuse, with
-    a warning; this key will go."""
+    """A path that is not in normal form is refused. rewrite is no longer done and means refuse,
+    with a warning; this key will go."""
 
 
 class BackendJwtSettings(StrictModel):

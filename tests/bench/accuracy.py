@@ -6,8 +6,8 @@ two windows. With skewed clocks every process plans its
 charges by a clock that is five seconds ahead or behind; the edge of the calendar is a midnight,
 in a time zone that is made for it. What was admitted when is told by Redis's own clock.
 
-The columns: `worst window` is the most in one window of the rule's own kind (for `sliding_window` any
-stretch of two seconds; for `burst` the most in any stretch of time, less what was refilled in it),
+The columns: `worst window` is the most in one window of the rule's own kind (for `sliding_window`
+any stretch of two seconds; for `burst` the most in any stretch of time, less the refill in it),
 `any 2 s` the most in any two seconds, and `goal` what the worst window is to be.
 """
 

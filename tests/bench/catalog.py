@@ -1,8 +1,8 @@
 """What a catalog costs at scale: to load, to hold, to decide by, and to replace under load.
 
 Run with ``python -m tests.bench.catalog``; ``--scale 0.01`` makes it a hundredth as large. At its
-full size it reads the catalog six times: that takes more than four minutes, and several times as long
-where others want the machine. The figures of JSON are printed before those of YAML are measured.
+full size it reads the catalog six times: that takes more than four minutes, and several times as
+long on a busy machine. The figures of JSON are printed before those of YAML are measured.
 
 A catalog of 10,000 APIs with 20 resources each, 100,000 applications and 1,000,000 subscriptions is
 written in several files, once in JSON and once in YAML. It is loaded, decides at a steady rate,

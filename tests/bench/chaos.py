@@ -1,4 +1,4 @@
-"""Two replicas under a steady load while Redis is killed, hangs, is slow, fails over, moves, hangs up.
+"""Two replicas under a steady load while Redis is killed, hangs, is slow, fails over or moves.
 
 For each disturbance and outage mode: how long decisions took, as a client with Envoy's default
 deadline of 200 ms saw it; what was not decided; how much passed a limit of 150 in five seconds in

@@ -1,7 +1,7 @@
 """What one taking from the memory store costs, and planning and judging it.
 
-Then what the quanta of a sliding window cost its client: how much is admitted, in hundredths of what
-a log of every request would admit, over fifty windows after the first.
+Then what the quanta of a sliding window cost its client: how much is admitted, in hundredths of
+what a log of every request would admit, over fifty windows after the first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Callers that want a service to themselves, each as a program of its own: see `tests.bench.hostile`.
+"""Callers that want a service to themselves, each a program of its own: see `tests.bench.hostile`.
 
 ``python -m tests.bench.hostile_callers <name> <host:port> <seconds>`` prints a line when it
 begins, and at the end how many calls or connections it has begun.

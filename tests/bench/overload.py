@@ -1,10 +1,10 @@
 """What becomes of requests while three times as much is asked as can be decided, and afterwards.
 
 The service (counters in Redis) has one processor, everything else the others. It is flooded over
-gRPC. Before, meanwhile and after, somebody else's requests come through a real Envoy at a fixed, low
-rate: their statuses and latencies are told. 503 is what could not be decided; *shed* is what the
-service counted, and what gRPC's core refuses is not in it. It is over when all of them are let
-through again, at most as slowly as twice the slowest hundredth before the flood.
+gRPC. Before, during and after the flood, another client's requests come through a real Envoy at a
+fixed, low rate: their statuses and latencies are shown. 503 is what could not be decided; *shed* is
+what the service counted, without the calls that gRPC's core refuses. The overload is over when all
+of these requests are allowed again, in at most twice the slowest hundredth before the flood.
 """
 
 from __future__ import annotations

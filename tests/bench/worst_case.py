@@ -1,8 +1,8 @@
 """What the worst requests cost that a stranger can send, against an ordinary one, at both doors.
 
 Run with ``python -m tests.bench.worst_case``. Envoy lets 60 KiB of header fields pass, 100 of them;
-each request here fills that in another way. Bytes of a question in, bytes of the answer out, in this
-process: CPU time, the best of many turns. The goal is a ratio of 3 for each.
+each request here fills that in another way. The CPU time is that of this process from the bytes of
+a question to the bytes of its answer, the best of many turns. The goal is a ratio of 3 for each.
 
 There are two services. The *usual* one reads an API key or a token from their usual places. The
 *curious* one reads all that a catalog can want: cookies, certificates, an address behind a proxy,

@@ -54,7 +54,7 @@ async def make_memory(clock: FakeClock) -> CounterStore:
 
 
 async def make_leasing(clock: FakeClock) -> CounterStore:
-    """Every counter is hot. Leases are a part of what remains, so of small limits there are none."""
+    """Every counter is hot. Leases are a part of what remains, so small limits have none."""
     rules = LeaseRules(hot_per_s=0)
     return LeasingCounterStore(MemoryCounterStore(clock), clock.now_us, rules=rules)
 

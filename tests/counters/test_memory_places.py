@@ -1,4 +1,4 @@
-"""A memory that is full: who fills it keeps nobody else from being counted, and nobody gets in twice."""
+"""A full memory: whoever fills it keeps nobody else from being counted, or gets in twice."""
 
 from __future__ import annotations
 

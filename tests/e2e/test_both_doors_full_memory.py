@@ -1,4 +1,4 @@
-"""A memory that one caller has filled, at both doors: who comes from elsewhere is served and limited."""
+"""A memory that one caller has filled, at both doors: callers from elsewhere are still limited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``extauthz doctor`` on a real Envoy that is broken in every way that it knows, one listener for each."""
+"""``extauthz doctor`` on a real Envoy with a listener for each mistake that it knows."""
 
 from __future__ import annotations
 

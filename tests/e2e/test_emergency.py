@@ -1,4 +1,4 @@
-"""Blocks come into force on every replica, at both doors, while the catalog is broken or Redis away."""
+"""Blocks come into force on all replicas, at both doors, with a broken catalog or without Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One trace, from Envoy's own spans through ours to Redis and an issuer; and a stop without a collector."""
+"""One trace, from Envoy's spans through ours to Redis and an issuer; a stop without a collector."""
 
 from __future__ import annotations
 

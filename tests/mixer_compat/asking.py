@@ -1,4 +1,4 @@
-"""Asks the Mixer door as Mixer does: with instances, over real gRPC, or straight at the handlers."""
+"""Asks the Mixer door as Mixer does: with instances, over real gRPC or directly at handlers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks and revocations that are no part of a catalog, met by callers who were good a moment ago."""
+"""Blocks and revocations outside of a catalog, for callers who were allowed a moment ago."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that settings name: each is found, wherever it stands, and is relative to the settings file."""
+"""Files that settings name: each is found in any section, and is relative to the settings file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of a catalog as users write it. What it means is `extauthz.catalog.documents.build`'s to say.
+"""The shape of a catalog as users write it; `extauthz.catalog.documents.build` gives it meaning.
 
 One file holds any part of a catalog; a folder of files is merged. Each attribute's docstring is
 the description that editors show (`catalog_schema`) and `docs/reference/catalog.md` explains.

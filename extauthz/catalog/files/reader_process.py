@@ -1,9 +1,9 @@
-"""The child process that reads a large catalog: ``python -m extauthz.catalog.files.reader_process``.
+"""The child process that reads a large catalog.
 
-Its only argument is a `Task` in JSON. It writes the messages of `extauthz.catalog.files.hand_over`
-to its standard output, and ends. It ends at once when its standard input is closed, because its
-parent has then ended. When memory runs out, the kernel ends this process first, and it runs at a
-low priority.
+It is ``python -m extauthz.catalog.files.reader_process``, and its only argument is a `Task` in
+JSON. It writes the messages of `extauthz.catalog.files.hand_over` to its standard output, and ends.
+It ends at once when its standard input is closed, because its parent has then ended. When memory
+runs out, the kernel ends this process first, and it runs at a low priority.
 """
 
 from __future__ import annotations

@@ -287,7 +287,7 @@ class OperationReader:
         return PlacedOperation(resource=resource, shape=shape, node=node, servers=own)
 
     def _check_home(self, operation: Node, item: MergedNode) -> None:
-        """Reports an operation from another document when that one says something else on access."""
+        """Reports an operation of another document if that document has different access rules."""
         home, root = operation.file, self._document.root
         if home is root.file or not isinstance(home.tree, Mapping):
             return

@@ -45,7 +45,12 @@ _LOOK_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """Where an order was written. `alive`: processes that confirm; `in_force`: those that have it."""
+    """Where an order was written.
+
+    Attributes:
+        alive: the number of processes that confirm what they have in force.
+        in_force: the number of those that have the order in force.
+    """
 
     where: str
     alive: int = 0

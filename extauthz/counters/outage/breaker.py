@@ -95,7 +95,7 @@ class CircuitBreaker:
             self.is_failing = False
 
     def note_failure(self, asked_at: int) -> None:
-        """Notes the failure of a call made at the moment `asked_at`; opens after enough failures."""
+        """Notes the failure of a call made at `asked_at`; enough of them open the breaker."""
         if not self.is_closed or asked_at != self.moment:
             return
         self.moment += 1

@@ -128,7 +128,7 @@ class Debts:
             entry.state = take_back(charge, entry.state, at_us, now_us)
 
     def draw(self, counters: int, now_us: int, now_s: float) -> list[Payment]:
-        """Payments for the debts of up to `counters` counters; debts that have expired are dropped."""
+        """Payments for the debts of up to `counters` counters; expired debts are dropped."""
         by_tag: dict[str, list[tuple[Charge, int]]] = {}
         for _ in range(min(counters, len(self._entries))):
             key, entry = self._pop()

@@ -223,7 +223,7 @@ class FallbackCounterStore:
         at_us: int | None = None,
         dedup_id: str | None = None,
     ) -> None:
-        """See `CounterStore.give_back`. A debt that was paid meanwhile stays charged at the primary.
+        """See `CounterStore.give_back`. A debt that was paid already stays charged at the primary.
 
         Raises:
             CounterStoreError: it was taken at the primary, and that is away.

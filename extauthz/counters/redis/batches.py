@@ -256,7 +256,7 @@ class BatchQueue:
         command: str,
         script: str | bytes,
     ) -> list[list[CounterRequest]]:
-        """Sends a script call for each group and settles it; gives groups that need the script first."""
+        """Sends a script call for each group and settles it; returns those without the script."""
         now_us = None if self._now_us is None else self._now_us()
         parts = []
         for requests in groups:

@@ -225,7 +225,7 @@ class ClusterQueues:
 
 
 def find_tag(server_of: Sequence[Server | None], server: Server) -> str | None:
-    """The hash tag of a node: the smallest number whose slot it holds, the same in every replica."""
+    """A node's hash tag, the same in every replica: the smallest number whose slot it holds."""
     if server not in server_of:
         return None
     for number in range(_MOST_TAGS):

@@ -3,7 +3,8 @@
 A line says what was decided and why, from the dynamic metadata that a decision comes with
 (`extauthz.envoy.decision_metadata`). No line holds a query or a header that may be a credential.
 
-Imports `envoy-data-plane`, as `extauthz.envoy.configuration.typed` does: import this inside functions only.
+It imports `envoy-data-plane`, like `extauthz.envoy.configuration.typed`, so it must be imported
+inside functions only.
 """
 
 from __future__ import annotations

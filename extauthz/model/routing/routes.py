@@ -37,7 +37,7 @@ class Route:
 
 
 class _Node:
-    """One place in a template tree. `is_respelled`: see `extauthz.model.routing.segments.is_respelled`."""
+    """A node of a template tree. See `extauthz.model.routing.segments.is_respelled`."""
 
     __slots__ = ("is_respelled", "literals", "methods", "parameter", "patterns", "rest")
 

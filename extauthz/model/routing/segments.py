@@ -75,11 +75,11 @@ def escape(text: str) -> str:
 
 
 def _escape_octets(text: str) -> str:
-    """A text without backslashes, in upper case, with an escape for each octet that is not ASCII."""
+    """A text without backslashes in upper case, with an escape for each octet that is not ASCII."""
     if text.isascii():
         return text.upper()
     octets = text.encode("utf-8", "surrogateescape").upper().decode("latin-1")
-    # Everything else is in upper case by now, so only Python's own escapes have an x: \xc3 becomes %C3.
+    # Everything else is in upper case now, so only Python's own escapes have an x: \xc3 -> %C3.
     return octets.encode("ascii", "backslashreplace").translate(_FROM_PYTHON_ESCAPES, b"x").decode()
 
 
@@ -96,7 +96,7 @@ Texts = tuple[str, tuple[str, ...], str]
 
 
 class Pattern:
-    """A segment of a template with names in its text; each name stands for at least one character."""
+    """A segment of a template with names in its text; a name stands for at least one character."""
 
     __slots__ = ("escaped", "texts")
 
@@ -107,7 +107,7 @@ class Pattern:
 
     @property
     def rank(self) -> tuple[object, ...]:
-        """A sort key that puts the most specific first: with most text, then with most before a name.
+        """A sort key, the most specific first: those with most text, then with most before a name.
 
         Two patterns with one name that fit one segment always differ in it. Other patterns are
         sorted by their texts, so that the order does not depend on the catalog's.
@@ -213,8 +213,8 @@ class RequestPath:
 
 
 class Segments:
-    """The segments of a path in every reading. Each is computed when it is first used: most are below
-    a wildcard, or after the part that is searched."""
+    """The segments of a path in every reading. Each is computed when it is first used: most are
+    below a wildcard, or after the part that is searched."""
 
     __slots__ = ("_read", "_sent", "_texts")
 

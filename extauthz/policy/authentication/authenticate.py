@@ -4,8 +4,8 @@ The resource says which schemes it accepts, in order of preference; the first on
 presents counts. Where "none" stands beside other schemes, a caller is anonymous only when it
 presents no credential at all: one that is presented must be valid, and a certificate without a
 readable name is not. Certificates and API keys are looked up in the catalog; bearer tokens are
-verified by `extauthz.policy.authentication.bearer_tokens`. Invalid credentials are limited for each client
-address, whatever their kind (`failed_attempts`).
+verified by `extauthz.policy.authentication.bearer_tokens`. Invalid credentials are limited for each
+client address, whatever their kind (`failed_attempts`).
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def check_claims(claims: Mapping[str, Any], issuer: Issuer, now_us: int) -> Veri
 def check_introspected(
     answer: Mapping[str, Any], issuer: Issuer, now_us: int
 ) -> VerifiedClaims | Denial:
-    """Checks an introspection answer that says "active" (RFC 7662); gives its claims, or the denial.
+    """Checks an introspection answer that says "active" (RFC 7662); returns its claims or a denial.
 
     ``exp`` and ``iss`` are optional in an answer. ``aud`` is required when audiences are
     configured: otherwise a token for another service would pass.

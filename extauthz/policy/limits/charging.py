@@ -151,7 +151,7 @@ class LimitCharger:
     async def _give_back(
         self, charges: Sequence[Charge], taking: Taking, dedup_id: str | None
     ) -> None:
-        """Gives back the charges of a refused request. When that fails, they stay, and it is logged."""
+        """Gives back the charges of a refused request. A failure is logged, and they then stay."""
         if dedup_id is None:
             # A taking remembered under an id is found by all of its charges.
             charges = [charge for charge in charges if charge.cost]

@@ -140,7 +140,7 @@ class KeyTemplate:
         return any(kind in _WITHOUT_END for kind, _, _ in self._variables)
 
     def find_subject(self, limited: LimitedRequest) -> str | None:
-        """The subject that is counted; None when the request lacks a value that the template uses."""
+        """The subject to count; None when the request lacks a value that the template uses."""
         values = [
             _NAMED[kind](limited, name) if dot else _PLAIN[kind](limited)
             for kind, dot, name in self._variables

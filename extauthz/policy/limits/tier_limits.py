@@ -39,7 +39,7 @@ class PlannedLimit:
 
 
 def take_instead(planned: PlannedLimit, cost: int) -> PlannedLimit:
-    """The same limit at another cost. A limit in bytes stays at 0, as the bytes are not known yet."""
+    """The same limit at another cost. A limit in bytes stays at 0: the bytes are not known yet."""
     if planned.limit.quota_unit is QuotaUnit.BYTES:
         return planned
     was = planned.charge

@@ -196,8 +196,8 @@ async def _abort(context: _Context, failure: RpcFailure) -> NoReturn:
     try:
         await context.abort(_STATUS[failure.code], failure.message)
     except grpc.aio.AbortError as error:
-        # grpcio keeps the error in the call, and the error's frames hold the call: a cycle of all that
-        # the call had. Thousands of them, found at once by Python's collector, held up all else.
+        # grpcio keeps the error in the call, and the error's frames hold the call: a cycle with all
+        # of the call's objects. Collecting thousands of these at once blocked everything else.
         asyncio.get_running_loop().call_soon(_forget_frames, error)
         raise
 

@@ -1,7 +1,7 @@
-"""Serves doors in a Python process of its own, which is steered through `extauthz.serving.workers.control`.
+"""Serves doors in a Python process of its own.
 
-The process opens the doors and a host of its own; here it is started and stopped. It ends when
-this process ends.
+That process opens the doors and a host. It is started and stopped here, and controlled through
+`extauthz.serving.workers.control`. It ends when this process ends.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class Workers:
         ]
 
     def tell(self, word: str) -> None:
-        """Sends a word to every worker, and to those that start later unless it is a passing one."""
+        """Sends a word to every worker; all but passing words also go to those that start later."""
         if word not in _PASSING:
             self._said = word
         for serving in self._serving.values():

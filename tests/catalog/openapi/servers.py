@@ -1,4 +1,4 @@
-"""Servers in OpenAPI documents, and Swagger 2, which says them otherwise: what becomes of access."""
+"""Servers in OpenAPI documents and in Swagger 2, which has another form: the resulting access."""
 
 from __future__ import annotations
 

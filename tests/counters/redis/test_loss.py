@@ -1,4 +1,4 @@
-"""A Redis that has lost its counts is noticed with the next connection, once, and by every replica."""
+"""A Redis that has lost its counts is noticed at the next connection, once, by every replica."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Mixer takes what we make of a configuration, and would not take it with a mistake in it.
 
-`tests.mixer_compat.standin.config` says what Mixer would: each object that it does not take is an error.
+`tests.mixer_compat.standin.config` stands in for Mixer: each object that it rejects is an error.
 """
 
 from __future__ import annotations
