@@ -88,7 +88,8 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, str]] = {
     ),
     ("Reason", "extauthz/policy/authentication/authenticate.py"): (
         "MISSING_CREDENTIALS AMBIGUOUS_CREDENTIALS TOKEN_EXPIRED TOKEN_REVOKED WRONG_KEY_TYPE "
-        f"CREDENTIAL_NOT_PERMITTED INSUFFICIENT_SCOPE {_OF_MATCHING} {_OF_SUBSCRIPTIONS} {_OF_ANY_STEP}",
+        f"CREDENTIAL_NOT_PERMITTED INSUFFICIENT_SCOPE {_OF_MATCHING} {_OF_SUBSCRIPTIONS} "
+        f"{_OF_ANY_STEP}",
         "are not what a guess ends as, and count as no failed attempt",
     ),
     ("Reason", "mixer_compat/compat_wso2.py"): (
@@ -195,8 +196,8 @@ def test_a_module_that_tells_members_apart_names_them_all(enumeration: str, file
     left_out, _ = LEFT_OUT.get((enumeration, file), ("", ""))
     forgotten = sorted(missing - set(left_out.split()))
     assert not forgotten, (
-        f"open {file} and say what {enumeration}.{' and '.join(forgotten)} means there; if its other "
-        f"cases are right for it, say so in LEFT_OUT of {Path(__file__).name}"
+        f"open {file} and say what {enumeration}.{' and '.join(forgotten)} means there; if its "
+        f"other cases are right for it, say so in LEFT_OUT of {Path(__file__).name}"
     )
     stale = sorted(set(left_out.split()) - missing)
     assert not stale, f"{file} names {stale} now: take them out of LEFT_OUT"

@@ -44,8 +44,8 @@ _FIXED: Final = {
     Reason.TOKEN_EXPIRED: ("Get a new token or key; or is a clock wrong?",),
     Reason.TOKEN_INACTIVE: ("Get a new token; or is a clock wrong?",),
     Reason.TOKEN_REVOKED: (
-        "Get a new token or key; `revoked_tokens` in the catalog and `extauthz blocks` list what was "
-        "taken back.",
+        "Get a new token or key; `revoked_tokens` in the catalog and `extauthz blocks` list what "
+        "was taken back.",
     ),
     Reason.CREDENTIAL_NOT_PERMITTED: (
         "The key lists the addresses or referers that may use it; --client gives the address.",
@@ -119,7 +119,8 @@ def _malformed(deny: Deny, request: ApiRequest) -> Iterable[str]:
         return ("Send it with escapes in upper case, and encoded once.",)
     if deny.denial is WITH_BASE_PATH_OR_WITHOUT:
         return (
-            "Say whether paths have the base path (`sent` or `stripped`): with base_path of the API,",
+            "Say whether paths have the base path (`sent` or `stripped`): with base_path of the "
+            "API,",
             f"or with the context extension {BASE_PATH_EXTENSION} of the route.",
         )
     return (

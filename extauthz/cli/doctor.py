@@ -40,13 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extauthz-admin",
         metavar="URL",
-        help="the service's own admin listener (listen.admin), to ask it, too: a URL, or unix:/path",
+        help="the service's own admin listener (listen.admin), to ask it, too: a URL, or "
+        "unix:/path",
     )
     parser.add_argument(
         "--no-probe",
         action="store_true",
-        help="do not connect to the hosts that Envoy asks (default: see what they speak, and ask for "
-        "their gRPC health)",
+        help="do not connect to the hosts that Envoy asks (default: see what they speak, and ask "
+        "for their gRPC health)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

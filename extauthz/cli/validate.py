@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="an Envoy configuration, or Kubernetes objects of Istio or Envoy Gateway: says what in "
-        "it is unsafe for extauthz; may be given several times",
+        help="an Envoy configuration, or Kubernetes objects of Istio or Envoy Gateway: says what "
+        "in it is unsafe for extauthz; may be given several times",
     )
     parser.add_argument(
         "--blocks",

@@ -40,9 +40,9 @@ _log = logging.getLogger(__name__)
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 _PARTIAL_HEADERS: Final = (
-    "Envoy keeps header fields from this service (allowed_headers of ext_authz, headersToExtAuth of "
-    "Envoy Gateway): a credential in one of them cannot be found, and a second one not be seen. Let "
-    "through all that the page on Envoy names, or leave the list out. Said once."
+    "Envoy keeps header fields from this service (allowed_headers of ext_authz, headersToExtAuth "
+    "of Envoy Gateway): a credential in one of them cannot be found, and a second one not be seen. "
+    "Let through all that the page on Envoy names, or leave the list out. Said once."
 )
 UNSENDABLE: Final = Denial(
     reason=Reason.UNAVAILABLE, detail="The caller's identity cannot be sent on."

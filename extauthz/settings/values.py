@@ -76,8 +76,8 @@ def _check_collector_url(url: str) -> str:
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and is_bare:
             return url
     raise ValueError(
-        "must be an http or https URL of a host, like http://127.0.0.1:4317; what the collector asks "
-        "for as a credential stands in OTEL_EXPORTER_OTLP_HEADERS"
+        "must be an http or https URL of a host, like http://127.0.0.1:4317; what the collector "
+        "asks for as a credential stands in OTEL_EXPORTER_OTLP_HEADERS"
     )
 
 

@@ -22,8 +22,8 @@ BOUNDS_US: Final = (
 """The inclusive upper bounds of the buckets, in µs; a last bucket has no bound."""
 _LE: Final = (*(f"{bound / 1_000_000:g}" for bound in BOUNDS_US), "+Inf")
 _HEAD: Final = (
-    f"# HELP {names.DURATION_SHOWN} How long decisions took, without reading and writing messages.\n"
-    f"# TYPE {names.DURATION_SHOWN} histogram\n"
+    f"# HELP {names.DURATION_SHOWN} How long decisions took, without reading and writing "
+    f"messages.\n# TYPE {names.DURATION_SHOWN} histogram\n"
 )
 
 

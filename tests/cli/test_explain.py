@@ -413,8 +413,8 @@ BOTH_SIDES: dict[str, tuple[str, str]] = {
     "time": (a_jwt(), "its exp is 2023-11-14T22:18:20Z, and it is 20"),
     "no client": (
         a_fresh_jwt(azp=..., sub="private-name"),
-        "no claim names its client: looked for 'azp', 'client_id', 'consumerKey', and it has 'aud', "
-        "'exp', 'iat', 'iss', 'jti', 'scope', 'sub'",
+        "no claim names its client: looked for 'azp', 'client_id', 'consumerKey', and it has "
+        "'aud', 'exp', 'iat', 'iss', 'jti', 'scope', 'sub'",
     ),
 }
 

@@ -53,7 +53,8 @@ def test_lists_every_problem_of_settings_and_catalog(folder: Path, run: Run) -> 
     assert done.code == 1 and not done.out
     lines = [line.replace(f"{folder}/", "") for line in done.err.splitlines()]
     assert lines[0] == (
-        "extauthz.yaml:3: credentials.api_key_pepper_file: pepper is empty; write the secret into it"
+        "extauthz.yaml:3: credentials.api_key_pepper_file: pepper is empty; write the secret into "
+        "it"
     )
     assert lines[1].startswith(
         "extauthz.yaml:4: responses.backend_jwt.private_key_file: jwt.pem does not fit RS256"
@@ -166,11 +167,13 @@ def test_names_that_fit_nothing_are_warned_of_with_their_lines(folder: Path, run
         "rule refuses everybody; known are: far, late, mobile, rogue",
     ]
     assert lines[2].startswith(
-        "warning: blocks.yaml:2: deny[0]: API 'pets' fits nothing in the catalog; did you mean 'Pets'?"
+        "warning: blocks.yaml:2: deny[0]: API 'pets' fits nothing in the catalog; did you mean "
+        "'Pets'?"
     )
     assert lines[3].startswith("warning: blocks.yaml:4: revoked[0]: issuer")
     assert lines[4:] == [
-        "warning: extauthz.yaml:5: mixer.quota_tiers.rq: there is no tier 'gold'; did you mean 'Gold'?"
+        "warning: extauthz.yaml:5: mixer.quota_tiers.rq: there is no tier 'gold'; did you mean "
+        "'Gold'?"
     ]
 
 

@@ -577,7 +577,8 @@ def test_says_of_a_healthy_one_what_it_looked_at(
     assert re.fullmatch(r"extauthz: ready, \d+ decisions, 0 calls shed", service)
     assert re.fullmatch(r"Envoy 1\.\d+\.\d+ at http://127\.0\.0\.1:\d+: LIVE, up for \d+s", envoy)
     assert listener == (
-        "listener 'healthy': filters ext_authz, router; 3 requests, 3 allowed, 0 denied, 0 not answered"
+        "listener 'healthy': filters ext_authz, router; 3 requests, 3 allowed, 0 denied, 0 not "
+        "answered"
     )
     assert cluster == (
         "cluster 'healthy': plain text, 1 of 1 hosts healthy, 1 connections open, 3 answers"

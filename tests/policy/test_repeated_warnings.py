@@ -33,7 +33,8 @@ def test_says_the_first_at_once_and_counts_the_others(caplog: pytest.LogCaptureF
     warned.warn(3600, CounterStoreError("away again"))
     warned.warn(10, CounterStoreError("and again"))
     assert caplog.messages[1:] == [
-        "could not decide: counter_store_failed: still away (and 530 more since the last such line)",
+        "could not decide: counter_store_failed: still away (and 530 more since the last such "
+        "line)",
         "could not decide: counter_store_failed: away again (and 1 more since the last such line)",
         "could not decide: counter_store_failed: and again",
     ]

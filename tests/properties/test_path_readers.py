@@ -45,7 +45,8 @@ TEXTS: Final = (
 )  # fmt: skip
 BETWEEN: Final = (":purge", ",", "...", "@", "40", "40:", "F", "f", "0:", "-", "ß", "%3A", "")
 VALUES: Final = (
-    "7", "a", "user@x.de", "1,2", "x:purge", "a...b", "x@40:", "@", "$", "ß", "ÿ", "@me", "a b", "%",
+    "7", "a", "user@x.de", "1,2", "x:purge", "a...b", "x@40:", "@", "$", "ß", "ÿ", "@me", "a "
+    "b", "%",
     "%40", "x-f", "F", "40me", "me",
 )  # fmt: skip
 BASE_PATHS: Final = ("/u@1", "", "/u", "/u@1/v+2", "/caf%C3%A9", "/u@1/a")

@@ -83,7 +83,8 @@ def build_apis(
                             file,
                             (*path, "hosts" if document.context is None else "context"),
                             f"API {show_name(f'{other.name} {other.version}')} is served at host "
-                            f"{host}, base path {base_path or '/'} already; change context or hosts",
+                            f"{host}, base path {base_path or '/'} already; change context or "
+                            "hosts",
                         )
     return apis
 

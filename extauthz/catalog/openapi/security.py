@@ -263,8 +263,8 @@ def _leave_out_unscoped(alternatives: list[_Alternative]) -> list[_Alternative]:
     return [
         replace(
             one,
-            unsayable=f"a token of {' and '.join(one.node.value)} cannot be told from one of another "
-            "scheme, which needs scopes",
+            unsayable=f"a token of {' and '.join(one.node.value)} cannot be told from one of "
+            "another scheme, which needs scopes",
         )
         if one in bearers and not one.scopes
         else one

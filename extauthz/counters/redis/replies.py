@@ -124,7 +124,7 @@ class BoundedParser:
         return found
 
     async def _read_integers(self, count: int, size_of_head: int) -> list[Reply] | None:
-        """Parses a list of `count` integers in one call. It reads no other list, and returns None."""
+        """Parses a list of `count` integers in one call; None for another list, then unread."""
         if not 0 < count <= MOST_AT_ONCE:
             return None
         while True:

@@ -236,8 +236,8 @@ def _check_remote_address(tree: Tree) -> Found:
         word = find_value(below, "context_extensions", REMOTE_ADDRESS_EXTENSION)
         if word is not None and word != str(appends).lower():
             message = (
-                f"must be {str(appends).lower()!r}, as use_remote_address and skip_xff_append stand "
-                "here: else clients get addresses that are not theirs"
+                f"must be {str(appends).lower()!r}, as use_remote_address and skip_xff_append "
+                "stand here: else clients get addresses that are not theirs"
             )
             yield (*path, "context_extensions", REMOTE_ADDRESS_EXTENSION), message
 

@@ -93,8 +93,8 @@ class AdminClient:
                     body += chunk
                     if len(body) > self._max_bytes:
                         raise self.fail(
-                            f"{path} is larger than {self._max_bytes // (1024 * 1024)} MiB, which is "
-                            "more than this command reads; ask an Envoy with less configuration"
+                            f"{path} is larger than {self._max_bytes // (1024 * 1024)} MiB, which "
+                            "is more than this command reads; ask an Envoy with less configuration"
                         )
                     if time.monotonic() > self._deadline_s:
                         raise self._late()

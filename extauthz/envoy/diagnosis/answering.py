@@ -82,8 +82,8 @@ def _missing(state: EnvoyState, name: str, asked: Asked) -> Finding:
     return Finding(
         weight=Weight.ERROR,
         code="cluster_missing",
-        seen=f"listener {asked.listener!r} asks the cluster {name!r}, which Envoy does not have (it has "
-        f"{len(state.clusters)}{hint})",
+        seen=f"listener {asked.listener!r} asks the cluster {name!r}, which Envoy does not have "
+        f"(it has {len(state.clusters)}{hint})",
         why="no call can be made: every request gets status_on_error, or passes with "
         "failure_mode_allow",
         todo="write the name of the cluster that has extauthz's address into "
@@ -112,9 +112,9 @@ def _find_protocol(figures: Figures) -> Iterator[Finding]:
         f"{figures.count('upstream_cx_http1_total')} connections with HTTP/1.1, {errors} protocol "
         f"errors, {figures.answered} answers",
         why="gRPC is HTTP/2: the port does not understand what Envoy sends, and every check fails",
-        todo="add explicit_http_config.http2_protocol_options to the cluster's HttpProtocolOptions, as "
-        "`extauthz envoy-config --filter` prints it; in Kubernetes name the Service's port grpc, or set "
-        "its appProtocol",
+        todo="add explicit_http_config.http2_protocol_options to the cluster's "
+        "HttpProtocolOptions, as `extauthz envoy-config --filter` prints it; in Kubernetes name "
+        "the Service's port grpc, or set its appProtocol",
     )
 
 
@@ -127,12 +127,13 @@ def _find_hosts(figures: Figures) -> Iterator[Finding]:
         yield Finding(
             weight=Weight.ERROR,
             code="no_hosts",
-            seen=f"cluster {figures.name!r} has no host ({figures.count('upstream_cx_none_healthy')} "
-            f"calls found none, {figures.count('update_failure')} failed lookups)",
+            seen=f"cluster {figures.name!r} has no host "
+            f"({figures.count('upstream_cx_none_healthy')} calls found none, "
+            f"{figures.count('update_failure')} failed lookups)",
             why="there is nobody to ask: every request gets status_on_error, or passes with "
             "failure_mode_allow",
-            todo="look at the name in its endpoints (DNS), or at the Service's endpoints: are the pods "
-            "ready, and does its selector fit?",
+            todo="look at the name in its endpoints (DNS), or at the Service's endpoints: are the "
+            "pods ready, and does its selector fit?",
         )
         return
     sick = [one for one in hosts if one.problems]
@@ -145,8 +146,8 @@ def _find_hosts(figures: Figures) -> Iterator[Finding]:
             f"({named})",
             why="Envoy sends them nothing; when too few are left, it either sends to all "
             f"({figures.count('lb_healthy_panic')} times so far) or fails the call",
-            todo="ask these hosts for their health (/readyz of the admin listener, grpc.health.v1), and "
-            "see that the cluster's health check is a gRPC one",
+            todo="ask these hosts for their health (/readyz of the admin listener, "
+            "grpc.health.v1), and see that the cluster's health check is a gRPC one",
         )
 
 
@@ -165,8 +166,8 @@ def _find_connections(figures: Figures) -> Iterator[Finding]:
     else:
         why = "nobody listens there, or a firewall or network policy is in between"
     todo = (
-        "compare the address with `listen.grpc` of the settings (127.0.0.1 is this container's own), "
-        "and see that extauthz runs"
+        "compare the address with `listen.grpc` of the settings (127.0.0.1 is this container's "
+        "own), and see that extauthz runs"
     )
     if figures.speaks_tls:
         todo += (
@@ -212,7 +213,8 @@ def _find_tls(figures: Figures) -> Iterator[Finding]:
             code="tls_failed",
             seen=f"cluster {figures.name!r} speaks TLS: {refused} handshakes failed, "
             f"{figures.count('ssl.handshake')} were made",
-            why="the port speaks no TLS (server.tls is not set), or has no version or cipher in common",
+            why="the port speaks no TLS (server.tls is not set), or has no version or cipher in "
+            "common",
             todo="set server.tls in the settings, or take transport_socket out of the cluster",
         )
         return
@@ -223,8 +225,8 @@ def _find_tls(figures: Figures) -> Iterator[Finding]:
         yield Finding(
             weight=Weight.ERROR,
             code="connections_closed",
-            seen=f"cluster {figures.name!r} speaks plain HTTP/2: {lost} connections were closed by the "
-            "host without an answer",
+            seen=f"cluster {figures.name!r} speaks plain HTTP/2: {lost} connections were closed by "
+            "the host without an answer",
             why="the port wants TLS (server.tls is set), or does not speak HTTP/2",
             todo="give the cluster a transport_socket, as `extauthz envoy-config --ca FILE "
             "--server-name NAME` prints it, or name the port of listen.grpc",
@@ -236,8 +238,8 @@ def _find_tls(figures: Figures) -> Iterator[Finding]:
             seen=f"cluster {figures.name!r} speaks TLS and has no certificate of its own: {lost} "
             "connections were closed by the host without an answer",
             why="the service asks for a client certificate (server.tls.client_ca is set)",
-            todo="give Envoy one (tls_certificates; `extauthz envoy-config --cert FILE --key FILE`), or "
-            "take client_ca out of the settings",
+            todo="give Envoy one (tls_certificates; `extauthz envoy-config --cert FILE --key "
+            "FILE`), or take client_ca out of the settings",
         )
 
 
@@ -274,8 +276,8 @@ def _find_timeouts(figures: Figures, asked: Sequence[Asked]) -> Iterator[Finding
             seen=f"cluster {figures.name!r}: {timed_out} calls were not answered in time "
             f"({_say_ms(shortest)}); {figures.answered} were",
             why="Envoy gives up, and clients get status_on_error, or pass with failure_mode_allow",
-            todo="set grpc_service.timeout to 200 ms or more; if it is that long, see what extauthz "
-            "waits for: /readyz, Redis, an issuer, too little CPU",
+            todo="set grpc_service.timeout to 200 ms or more; if it is that long, see what "
+            "extauthz waits for: /readyz, Redis, an issuer, too little CPU",
         )
     for one in asked:
         is_long = one.timeout_ms is None or one.timeout_ms > LONG_MS
@@ -311,10 +313,10 @@ def _find_breakers(figures: Figures) -> Iterator[Finding]:
                 code=code,
                 seen=f"cluster {figures.name!r}: its circuit breaker refused calls ({counted}); "
                 f"{_say_bounds(bounds)}",
-                why="what comes on top of the bound is not asked about and gets status_on_error, or "
-                "passes with failure_mode_allow",
-                todo=f"raise {bound} in circuit_breakers.thresholds (`extauthz envoy-config` prints "
-                "10000), and see why answers are slow",
+                why="what comes on top of the bound is not asked about and gets status_on_error, "
+                "or passes with failure_mode_allow",
+                todo=f"raise {bound} in circuit_breakers.thresholds (`extauthz envoy-config` "
+                "prints 10000), and see why answers are slow",
             )
             return
     low = {key: value for key, value in bounds.items() if value < ENVOYS_BOUND}
@@ -323,8 +325,8 @@ def _find_breakers(figures: Figures) -> Iterator[Finding]:
             weight=Weight.WARNING,
             code="breaker_too_low",
             seen=f"cluster {figures.name!r}: {_say_bounds(low)}",
-            why="Envoy allows 1024 by default; with fewer checks at once, a short pause of extauthz is "
-            "enough to fail requests",
+            why="Envoy allows 1024 by default; with fewer checks at once, a short pause of "
+            "extauthz is enough to fail requests",
             todo="raise it in circuit_breakers.thresholds; `extauthz envoy-config` prints 10000",
         )
 

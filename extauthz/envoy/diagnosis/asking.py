@@ -132,11 +132,12 @@ def _not_in_chain(state: EnvoyState, manager: Manager, *, is_asked_anywhere: boo
     return Finding(
         weight=Weight.NOTE if is_asked_anywhere else Weight.ERROR,
         code="not_in_chain",
-        seen=f"listener {manager.listener!r} has no ext_authz filter (its filters: {chain}){figures}",
+        seen=f"listener {manager.listener!r} has no ext_authz filter (its filters: "
+        f"{chain}){figures}",
         why="its requests reach their upstreams without being asked about",
-        todo="put the filter that `extauthz envoy-config --filter` prints before the router; where a "
-        "control plane writes the listener, look at what attaches its policy (selector, namespace, "
-        "provider)",
+        todo="put the filter that `extauthz envoy-config --filter` prints before the router; where "
+        "a control plane writes the listener, look at what attaches its policy (selector, "
+        "namespace, provider)",
     )
 
 
@@ -148,8 +149,8 @@ def _find_order(manager: Manager) -> Iterator[Finding]:
             yield Finding(
                 weight=Weight.WARNING,
                 code="rate_limit_first",
-                seen=f"listener {manager.listener!r}: the filter {one.name!r} ({kind}) stands before "
-                "ext_authz",
+                seen=f"listener {manager.listener!r}: the filter {one.name!r} ({kind}) stands "
+                "before ext_authz",
                 why="it counts requests that are denied afterwards, and what it refuses is never "
                 "asked about: whoever sends bad keys uses up the limit of those with good ones",
                 todo="move it behind ext_authz, unless it is there to shield extauthz",
@@ -180,7 +181,8 @@ def _find_switched_off(state: EnvoyState, manager: Manager, asker: Filter) -> It
             code="filter_enabled",
             seen=f"{where}: filter_enabled chooses {percent:g} % of requests, or what the runtime "
             f"key {str(share.get('runtime_key', ''))!r} says{figures}",
-            why="requests that are not chosen pass unchecked, unless deny_at_disable says otherwise",
+            why="requests that are not chosen pass unchecked, unless deny_at_disable says "
+            "otherwise",
             todo="take filter_enabled out",
         )
     if "filter_enabled_metadata" in asker.config:
@@ -188,10 +190,10 @@ def _find_switched_off(state: EnvoyState, manager: Manager, asker: Filter) -> It
             weight=Weight.WARNING,
             code="filter_enabled_metadata",
             seen=f"{where}: asks only if dynamic metadata fit (filter_enabled_metadata){figures}",
-            why="requests whose metadata do not fit pass unchecked; in Istio an AuthorizationPolicy "
-            "with action CUSTOM sets them, and its rules choose the requests",
-            todo="see that the policy's rules fit the requests that should be asked about, or take it "
-            "out",
+            why="requests whose metadata do not fit pass unchecked; in Istio an "
+            "AuthorizationPolicy with action CUSTOM sets them, and its rules choose the requests",
+            todo="see that the policy's rules fit the requests that should be asked about, or take "
+            "it out",
         )
     if asker.config.get("shadow_mode") is True:
         yield Finding(
@@ -220,8 +222,8 @@ def _find_never_called(state: EnvoyState, manager: Manager, asker: Filter) -> It
     yield Finding(
         weight=Weight.WARNING,
         code="never_called",
-        seen=f"listener {manager.listener!r}: {came} requests came and the filter asked about none of "
-        "them",
+        seen=f"listener {manager.listener!r}: {came} requests came and the filter asked about none "
+        "of them",
         why="something before it answers (a filter, a redirect to HTTPS, a request that Envoy "
         "refuses), or their routes switch it off"
         + (f"; before it: {', '.join(before)}" if before else ""),
@@ -256,8 +258,8 @@ def _find_routes(manager: Manager) -> Iterator[Finding]:
         yield Finding(
             weight=Weight.WARNING,
             code="route_config_unused",
-            seen=f"listener {manager.listener!r}: there is a configuration for ext_authz, but for a "
-            f"filter that is not in the chain, on {_count(unused)}; the filter's name is "
+            seen=f"listener {manager.listener!r}: there is a configuration for ext_authz, but for "
+            f"a filter that is not in the chain, on {_count(unused)}; the filter's name is "
             f"{' or '.join(map(repr, sorted(names)))}",
             why="typed_per_filter_config goes by the name that the filter has in http_filters: its "
             "context extensions do not arrive, and what it disables is not disabled",

@@ -134,9 +134,11 @@ def _find_unexplained(state: EnvoyState, managers: Sequence[Manager]) -> Iterato
                     code="unanswered",
                     seen=f"listener {manager.listener!r}: {counts.error} checks were not answered, "
                     f"{(counts.ok or 0) + (counts.denied or 0)} were",
-                    why="they got status_on_error, or passed with failure_mode_allow; nothing in the "
-                    "configuration explains it, so that extauthz itself could not decide, or was away",
-                    todo="look at the reasons that it counts as errors (/metrics), its log, and /readyz",
+                    why="they got status_on_error, or passed with failure_mode_allow; nothing in "
+                    "the configuration explains it, so that extauthz itself could not decide, or "
+                    "was away",
+                    todo="look at the reasons that it counts as errors (/metrics), its log, and "
+                    "/readyz",
                 )
 
 
@@ -163,8 +165,8 @@ def _say_clusters(
         healthy = sum(not one.problems for one in figures.hosts)
         yield (
             f"cluster {name!r}: {'TLS' if figures.speaks_tls else 'plain text'}, {healthy} of "
-            f"{len(figures.hosts)} hosts healthy, {figures.count('upstream_cx_active')} connections "
-            f"open, {figures.answered} answers"
+            f"{len(figures.hosts)} hosts healthy, {figures.count('upstream_cx_active')} "
+            f"connections open, {figures.answered} answers"
         )
         for host in figures.hosts:
             port = ports.get(host.address)

@@ -81,7 +81,8 @@ def _judge(figures: Figures, port: Port) -> tuple[str, Weight, str, str] | None:
             return (
                 "not_grpc",
                 Weight.ERROR,
-                "this is not the port of `listen.grpc`; it may be the admin listener, or an upstream",
+                "this is not the port of `listen.grpc`; it may be the admin listener, or an "
+                "upstream",
                 "write the address of `listen.grpc` into the cluster",
             )
         case _ if port.protocol in _IS_TLS and not figures.speaks_tls:
@@ -104,8 +105,8 @@ def _judge(figures: Figures, port: Port) -> tuple[str, Weight, str, str] | None:
                 "certificate_wanted",
                 Weight.ERROR,
                 "server.tls.client_ca is set, and the cluster has no certificate to show",
-                "give Envoy one (`extauthz envoy-config --cert FILE --key FILE`), or take client_ca "
-                "out of the settings",
+                "give Envoy one (`extauthz envoy-config --cert FILE --key FILE`), or take "
+                "client_ca out of the settings",
             )
     match port.health:
         case Health.NOT_SERVING:

@@ -83,7 +83,8 @@ def find_in_service(service: ServiceState, answered: int) -> Iterator[Finding]:
             weight=Weight.WARNING,
             code="another_answers",
             seen=f"Envoy got {answered} decisions, and this extauthz has made none",
-            why="another replica or another authorizer answers Envoy, or this one was started since",
-            todo="compare the cluster's hosts with `listen.grpc` of this extauthz; ask every replica's "
-            "admin listener",
+            why="another replica or another authorizer answers Envoy, or this one was started "
+            "since",
+            todo="compare the cluster's hosts with `listen.grpc` of this extauthz; ask every "
+            "replica's admin listener",
         )

@@ -74,7 +74,8 @@ READ_IN_TWO_WAYS: Final = Denial(
 )
 WITH_BASE_PATH_OR_WITHOUT: Final = Denial(
     reason=Reason.MALFORMED_REQUEST,
-    detail="The path leads to one resource with the API's base path, and to another one without it.",
+    detail="The path leads to one resource with the API's base path, and to another one without "
+    "it.",
 )
 
 

@@ -242,7 +242,8 @@ class _Carrier:
                 self._draft.refuse([api], f"{self._quota.name or 'quota'}-is-zero")
                 self._told.remark(
                     Outcome.STRICTER,
-                    f"lets nothing through to {api.name} in some case: all its requests are refused",
+                    f"lets nothing through to {api.name} in some case: all its requests are "
+                    "refused",
                 )
                 continue
             alike.setdefault((tier, when), []).append(api)

@@ -83,8 +83,9 @@ def _tell_of_tokens(action: Action) -> None:
     action.handler.object.remark(
         Outcome.CHECK,
         ("spec", "adapter"),
-        "the certificate that verifies tokens is in a Secret, which is not read: fill in issuers.yaml.example and copy it to catalog/issuers.yaml. Until "
-        "then every token is refused",
+        "the certificate that verifies tokens is in a Secret, which is not read: fill in "
+        "issuers.yaml.example and copy it to catalog/issuers.yaml. Until then every token is "
+        "refused",
     )
     action.handler.object.remark(
         Outcome.LOST,

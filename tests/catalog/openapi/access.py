@@ -338,7 +338,8 @@ REQUIREMENTS = (
         access=BY_SCOPE,
         head=OPENAPI_3 + "    p: {type: http, scheme: bearer}\n",
         text=operation("security: [{p: []}, {t: [write]}]"),
-        warned="a token of p cannot be told from one of another scheme, which needs scopes: it is left",
+        warned="a token of p cannot be told from one of another scheme, which needs scopes: it is "
+        "left",
     ),
     Row(
         place="a token without scopes beside one of the same scheme with them",

@@ -429,7 +429,8 @@ def test_nothing_is_found_in_a_healthy_one_and_it_says_what_it_looked_at() -> No
     diagnosis = diagnose(state)
     assert not diagnosis.findings
     assert diagnosis.looked_at == (
-        "listener 'ingress': filters ext_authz, router; 4 requests, 3 allowed, 1 denied, 0 not answered",
+        "listener 'ingress': filters ext_authz, router; 4 requests, 3 allowed, 1 denied, 0 not "
+        "answered",
         "cluster 'extauthz': plain text, 1 of 1 hosts healthy, 1 connections open, 4 answers",
     )
 

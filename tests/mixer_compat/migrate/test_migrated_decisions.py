@@ -335,7 +335,8 @@ async def test_redisquota_keeps_its_store_and_its_window(
     migrated = migrate(
         a_quota(
             "{redisServerUrl: 'user:hunter2@redis.default:6379', connectionPoolSize: 10, "
-            f"quotas: [{{name: rq.instance.istio-system, maxAmount: 5, validDuration: 1s{said}}}]}}",
+            f"quotas: [{{name: rq.instance.istio-system, maxAmount: 5, validDuration: "
+            f"1s{said}}}]}}",
             adapter="redisquota",
         )
     )
