@@ -1,4 +1,4 @@
-"""How the properties of an instance are named, by the part of a request that each carries."""
+"""The names of an instance's properties, by the part of a request that each one has."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PropertyNames:
-    """Which property (or dimension, variable, tag) carries which part of a request.
+    """The names of the properties (or dimensions, variables, tags) for each part of a request.
 
     Attributes:
         credential: the value of the field Authorization, with its scheme.
-        operation: the path template that the proxy matched, where there is no path.
+        operation: the path template that the proxy matched; it is used when there is no path.
         scope: scopes that the proxy requires in addition to the resource's.
         principal: name of the caller's certificate.
         response_code ... duration: further values of reports.
@@ -58,4 +58,4 @@ WSO2_NAMES: Final = PropertyNames(
     request_time="request_timestamp",
     response_time="response_timestamp",
 )
-"""As the instances of WSO2's adapter name them, from its release 1.0 on."""
+"""The names in the instances of WSO2's adapter, since its release 1.0."""

@@ -182,7 +182,7 @@ class Reports:
     async def _charge(
         self, instance: MetricInstance, params: HandlerParams, record: UsageRecord
     ) -> UsageRecord:
-        """Charges the bytes, and adds what is known of the request."""
+        """Charges the request's bytes, and completes its record from the decision."""
         try:
             request = read_properties(instance.dimensions, params)
         except MalformedRequest:

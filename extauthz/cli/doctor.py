@@ -1,7 +1,7 @@
 """``extauthz doctor``: says why a running Envoy does not ask the service, or gets no answer.
 
-It reads Envoy's admin interface, and sends no request through Envoy. Nothing of a configuration but
-names, addresses and numbers is printed.
+It reads Envoy's admin interface, and sends no request through Envoy. Of the configuration, it
+prints only names, addresses and numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from extauthz.plain_text import write_plain
 
 _ENVOY_ADMIN: Final = "http://127.0.0.1:9901"
 _MAX_PROBED: Final = 8
-"""Hosts, of two seconds at most for each step."""
+"""The most hosts that are connected to; each step of a connection takes at most two seconds."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 when there is an error or a warning, 3 when Envoy could not be asked."""
+    """Runs the command.
+
+    Returns:
+        The exit code: 1 when there is an error or a warning, 3 when Envoy could not be asked.
+    """
     client = AdminClient(arguments.envoy_admin, option="--envoy-admin")
     state = ask_envoy(client)
     names = sorted(
@@ -71,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     ports = {}
     if not arguments.no_probe:
-        # grpc takes a while to import, and help does not need it.
+        # grpc takes long to import, and the command's help does not need it.
         from extauthz.cli.probing import probe
 
         addresses = list_addresses(state, arguments.listener)[:_MAX_PROBED]
@@ -91,7 +95,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ask_service(client: AdminClient) -> ServiceState:
-    """Raises AdminError: it could not be asked, or is not extauthz."""
+    """Reads the service's own state.
+
+    Raises:
+        AdminError: it does not answer, or is not extauthz.
+    """
     readyz = client.get_json("/readyz", accepted=(200, 503))
     status, metrics = client.get("/metrics")
     text = metrics.decode(errors="replace")

@@ -15,13 +15,18 @@ from extauthz.serving.proto.health_pb2 import HealthCheckRequest, HealthCheckRes
 
 TIMEOUT_S: Final = 2.0
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""What a client of HTTP/2 begins with, and empty SETTINGS (RFC 9113 3.4)."""
+"""The connection preface of an HTTP/2 client, with empty SETTINGS (RFC 9113 section 3.4)."""
 _SETTINGS: Final = 4
 _TLS_ALERT: Final = b"\x15\x03"
 
 
 def probe(address: str, timeout_s: float = TIMEOUT_S) -> Port:
-    """What the port at ``host:port`` or ``unix:/path`` speaks; asks for its health if it can."""
+    """Finds the protocol of a port, and asks for its health when it speaks gRPC.
+
+    Args:
+        address: ``host:port`` or ``unix:/path``.
+        timeout_s: the longest time for each step, in seconds.
+    """
     try:
         with _connect(address, timeout_s) as wire:
             wire.sendall(_PREFACE)
@@ -54,7 +59,7 @@ def _connect(address: str, timeout_s: float) -> socket.socket:
 
 
 def _is_there(address: str, timeout_s: float) -> bool:
-    """Whether it takes connections, though it broke off the last."""
+    """Whether the port still accepts connections, after it has closed one without an answer."""
     try:
         _connect(address, timeout_s).close()
     except OSError:
@@ -63,7 +68,7 @@ def _is_there(address: str, timeout_s: float) -> bool:
 
 
 def _read(wire: socket.socket) -> bytes:
-    """Up to a frame's head; what came until the other side closed or fell silent."""
+    """Reads up to the length of a frame header; less when the peer closes or sends nothing."""
     begin = b""
     try:
         while len(begin) < 9 and (more := wire.recv(9 - len(begin))):
@@ -75,7 +80,7 @@ def _read(wire: socket.socket) -> bytes:
 
 def _speak_tls(address: str, timeout_s: float) -> Protocol:
     context = ssl.create_default_context()
-    # Nothing is trusted: it is only looked at what is spoken.
+    # The certificate is not verified: nothing secret is sent, and only the protocol is examined.
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
     try:
@@ -84,7 +89,7 @@ def _speak_tls(address: str, timeout_s: float) -> Protocol:
             context.wrap_socket(plain, server_hostname="localhost") as wire,
         ):
             wire.sendall(_PREFACE)
-            # With TLS 1.3 a client learns that it was refused when it reads.
+            # With TLS 1.3, a client without a certificate sees the refusal only when it reads.
             return Protocol.TLS if _read(wire) else Protocol.MUTUAL_TLS
     except ssl.SSLError as exc:
         said = str(exc).upper()
