@@ -50,7 +50,7 @@ class MixerCallerSettings(StrictModel):
     token_file: Path | None = None
     """File with the tokens that are taken, one a line; left out: none is asked for."""
     token_header: HeaderName = "authorization"
-    """Where the token stands: authorization (PLAIN or BEARER), or the handler's customHeader."""
+    """Header with the token: authorization (PLAIN or BEARER), or the handler's customHeader."""
     uri_sans: tuple[Annotated[str, Field(pattern=r"^[!-~]{1,2048}$")], ...] = ()
     """URI SANs of client certificates that are taken; empty: all that client_ca signed."""
 
@@ -71,14 +71,14 @@ class MixerSettings(StrictModel):
     )
     """For handlers without params: part of a request to the property that carries it."""
     headers: dict[str, HeaderName] = Field(default_factory=dict)
-    """For handlers without params: property to the header field that it carries."""
+    """For handlers without params: from a property to the header field that it holds."""
     query: dict[str, ParameterName] = Field(default_factory=dict)
-    """For handlers without params: property to the query parameter that it carries."""
+    """For handlers without params: from a property to the query parameter that it holds."""
     quota_tiers: dict[str, str] = Field(default_factory=dict)
     """For handlers without params: short name of a quota instance to the tier that it counts."""
     valid_for: Duration = 1_000_000
     """The longest that proxies may reuse an allowed check; where a limit holds they never do."""
     valid_uses: int = Field(default=1000, ge=1, le=2**31 - 1)
-    """How often they may."""
+    """How often proxies may reuse an allowed check."""
     quota_valid_for: PositiveDuration = 1_000_000
     """The longest that proxies may keep a granted amount before they spend it."""

@@ -27,9 +27,9 @@ class LeaseSettings(StrictModel):
     """Blocks that a process takes of a hot counter, and spends without Redis."""
 
     size: int = Field(default=100, ge=2, le=1_000_000)
-    """The most that is taken at once; what is left of it at a window's end is lost."""
+    """The most that is charged in advance; what is left at a window's end is lost."""
     hot_per_second: int = Field(default=100, ge=1)
-    """Takings in a second that make a counter hot."""
+    """A counter that is charged more often than this in a second is leased."""
 
 
 class RedisAccessSettings(StrictModel):
@@ -49,7 +49,7 @@ class RedisAccessSettings(StrictModel):
     tls: RedisTlsSettings | None = None
     """Certificates for rediss://."""
     prefix: str = Field(default="extauthz:", pattern=r"^[^{}\s]{0,64}$")
-    """Stands before every key, so that several installations can share a Redis."""
+    """Prefix of every key, so that several installations can share a Redis."""
 
     @model_validator(mode="after")
     def _check_url(self) -> Self:
@@ -99,8 +99,8 @@ class EmergencySettings(StrictModel):
     """Blocks and revocations, which are in force whatever is wrong in the catalog."""
 
     files: tuple[Path, ...] = ()
-    """Files with them, no part of the catalog. Without a Redis, `extauthz block` writes to the
-    first."""
+    """Files with blocks and revocations, outside of the catalog. Without a Redis, `extauthz block`
+    writes to the first."""
     redis: EmergencyRedisSettings | None = None
     """Where `extauthz block` writes for all replicas. Left out: the Redis of the counters, if
     they are in one."""

@@ -64,10 +64,10 @@ class ServerSettings(StrictModel):
     tls: TlsSettings | None = None
     """Left out: plain text, for a socket or a mesh that encrypts."""
     max_in_flight: int = Field(default=1000, ge=1, le=1_000_000)
-    """Calls that are decided at once, in each worker; what comes on top is refused as
+    """Calls that are decided at once, in each worker; further calls are refused as
     unavailable."""
     max_streams: int = Field(default=1000, ge=1, le=1_000_000)
-    """Long streams that are open at once, in each worker; what comes on top is refused as
+    """Long streams that are open at once, in each worker; further ones are refused as
     unavailable."""
     max_connection_age: PositiveDuration = 1_800_000_000
     """After this, a caller is asked to connect again, so that new replicas get their share."""
@@ -76,7 +76,7 @@ class ServerSettings(StrictModel):
     grace: Duration = 10_000_000
     """How long calls in flight may take to finish once the listeners have closed."""
     shadow: Literal["grpc", "mixer"] | None = None
-    """This door only tells what it would have decided (`log.decisions`): it lets every request
+    """This door only logs what it would have decided (`log.decisions`): it lets every request
     pass, changes nothing and counts nothing. For a change of doors."""
 
 
@@ -137,7 +137,7 @@ class CredentialSettings(StrictModel):
     """Our own proxies in front of the Envoy that asks: how far to go left in X-Forwarded-For."""
     use_remote_address: bool | None = None
     """Whether that Envoy adds its peer to X-Forwarded-For, as its own use_remote_address says. Left
-    out: told by the last entry, which says nothing of a peer on loopback."""
+    out: found from the last entry, which does not work for a peer on loopback."""
     failed_attempts: FailedAttemptsSettings = FailedAttemptsSettings()
     """How many invalid credentials one client address may send: guessing costs the guesser."""
     cache_size: int = Field(default=50_000, ge=0)
@@ -183,7 +183,7 @@ class BackendJwtSettings(StrictModel):
     issuer: str = Field(default="wso2.org/products/am", pattern=r"^[!-~]{1,256}$")
     """The claim iss."""
     dialect: str = Field(default="http://wso2.org/claims", pattern=r"^[!-~]{0,256}$")
-    """Stands in front of each claim's name, with a slash between them; may be empty."""
+    """Prefix of each claim's name, with a slash between them; may be empty."""
     ttl: Annotated[Duration, AfterValidator(_check_token_life)] = 900_000_000
     """How long a token is valid. One is used again until 80 % of this have passed."""
 
@@ -196,7 +196,7 @@ class ResponseSettings(StrictModel):
     identity_headers: dict[IdentityFact, OwnHeaderName] = Field(
         default_factory=default_identity_headers
     )
-    """What the upstream is told, and in which headers. Replaces the default as a whole."""
+    """Facts that the upstream gets, and their headers. Replaces the default as a whole."""
     backend_jwt: BackendJwtSettings | None = None
     """A signed token that tells the upstream who calls. Left out: none is sent."""
     realm: str = Field(default="extauthz", pattern=r"^[A-Za-z0-9 ._~:/-]{1,64}$")

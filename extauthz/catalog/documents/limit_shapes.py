@@ -92,7 +92,7 @@ class LimitDocument(StrictModel):
     algorithm: Algorithm | None = None
     """sliding_window when left out; calendar for day, week, month, year."""
     timezone: Name | None = None
-    """Whose calendar, like Europe/Berlin; UTC when left out."""
+    """Time zone of the calendar, like Europe/Berlin; UTC when left out."""
     shadow: bool = False
     """Count and report, but never refuse."""
 
@@ -140,7 +140,7 @@ class ConditionDocument(StrictModel):
     claim: TextMatchDocument | None = None
     """A claim of the token."""
     invert: bool = False
-    """Fits what does not fit, instead."""
+    """Invert the condition: it fits when it otherwise would not."""
 
 
 class ConditionGroupDocument(StrictModel):

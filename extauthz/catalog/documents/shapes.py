@@ -121,7 +121,7 @@ class ApiDocument(StrictModel):
     tier: Name | None = None
     """Limits all callers of the API together, instead of its resources' tiers."""
     resources: tuple[ResourceDocument, ...] = ()
-    """What it offers."""
+    """Resources of the API."""
     openapi: FileName | None = None
     """An OpenAPI document that says what it offers; `resources` go before it."""
     key_types: frozenset[KeyType] = Field(default=frozenset(KeyType), min_length=1)
@@ -163,7 +163,7 @@ class ConsumerKeyDocument(StrictModel):
     id: Name
     """The client id, as the token's consumer key claim has it."""
     issuer: Name | None = None
-    """Who gave it: an issuer of this catalog, or "*" for any. The only issuer if left out."""
+    """Its issuer: one of this catalog, or "*" for any. The only issuer if left out."""
     key_type: KeyType = KeyType.PRODUCTION
     """Kind of the key."""
 
@@ -227,9 +227,9 @@ class IntrospectionDocument(StrictModel):
     url: Name
     """The introspection endpoint."""
     client_id: Name
-    """Who asks."""
+    """The client id with which the endpoint is asked."""
     client_secret_file: FileName
-    """File that holds the secret of who asks."""
+    """File that holds the client secret."""
     credentials_in_body: bool = False
     """Send id and secret in the form, not as HTTP Basic."""
     timeout: PositiveDuration = 1_000_000
@@ -279,9 +279,9 @@ class IssuerDocument(StrictModel):
     hmac_secret_file: FileName | None = None
     """File that holds the shared secret of HS256, HS384 or HS512."""
     claims: ClaimsDocument = ClaimsDocument()
-    """Which claims say what."""
+    """Names of the claims that are read."""
     introspection: IntrospectionDocument | None = None
-    """Where its opaque tokens are asked for."""
+    """How its opaque tokens are introspected."""
     tls: IssuerTlsDocument | None = None
     """Certificates, for keys and introspection; the system's authorities when left out."""
     leeway: Annotated[Duration, AfterValidator(_check_leeway)] = 5_000_000
@@ -312,7 +312,7 @@ class DenyDocument(StrictModel):
     user: Name | None = None
     """Name of a user."""
     invert: bool = False
-    """Refuse whatever does not fit, instead."""
+    """Invert the rule: it refuses all requests that do not fit."""
 
 
 class RevokedTokenDocument(StrictModel):
@@ -332,13 +332,13 @@ class CatalogDocument(StrictModel):
     apis: tuple[ApiDocument, ...] = ()
     """The APIs on offer."""
     applications: tuple[ApplicationDocument, ...] = ()
-    """Who consumes them."""
+    """The applications that may call them."""
     subscriptions: tuple[SubscriptionDocument, ...] = ()
     """Which application may call which API."""
     tiers: dict[Name, TierDocument] = Field(default_factory=dict)
     """Limits by name. The one named Unauthenticated limits callers without a credential."""
     issuers: tuple[IssuerDocument, ...] = ()
-    """Whose tokens are taken."""
+    """Issuers whose tokens are accepted."""
     deny: tuple[DenyDocument, ...] = ()
     """Who and what is refused."""
     custom_limits: tuple[CustomLimitDocument, ...] = ()
