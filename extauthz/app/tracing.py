@@ -1,7 +1,7 @@
-"""Traces, where the settings or the environment ask for them.
+"""Sets up traces when the settings or the environment turn them on.
 
-OpenTelemetry's packages are imported only then: they are an extra. What settings say goes before
-variables of the same meaning; those that turn traces off go before everything.
+OpenTelemetry's packages are imported only then, because they are an extra. Settings take precedence
+over variables of the same meaning, and variables that turn traces off over everything else.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """What begins spans, and what sends them."""
+    """The part that begins spans, and the part that sends them."""
 
     tracer: CallTracer
     sender: SpanSender
@@ -51,10 +51,17 @@ class Tracing:
 async def open_tracing(
     settings: TelemetrySettings, environment: Mapping[str, str] = os.environ
 ) -> AsyncIterator[Tracing | None]:
-    """What traces calls; None where nothing asks for it. At the end the last spans are sent.
+    """Opens tracing for the block, and sends the last spans at its end.
+
+    Args:
+        settings: the settings of telemetry.
+        environment: the environment's variables.
+
+    Yields:
+        The tracing; None when nothing turns it on.
 
     Raises:
-        ConfigError: spans cannot be sent as the settings want it.
+        ConfigError: spans cannot be sent with these settings or variables.
     """
     exporter = _make_exporter(settings, environment)
     if exporter is None:
@@ -66,7 +73,7 @@ async def open_tracing(
     sampling = read_sampling(environment, settings.trace_ratio)
     try:
         sender = SpanSender(exporter, sampling)
-    except ValueError as exc:  # of OTEL_BSP_* and OTEL_SPAN_*
+    except ValueError as exc:  # an invalid OTEL_BSP_* or OTEL_SPAN_*
         raise _problem(f"a variable OTEL_* is not usable: {exc}") from exc
     tracer = CallTracer(sender.provider, sampling, read_propagators(environment))
     try:
@@ -76,10 +83,14 @@ async def open_tracing(
 
 
 def check_tracing(settings: TelemetrySettings, environment: Mapping[str, str] = os.environ) -> None:
-    """Looks whether spans could be sent. Sends none, and asks no collector.
+    """Checks whether spans could be sent, without a connection to a collector.
+
+    Args:
+        settings: the settings of telemetry.
+        environment: the environment's variables.
 
     Raises:
-        ConfigError: they could not.
+        ConfigError: they could not be sent.
     """
     exporter = _make_exporter(settings, environment)
     if exporter is not None:
@@ -89,7 +100,7 @@ def check_tracing(settings: TelemetrySettings, environment: Mapping[str, str] = 
 def _make_exporter(
     settings: TelemetrySettings, environment: Mapping[str, str]
 ) -> SpanExporter | None:
-    """What sends spans; None where nothing asks for it, or something forbids it."""
+    """Makes the exporter of spans; None when traces are not turned on, or are turned off."""
     if are_traces_off(environment):
         return None
     asked_by = find_collector(environment)
@@ -104,7 +115,7 @@ def _make_exporter(
         return make_exporter(protocol or read_protocol(environment), endpoint)
     except ModuleNotFoundError as exc:
         if settings.otlp is None:
-            # The variable may be there for other programs.
+            # The variable may be set for other programs.
             _log.warning("%s asks for traces, which need extauthz[otlp]: none are sent", asked_by)
             return None
         message = (
@@ -120,7 +131,7 @@ def _problem(message: str) -> ConfigError:
 
 
 def trace_method(method: UnaryMethod[Req, Res], tracer: CallTracer) -> UnaryMethod[Req, Res]:
-    """The method, each traced call of which is a span."""
+    """Wraps a method: each of its traced calls becomes a span."""
 
     def handle(request: Req, call: Call) -> Awaitable[Res]:
         span = tracer.begin(method.path, call.caller.read_texts(_FIELDS))

@@ -1,8 +1,8 @@
-"""The only place that touches what redis-py and asyncio keep private, and why it has to.
+"""Contains all uses of private attributes of redis-py and asyncio.
 
-redis-py tells neither that the other side has reset a connection, nor does it close one without
-waiting, and it hands a parser its stream only through a private attribute. Each function says what
-it relies on; tests/counters/redis/test_internals.py holds the installed redis-py to it.
+redis-py has no public way to see that the peer has reset a connection, to close one without
+waiting, or to get the stream of a parser. Each function says which attribute it relies on;
+tests/counters/redis/test_internals.py checks the installed redis-py for it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from redis.asyncio.connection import AbstractConnection
 
 
 def is_open(connection: AbstractConnection) -> bool:
-    """False when this side or the other one has closed the connection, or it was reset.
+    """False when this side or the peer has closed the connection, or when it was reset.
 
-    A reset shows in the writer alone: the reader has an error then, and no end.
+    Only the writer shows a reset: the reader then has an error, but not the end of the stream.
     Relies on `_writer`: an `asyncio.StreamWriter`, or None once the connection is closed.
     """
     writer = connection._writer  # noqa: SLF001
@@ -31,7 +31,7 @@ def close_now(connection: AbstractConnection) -> None:
 
 
 def find_stream(connection: AbstractConnection) -> asyncio.StreamReader | None:
-    """What a connection that was just made reads from, as redis-py's own parsers get it.
+    """The stream of a new connection, which redis-py's own parsers use, too.
 
     Relies on `_reader`, which is set before the parser's `on_connect` is called.
     """
@@ -39,5 +39,5 @@ def find_stream(connection: AbstractConnection) -> asyncio.StreamReader | None:
 
 
 def has_buffered(stream: asyncio.StreamReader) -> bool:
-    """Whether bytes have come that nobody has read yet. Relies on `_buffer`, a `bytearray`."""
+    """Whether received bytes wait to be read. Relies on `_buffer`, a `bytearray`."""
     return bool(stream._buffer)  # type: ignore[attr-defined]  # noqa: SLF001

@@ -12,11 +12,11 @@ from extauthz.errors import ConfigError, Problem
 
 EXTAUTHZ_CLUSTER: Final = "extauthz"
 OWN_HEADERS: Final = ("x-extauthz-application", "x-extauthz-user", "x-extauthz-tier")
-"""The defaults of settings."""
+"""The header fields of identities by the default settings."""
 _ERROR_STATUSES: Final = frozenset(
     {*range(400, 418), *range(421, 425), 426, 428, 429, 431, *range(500, 509), 510, 511}
 )
-"""Those that envoy.type.v3.StatusCode knows."""
+"""The statuses of envoy.type.v3.StatusCode."""
 
 
 class EscapedSlashes(Enum):
@@ -61,7 +61,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerTls:
-    """Envoy's own certificate. With `client_ca_file`, clients must show one signed by it."""
+    """Envoy's own certificate. With `client_ca_file`, clients need one that this CA has signed."""
 
     certificate_file: str
     key_file: str
@@ -159,7 +159,7 @@ def read_address(text: str) -> tuple[str, int] | str:
 
 
 def is_ip_address(host: str) -> bool:
-    """Whether a host needs no resolving."""
+    """Whether a host is an IP address, so that it needs no name resolution."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -168,7 +168,11 @@ def is_ip_address(host: str) -> bool:
 
 
 def check_parameters(parameters: EnvoyParameters) -> None:
-    """Raises ConfigError with every parameter that is not valid."""
+    """Checks all parameters.
+
+    Raises:
+        ConfigError: lists every invalid parameter.
+    """
     problems = []
     addresses = {"extauthz": parameters.extauthz, "listen": parameters.listen}
     for number, upstream in enumerate(parameters.upstreams):

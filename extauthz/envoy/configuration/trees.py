@@ -1,4 +1,4 @@
-"""Reading in trees of mappings and lists whose shape nobody vouches for."""
+"""Reads values from trees of mappings and lists that have no guaranteed shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Tree = dict[str, Any]
 
 
 def find_value(tree: Any, *keys: str | int) -> Any:
-    """What stands below some keys; None where there is nothing."""
+    """The value at a path of keys and indexes; None when it does not exist."""
     for key in keys:
         if isinstance(tree, dict) and isinstance(key, str):
             tree = tree.get(key)
@@ -23,12 +23,12 @@ def find_value(tree: Any, *keys: str | int) -> Any:
 
 
 def list_mappings(value: Any) -> list[Tree]:
-    """The mappings of a list; none where there is no list."""
+    """The mappings of a list; empty when the value is not a list."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def walk(tree: Any, path: NodePath = ()) -> Iterator[tuple[NodePath, Tree]]:
-    """Every mapping, from the top down. The reader of documents has bounded their depth."""
+    """Yields every mapping with its path, from the top down. The tree must have a bounded depth."""
     if isinstance(tree, dict):
         yield path, tree
         for key, value in tree.items():

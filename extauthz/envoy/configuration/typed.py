@@ -109,7 +109,7 @@ def write_dict(message: betterproto2.Message) -> dict[str, Any]:
 
 
 def make_bootstrap(parameters: EnvoyParameters) -> Bootstrap:
-    """Everything that one Envoy needs."""
+    """Makes the complete bootstrap of an Envoy."""
     admin = None
     if parameters.admin_port is not None:
         admin = Admin(address=_make_address(("127.0.0.1", parameters.admin_port)))
@@ -127,7 +127,7 @@ def make_bootstrap(parameters: EnvoyParameters) -> Bootstrap:
 
 
 def make_filter(parameters: EnvoyParameters) -> HttpFilter:
-    """The HTTP filter that asks extauthz."""
+    """Makes the ext_authz HTTP filter that asks extauthz."""
     body = None
     if parameters.max_body_bytes:
         body = BufferSettings(
@@ -156,7 +156,7 @@ def make_filter(parameters: EnvoyParameters) -> HttpFilter:
 
 
 def make_extauthz_cluster(parameters: EnvoyParameters) -> Cluster:
-    """Where extauthz is, over HTTP/2. Pings find a connection that died silently."""
+    """Makes the HTTP/2 cluster of extauthz. Its pings detect connections that died silently."""
     pings = KeepaliveSettings(interval=_PING_INTERVAL, timeout=_PING_TIMEOUT)
     cluster = _make_cluster(
         EXTAUTHZ_CLUSTER, parameters.extauthz, Http2ProtocolOptions(connection_keepalive=pings)
@@ -181,7 +181,7 @@ def _make_upstream_cluster(upstream: Upstream, own_headers: Sequence[str]) -> Cl
 
 
 def _make_trailer_filters(own_headers: Sequence[str]) -> tuple[HttpFilter, ...]:
-    """Takes our fields out of request trailers, which no ext_authz answer can change."""
+    """Filters that remove our fields from request trailers; ext_authz answers cannot do that."""
     mutations = Mutations(
         request_trailers_mutations=[HeaderMutation(remove=name) for name in own_headers]
     )
@@ -230,10 +230,10 @@ def _make_listener(parameters: EnvoyParameters) -> Listener:
         logs.append(make_stdout_log())
     manager = HttpConnectionManager(
         stat_prefix="ingress",
-        # Client addresses count, and client-sent x-envoy-* headers do not, as at any edge.
+        # As at any edge: uses the peer's address, and drops x-envoy-* headers of clients.
         use_remote_address=parameters.use_remote_address,
         xff_num_trusted_hops=parameters.trusted_hops,
-        # Hosts are told apart by routes and by extauthz: as each other, whatever the spelling.
+        # Routes and extauthz must read a host in the same way, however it is written.
         strip_trailing_host_dot=True,
         normalize_path=parameters.normalize_path,
         merge_slashes=parameters.merge_slashes,
@@ -245,7 +245,7 @@ def _make_listener(parameters: EnvoyParameters) -> Listener:
                 parameters.underscore_headers.value
             ]
         ),
-        # The handshake is decided on as any request is.
+        # The handshake of a WebSocket is checked like any other request.
         upgrade_configs=[HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")],
         access_log=logs,
         route_config=_make_routes(parameters),
@@ -288,7 +288,7 @@ def _make_routes(parameters: EnvoyParameters) -> RouteConfiguration:
     return RouteConfiguration(
         name="ingress",
         ignore_port_in_host_matching=True,
-        # Those of a route come on top.
+        # Those of a route are merged into these.
         typed_per_filter_config={FILTER_NAME: AnyMessage.pack(of_all)},
         virtual_hosts=[
             VirtualHost(name=host, domains=[host], routes=found) for host, found in routes.items()
@@ -328,7 +328,7 @@ def _make_client_tls(tls: ClientTls) -> TransportSocket:
     )
     if tls.certificate_file is not None and tls.key_file is not None:
         common.tls_certificates = [_make_certificate(tls.certificate_file, tls.key_file)]
-    # An IP address is no server name (RFC 6066 3).
+    # An IP address is not allowed as a server name (RFC 6066 section 3).
     sni = "" if is_ip_address(tls.server_name) else tls.server_name
     context = UpstreamTlsContext(common_tls_context=common, sni=sni)
     return TransportSocket(

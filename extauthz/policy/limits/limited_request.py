@@ -1,4 +1,4 @@
-"""What is known of a request when its limits are asked: all that planning may read."""
+"""The facts of a request that the planning of its limits may use."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from extauthz.model.values import request_value
 
 @request_value(frozen=True, slots=True)
 class LimitedRequest:
-    """A request behind all steps but the limits.
+    """A request that has passed all steps before the limits.
 
     Attributes:
-        tier: what limits the caller's use of the API: of the subscription, or of a token that
-            carries one. None for no limit.
-        client_address: as settings say it is found, which need not be the peer's; empty when it
-            is not known.
+        tier: the tier of the subscription, or of a token that carries one; None for no limits.
+        client_address: the address by the rules of the settings, which may differ from the peer's;
+            empty when it is not known.
     """
 
     request: ApiRequest
