@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep", action="store_true", help="leave it running, and print curl lines to try"
     )
     parser.add_argument(
-        "--folder", type=Path, metavar="DIR", help="write the configuration here, and leave it"
+        "--folder", type=Path, metavar="DIR", help="write the configuration here, and keep it"
     )
 
 

@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help=f"where the service listens (default: listen.grpc in {DEFAULT_FILE}, if it is there)",
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings to take it from")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings that --extauthz is taken from"
+    )
     parser.add_argument(
         "--ca", type=Path, metavar="FILE", help="speak TLS with the service, and trust this CA"
     )
@@ -63,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_number(0, 0x7FFFFFFF),
         default=0,
         metavar="BYTES",
-        help="send up to so much of each body along (default: none)",
+        help="also send each body, up to this size (default: none)",
     )
     parser.add_argument(
         "--admin-port",

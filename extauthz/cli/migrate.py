@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="write over files of an earlier run in that folder"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print the report as one JSON object, too"
+        "--json", action="store_true", help="also print the report as one JSON object"
     )
 
 

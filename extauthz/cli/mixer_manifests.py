@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--namespace",
         default="istio-system",
-        help="Mixer's own, where rules count for every service (default: istio-system)",
+        help="Mixer's own namespace, where rules apply to every service (default: istio-system)",
     )
     parser.add_argument(
         "--address",
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[Compat.WSO2_ADAPTER.value],
         help="the names, codes and messages of WSO2's Mixer adapter",
     )
-    parser.add_argument("--shadow", action="store_true", help="decide and tell, but deny nothing")
+    parser.add_argument("--shadow", action="store_true", help="decide and log, but deny nothing")
     parser.add_argument(
         "--timeout-ms",
         type=_milliseconds,

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="a file with blocks and revocations that no settings name; may be given several times",
+        help="a file with blocks and revocations that is not named in the settings; may be given several times",
     )
 
 

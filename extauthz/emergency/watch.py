@@ -150,7 +150,9 @@ class EmergencyWatch:
             await source.confirm()
         except BackendError as exc:
             if str(exc) != self._unconfirmed:
-                _log.warning("it cannot be told in %s what is in force: %s", source.name, exc)
+                _log.warning(
+                    "could not write to %s which entries are in force: %s", source.name, exc
+                )
             self._unconfirmed = str(exc)
 
     async def _look(self, watched: _Watched) -> bool:
@@ -186,7 +188,7 @@ class EmergencyWatch:
         told |= {f"{name} cannot be read: {error}" for name, error in self.errors.items()}
         new = sorted(told - self._told)
         for text in new[:_MOST_TOLD]:
-            _log.error("%s: %s; what was in force stays", EmergencyError.code, text)
+            _log.error("%s: %s; what was in force stays in force", EmergencyError.code, text)
         if len(new) > _MOST_TOLD:
             _log.error("%s: and %d more", EmergencyError.code, len(new) - _MOST_TOLD)
         if self._told and not told:

@@ -165,7 +165,9 @@ async def test_a_source_that_goes_away_leaves_in_force_what_it_said(
         await until(lambda: watching.watch.is_good)
         assert watching.refuses("web")
     told = [record.getMessage() for record in caplog.records if "it is away" in record.message]
-    assert told == ["emergency_failed: fake cannot be read: it is away; what was in force stays"]
+    assert told == [
+        "emergency_failed: fake cannot be read: it is away; what was in force stays in force"
+    ]
 
 
 async def test_problems_are_told_once_and_shown_while_they_last(
@@ -180,7 +182,9 @@ async def test_problems_are_told_once_and_shown_while_they_last(
     ready = check_ready(watching.watch)
     assert ready.state is ReadyState.DEGRADED
     assert ready.facts["last_error"] == "blocks.yaml:3: is wrong"
-    assert "emergency_failed: blocks.yaml:3: is wrong; what was in force stays" in caplog.text
+    assert (
+        "emergency_failed: blocks.yaml:3: is wrong; what was in force stays in force" in caplog.text
+    )
     async with watching.running():
         store.say(WEB)
         await until(lambda: watching.watch.is_good)

@@ -68,16 +68,21 @@ def add_common_arguments(parser: argparse.ArgumentParser, *, places_order: bool 
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     if places_order:
-        parser.add_argument("--reason", default="", help="why, for whoever finds it later")
+        parser.add_argument("--reason", default="", help="the reason, for those who find it later")
         parser.add_argument("--by", default="", help="who asks for it (default: you, on this host)")
         parser.add_argument(
-            "--for", dest="duration", metavar="DURATION", help="ends by itself, like 30m or 1h"
+            "--for",
+            dest="duration",
+            metavar="DURATION",
+            help="it ends by itself after this time, like 30m or 1h",
         )
         parser.add_argument(
-            "--file", action="store_true", help="write to emergency.files, though there is a Redis"
+            "--file",
+            action="store_true",
+            help="write to emergency.files, even when there is a Redis",
         )
         parser.add_argument(
-            "--force", action="store_true", help="also what fits nothing, or everybody"
+            "--force", action="store_true", help="write it even if it fits nothing, or everybody"
         )
 
 
@@ -184,7 +189,7 @@ async def place(store: EmergencyStore, entries: Mapping[str, Entry | None]) -> P
 def say_placed(placed: Placed) -> str:
     """One line, without what was written."""
     if placed.where != "redis":
-        return f"written to {placed.where}; whoever reads that file has it within a second"
+        return f"written to {placed.where}; all that read this file apply it within a second"
     if not placed.alive:
         return "written to Redis; no running process has told there yet what it has in force"
     number = f"{placed.in_force} of {placed.alive} processes"

@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument("--api-key-hash", metavar="HEX", help="as the catalog has it")
     kinds.add_argument("--consumer-key", help="all tokens of this consumer key (client id)")
     kinds.add_argument("--user", help="all tokens of this user")
-    parser.add_argument("--issuer", help="of the jti, consumer key or user; any when left out")
+    parser.add_argument(
+        "--issuer", help="issuer of the jti, consumer key or user; any when left out"
+    )
     parser.add_argument(
         "--issued-before", metavar="TIME", help="for --consumer-key and --user (default: now)"
     )

@@ -131,5 +131,5 @@ async def _obey(
     words = {**opened.words, "drain": calls.drain, "cancel": calls.cancel_all}
     words[END] = partial(ending.append, True)
     await steered.obey(words, {**opened.questions, ROUTE: route, REFUSED: count_refused})
-    _log.error("whoever started this server is gone; it stops")
+    _log.error("the process that started this server has ended; the server stops")
     os.kill(os.getpid(), signal.SIGTERM)
