@@ -17,7 +17,7 @@ from typing import Final
 
 import re2
 
-from extauthz.model.escapes import decode_octets
+from extauthz.model.routing.escapes import decode_octets
 
 # Hexadecimal digits of what an escape stands for.
 _RESERVED: Final = "2[1467-9A-Ca-c]|3[ADad]|40"

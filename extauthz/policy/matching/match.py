@@ -19,9 +19,9 @@ from typing import Final
 from extauthz.model.apis import Api, ApiState, BasePath, Resource
 from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial, Reason
-from extauthz.model.escapes import decode_if_sound
 from extauthz.model.identity import SecurityScheme
 from extauthz.model.request import ApiRequest
+from extauthz.model.routing.escapes import decode_if_sound
 from extauthz.model.routing.routes import ResourceTree, Route
 from extauthz.model.routing.segments import (
     UNRESERVED_ESCAPE,

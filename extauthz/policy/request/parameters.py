@@ -21,9 +21,9 @@ from typing import Any, Final, NamedTuple
 import re2
 
 from extauthz.errors import MalformedRequest
-from extauthz.model.escapes import decode_octets
 from extauthz.model.identity import Place, PlaceKind
 from extauthz.model.request import ApiRequest
+from extauthz.model.routing.escapes import decode_octets
 
 MAX_BYTES: Final = 16_384
 """Bytes of a query, or of all cookies together, that can be searched."""

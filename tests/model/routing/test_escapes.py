@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.model.escapes import decode_if_sound, decode_octets
+from extauthz.model.routing.escapes import decode_if_sound, decode_octets
 
 # What quoted-printable, whose decoder is borrowed, gives a meaning of its own.
 _PIECES = [b"%", b"=", b"%4", b"%41", b"%c3", b"%0a", b"\n", b"\r", b" ", b".", b"a", b"F", b"\xff"]
