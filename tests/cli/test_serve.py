@@ -25,6 +25,7 @@ from extauthz.serving.proto.health_pb2 import HealthCheckRequest, HealthCheckRes
 from extauthz.serving.workers.control import HostFailed
 from extauthz.settings.reading import read_settings
 from tests.builders import API_KEY
+from tests.child_processes import children_of
 from tests.cli.conftest import Run
 from tests.keys import ec_key
 
@@ -90,12 +91,6 @@ async def serving(
         finally:
             statuses.cancel()
     await asyncio.wait_for(task, TIMEOUT_S)
-
-
-def children_of(process_id: int) -> list[int]:
-    """The processes that the process's threads have started."""
-    tasks = Path(f"/proc/{process_id}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def tell(number: signal.Signals) -> None:
@@ -179,7 +174,7 @@ async def test_an_envoy_that_dies_ends_the_service(folder: Path) -> None:
         # This process may have children of other tests.
         before = children_of(os.getpid())
         async with serving(folder, "envoy"):
-            (envoy,) = set(children_of(os.getpid())) - set(before)
+            (envoy,) = children_of(os.getpid()) - before
             os.kill(envoy, signal.SIGKILL)
 
     with pytest.raises(HostFailed, match="ended by itself"):

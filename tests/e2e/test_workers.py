@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from extauthz.serving.workers.private_folder import PrivateFolder
+from tests.child_processes import children_of, is_running
 from tests.e2e.load import steady_load
 from tests.e2e.replicas import (
     CHECK,
@@ -81,24 +82,6 @@ def running(
     with run_replica(deployment, catalog, counters, server=of_server) as replica:
         replica.wait_until_it_says("ready")
         yield replica
-
-
-def children_of(process_id: int) -> set[int]:
-    """The processes that the process has started, and that have not ended."""
-    children: set[int] = set()
-    with suppress(FileNotFoundError):
-        for task in Path(f"/proc/{process_id}/task").iterdir():
-            children |= {int(child) for child in (task / "children").read_text().split()}
-    return {child for child in children if is_running(child)}
-
-
-def is_running(process_id: int) -> bool:
-    """Whether it is there and is no zombie that only waits to be collected."""
-    try:
-        status = Path(f"/proc/{process_id}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 def serves(process_id: int, port: int) -> bool:
