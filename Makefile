@@ -19,7 +19,7 @@ export PYTHON
 # What runs through compiled logic, at both doors and down to the counters.
 COMPILED_TESTS := tests/policy tests/model tests/answers tests/envoy tests/counters tests/properties \
 	tests/mixer_compat tests/catalog/files/test_large.py tests/contracts/test_counter_store*.py \
-	tests/e2e/test_both_doors*.py tests/e2e/test_reasons.py
+	tests/e2e/doors/test_both_doors*.py tests/e2e/deciding/test_reasons.py
 # It reads the sources, which are not there.
 COMPILED_TESTS += --deselect tests/envoy/test_generated_code.py::test_generated_code_is_up_to_date
 

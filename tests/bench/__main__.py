@@ -30,10 +30,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from pkgutil import iter_modules
 
 from tests.bench.builds import find_logic
-from tests.bench.tables import Table, run_apart, write_table
+from tests.bench.tables import Table, find_benchmarks, run_apart, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "bench"
@@ -43,25 +42,6 @@ LIBRARIES = (
     "PyYAML", "redis", "uvloop",
 )  # fmt: skip
 PROGRAMS = ("redis-server", "h2load")
-
-
-def find_benchmarks() -> list[str]:
-    """Names of the modules of this folder that have something to measure."""
-    names = sorted(module.name for module in iter_modules([str(Path(__file__).parent)]))
-    return [name for name in names if not name.startswith("_") and _says_measure(name)]
-
-
-def _says_measure(name: str) -> bool:
-    return "\ndef measure(" in _read_source(name)
-
-
-def _has_options(name: str) -> bool:
-    return "\nOPTIONS: Final = " in _read_source(name)
-
-
-def _read_source(name: str) -> str:
-    source = Path(__file__).with_name(f"{name}.py")
-    return source.read_text() if source.exists() else ""
 
 
 def read_surroundings(arguments: Sequence[str]) -> dict[str, str]:
@@ -121,9 +101,10 @@ def main() -> int:
     told = parser.parse_args()
     if unknown := [name for name in told.names if name not in known]:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(known)}")
-    names = told.names or [name for name in known if not _has_options(name)]
+    lasting = [name for name in known if "\nOPTIONS: Final = " in known[name].read_text()]
+    names = told.names or [name for name in known if name not in lasting]
     options = {} if told.minutes is None else {"minutes": told.minutes}
-    if options and not all(map(_has_options, names)):
+    if options and not set(names) <= set(lasting):
         parser.error("--minutes is for soak alone; name it")
 
     surroundings = read_surroundings(sys.argv[1:])

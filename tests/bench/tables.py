@@ -8,10 +8,18 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 Row = Mapping[str, object]
+_FOLDER: Final = Path(__file__).parent
+
+
+def find_benchmarks() -> dict[str, Path]:
+    """The files of this folder that have something to measure, by the names of their modules."""
+    sources = sorted(_FOLDER.rglob("*.py"), key=lambda path: path.stem)
+    return {path.stem: path for path in sources if "\ndef measure(" in path.read_text()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +34,8 @@ class Table:
 
 def run(name: str, options: Mapping[str, Any] | None = None) -> Table:
     """Measures in this process. `options` are what the benchmark's `measure` is told."""
-    module = importlib.import_module(f"tests.bench.{name}")
+    place = find_benchmarks()[name].relative_to(_FOLDER).with_suffix("")
+    module = importlib.import_module(".".join(("tests.bench", *place.parts)))
     began = time.perf_counter()
     rows = [_read_row(row) for row in module.measure(**(options or {}))]
     took_s = round(time.perf_counter() - began, 1)
