@@ -11,6 +11,7 @@ from extauthz.app.counting import Counting, open_counting, probe_counting
 from extauthz.model.limits import Algorithm, Charge
 from extauthz.serving.admin.readiness import ReadyState
 from extauthz.settings.stores import CounterSettings
+from extauthz.telemetry.measures.dependencies import Dependencies
 from tests.builders import S
 from tests.e2e.backends import hold_dead_port
 
@@ -25,7 +26,7 @@ def hold_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 def open_redis(port: int, timeout: str = "20s") -> Counting:
     section = {"store": "redis", "url": f"redis://127.0.0.1:{port}/0", "timeout": timeout}
-    return open_counting(CounterSettings.model_validate(section))
+    return open_counting(CounterSettings.model_validate(section), Dependencies())
 
 
 async def test_a_store_that_is_away_at_the_start_is_named_with_its_address(
@@ -68,7 +69,7 @@ async def test_readiness_tells_of_a_store_that_is_away_before_anybody_calls(
 
 
 async def test_a_store_in_memory_is_always_ready() -> None:
-    counting = open_counting(CounterSettings())
+    counting = open_counting(CounterSettings(), Dependencies())
     await counting.look()
     check = counting.check()
     assert (check.state, counting.is_up) == (ReadyState.READY, True)
@@ -76,7 +77,7 @@ async def test_a_store_in_memory_is_always_ready() -> None:
 
 
 async def test_readiness_tells_of_a_memory_that_is_full() -> None:
-    counting = open_counting(CounterSettings(max_keys=100))
+    counting = open_counting(CounterSettings(max_keys=100), Dependencies())
     for number in range(200):
         charge = Charge(f"{{c{number}}}", Algorithm.FIXED_WINDOW, 5, 3600 * S, origin="6-1")
         await counting.store.take([charge])

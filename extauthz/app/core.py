@@ -30,6 +30,7 @@ from extauthz.ports import Clock, DecisionObserver, KeySource, TokenIntrospector
 from extauthz.process import collector
 from extauthz.settings.reading import read_secret_file
 from extauthz.settings.tree import PlaceSettings, Settings
+from extauthz.telemetry.measures.dependencies import Dependencies
 
 if TYPE_CHECKING:
     from extauthz.telemetry.tracing import CallTracer
@@ -46,6 +47,7 @@ class Core:
     revocations: Revocations
     emergency: EmergencyWatch
     counting: Counting
+    dependencies: Dependencies
     places: CredentialPlaces
     clock: Clock
 
@@ -73,9 +75,17 @@ async def open_core(
     async with IssuerHttp(
         proxy="" if proxy is None else proxy.get_secret_value(), no_proxy=settings.http.no_proxy
     ) as http:
-        keys = JwksKeySource(http, clock)
-        introspector = IntrospectionClient(http, clock)
-        counting = open_counting(settings.counters, tracer)
+        dependencies = Dependencies()
+        keys = JwksKeySource(
+            http,
+            clock,
+            fetches=dependencies.add("jwks", "fetch"),
+            discoveries=dependencies.add("discovery", "fetch"),
+        )
+        introspector = IntrospectionClient(
+            http, clock, measure=dependencies.add("introspection", "introspect")
+        )
+        counting = open_counting(settings.counters, dependencies, tracer)
         failures = MemoryCounterStore(clock, max_keys=MAX_FAILED_ADDRESSES, steady=SteadyClock())
 
         def take_over(catalog: Catalog) -> None:
@@ -91,6 +101,7 @@ async def open_core(
             revocations=revocations,
             clock=clock,
             catalog=lambda: refresher.catalog,
+            dependencies=dependencies,
         )
         try:
             await emergency.start()
@@ -126,7 +137,16 @@ async def open_core(
             blocks=blocks,
         )
         try:
-            yield Core(pipeline, refresher, revocations, emergency, counting, rules.places, clock)
+            yield Core(
+                pipeline,
+                refresher,
+                revocations,
+                emergency,
+                counting,
+                dependencies,
+                rules.places,
+                clock,
+            )
         finally:
             await keys.close()
             await introspector.close()

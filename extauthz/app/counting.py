@@ -14,6 +14,7 @@ from extauthz.counters.leases.store import LeaseRules, LeasingCounterStore
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.counters.outage.fallback import FallbackCounterStore
 from extauthz.counters.outage.mode import FallbackRules
+from extauthz.counters.redis.measures import RedisMeasures
 from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.documents.document import read_file
 from extauthz.errors import ConfigError, CounterStoreError, Problem
@@ -23,6 +24,7 @@ from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
 from extauthz.serving.tls import TlsFiles, read_tls_files
 from extauthz.settings.reading import read_secret_file
 from extauthz.settings.stores import CounterSettings, RedisAccessSettings
+from extauthz.telemetry.measures.dependencies import Dependencies
 
 if TYPE_CHECKING:
     from extauthz.counters.redis.store import RedisCounterStore
@@ -91,9 +93,12 @@ class Counting:
         )
 
 
-def open_counting(settings: CounterSettings, tracer: CallTracer | None = None) -> Counting:
+def open_counting(
+    settings: CounterSettings, dependencies: Dependencies, tracer: CallTracer | None = None
+) -> Counting:
     """The store that the settings name. Redis is connected to with the first request.
 
+    dependencies: shows the calls of Redis.
     tracer: shows what a call waits for in Redis.
 
     Raises:
@@ -107,7 +112,10 @@ def open_counting(settings: CounterSettings, tracer: CallTracer | None = None) -
     from extauthz.counters.redis.store import RedisCounterStore  # brings Redis's client
 
     rules_of_redis = replace(read_redis_settings(settings), timeout_s=settings.timeout / US_PER_S)
-    redis = RedisCounterStore(rules_of_redis)
+    measures = RedisMeasures(
+        dependencies.add("redis", "count"), dependencies.add("redis", "connect")
+    )
+    redis = RedisCounterStore(rules_of_redis, measures=measures)
     primary: CounterStore = redis if tracer is None else tracer.watch_counters(redis)
     if settings.leases is not None:
         leases = settings.leases

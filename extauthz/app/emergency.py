@@ -17,6 +17,7 @@ from extauthz.ports import Clock
 from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
 from extauthz.settings.stores import RedisAccessSettings
 from extauthz.settings.tree import Settings
+from extauthz.telemetry.measures.dependencies import Dependencies
 
 if TYPE_CHECKING:
     from extauthz.emergency.redis_store import RedisEmergency
@@ -28,8 +29,12 @@ def find_emergency_redis(settings: Settings) -> RedisAccessSettings | None:
     return own or (counters if counters.store == "redis" else None)
 
 
-def open_emergency_redis(settings: Settings) -> RedisEmergency | None:
+def open_emergency_redis(
+    settings: Settings, dependencies: Dependencies | None = None
+) -> RedisEmergency | None:
     """Opens that Redis for reading and writing; None when there is none.
+
+    dependencies: shows its calls.
 
     Raises:
         ConfigError: the settings contradict each other, or a file cannot be used.
@@ -40,7 +45,8 @@ def open_emergency_redis(settings: Settings) -> RedisEmergency | None:
     check_redis(redis, "counters" if settings.emergency.redis is None else "emergency.redis")
     from extauthz.emergency.redis_store import RedisEmergency  # brings Redis's client
 
-    return RedisEmergency(read_redis_settings(redis))
+    measure = None if dependencies is None else dependencies.add("redis", "blocks")
+    return RedisEmergency(read_redis_settings(redis), measure=measure)
 
 
 def open_emergency(
@@ -50,6 +56,7 @@ def open_emergency(
     revocations: Revocations,
     clock: Clock,
     catalog: Callable[[], Catalog],
+    dependencies: Dependencies | None = None,
 ) -> EmergencyWatch:
     """Makes the watch that puts blocks and revocations in force.
 
@@ -57,7 +64,7 @@ def open_emergency(
         ConfigError: as for `open_emergency_redis`.
     """
     sources: list[EmergencyStore] = [EmergencyFile(file) for file in settings.emergency.files]
-    redis = open_emergency_redis(settings)
+    redis = open_emergency_redis(settings, dependencies)
     if redis is not None:
         sources.append(redis)
     return EmergencyWatch(

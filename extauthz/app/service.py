@@ -53,6 +53,8 @@ CHECKS: Final = "checks"
 """The question for the checks of readiness."""
 METRICS: Final = "metrics"
 """The question for Prometheus's text."""
+DEPENDENCIES: Final = "dependencies"
+"""The question for the calls of dependencies, as `merge_states` takes them."""
 
 
 def list_file_problems(settings: Settings) -> list[Problem]:
@@ -80,8 +82,8 @@ def list_file_problems(settings: Settings) -> list[Problem]:
 class Service:
     """Doors by name, with the parts behind them, and the words that control the service.
 
-    The words are ``serve`` and ``refuse``, for health, and ``reload``. The questions are `CHECKS`
-    and `METRICS`, for an admin listener in another process.
+    The words are ``serve`` and ``refuse``, for health, and ``reload``. The questions are `CHECKS`,
+    `METRICS` and `DEPENDENCIES`, for an admin listener in another process.
     """
 
     doors: Mapping[str, Door]
@@ -182,7 +184,14 @@ async def _open_service(
             text, _ = await write_metrics()
             return text
 
-        questions: Questions = {CHECKS: ask_checks, METRICS: ask_metrics}
+        async def ask_dependencies(_: object) -> list[dict[str, Any]]:
+            return core.dependencies.list_counts()
+
+        questions: Questions = {
+            CHECKS: ask_checks,
+            METRICS: ask_metrics,
+            DEPENDENCIES: ask_dependencies,
+        }
         try:
             async with _running_admin(settings.listen.admin, list_checks, write_metrics):
                 yield Service(doors, words, questions)

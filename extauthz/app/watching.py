@@ -113,6 +113,7 @@ def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
             "Times that the counter store was found without what it had counted.",
             lambda: core.counting.losses,
         )
+    metrics.add_text(core.dependencies.write)
     return metrics
 
 

@@ -27,7 +27,7 @@ import httpx2
 
 from extauthz.clients.bodies import IDENTITY_ENCODING, UnusableBody, read_body
 from extauthz.clients.introspection_answers import TokenRefused, read_answer
-from extauthz.clients.issuer_http import IssuerHttp, say_failure
+from extauthz.clients.issuer_http import HTTP_TIMEOUT, IssuerHttp, say_failure
 from extauthz.clients.waiting import is_done_by
 from extauthz.errors import IntrospectionError, IntrospectionShareError
 from extauthz.model.identity import Secret
@@ -36,6 +36,7 @@ from extauthz.policy.authentication.claim_checks import drop_absent
 from extauthz.policy.authentication.claims import read_numeric_date_us
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.ports import NO_DEADLINE, Clock, Deadline
+from extauthz.telemetry.measures.dependencies import CallMeasure
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class IntrospectionClient:
     Args:
         max_entries: tokens whose answers are cached; the least recently used is dropped first.
         max_calls: calls to one issuer at the same time; more are refused at once.
+        measure: counts the calls.
     """
 
     def __init__(
@@ -73,11 +75,13 @@ class IntrospectionClient:
         *,
         max_entries: int = 10_000,
         max_calls: int = 128,
+        measure: CallMeasure | None = None,
     ) -> None:
         self._http = http
         self._clock = clock
         self._max_entries = max_entries
         self._max_calls = max_calls
+        self._measure = measure or CallMeasure()
         self._answers: OrderedDict[bytes, dict[_Asked, _Answer]] = OrderedDict()
         self._calls: dict[tuple[bytes, _Asked], asyncio.Task[_Answer]] = {}
         self._running: set[asyncio.Task[_Answer]] = set()
@@ -199,16 +203,16 @@ class IntrospectionClient:
         assert endpoint is not None
         timeout_s = endpoint.timeout_us / 1_000_000
         try:
-            async with asyncio.timeout(timeout_s):
-                status, body = await self._post(issuer, endpoint, token, timeout_s)
+            with self._measure.measure(HTTP_TIMEOUT):
+                async with asyncio.timeout(timeout_s):
+                    status, body = await self._post(issuer, endpoint, token, timeout_s)
+                return self._judge(status, body, asked, endpoint)
         except TimeoutError:
             failure = f"no answer within {timeout_s:g} s"
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
             failure = say_failure(error, issuer)
         except ValueError as error:
             failure = f"the answer is {error}"
-        else:
-            return self._judge(status, body, asked, endpoint)
         # Out of the handlers, and in words of our own: a library's error carries the request along,
         # and with it the token.
         raise IntrospectionError(failure)

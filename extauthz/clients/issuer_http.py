@@ -21,6 +21,9 @@ import httpx2
 
 from extauthz.model.issuers import Issuer
 
+HTTP_TIMEOUT: Final = httpx2.TimeoutException
+"""What a client raises for an answer that takes too long."""
+
 _LOG: Final = logging.getLogger(__name__)
 _LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=10)
 """No bound here: callers bound the calls to each issuer. With a common bound, an issuer that hangs

@@ -21,7 +21,7 @@ from typing import Final
 import httpx2
 
 from extauthz.clients.bodies import IDENTITY_ENCODING, read_body
-from extauthz.clients.issuer_http import IssuerHttp, say_failure
+from extauthz.clients.issuer_http import HTTP_TIMEOUT, IssuerHttp, say_failure
 from extauthz.clients.waiting import is_done_by
 from extauthz.errors import KeySourceError
 from extauthz.model.issuers import Issuer, KeyLocation
@@ -34,6 +34,7 @@ from extauthz.policy.authentication.verification_keys import (
     read_pem,
 )
 from extauthz.ports import NO_DEADLINE, Clock, Deadline, VerificationKey
+from extauthz.telemetry.measures.dependencies import CallMeasure
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -60,14 +61,27 @@ class _IssuerKeys:
 
 
 class JwksKeySource:
-    """A `KeySource` over JWK Sets, OpenID discovery, PEM text and shared secrets."""
+    """A `KeySource` over JWK Sets, OpenID discovery, PEM text and shared secrets.
+
+    Args:
+        timeout_s: for both calls of a fetch, that of a discovery document and that of the keys.
+        fetches, discoveries: count these calls.
+    """
 
     def __init__(
-        self, http: IssuerHttp, clock: Clock, *, timeout_s: float = FETCH_TIMEOUT_S
+        self,
+        http: IssuerHttp,
+        clock: Clock,
+        *,
+        timeout_s: float = FETCH_TIMEOUT_S,
+        fetches: CallMeasure | None = None,
+        discoveries: CallMeasure | None = None,
     ) -> None:
         self._http = http
         self._clock = clock
         self._timeout_s = timeout_s
+        self._fetched = fetches or CallMeasure()
+        self._discovered = discoveries or CallMeasure()
         self._states: dict[tuple[str, KeyLocation], _IssuerKeys] = {}
         self._fetches: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -176,8 +190,10 @@ class JwksKeySource:
 
     async def _fetch(self, state: _IssuerKeys, issuer: Issuer, location: KeyLocation) -> None:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                known = read_jwks(await self._get(issuer, await self._find_url(issuer, location)))
+            end_s = asyncio.get_running_loop().time() + self._timeout_s
+            url = await self._find_url(issuer, location, end_s)
+            with self._fetched.measure(HTTP_TIMEOUT):
+                known = read_jwks(await self._get(issuer, url, end_s))
         except TimeoutError:
             failure = f"no answer within {self._timeout_s:g} s"
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
@@ -201,23 +217,32 @@ class JwksKeySource:
             )
         state.failure = failure
 
-    async def _find_url(self, issuer: Issuer, location: KeyLocation) -> str:
+    async def _find_url(self, issuer: Issuer, location: KeyLocation, end_s: float) -> str:
         if location.discovery_url is None:
             assert location.jwks_url is not None
             return location.jwks_url
-        metadata = read_json_object(await self._get(issuer, location.discovery_url))
+        with self._discovered.measure(HTTP_TIMEOUT):
+            return await self._discover(issuer, location.discovery_url, end_s)
+
+    async def _discover(self, issuer: Issuer, discovery_url: str, end_s: float) -> str:
+        metadata = read_json_object(await self._get(issuer, discovery_url, end_s))
         if metadata.get("issuer") != issuer.issuer:
             # OpenID Connect Discovery 4.3: or one provider could speak for another.
             raise ValueError("a discovery document of another issuer")
         url = metadata.get("jwks_uri")
         if not isinstance(url, str):
             raise ValueError("a discovery document without jwks_uri")  # noqa: TRY004  # a wrong value, read from outside
-        schemes = {"https", httpx2.URL(location.discovery_url).scheme}
+        schemes = {"https", httpx2.URL(discovery_url).scheme}
         if httpx2.URL(url).scheme not in schemes:
             raise ValueError("a discovery document with a jwks_uri that is not https")
         return url
 
-    async def _get(self, issuer: Issuer, url: str) -> bytes:
+    async def _get(self, issuer: Issuer, url: str, end_s: float) -> bytes:
+        """The body at a URL. `end_s` is when to give up, by the event loop's time."""
+        async with asyncio.timeout_at(end_s):
+            return await self._get_body(issuer, url)
+
+    async def _get_body(self, issuer: Issuer, url: str) -> bytes:
         asked = httpx2.URL(url)
         async with self._http.find_client(issuer, url).stream(
             "GET",

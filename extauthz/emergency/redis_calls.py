@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from extauthz.counters.redis.batches import disconnect
 from extauthz.counters.redis.connection import Connector
@@ -18,6 +19,7 @@ from extauthz.counters.redis.refusals import RedisRefusal, find_redirect
 from extauthz.counters.redis.settings import Deployment, RedisSettings, Server
 from extauthz.errors import EmergencyError
 from extauthz.plain_text import write_plain
+from extauthz.telemetry.measures.dependencies import CallMeasure
 
 _LEAST_WAIT_S: Final = 1.0
 """Seconds for a call; no decision waits for these calls."""
@@ -26,9 +28,10 @@ _Command: TypeAlias = tuple[str | bytes | int, ...]
 
 
 class RedisCalls:
-    """A connection to one Redis, Sentinels' primary or cluster."""
+    """A connection to one Redis, Sentinels' primary or cluster. `measure` counts the calls."""
 
-    def __init__(self, settings: RedisSettings) -> None:
+    def __init__(self, settings: RedisSettings, measure: CallMeasure | None = None) -> None:
+        self._measure = measure or CallMeasure()
         address = settings.address
         self._name = str(address)
         self._seeds = address.servers if address.deployment is Deployment.CLUSTER else ()
@@ -49,8 +52,9 @@ class RedisCalls:
         """
         command = ("EVAL", script, len(self._keys), *self._keys, *args)
         try:
-            async with asyncio.timeout(self._wait_s):
-                return await self._follow(command)
+            with self._measure.measure(RedisTimeoutError):
+                async with asyncio.timeout(self._wait_s):
+                    return await self._follow(command)
         except (RedisError, OSError) as exc:
             # TimeoutError is an OSError. What was lost is looked for anew, at another seed.
             self._server = None

@@ -41,6 +41,7 @@ from extauthz.emergency.entries import (
 from extauthz.emergency.reading import Reading
 from extauthz.emergency.redis_calls import RedisCalls
 from extauthz.errors import EmergencyError, Problem
+from extauthz.telemetry.measures.dependencies import CallMeasure
 
 NAME: Final = "redis"
 MAX_ENTRIES: Final = 20_000
@@ -58,8 +59,14 @@ _Parsed = tuple[dict[str, Entry], dict[str, tuple[Problem, ...]]]
 class RedisEmergency:
     """An `EmergencyStore` in Redis, and what writes to it."""
 
-    def __init__(self, settings: RedisSettings, *, max_entries: int = MAX_ENTRIES) -> None:
-        self._calls = RedisCalls(settings)
+    def __init__(
+        self,
+        settings: RedisSettings,
+        *,
+        max_entries: int = MAX_ENTRIES,
+        measure: CallMeasure | None = None,
+    ) -> None:
+        self._calls = RedisCalls(settings, measure)
         self._max_entries = max_entries
         self._process = f"{socket.gethostname()}/{os.getpid()}"
         self._revision: str | None = None

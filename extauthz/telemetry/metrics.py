@@ -1,8 +1,9 @@
 """Makes metrics from plain numbers, which are read when Prometheus scrapes.
 
 Each part of the service counts in a number of its own, and registers a callable here that returns
-it. `extauthz.telemetry.decision_counts` counts decisions, and
-`extauthz.telemetry.decision_durations` measures them.
+it. What has more labels or buckets is written by the part itself: decisions
+(`extauthz.telemetry.decision_counts`, `extauthz.telemetry.decision_durations`) and what they depend
+on (`extauthz.telemetry.measures`).
 
 OpenTelemetry's SDK is not used for metrics: ``OTEL_SDK_DISABLED`` and other variables, which users
 set for traces, would empty or change the page.
@@ -28,6 +29,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._numbers = _Numbers()
+        self._texts: list[Callable[[], bytes]] = []
         self._registry = CollectorRegistry()
         self._registry.register(self._numbers)
 
@@ -41,9 +43,13 @@ class Metrics:
         shown = write_name(name)
         self._numbers.makers.append(lambda: GaugeMetricFamily(shown, description, read()))
 
+    def add_text(self, write: Callable[[], bytes]) -> None:
+        """Adds metrics that a part writes itself, in Prometheus's text format."""
+        self._texts.append(write)
+
     def write(self) -> bytes:
         """Writes all metrics in Prometheus's text format (`CONTENT_TYPE`)."""
-        return generate_latest(self._registry)
+        return b"".join([generate_latest(self._registry), *(write() for write in self._texts)])
 
 
 class _Numbers(Collector):

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.identity import ANONYMOUS
 from extauthz.model.routing.routes import Route
-from extauthz.telemetry.decision_durations import BOUNDS_US, DecisionDurations
+from extauthz.telemetry.decision_durations import DecisionDurations
+from extauthz.telemetry.measures.histogram import BOUNDS_US
 from extauthz.telemetry.summed_metrics import SummedMetrics
 from tests.builders import a_request, a_resource, an_api
 

@@ -27,8 +27,10 @@ from typing import Final, TypeAlias
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from extauthz.counters.redis.internals import close_now, is_open
+from extauthz.counters.redis.measures import RedisMeasures
 from extauthz.counters.redis.refusals import (
     CLUSTER,
     Redirect,
@@ -39,6 +41,7 @@ from extauthz.counters.redis.refusals import (
 from extauthz.counters.redis.script import CounterRequest, Script, settle
 from extauthz.errors import CounterStoreError
 from extauthz.plain_text import write_plain
+from extauthz.telemetry.measures.dependencies import MeasuredCall
 
 Connect: TypeAlias = Callable[[], Awaitable[AbstractConnection]]
 """Gives a connection that is ready for use; raises RedisError, OSError or TimeoutError."""
@@ -90,6 +93,7 @@ class BatchQueue:
         script: Script,
         connect: Connect,
         bounds: BatchBounds,
+        measures: RedisMeasures,
         monotonic_us: Callable[[], int],
         now_us: Callable[[], int] | None = None,
         redirect: SendOn | None = None,
@@ -99,6 +103,7 @@ class BatchQueue:
         self._script = script
         self._connect_now = connect
         self._bounds = bounds
+        self._measures = measures
         self._monotonic_us = monotonic_us
         self._now_us = now_us
         self._redirect = redirect
@@ -111,6 +116,11 @@ class BatchQueue:
         self._paused_until_us = 0
         self._last_failure = "the connection was lost"
         self._is_closed = False
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait to be sent."""
+        return len(self._waiting)
 
     @property
     def is_idle(self) -> bool:
@@ -193,8 +203,9 @@ class BatchQueue:
     async def _connect(self, number: int) -> AbstractConnection | None:
         await self._drop_connection(number)
         try:
-            async with asyncio.timeout(self._bounds.connect_timeout_s):
-                connection = await self._connect_now()
+            with self._measures.connecting.measure(RedisTimeoutError):
+                async with asyncio.timeout(self._bounds.connect_timeout_s):
+                    connection = await self._connect_now()
         except (RedisError, OSError) as exc:
             self._pause()
             self._last_failure = _describe(exc)
@@ -218,10 +229,12 @@ class BatchQueue:
     ) -> None:
         groups = self._group(requests)
         try:
-            unknown = await self._exchange(connection, groups, "EVALSHA", self._script.sha)
-            if unknown:
-                # The server has not seen the script, or has forgotten it. Nothing ran.
-                await self._exchange(connection, unknown, "EVAL", self._script.source)
+            with self._measures.counting.measure() as measured:
+                sha, source = self._script.sha, self._script.source
+                unknown = await self._exchange(connection, groups, "EVALSHA", sha, measured)
+                if unknown:
+                    # The server has not seen the script, or has forgotten it. Nothing ran.
+                    await self._exchange(connection, unknown, "EVAL", source, measured)
         except (RedisError, OSError) as exc:
             await self._drop_connection(number)
             what = (
@@ -255,6 +268,7 @@ class BatchQueue:
         groups: list[list[CounterRequest]],
         command: str,
         script: str | bytes,
+        measured: MeasuredCall,
     ) -> list[list[CounterRequest]]:
         """Sends a script call for each group and settles it; returns those without the script."""
         now_us = None if self._now_us is None else self._now_us()
@@ -286,6 +300,7 @@ class BatchQueue:
             if redirect is not None and self._redirect is not None:
                 self._redirect(requests, redirect)
                 continue
+            measured.fail()
             for request in requests:
                 request.fail(self._refused(reply))
             is_elsewhere = is_elsewhere or find_meaning(reply).is_elsewhere

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from extauthz.counters.redis.batches import BatchBounds, BatchQueue, disconnect
 from extauthz.counters.redis.connection import Connector
 from extauthz.counters.redis.loss import LossWatch
+from extauthz.counters.redis.measures import RedisMeasures
 from extauthz.counters.redis.refusals import SLOTS, Redirect
 from extauthz.counters.redis.script import CounterRequest, Script, find_hash_tag
 from extauthz.counters.redis.settings import Server
@@ -61,6 +62,7 @@ class ClusterQueues:
         connector: Connector,
         watch: LossWatch,
         bounds: BatchBounds,
+        measures: RedisMeasures,
         monotonic_us: Callable[[], int],
         now_us: Callable[[], int] | None,
     ) -> None:
@@ -69,6 +71,7 @@ class ClusterQueues:
         self._connector = connector
         self._watch = watch
         self._bounds = bounds
+        self._measures = measures
         self._monotonic_us = monotonic_us
         self._now_us = now_us
         self._server_of: list[Server | None] = [None] * SLOTS
@@ -79,6 +82,11 @@ class ClusterQueues:
         self._early: list[CounterRequest] = []
         """Requests that came before the map was first read."""
         self._is_closed = False
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait to be sent."""
+        return len(self._early) + sum(queue.waiting for queue in self._queues.values())
 
     def put(self, request: CounterRequest) -> None:
         """Queues a request at the node that holds its slot, when that is known.
@@ -146,6 +154,7 @@ class ClusterQueues:
                 self._script,
                 connect,
                 self._bounds,
+                self._measures,
                 self._monotonic_us,
                 self._now_us,
                 redirect=lambda requests, redirect: self._redirect(server, requests, redirect),

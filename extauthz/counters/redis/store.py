@@ -29,6 +29,7 @@ from extauthz.counters.redis.cluster import ClusterQueues, split_by_slot
 from extauthz.counters.redis.connection import Connector
 from extauthz.counters.redis.deny_cache import DenyCache
 from extauthz.counters.redis.loss import LossWatch
+from extauthz.counters.redis.measures import RedisMeasures
 from extauthz.counters.redis.script import Asked, CounterRequest, Script
 from extauthz.counters.redis.settings import Deployment, RedisSettings
 from extauthz.errors import CounterStoreError
@@ -49,6 +50,7 @@ class RedisCounterStore:
         remember_refusals: answer from memory while a counter is known to have no room.
         clock: the clock of counters; None, as always in production, for Redis's own.
         monotonic_us: for cached refusals, and for the pause before connecting again.
+        measures: counts the calls.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class RedisCounterStore:
         remember_refusals: bool = True,
         clock: Clock | None = None,
         monotonic_us: Callable[[], int] = _monotonic_us,
+        measures: RedisMeasures | None = None,
     ) -> None:
+        measures = measures or RedisMeasures()
         self._prefix = settings.prefix
         self._timeout_s = settings.timeout_s
         self._monotonic_us = monotonic_us
@@ -87,18 +91,24 @@ class RedisCounterStore:
                 self._connector,
                 self._watch,
                 bounds,
+                measures,
                 monotonic_us,
                 now_us,
             )
         else:
             self._queue = BatchQueue(
-                self._name, self._script, self._connect, bounds, monotonic_us, now_us
+                self._name, self._script, self._connect, bounds, measures, monotonic_us, now_us
             )
 
     @property
     def losses(self) -> int:
         """How often Redis was found to have lost its counters."""
         return self._watch.losses
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait to be sent to Redis."""
+        return self._queue.waiting
 
     async def _connect(self) -> AbstractConnection:
         connection = await self._connector.connect()

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from extauthz.counters.redis.measures import RedisMeasures
 from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
 from extauthz.errors import CounterStoreError
 from extauthz.model.limits import Algorithm, Charge, Taking
 from extauthz.ports import NO_DEADLINE, Deadline
+from extauthz.telemetry.measures.dependencies import CallResult
 from tests.builders import FakeClock, S
 from tests.redis_server import (
     RedisServer,
@@ -141,6 +143,41 @@ async def test_a_stopped_redis_is_an_error_within_the_timeout(
     assert time.monotonic() - began_s < 5
     await take_again(store, clock)
     assert before + 1 <= count_in(server) <= before + 62
+
+
+async def test_calls_are_counted_by_how_they_ended(server: RedisServer) -> None:
+    clock = FakeClock()
+    measures = RedisMeasures()
+    settings = settings_for(server.port, timeout_s=0.2, connect_timeout_s=0.2)
+    store = RedisCounterStore(settings, monotonic_us=clock.now_us, measures=measures)
+    await take_again(store, clock)
+    await store.take([])
+    counted = measures.counting.counts
+    # The script was not known, and was sent within the same call.
+    assert counted[CallResult.OK] == 1
+    server.ask("CONFIG", "SET", "maxmemory", 1)
+    with pytest.raises(CounterStoreError, match="OOM"):
+        await store.take([CHARGE])
+    assert counted == {CallResult.OK: 1, CallResult.ERROR: 1, CallResult.TIMEOUT: 0}
+    server.ask("CONFIG", "SET", "maxmemory", 0)
+    server.signal(signal.SIGSTOP)
+    try:
+        for _ in range(2):  # when the second one has failed, the first one's call has ended
+            with pytest.raises(CounterStoreError):
+                await store.take([CHARGE])
+    finally:
+        server.signal(signal.SIGCONT)
+    assert counted[CallResult.TIMEOUT] >= 1
+    await store.close()
+    assert measures.connecting.counts[CallResult.OK] >= 1
+    server.kill()
+    measures = RedisMeasures()
+    store = RedisCounterStore(settings_for(server.port), measures=measures)
+    with pytest.raises(CounterStoreError):
+        await store.take([CHARGE])
+    await store.close()
+    assert measures.connecting.counts[CallResult.ERROR] == 1
+    assert sum(measures.counting.counts.values()) == 0
 
 
 async def test_a_deadline_is_kept_that_is_shorter_than_the_timeout(

@@ -1,0 +1,93 @@
+"""The page that Prometheus scrapes, of a service that is open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from extauthz.app.service import DEPENDENCIES, GRPC, METRICS, Service, open_service
+from extauthz.serving.methods import Call, UnaryMethod
+from extauthz.settings.reading import read_settings
+from extauthz.settings.tree import Settings
+from extauthz.telemetry.measures.dependencies import merge_states
+from tests.builders import API_KEY, sha256
+from tests.e2e.backends import hold_dead_port
+from tests.envoy.wire import a_check
+
+CATALOG: Final[dict[str, Any]] = {
+    "apis": [
+        {
+            "name": "Pets",
+            "version": "v1",
+            "context": "/pets",
+            "security": ["api_key"],
+            "resources": [{"methods": ["GET"], "path": "/{pet}"}],
+        }
+    ],
+    "applications": [
+        {"name": "mobile", "owner": "alice", "api_keys": [{"sha256": sha256(API_KEY).hex()}]}
+    ],
+    "subscriptions": [{"application": "mobile", "api": "Pets", "version": "v1", "tier": "Gold"}],
+    "tiers": {"Gold": {"limits": [{"requests": 5, "per": "1h"}]}},
+}
+
+Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def read(folder: Path, **sections: Any) -> Settings:
+    (folder / "catalog.yaml").write_text(yaml.safe_dump(CATALOG))
+    file = folder / "extauthz.yaml"
+    file.write_text(yaml.safe_dump({"catalog": {"files": ["catalog.yaml"]}, **sections}))
+    return read_settings(file, {})
+
+
+async def ask(service: Service, path: str = "/pets/v1/1", key: str = API_KEY) -> None:
+    method = service.doors[GRPC].table.find("/envoy.service.auth.v3.Authorization/Check")
+    assert isinstance(method, UnaryMethod)
+    message = a_check(path=path, headers={"x-api-key": key})
+    await service.doors[GRPC].answer_unary(method, message, Call())
+
+
+async def scrape(service: Service) -> Samples:
+    """Every sample by its name and labels."""
+    text = (await service.questions[METRICS](None)).decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def find(samples: Samples, name: str, **labels: str) -> float:
+    """The only sample of that name with these labels, and perhaps others."""
+    (value,) = (
+        value
+        for (sample, told), value in samples.items()
+        if sample == name and labels.items() <= dict(told).items()
+    )
+    return value
+
+
+async def test_calls_of_redis_are_on_the_page_and_tell_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    with hold_dead_port() as port:
+        counters = {"store": "redis", "url": f"redis://127.0.0.1:{port}/0"}
+        async with open_service(read(tmp_path, counters=counters)) as service:
+            await ask(service)
+            samples = await scrape(service)
+            told = merge_states([await service.questions[DEPENDENCIES](None)])
+    calls = "extauthz_dependency_calls_total"
+    failed = find(samples, calls, dependency="redis", operation="connect", result="error")
+    assert failed >= 1
+    assert find(samples, calls, dependency="redis", operation="count", result="ok") == 0
+    states = {state.name: state for state in told}
+    assert list(states) == ["jwks", "discovery", "introspection", "redis"]
+    assert states["redis"].state == "failing" and states["redis"].failures >= failed
+    assert states["jwks"].state == "unused"
