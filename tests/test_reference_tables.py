@@ -20,7 +20,7 @@ from extauthz.settings.reading import read_settings
 from extauthz.settings.telemetry import OtlpSettings, TelemetrySettings
 from extauthz.telemetry.decision_counts import DecisionCounts
 from extauthz.telemetry.decision_durations import DecisionDurations
-from extauthz.telemetry.decision_log import DecisionLog
+from extauthz.telemetry.decision_log.log import DecisionLog
 from tests.mixer_compat.asking import Asking
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "reference"

@@ -12,7 +12,7 @@ from typing import Any
 from extauthz.errors import ConfigError, Problem
 from extauthz.plain_text import write_plain_lines
 from extauthz.settings.tree import LogSettings
-from extauthz.telemetry.decision_log import DecisionLog
+from extauthz.telemetry.decision_log.log import DecisionLog
 
 
 class PlainFormatter(logging.Formatter):

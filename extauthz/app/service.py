@@ -43,7 +43,7 @@ from extauthz.settings.listening import TlsSettings
 from extauthz.settings.tree import ServerSettings, Settings
 from extauthz.telemetry.decision_counts import DecisionCounts
 from extauthz.telemetry.decision_durations import DecisionDurations
-from extauthz.telemetry.decision_log import DecisionLog
+from extauthz.telemetry.decision_log.log import DecisionLog
 from extauthz.telemetry.metrics import CONTENT_TYPE
 
 GRPC: Final = "grpc"

@@ -13,7 +13,7 @@ from extauthz.serving.health import OVERALL, HealthState, HealthStatus
 from extauthz.serving.load import Load
 from extauthz.telemetry import names
 from extauthz.telemetry.decision_counts import DecisionCounts
-from extauthz.telemetry.decision_log import DecisionLog
+from extauthz.telemetry.decision_log.log import DecisionLog
 from extauthz.telemetry.metrics import Metrics
 from mixer_compat.reports import Reports
 

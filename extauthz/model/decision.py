@@ -101,6 +101,8 @@ class Allow:
         credential_places: places of the API's credentials, which are removed before the upstream.
         shadow: the decision is reported to observers only: the door lets the request pass in any
             case, and nothing was charged.
+        client_address: the client's IP address; empty when it is not known.
+        catalog_revision: the revision of the catalog that was decided with.
     """
 
     id: str
@@ -111,13 +113,15 @@ class Allow:
     limits: tuple[LimitStatus, ...] = ()
     credential_places: tuple[Place, ...] = ()
     shadow: bool = False
+    client_address: str = ""
+    catalog_revision: str = ""
 
 
 @request_value(frozen=True, slots=True, kw_only=True)
 class Deny:
     """The request may not pass. It holds what was known at that step, for logs and metrics.
 
-    `shadow` is as in `Allow`.
+    `shadow`, `client_address` and `catalog_revision` are as in `Allow`.
     """
 
     id: str
@@ -128,6 +132,8 @@ class Deny:
     tier: str = ""
     limits: tuple[LimitStatus, ...] = ()
     shadow: bool = False
+    client_address: str = ""
+    catalog_revision: str = ""
 
     @property
     def reason(self) -> Reason:

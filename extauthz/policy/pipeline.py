@@ -160,6 +160,7 @@ class Pipeline:
     async def _judge(self, progress: Progress, steps: Steps) -> Denial | None:
         """The first denial, or None when no step refuses."""
         catalog = self._catalog()
+        progress.catalog_revision = catalog.revision
         route = match_route(catalog, progress)
         if isinstance(route, Denial):
             return route

@@ -52,6 +52,7 @@ class Progress:
     mode: ChargeMode = CHARGE
     shadow: bool = False
 
+    catalog_revision: str = ""
     client_address: str = ""
     route: Route | None = None
     identity: Identity = ANONYMOUS
@@ -77,6 +78,8 @@ class Progress:
                 tier=self.tier,
                 limits=self.limits,
                 shadow=self.shadow,
+                client_address=self.client_address,
+                catalog_revision=self.catalog_revision,
             )
         return Allow(
             id=decision_id,
@@ -87,4 +90,6 @@ class Progress:
             limits=self.limits,
             credential_places=self.removed_places,
             shadow=self.shadow,
+            client_address=self.client_address,
+            catalog_revision=self.catalog_revision,
         )

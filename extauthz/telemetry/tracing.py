@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar, Token
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -41,6 +41,7 @@ from extauthz.ports import (
     VerificationKey,
 )
 from extauthz.telemetry import names
+from extauthz.telemetry.current_trace import CurrentTrace, current_trace
 from extauthz.telemetry.trace_context import (
     TRACEPARENT,
     ReadParent,
@@ -68,24 +69,32 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
+class _Held(NamedTuple):
+    span: Token[Span | None]
+    trace: Token[CurrentTrace | None]
+
+
 class CallSpan:
     """The span of one call."""
 
     def __init__(self, span: Span) -> None:
         self._span = span
 
-    def hold(self) -> Token[Span | None]:
-        """Makes this the span of the current task, until `end` gets the returned token."""
-        return _current.set(self._span)
+    def hold(self) -> _Held:
+        """Makes this the span of the current task, until `end` gets the returned tokens."""
+        context = self._span.get_span_context()
+        trace = CurrentTrace(context.trace_id, context.span_id, context.trace_flags.sampled)
+        return _Held(_current.set(self._span), current_trace.set(trace))
 
-    def end(self, held: Token[Span | None], status: str) -> None:
+    def end(self, held: _Held, status: str) -> None:
         """Ends the span.
 
         Args:
-            held: the token of `hold`.
+            held: the tokens of `hold`.
             status: the name of the gRPC status code, like ``OK``.
         """
-        _current.reset(held)
+        _current.reset(held.span)
+        current_trace.reset(held.trace)
         span = self._span
         span.set_attribute(names.RPC_STATUS, status)
         if status in _SERVER_ERRORS:

@@ -22,7 +22,8 @@ from extauthz.model.limits import LimitLevel
 from extauthz.model.routing.routes import Route
 from extauthz.serving.methods import Call, UnaryMethod
 from extauthz.settings.reading import read_settings
-from extauthz.telemetry.decision_log import MAX_REQUEST_ID, DecisionLog
+from extauthz.telemetry.decision_log.log import DecisionLog
+from extauthz.telemetry.decision_log.masking import MAX_CLIENT_TEXT
 from tests.builders import a_request, a_resource, an_api
 from tests.envoy.wire import a_check
 
@@ -72,6 +73,14 @@ def test_each_decision_is_a_line(tmp_path: Path) -> None:
         "application": "",
         "tier": "Gold",
         "duration_us": 48,
+        "detail": "",
+        "user": "",
+        "consumer_key": "",
+        "client_address": "",
+        "missing_scopes": [],
+        "limits": [],
+        "trace_id": "",
+        "catalog": "",
     }
     assert (second["door"], second["shadow"], second["request"]) == ("mixer", True, "r-2")
     refused = [second[name] for name in ("outcome", "reason", "level", "rule")]
@@ -97,7 +106,7 @@ def test_an_id_that_a_client_chose_is_cut_and_stays_on_its_line(tmp_path: Path) 
     log.observe(a_request(headers={"x-request-id": '"}\n' + "x" * 9999}), ALLOW, 1)
     log.close()
     (line,) = read(file)
-    assert line["request"] == ('"}\n' + "x" * 9999)[:MAX_REQUEST_ID]
+    assert line["request"] == ('"}\n' + "x" * 9999)[:MAX_CLIENT_TEXT]
 
 
 def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
@@ -115,7 +124,7 @@ def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
 def test_lines_that_the_queue_has_no_room_for_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extauthz.telemetry.decision_log.MAX_WAITING", 2)
+    monkeypatch.setattr("extauthz.telemetry.decision_log.log.MAX_WAITING", 2)
     fifo = tmp_path / "slow"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)

@@ -4,8 +4,7 @@ Lines are written by a thread of their own, from a bounded queue: a slow disk lo
 counted, and never delays a decision, nor a stop by more than `CLOSE_S`. A file that was moved is
 created again, so that logrotate may simply rename it. Each line is one write, so that several
 workers can use the same file; after a full disk, the line after one that was cut off may be damaged
-when another worker wrote it. A line has names from the catalog and no credential, and of the path
-only the resource's template and a hash, as clients put secrets into paths.
+when another worker wrote it. What is in a line is in `extauthz.telemetry.decision_log.record`.
 """
 
 from __future__ import annotations
@@ -16,23 +15,22 @@ import os
 import queue
 import time
 from contextlib import closing, suppress
-from datetime import UTC, datetime
-from hashlib import blake2b
 from io import FileIO
 from pathlib import Path
 from threading import Thread
 from typing import Final
 
 from extauthz.errors import ConfigError, Problem
-from extauthz.model.decision import Allow, Decision
+from extauthz.model.decision import Decision
 from extauthz.model.request import ApiRequest
+from extauthz.telemetry.decision_log.masking import Masks
+from extauthz.telemetry.decision_log.record import LoggedDecision, note_decision
 
 _log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 10_000
 """Lines that may wait to be written; further ones are dropped and counted."""
-MAX_REQUEST_ID: Final = 128
-"""Characters of a request's id that are kept: clients may choose it."""
+_DEFAULT_MASKS: Final = Masks()
 CLOSE_S: Final = 3.0
 """How long a stop waits for the disk."""
 
@@ -40,7 +38,7 @@ CLOSE_S: Final = 3.0
 class DecisionLog:
     """A `DecisionObserver` that writes each decision to a file."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, masks: Masks = _DEFAULT_MASKS) -> None:
         """Opens the file for appending.
 
         Raises:
@@ -52,7 +50,8 @@ class DecisionLog:
             message = f"cannot be written: {exc.strerror}; name a file in a folder that is there"
             raise ConfigError([Problem(file=str(file), message=message)]) from exc
         self._path = file
-        self._waiting: queue.Queue[bytes | None] = queue.Queue(MAX_WAITING)
+        self._masks = masks
+        self._waiting: queue.Queue[LoggedDecision | None] = queue.Queue(MAX_WAITING)
         self._refused = self._taken = self._written = self._failed = self._left = 0
         # A disk that hangs must not keep the process from ending.
         self._thread = Thread(target=self._write_all, name="decision log", daemon=True)
@@ -65,9 +64,8 @@ class DecisionLog:
 
     def observe(self, request: ApiRequest, decision: Decision, duration_us: int) -> None:
         """See `DecisionObserver.observe`."""
-        line = write_line(request, decision, duration_us, datetime.now(UTC))
         try:
-            self._waiting.put_nowait(f"{line}\n".encode())
+            self._waiting.put_nowait(note_decision(request, decision, duration_us))
         except queue.Full:
             self._refused += 1
         else:
@@ -96,9 +94,9 @@ class DecisionLog:
 
     def _write_all(self) -> None:
         with closing(self._file) as file:
-            while (line := self._waiting.get()) is not None:
+            while (noted := self._waiting.get()) is not None:
                 try:
-                    file.append(line)
+                    file.append(f"{json.dumps(noted.write(self._masks))}\n".encode())
                 except Exception:  # noqa: BLE001  (whatever it is, the lines after it are taken)
                     if not self._failed:
                         _log.exception("a decision could not be written to %s", self._path)
@@ -142,41 +140,3 @@ class _AppendedFile:
             return os.path.samestat(self._path.stat(), os.fstat(self._opened.fileno()))
         except FileNotFoundError:
             return False
-
-
-def write_line(request: ApiRequest, decision: Decision, duration_us: int, now: datetime) -> str:
-    """Writes a decision as JSON, without a line end.
-
-    Args:
-        request: the request.
-        decision: the decision about it.
-        duration_us: how long the decision took, in microseconds.
-        now: the time of the line.
-    """
-    route, application = decision.route, decision.identity.application
-    denial = None if isinstance(decision, Allow) else decision.denial
-    request_id = request.headers.get("x-request-id") or request.request_id
-    line = {
-        "time": now.isoformat(timespec="microseconds"),
-        "decision": decision.id,
-        "door": request.door,
-        "shadow": decision.shadow,
-        "request": request_id[:MAX_REQUEST_ID],
-        "method": request.method[:MAX_REQUEST_ID],
-        "path_hash": _hash(request.path),
-        "outcome": "allow" if denial is None else "deny",
-        "reason": "" if denial is None else denial.reason.value,
-        "level": "" if denial is None or denial.level is None else denial.level.value,
-        "rule": "" if denial is None else denial.rule,
-        "api": "" if route is None else route.api.name,
-        "version": "" if route is None else route.api.version,
-        "resource": "" if route is None else route.resource.template,
-        "application": "" if application is None else application.name,
-        "tier": decision.tier,
-        "duration_us": duration_us,
-    }
-    return json.dumps(line)
-
-
-def _hash(path: str) -> str:
-    return blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
