@@ -65,7 +65,7 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, str]] = {
         "CONNECTION",
         "cannot be written in a catalog",
     ),
-    ("PlaceKind", "extauthz/cli/advice.py"): (
+    ("PlaceKind", "extauthz/inspection/advice.py"): (
         "HEADER COOKIE",
         "are called by their words",
     ),
@@ -107,6 +107,10 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, str]] = {
     ("SecurityScheme", "extauthz/catalog/documents/build_apis.py"): (
         "OPAQUE MTLS NONE",
         "are taken only where the catalog says so",
+    ),
+    ("SecurityScheme", "extauthz/policy/authentication/assumed.py"): (
+        "MTLS",
+        "is assumed without a user, and has no scopes",
     ),
     ("SecurityScheme", "extauthz/policy/authentication/authenticate.py"): (
         "JWT OPAQUE",
@@ -207,7 +211,7 @@ def test_the_tables_are_seen() -> None:
     """An empty list would make the test above pass for nothing."""
     assert {
         ("Reason", "extauthz/answers/reasons.py"),
-        ("Reason", "extauthz/cli/advice.py"),
+        ("Reason", "extauthz/inspection/advice.py"),
         ("Reason", "mixer_compat/compat_wso2.py"),
         ("LimitLevel", "extauthz/policy/limits/answers.py"),
         ("SecurityScheme", "extauthz/policy/authentication/authenticate.py"),

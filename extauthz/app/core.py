@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from extauthz.app.counting import Counting, open_counting
 from extauthz.app.emergency import open_emergency
@@ -38,11 +38,19 @@ if TYPE_CHECKING:
 MAX_FAILED_ADDRESSES: Final = 100_000
 
 
+class MakePipeline(Protocol):
+    """Makes a further pipeline of the same parts, for questions: no observer is told."""
+
+    def __call__(self, *, trusted_hops: int | None = None) -> Pipeline:
+        """The pipeline. `trusted_hops` replaces those of the settings."""
+
+
 @dataclass(frozen=True, slots=True)
 class Core:
     """The pipeline and the parts that it was made of."""
 
     pipeline: Pipeline
+    make_pipeline: MakePipeline
     refresher: CatalogRefresher
     revocations: Revocations
     emergency: EmergencyWatch
@@ -122,23 +130,29 @@ async def open_core(
             clock=clock,
         )
 
-        pipeline = Pipeline(
-            catalog=lambda: refresher.catalog,
-            authenticator=authenticator,
-            counters=counting.store,
-            clock=clock,
-            rules=PipelineRules(
-                trusted_hops=settings.credentials.trusted_hops,
-                use_remote_address=settings.credentials.use_remote_address,
-                places=rules.places,
-                on_outage=settings.counters.on_outage,
-            ),
-            observers=observers,
-            blocks=blocks,
-        )
+        def make(
+            observers: Sequence[DecisionObserver] = (), *, trusted_hops: int | None = None
+        ) -> Pipeline:
+            credentials = settings.credentials
+            return Pipeline(
+                catalog=lambda: refresher.catalog,
+                authenticator=authenticator,
+                counters=counting.store,
+                clock=clock,
+                rules=PipelineRules(
+                    trusted_hops=credentials.trusted_hops if trusted_hops is None else trusted_hops,
+                    use_remote_address=credentials.use_remote_address,
+                    places=rules.places,
+                    on_outage=settings.counters.on_outage,
+                ),
+                observers=observers,
+                blocks=blocks,
+            )
+
         try:
             yield Core(
-                pipeline,
+                make(observers),
+                make,
                 refresher,
                 revocations,
                 emergency,

@@ -11,45 +11,65 @@ import argparse
 import asyncio
 import ipaddress
 import json
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Final
 from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from extauthz.answers.denial import HttpAnswer, write_denial
-from extauthz.answers.upstream import UpstreamChanges, write_upstream_changes
-from extauthz.app.answers import read_answer_style
-from extauthz.app.core import Core, open_core
-from extauthz.cli.advice import list_advice
-from extauthz.cli.findings import Finding, say_finding
-from extauthz.envoy.authorization import UNSENDABLE
-from extauthz.envoy.check_response import AnswerError, write_allow
-from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
-from extauthz.model.deny_rules import DenyRule
+from extauthz.app.core import open_core
+from extauthz.app.inspecting import make_explainer
+from extauthz.inspection.example_request import (
+    UnknownName,
+    find_api,
+    find_application,
+    name_api,
+)
+from extauthz.inspection.explanation import (
+    Explanation,
+    hide_values,
+    write_explanation,
+)
+from extauthz.model.catalog import Catalog
+from extauthz.model.decision import Allow, Deny
+from extauthz.model.identity import KeyType
 from extauthz.model.request import ApiRequest, Headers, Peer
 from extauthz.model.routing.authority import find_host
 from extauthz.plain_text import write_plain
+from extauthz.policy.authentication.assumed import AssumedCaller
 from extauthz.policy.progress import Step
 from extauthz.settings.reading import DEFAULT_FILE, read_settings, say_where_files_are_named
 from extauthz.settings.tree import Settings
 
 _MARKS: Final = {True: Text("pass", style="green"), False: Text("deny", style="bold red")}
 _NOT_REACHED: Final = Text("-", style="dim")
-_HIDDEN: Final = "…"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
-    parser.add_argument("-X", "--method", default="GET", help="default: GET")
-    parser.add_argument("--url", required=True, help="http://host/path?query, or only /path")
+    parser.add_argument("-X", "--method", help="default: GET, or one that the resource takes")
+    parser.add_argument("--url", help="http://host/path?query, or only /path")
+    parser.add_argument("--api", metavar="NAME", help="an API, instead of a URL")
+    parser.add_argument("--version", help="its version; left out: the default one, or the only one")
+    parser.add_argument("--resource", metavar="TEMPLATE", help="its resource, like '/pets/{id}'")
+    parser.add_argument("--path", help="instead: a path, with the API's base path or without")
+    parser.add_argument(
+        "--application",
+        metavar="NAME",
+        help="assume a good credential of this application, so that none has to be sent",
+    )
+    parser.add_argument(
+        "--key-type",
+        choices=[each.value for each in KeyType],
+        help="of the credential that is assumed; default: PRODUCTION",
+    )
+    parser.add_argument(
+        "--scopes", help="of the credential that is assumed; left out: scopes are not checked"
+    )
     parser.add_argument(
         "-H",
         "--header",
@@ -84,43 +104,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 2 when the request is not well given; else 0, whatever was decided."""
     try:
+        _check_arguments(arguments)
         request = _read_request(arguments)
     except ValueError as error:
-        print(f"extauthz: {write_plain(str(error))}", file=sys.stderr)
-        return 2
+        return _complain(error)
     settings = read_settings(arguments.config)
-    if "x-forwarded-for" not in request.headers:
-        settings = settings.with_trusted_hops(0)
-    with say_where_files_are_named(arguments.config, settings):
-        explanation = asyncio.run(_explain(request, settings))
+    try:
+        with say_where_files_are_named(arguments.config, settings):
+            explanation, request = asyncio.run(_explain(arguments, request, settings))
+    except UnknownName as error:
+        return _complain(error)
     if arguments.json:
         # ASCII alone: JSON takes control characters above 0x7f as they are.
-        print(json.dumps(_write_json(explanation), indent=2))
+        print(json.dumps(write_explanation(explanation), indent=2))
     else:
         _print(explanation, request)
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Explanation:
-    """All that is shown. `log`: what the service would have logged meanwhile."""
+def _complain(error: Exception) -> int:
+    print(f"extauthz: {write_plain(str(error))}", file=sys.stderr)
+    return 2
 
-    decision: Decision
-    findings: tuple[Finding, ...]
-    log: tuple[str, ...]
-    advice: tuple[str, ...] = ()
-    answer: HttpAnswer | None = None
-    changes: UpstreamChanges | None = None
+
+def _check_arguments(arguments: argparse.Namespace) -> None:
+    """Refuses arguments that contradict each other.
+
+    Raises:
+        ValueError: the text says what to write.
+    """
+    if (arguments.url is None) is (arguments.api is None):
+        raise ValueError("write --url URL, or --api NAME with --resource or --path")
+    for word in ("version", "resource", "path"):
+        if arguments.api is None and getattr(arguments, word) is not None:
+            raise ValueError(f"--{word} goes with --api")
+    if arguments.resource is not None and arguments.path is not None:
+        raise ValueError("write --resource or --path, and not both")
+    for word in ("key-type", "scopes"):
+        if arguments.application is None and getattr(arguments, word.replace("-", "_")) is not None:
+            raise ValueError(f"--{word} goes with --application")
 
 
 def _read_request(arguments: argparse.Namespace) -> ApiRequest:
+    """The request; without a path when that is to be made from an API's resource."""
+    option, text = ("--path", arguments.path) if arguments.url is None else ("--url", arguments.url)
     try:
-        url = urlsplit(arguments.url)
+        url = urlsplit(text or "")
     except ValueError as exc:
-        raise ValueError(f"--url is no URL: {exc}") from None
+        raise ValueError(f"{option} is no URL: {exc}") from None
     path = url.path or ("/" if url.netloc else "")
-    if not path.startswith("/"):
-        raise ValueError("--url needs a path: write http://host/path or /path")
+    if text is not None and not path.startswith("/"):
+        raise ValueError(f"{option} needs a path: write http://host/path or /path")
     fields = [
         _read_pair(text, ":", f"--header number {number}", "'name: value'")
         for number, text in enumerate(arguments.header, 1)
@@ -137,7 +171,7 @@ def _read_request(arguments: argparse.Namespace) -> ApiRequest:
     hosts = [value for name, value in fields if name.lower() == "host"]
     hosts = hosts or [url.netloc.rpartition("@")[2] or "localhost"]
     return ApiRequest(
-        method=arguments.method.upper(),
+        method=(arguments.method or "GET").upper(),
         host=find_host(hosts) if len(hosts) == 1 else None,
         path=path,
         query=url.query,
@@ -156,99 +190,47 @@ def _read_pair(text: str, separator: str, what: str, form: str) -> tuple[str, st
     return name.strip(), value.strip()
 
 
-async def _explain(request: ApiRequest, settings: Settings) -> _Explanation:
-    findings: list[Finding] = []
-    with _collected_log() as log:
-        async with open_core(settings) as core:
+async def _explain(
+    arguments: argparse.Namespace, request: ApiRequest, settings: Settings
+) -> tuple[Explanation, ApiRequest]:
+    """The explanation, and the request that it is about.
 
-            def note(step: Step, found: object) -> None:
-                passed = not isinstance(found, Denial | DenyRule)
-                # Deny rules are asked twice, before and after it is known who calls.
-                if not (passed and any(finding.step is step for finding in findings)):
-                    text = say_finding(step, found, core.refresher.catalog)
-                    findings.append(Finding(step, passed, text))
-
-            decision = await core.pipeline.decide(request, charge=False, note=note)
-            if isinstance(decision, Deny) and decision.reason is Reason.UNAVAILABLE:
-                reached = {Step.DENY_RULES, *(finding.step for finding in findings)}
-                step = next((step for step in Step if step not in reached), Step.RATE_LIMITS)
-                findings.append(Finding(step, passed=False, text="could not be decided"))
-            return _answer(
-                _Explanation(decision, tuple(findings), tuple(log)), request, settings, core
+    Raises:
+        UnknownName: a name is not in the catalog.
+    """
+    async with open_core(settings) as core:
+        catalog = core.refresher.catalog
+        if arguments.api is not None:
+            api = await find_api(catalog, arguments.api, arguments.version or "")
+            request = name_api(
+                request,
+                catalog,
+                api,
+                resource=arguments.resource or "",
+                method=(arguments.method or "").upper(),
             )
+        assumed = await _read_assumed(arguments, catalog)
+        return await make_explainer(core, settings).explain(request, assumed), request
 
 
-@contextmanager
-def _collected_log() -> Iterator[list[str]]:
-    """Warnings and errors of the service, which say why something could not be had."""
-    lines: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("extauthz")
-    logger.addHandler(handler)
-    try:
-        yield lines
-    finally:
-        logger.removeHandler(handler)
+async def _read_assumed(arguments: argparse.Namespace, catalog: Catalog) -> AssumedCaller | None:
+    if arguments.application is None:
+        return None
+    scopes = arguments.scopes
+    return AssumedCaller(
+        application=await find_application(catalog, arguments.application),
+        key_type=KeyType(arguments.key_type or KeyType.PRODUCTION.value),
+        scopes=None if scopes is None else frozenset(scopes.replace(",", " ").split()),
+    )
 
 
-def _answer(
-    explanation: _Explanation, request: ApiRequest, settings: Settings, core: Core
-) -> _Explanation:
-    style = read_answer_style(settings.responses, core.clock)
-    advice: tuple[str, ...]
-    match explanation.decision:
-        case Allow() as allow:
-            changes = write_upstream_changes(allow, request, style.upstream)
-            try:
-                write_allow(
-                    set_headers=changes.set_headers,
-                    remove_headers=changes.remove_headers,
-                    response_headers=changes.response_headers,
-                )
-            except AnswerError as error:
-                deny = Deny(id=allow.id, denial=UNSENDABLE, route=allow.route)
-                advice = (f"The caller's identity cannot be sent on: {error}.",)
-            else:
-                hidden = {"cookie"}
-                if style.upstream.backend_jwt is not None:
-                    hidden.add(style.upstream.backend_jwt.header)
-                return replace(explanation, changes=_hide(changes, hidden))
-        case Deny() as deny:
-            advice = tuple(list_advice(deny, request, core.refresher.catalog, core.places))
-            if deny.reason is Reason.UNAVAILABLE and not style.error_response:
-                return replace(explanation, advice=advice)  # Envoy answers the client
-        case _:
-            assert_never(explanation.decision)
-    answer = write_denial(deny, request, style.denial, core.clock.now_us())
-    return replace(explanation, decision=deny, answer=answer, advice=advice)
-
-
-def _hide(changes: UpstreamChanges, names: set[str]) -> UpstreamChanges:
-    """The same changes without what is secret in them."""
-    fields = []
-    for name, value in changes.set_headers:
-        if name in names:
-            value = _HIDDEN
-        elif name == ":path":
-            path, mark, query = value.partition("?")
-            value = path + mark + _hide_values(query)
-        fields.append((name, value))
-    return replace(changes, set_headers=tuple(fields))
-
-
-def _hide_values(query: str) -> str:
-    pairs = (part.partition("=") for part in query.split("&"))
-    return "&".join(f"{name}={_HIDDEN}" if mark else name for name, mark, _ in pairs)
-
-
-def _print(explanation: _Explanation, request: ApiRequest) -> None:
+def _print(explanation: Explanation, request: ApiRequest) -> None:
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def say(line: str, style: str = "") -> None:
         console.print(Text(write_plain(line), style=style))
 
-    query = f"?{_hide_values(request.query)}" if request.query else ""
+    query = f"?{hide_values(request.query)}" if request.query else ""
     say(f"{request.method} {request.host or ''}{request.path}{query}", "bold")
     say("")
     console.print(_table(explanation))
@@ -291,7 +273,7 @@ def _body_lines(body: str) -> list[str]:
     return body.splitlines()
 
 
-def _table(explanation: _Explanation) -> Table:
+def _table(explanation: Explanation) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -304,28 +286,3 @@ def _table(explanation: _Explanation) -> Table:
         if step not in reached and step is not Step.DENY_RULES:
             table.add_row(Text(step.value, style="dim"), _NOT_REACHED, Text(""))
     return table
-
-
-def _write_json(explanation: _Explanation) -> dict[str, object]:
-    decision, answer, changes = explanation.decision, explanation.answer, explanation.changes
-    return {
-        "decision": "allow" if isinstance(decision, Allow) else "deny",
-        "reason": None if isinstance(decision, Allow) else decision.reason.value,
-        "steps": [
-            {"step": finding.step.value, "passed": finding.passed, "found": finding.text}
-            for finding in explanation.findings
-        ],
-        "log": explanation.log,
-        "advice": explanation.advice,
-        "client": None
-        if answer is None
-        else {"status": answer.status, "headers": answer.headers, "body": answer.body},
-        "upstream": None
-        if changes is None
-        else {
-            "set_headers": changes.set_headers,
-            "remove_headers": changes.remove_headers,
-            "removed_query": changes.removed_query,
-            "response_headers": changes.response_headers,
-        },
-    }

@@ -16,6 +16,7 @@ from extauthz.errors import BackendError, MalformedRequest
 from extauthz.model.catalog import Catalog
 from extauthz.model.decision import UNAVAILABLE, Allow, Decision, Denial, Reason
 from extauthz.model.request import ApiRequest
+from extauthz.policy.authentication.assumed import AssumedCaller
 from extauthz.policy.authentication.authenticate import NETWORK_NOT_KNOWN, Authenticator
 from extauthz.policy.blocks import Blocks
 from extauthz.policy.decision_record import DecisionRecord
@@ -104,6 +105,21 @@ class Pipeline:
         mode = CHARGE if charge and not shadow else PEEK
         progress = Progress(request, deadline, note, mode, shadow)
         return await self._decide(progress, steps)
+
+    async def decide_as(
+        self,
+        request: ApiRequest,
+        assumed: AssumedCaller,
+        *,
+        deadline: Deadline = NO_DEADLINE,
+        note: Note = note_nothing,
+    ) -> Decision:
+        """What `decide` would say if a good credential of an application were presented.
+
+        Only the authentication is assumed. It is a peek, and observers are not told.
+        """
+        progress = Progress(request, deadline, note, PEEK, assumed=assumed)
+        return await self._decide(progress, observed=False)
 
     async def grant(
         self,

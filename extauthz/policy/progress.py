@@ -12,6 +12,7 @@ from extauthz.model.limits import LimitStatus
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
 from extauthz.model.subscriptions import Subscription
+from extauthz.policy.authentication.assumed import AssumedCaller
 from extauthz.policy.limits.charging import CHARGE, ChargeMode
 from extauthz.ports import Deadline
 
@@ -43,6 +44,7 @@ class Progress:
         note: is told what each step found.
         mode: how limits are asked, and whether bad credentials are counted.
         shadow: whether the decision is only told to observers.
+        assumed: who calls, whatever the request presents; None in every decision of a door.
         granted: of the amount that `mode` asks for.
     """
 
@@ -51,6 +53,7 @@ class Progress:
     note: Note = note_nothing
     mode: ChargeMode = CHARGE
     shadow: bool = False
+    assumed: AssumedCaller | None = None
 
     catalog_revision: str = ""
     client_address: str = ""

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial
 from extauthz.model.deny_rules import DenyRule
+from extauthz.model.identity import Identity
 from extauthz.model.limits import OutageMode
 from extauthz.model.routing.routes import Route
+from extauthz.policy.authentication.assumed import assume_identity
 from extauthz.policy.authentication.authenticate import Authenticator
 from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.blocks import Blocks, judge_rule
@@ -70,15 +72,19 @@ async def authenticate(
 ) -> Denial | None:
     """Authenticates the caller."""
     mode = progress.mode
-    identity = await authenticator.identify(
-        progress.request,
-        route,
-        catalog,
-        progress.client_address,
-        progress.deadline,
-        # An answered request is no new attempt: its credential may have expired meanwhile.
-        count_failures=mode.takes and mode.used is None,
-    )
+    identity: Identity | Denial
+    if progress.assumed is not None:
+        identity = assume_identity(progress.assumed, route)
+    else:
+        identity = await authenticator.identify(
+            progress.request,
+            route,
+            catalog,
+            progress.client_address,
+            progress.deadline,
+            # An answered request is no new attempt: its credential may have expired meanwhile.
+            count_failures=mode.takes and mode.used is None,
+        )
     progress.note(Step.AUTHENTICATE, identity)
     if isinstance(identity, Denial):
         return identity

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from extauthz.cli.advice import list_advice
+from extauthz.inspection.advice import list_advice
 from extauthz.model.decision import Denial, Deny, Reason
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.policy.authentication.credentials import CredentialPlaces
@@ -338,6 +338,13 @@ def test_a_host_header_is_the_host(folder: Path, run: Run) -> None:
         ("--url", "/", "-H", ": no name"),
         ("--url", "/", "--context", "no-equals"),
         ("--url", "/", "--client", "somebody"),
+        (),
+        ("--url", "/", "--api", "Pets"),
+        ("--url", "/", "--resource", "/ip"),
+        ("--api", "Pets", "--path", "x"),
+        ("--api", "Pets", "--path", "/x", "--resource", "/*"),
+        ("--url", "/", "--scopes", "a"),
+        ("--url", "/", "--key-type", "SANDBOX"),
     ],
     ids=" ".join,
 )

@@ -14,7 +14,7 @@ import hmac
 from dataclasses import dataclass
 from typing import Final
 
-from extauthz.model.apis import ApiState
+from extauthz.model.apis import Api, ApiState
 from extauthz.model.catalog import ApiKey, Catalog
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.deny_rules import contains, read_address
@@ -125,10 +125,9 @@ class Authenticator:
         Raises:
             KeySourceError, IntrospectionError: the issuer's keys or answer did not come in time.
         """
-        security = route.resource.security
-        is_optional = _NONE in security
-        if (is_optional and len(security) == 1) or route.api.state is _PROTOTYPED:
+        if takes_everybody(route):
             return ANONYMOUS
+        security = route.resource.security
         outcome: Identity | Denial = _MISSING
         bearer_was_tried = False
         for scheme in security:
@@ -169,10 +168,8 @@ class Authenticator:
             if tried is not _UNKNOWN_CERTIFICATE:
                 break
         if isinstance(outcome, Denial):
-            return ANONYMOUS if is_optional and outcome is _MISSING else outcome
-        if outcome.key_type is not None and outcome.key_type not in route.api.key_types:
-            return _WRONG_KEY_TYPE
-        return outcome
+            return ANONYMOUS if outcome is _MISSING and _NONE in security else outcome
+        return check_key_type(outcome, route.api)
 
     def _identify_certificate(self, request: ApiRequest, catalog: Catalog) -> Identity | Denial:
         names: tuple[str, ...] = (request.source.principal,) if request.source.principal else ()
@@ -291,6 +288,19 @@ class Authenticator:
                 await self._failed_attempts.record(client_address, deadline)
             return refused or outcome
         return outcome
+
+
+def takes_everybody(route: Route) -> bool:
+    """Whether a resource asks for no credential, and looks at none."""
+    security = route.resource.security
+    return (_NONE in security and len(security) == 1) or route.api.state is _PROTOTYPED
+
+
+def check_key_type(identity: Identity, api: Api) -> Identity | Denial:
+    """The identity, or the denial when the API does not take keys of its type."""
+    if identity.key_type is not None and identity.key_type not in api.key_types:
+        return _WRONG_KEY_TYPE
+    return identity
 
 
 def _is_permitted(key: ApiKey, request: ApiRequest, client_address: str) -> bool:

@@ -1,4 +1,4 @@
-"""Writes advice about a denial: the lines that ``extauthz explain`` adds for the operator.
+"""Writes advice: the lines that ``extauthz explain`` adds for the operator.
 
 Clients must not learn what is configured; an operator may see all of it except secrets.
 """
@@ -9,12 +9,16 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from extauthz.inspection.slices import LOOK, Turn
 from extauthz.model.apis import Api
-from extauthz.model.catalog import Catalog
+from extauthz.model.applications import Application
+from extauthz.model.catalog import ApiKey, Catalog, ClientRegistration
 from extauthz.model.decision import Denial, Deny, Reason
 from extauthz.model.identity import Identity, Place, PlaceKind, SecurityScheme
 from extauthz.model.issuers import Issuer
 from extauthz.model.request import ApiRequest
+from extauthz.model.routing.routes import Route
+from extauthz.policy.authentication.authenticate import takes_everybody
 from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.matching.match import (
     BASE_PATH_EXTENSION,
@@ -102,6 +106,49 @@ def list_advice(
         case _:
             pass
     return lines
+
+
+_CREDENTIALS: Final = {
+    SecurityScheme.JWT: "consumer key",
+    SecurityScheme.OPAQUE: "consumer key",
+    SecurityScheme.API_KEY: "API key",
+    SecurityScheme.MTLS: "certificate",
+}
+"""By which credential in the catalog a caller of each scheme is known."""
+
+
+async def advise_on_credentials(
+    catalog: Catalog, application: Application, route: Route | None
+) -> list[str]:
+    """What of an assumed authentication could not come true: the catalog lacks the credential."""
+    asked = () if route is None or takes_everybody(route) else route.resource.security
+    kinds = list(dict.fromkeys(_CREDENTIALS[it] for it in asked if it in _CREDENTIALS))
+    if not kinds:
+        return []
+    held = await count_credentials(catalog, application)
+    if any(held[kind] for kind in kinds):
+        return []
+    return [
+        f"In truth it cannot authenticate: application {application.name} has no "
+        f"{' and no '.join(kinds)} in the catalog."
+    ]
+
+
+async def count_credentials(catalog: Catalog, application: Application) -> dict[str, int]:
+    """How many credentials of each kind an application has."""
+    tables: dict[str, Iterable[ApiKey | ClientRegistration]] = {
+        "API key": catalog.api_keys.values(),
+        "consumer key": catalog.consumer_keys.values(),
+        "certificate": catalog.certificates.values(),
+    }
+    held = dict.fromkeys(tables, 0)
+    turn = Turn()
+    for kind, table in tables.items():
+        for number, credential in enumerate(table, 1):
+            held[kind] += credential.application is application
+            if number % LOOK == 0 and turn.is_over:
+                await turn.pass_on()
+    return held
 
 
 def _malformed(deny: Deny, request: ApiRequest) -> Iterable[str]:

@@ -10,6 +10,7 @@ from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import LimitStatus
 from extauthz.model.routing.routes import Route
+from extauthz.policy.authentication.assumed import AssumedCaller
 from extauthz.policy.authentication.claim_checks import say_no_client
 from extauthz.policy.progress import Step
 from extauthz.policy.subscription import Subscribed
@@ -55,6 +56,15 @@ def say_finding(step: Step, found: object, catalog: Catalog) -> str:
             return "no deny rule fits"
         case _:
             raise TypeError(f"no words for {type(found).__name__}")
+
+
+def say_assumed(step: Step, text: str, assumed: AssumedCaller, *, asks_scopes: bool) -> str:
+    """What a step found, when it is only assumed who calls."""
+    if step is Step.AUTHENTICATE:
+        return f"assumed, not checked: {text}"
+    if step is Step.SCOPES and asks_scopes and assumed.scopes is None:
+        return "not checked, as the credential's scopes are not given"
+    return text
 
 
 def _say_identity(identity: Identity, catalog: Catalog) -> str:

@@ -1,0 +1,222 @@
+"""Explains one decision: what each step found, what client and upstream get, and what to do.
+
+The decision is the pipeline's own. It is a peek: nothing is taken from limits, and no observer is
+told. Neither credentials nor the values of query parameters are in an explanation, so that it can
+go into a ticket.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, assert_never
+
+from extauthz.answers.denial import HttpAnswer, write_denial
+from extauthz.answers.upstream import UpstreamChanges, write_upstream_changes
+from extauthz.envoy.authorization import UNSENDABLE, AnswerStyle
+from extauthz.envoy.check_response import AnswerError, write_allow
+from extauthz.inspection.advice import advise_on_credentials, list_advice
+from extauthz.inspection.findings import Finding, say_assumed, say_finding
+from extauthz.model.catalog import Catalog
+from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
+from extauthz.model.deny_rules import DenyRule
+from extauthz.model.request import ApiRequest
+from extauthz.model.routing.routes import Route
+from extauthz.policy.authentication.assumed import AssumedCaller
+from extauthz.policy.authentication.credentials import CredentialPlaces
+from extauthz.policy.pipeline import Pipeline
+from extauthz.policy.progress import Step
+from extauthz.policy.scopes import SCOPE_EXTENSION
+from extauthz.ports import NO_DEADLINE, Clock, Deadline
+
+_HIDDEN: Final = "…"
+_MOST_LOGGED: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All that is known of a decision.
+
+    Attributes:
+        log: what was logged meanwhile, which may say why.
+        assumed: the application whose authentication was assumed; empty when none was.
+    """
+
+    decision: Decision
+    findings: tuple[Finding, ...]
+    log: tuple[str, ...]
+    assumed: str = ""
+    advice: tuple[str, ...] = ()
+    answer: HttpAnswer | None = None
+    changes: UpstreamChanges | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explainer:
+    """Explains decisions by the catalog in force.
+
+    Attributes:
+        behind_proxies: decides as the doors do, without observers.
+        direct: decides likewise, for a request without ``X-Forwarded-For``: its client is the peer.
+    """
+
+    behind_proxies: Pipeline
+    direct: Pipeline
+    catalog: Callable[[], Catalog]
+    style: AnswerStyle
+    places: CredentialPlaces
+    clock: Clock
+
+    async def explain(
+        self,
+        request: ApiRequest,
+        assumed: AssumedCaller | None = None,
+        *,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> Explanation:
+        """Decides on a request and explains that.
+
+        assumed: who calls, whatever the request presents.
+        """
+        is_forwarded = "x-forwarded-for" in request.headers
+        pipeline = self.behind_proxies if is_forwarded else self.direct
+        catalog = self.catalog()
+        findings: list[Finding] = []
+        asks_scopes = SCOPE_EXTENSION in request.context
+
+        def note(step: Step, found: object) -> None:
+            nonlocal asks_scopes
+            if isinstance(found, Route):
+                asks_scopes = asks_scopes or bool(found.resource.scopes)
+            passed = not isinstance(found, Denial | DenyRule)
+            # Deny rules are asked twice, before and after it is known who calls.
+            if not (passed and any(finding.step is step for finding in findings)):
+                text = say_finding(step, found, catalog)
+                if assumed is not None and passed:
+                    text = say_assumed(step, text, assumed, asks_scopes=asks_scopes)
+                findings.append(Finding(step, passed, text))
+
+        with _collected_log() as log:
+            if assumed is None:
+                decision = await pipeline.decide(
+                    request, deadline=deadline, charge=False, note=note
+                )
+            else:
+                decision = await pipeline.decide_as(request, assumed, deadline=deadline, note=note)
+        if isinstance(decision, Deny) and decision.reason is Reason.UNAVAILABLE:
+            reached = {Step.DENY_RULES, *(finding.step for finding in findings)}
+            step = next((step for step in Step if step not in reached), Step.RATE_LIMITS)
+            findings.append(Finding(step, passed=False, text="could not be decided"))
+        name = "" if assumed is None else assumed.application.name
+        explanation = Explanation(decision, tuple(findings), tuple(log), name)
+        explanation = self._answer(explanation, request, catalog)
+        if assumed is None:
+            return explanation
+        more = tuple(await advise_on_credentials(catalog, assumed.application, decision.route))
+        return replace(explanation, advice=explanation.advice + more)
+
+    def _answer(
+        self, explanation: Explanation, request: ApiRequest, catalog: Catalog
+    ) -> Explanation:
+        style = self.style
+        advice: tuple[str, ...]
+        match explanation.decision:
+            case Allow() as allow:
+                changes = write_upstream_changes(allow, request, style.upstream)
+                try:
+                    write_allow(
+                        set_headers=changes.set_headers,
+                        remove_headers=changes.remove_headers,
+                        response_headers=changes.response_headers,
+                    )
+                except AnswerError as error:
+                    deny = Deny(id=allow.id, denial=UNSENDABLE, route=allow.route)
+                    advice = (f"The caller's identity cannot be sent on: {error}.",)
+                else:
+                    hidden = {"cookie"}
+                    if style.upstream.backend_jwt is not None:
+                        hidden.add(style.upstream.backend_jwt.header)
+                    return replace(explanation, changes=_hide(changes, hidden))
+            case Deny() as deny:
+                advice = tuple(list_advice(deny, request, catalog, self.places))
+                if deny.reason is Reason.UNAVAILABLE and not style.error_response:
+                    return replace(explanation, advice=advice)  # Envoy answers the client
+            case _:
+                assert_never(explanation.decision)
+        answer = write_denial(deny, request, style.denial, self.clock.now_us())
+        return replace(explanation, decision=deny, answer=answer, advice=advice)
+
+
+_collecting: ContextVar[list[str] | None] = ContextVar("_collecting", default=None)
+
+
+@contextmanager
+def _collected_log() -> Iterator[list[str]]:
+    """Warnings and errors of this decision alone, which say why something could not be had."""
+    lines: list[str] = []
+
+    def keep(record: logging.LogRecord) -> None:
+        if _collecting.get() is lines and len(lines) < _MOST_LOGGED:
+            lines.append(record.getMessage())
+
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = keep  # type: ignore[method-assign]
+    logger = logging.getLogger("extauthz")
+    logger.addHandler(handler)
+    before = _collecting.set(lines)
+    try:
+        yield lines
+    finally:
+        _collecting.reset(before)
+        logger.removeHandler(handler)
+
+
+def _hide(changes: UpstreamChanges, names: set[str]) -> UpstreamChanges:
+    """The same changes without what is secret in them."""
+    fields = []
+    for name, value in changes.set_headers:
+        if name in names:
+            value = _HIDDEN
+        elif name == ":path":
+            path, mark, query = value.partition("?")
+            value = path + mark + hide_values(query)
+        fields.append((name, value))
+    return replace(changes, set_headers=tuple(fields))
+
+
+def hide_values(query: str) -> str:
+    """A query with the names of its parameters, and without their values."""
+    pairs = (part.partition("=") for part in query.split("&"))
+    return "&".join(f"{name}={_HIDDEN}" if mark else name for name, mark, _ in pairs)
+
+
+def write_explanation(explanation: Explanation) -> dict[str, Any]:
+    """The explanation as values that JSON can hold."""
+    decision, answer, changes = explanation.decision, explanation.answer, explanation.changes
+    client: Mapping[str, Any] | None = None
+    if answer is not None:
+        client = {"status": answer.status, "headers": answer.headers, "body": answer.body}
+    upstream: Mapping[str, Any] | None = None
+    if changes is not None:
+        upstream = {
+            "set_headers": changes.set_headers,
+            "remove_headers": changes.remove_headers,
+            "removed_query": changes.removed_query,
+            "response_headers": changes.response_headers,
+        }
+    return {
+        "decision": "allow" if isinstance(decision, Allow) else "deny",
+        "reason": None if isinstance(decision, Allow) else decision.reason.value,
+        "assumed": explanation.assumed or None,
+        "steps": [
+            {"step": finding.step.value, "passed": finding.passed, "found": finding.text}
+            for finding in explanation.findings
+        ],
+        "log": explanation.log,
+        "advice": explanation.advice,
+        "client": client,
+        "upstream": upstream,
+    }
