@@ -25,6 +25,8 @@ from extauthz.documents.document import (
     StrictModel,
     write_duration,
 )
+from extauthz.model.identity import Place
+from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.serving.listen import may_collide, read_listen_address
 from extauthz.settings.listening import ListenSettings, MixerSettings, TlsSettings
 from extauthz.settings.stores import CounterSettings, EmergencySettings
@@ -44,6 +46,7 @@ Host: TypeAlias = Literal["grpcio", "envoy"]
 MAX_WORKERS: Final = 256
 _MIN_TOKEN_LIFE_US: Final = 10_000_000
 _MAX_TOKEN_LIFE_US: Final = 86_400_000_000
+_PLACES: Final = CredentialPlaces()
 
 
 def _check_token_life(life_us: int) -> int:
@@ -103,6 +106,11 @@ class PlaceSettings(StrictModel):
             raise ValueError("must have exactly one of header, query and cookie")
         return self
 
+    @classmethod
+    def of(cls, place: Place) -> PlaceSettings:
+        """A place, as it is written in the settings."""
+        return cls.model_validate({place.kind.value: place.name})
+
 
 class FailedAttemptsSettings(StrictModel):
     """How many invalid credentials one client address may send."""
@@ -117,16 +125,11 @@ class CredentialSettings(StrictModel):
     """How credentials are found and kept."""
 
     bearer: tuple[PlaceSettings, ...] = Field(
-        default=(PlaceSettings(header="authorization"),), min_length=1
+        default=tuple(map(PlaceSettings.of, _PLACES.bearer)), min_length=1
     )
     """Where bearer tokens may stand."""
     api_key: tuple[PlaceSettings, ...] = Field(
-        default=(
-            PlaceSettings(header="x-api-key"),
-            PlaceSettings(header="apikey"),
-            PlaceSettings(query="apikey"),
-        ),
-        min_length=1,
+        default=tuple(map(PlaceSettings.of, _PLACES.api_key)), min_length=1
     )
     """Where API keys may stand."""
     api_key_pepper_file: Path | None = None

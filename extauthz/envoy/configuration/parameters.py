@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from extauthz.answers.upstream import default_identity_headers
 from extauthz.errors import ConfigError, Problem
 
 EXTAUTHZ_CLUSTER: Final = "extauthz"
-OWN_HEADERS: Final = ("x-extauthz-application", "x-extauthz-user", "x-extauthz-tier")
+OWN_HEADERS: Final = tuple(default_identity_headers().values())
 """The header fields of identities by the default settings."""
 _ERROR_STATUSES: Final = frozenset(
     {*range(400, 418), *range(421, 425), 426, 428, 429, 431, *range(500, 509), 510, 511}
