@@ -1,4 +1,8 @@
-"""Defines the core's ports. Every implementation passes the contract tests of its port."""
+"""Defines the core's ports.
+
+Every implementation of a store, a source or an introspector passes the contract tests of its port
+(`tests/contracts`).
+"""
 
 from __future__ import annotations
 

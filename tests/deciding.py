@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from extauthz.counters.memory import MemoryCounterStore
+from extauthz.errors import IntrospectionError, KeySourceError
 from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Allow, Decision, Deny
 from extauthz.model.identity import Secret
@@ -42,7 +43,9 @@ class GivenKeys:
         self.asked.append(key_id)
         if self.error is not None:
             raise self.error
-        assert issuer.keys is not None and issuer.keys.jwks is not None
+        if issuer.keys is None:
+            raise KeySourceError(f"issuer {issuer.issuer} has no keys")
+        assert issuer.keys.jwks is not None
         text = issuer.keys.jwks
         if text not in self._sets:
             self._sets[text] = read_jwks(text.encode())
@@ -79,6 +82,8 @@ class GivenTokens:
         self.asked += 1
         if self.error is not None:
             raise self.error
+        if issuer.introspection is None:
+            raise IntrospectionError(f"issuer {issuer.issuer} has no introspection endpoint")
         return self.active.get(token.reveal())
 
 
