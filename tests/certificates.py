@@ -57,12 +57,15 @@ class Authority:
         """Its own certificate."""
         return self._sign(self._key, self._subject, is_authority=True)
 
-    def issue(self, *names: x509.GeneralName) -> Leaf:
-        """A certificate with these SANs."""
+    def issue(
+        self, *names: x509.GeneralName, common_name: str = "leaf", is_expired: bool = False
+    ) -> Leaf:
+        """A certificate with these SANs; an empty common name leaves its subject empty."""
         key = ec_key(name=f"leaf of {self.name}")
         written = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")])
-        return Leaf(cert=self._sign(key, subject, *names), key=written)
+        subject = _name(common_name) if common_name else x509.Name([])
+        ends_in = timedelta(minutes=-30 if is_expired else 60)
+        return Leaf(cert=self._sign(key, subject, *names, ends_in=ends_in), key=written)
 
     @property
     def _key(self) -> ec.EllipticCurvePrivateKey:
@@ -70,7 +73,7 @@ class Authority:
 
     @property
     def _subject(self) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
+        return _name(self.name)
 
     def _sign(
         self,
@@ -78,6 +81,7 @@ class Authority:
         subject: x509.Name,
         *names: x509.GeneralName,
         is_authority: bool = False,
+        ends_in: timedelta = timedelta(hours=1),
     ) -> bytes:
         now = datetime.now(UTC)
         builder = (
@@ -87,7 +91,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
+            .not_valid_after(now + ends_in)
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         )
         if names:
@@ -127,3 +131,7 @@ class MutualFiles:
     def show_nothing(self) -> grpc.ChannelCredentials:
         """Trusts the listener, and has no certificate."""
         return grpc.ssl_channel_credentials(self.authority.pem)
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])

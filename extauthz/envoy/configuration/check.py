@@ -11,12 +11,19 @@ configuration without findings is not proven to be safe.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from extauthz.documents.document import Fault
 from extauthz.documents.lines import NodePath
 from extauthz.documents.values import SourceText, read_values
+from extauthz.envoy.configuration.check_connections import (
+    SERVER_TLS,
+    Found,
+    check_old_cluster,
+    check_server_tls,
+    check_upstream,
+)
 from extauthz.envoy.configuration.trees import Tree, find_value, read_type, walk
 from extauthz.errors import ConfigError
 from extauthz.policy.request.client_address import REMOTE_ADDRESS_EXTENSION
@@ -26,7 +33,6 @@ _PER_ROUTE: Final = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute
 _MANAGER: Final = (
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
-_UPSTREAM: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CAPITAL: Final = re.compile("[A-Z]")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9._~%:\[\]-]+")
 _OUTAGE_LOOKS_LIKE_A_DENIAL: Final = (
@@ -58,9 +64,6 @@ def check_config(document: Any) -> tuple[list[Fault], bool]:
                     for at, message in find(tree)
                 ]
     return faults, asks
-
-
-Found = Iterator[tuple[NodePath, str]]
 
 
 def _open_mesh(document: Any) -> Any:
@@ -263,38 +266,9 @@ def _check_hosts(tree: Tree) -> Found:
         yield (), message
 
 
-def _check_upstream(tree: Tree) -> Found:
-    for options in tree["typed_extension_protocol_options"].values():
-        if not _is_of(_UPSTREAM)(options) or all(find_value(options, *at) is None for at in _HTTP2):
-            continue
-        filters = find_value(options, "http_filters") or []
-        if not any(
-            find_value(one, "typed_config", "mutations", "request_trailers_mutations")
-            for one in filters
-        ):
-            yield (), _TRAILERS
-
-
 def _is_cluster_of_old(tree: Tree) -> bool:
     """Whether the cluster has the deprecated HTTP/2 options, which Envoy still accepts."""
     return "name" in tree and _has("http2_protocol_options")(tree)
-
-
-def _check_cluster_of_old(_tree: Tree) -> Found:
-    yield ("http2_protocol_options",), _TRAILERS
-
-
-_TRAILERS: Final = (
-    "an upstream that speaks HTTP/2 gets request trailers, and a client may name them "
-    "x-extauthz-user; take them out with a header_mutation filter (request_trailers_mutations) in "
-    "the http_filters of its HttpProtocolOptions"
-)
-_HTTP2: Final = (
-    ("explicit_http_config", "http2_protocol_options"),
-    ("auto_config",),
-    ("use_downstream_protocol_config",),
-)
-"""Where an upstream may speak HTTP/2. What is empty there, is a mapping that says so."""
 
 
 # Istio and Envoy Gateway
@@ -346,13 +320,14 @@ def _check_security_policy(tree: Tree) -> Found:
 
 _ASKING: Final = (_check_filter, _check_provider, _check_http_provider, _check_security_policy)
 """Rules about the objects that use an external authorizer."""
-_OF_UPSTREAMS: Final = (_check_upstream, _check_cluster_of_old)
+_OF_UPSTREAMS: Final = (check_upstream, check_old_cluster)
 _RULES: Final[tuple[tuple[Callable[[Tree], bool], Callable[[Tree], Found]], ...]] = (
     (_is_of(_EXT_AUTHZ), _check_filter),
     (_is_of(_PER_ROUTE), _check_route),
     (_is_of(_MANAGER), _check_manager),
-    (_has("typed_extension_protocol_options"), _check_upstream),
-    (_is_cluster_of_old, _check_cluster_of_old),
+    (_is_of(SERVER_TLS), check_server_tls),
+    (_has("typed_extension_protocol_options"), check_upstream),
+    (_is_cluster_of_old, check_old_cluster),
     (_has("envoy_ext_authz_grpc"), _check_provider),
     (_has("envoy_ext_authz_http"), _check_http_provider),
     (_is_kind("AuthorizationPolicy", "istio.io"), _check_policy),

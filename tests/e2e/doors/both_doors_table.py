@@ -26,6 +26,8 @@ WSO2: Final = "wso2"
 DEVICE: Final = "spiffe://mesh.example/ns/field/sa/device"
 TOY: Final = "spiffe://mesh.example/ns/field/sa/toy"
 MUTUAL: Final = "/mutual/1.0.0/open"
+CERTIFIED: Final = "/certified/1.0.0/open"
+"""Where a certificate or a key may be shown, and need not be."""
 SCOPED: Final = "/world/1.0.0/scoped"
 TOKENS: Final = "/tokens/1.0.0/open"
 KEYS: Final = "/keys/1.0.0/open"
@@ -46,6 +48,13 @@ EXTRA: Final[Mapping[str, Any]] = {
             "context": "/mutual",
             "security": ["mtls", "api_key"],
             "key_types": ["PRODUCTION"],
+            "resources": [{"methods": ["POST"], "path": "/open"}],
+        },
+        {
+            "name": "Certified",
+            "version": "1.0.0",
+            "context": "/certified",
+            "security": ["mtls", "api_key", "none"],
             "resources": [{"methods": ["POST"], "path": "/open"}],
         },
         {
@@ -130,6 +139,7 @@ EXTRA: Final[Mapping[str, Any]] = {
     ],
     "subscriptions": [
         {"application": "device", "api": "Mutual", "version": "1.0.0"},
+        {"application": "device", "api": "Certified", "version": "1.0.0"},
         {"application": "mobile", "api": "Optional", "version": "1.0.0"},
         {"application": "mobile", "api": "Described", "version": "1.0.0"},
     ],
@@ -326,6 +336,14 @@ _EVERYBODY: Final = (
     _allowed("a variable", method="GET", path="/hosted/1.0.0/7/parts"),
     _allowed("a host with its port", method="GET", path="/hosted/1.0.0/7/parts", host=f"{HOST}:80"),
     _allowed("a certificate", path=MUTUAL, principal=DEVICE),
+    _allowed("an optional certificate", path=CERTIFIED, principal=DEVICE),
+    _allowed("no optional certificate", path=CERTIFIED),
+    _allowed(
+        "a bad key behind an optional certificate",
+        path=CERTIFIED,
+        principal=DEVICE,
+        headers=_sent(x_api_key="made-up"),
+    ),
     _allowed("a key beside a certificate that means nothing", headers=_key(), principal=TOY),
     _allowed("gRPC", headers=_key(content_type="application/grpc")),
     _allowed("an escape in a name", method="GET", path=f"{ESCAPED}/user%40example.com"),
@@ -402,6 +420,13 @@ _REFUSED: Final = (
     _denied("no certificate", Reason.MISSING_CREDENTIALS, path=MUTUAL),
     _denied("an unknown certificate", Reason.INVALID_CREDENTIALS, path=MUTUAL,
             principal="spiffe://mesh.example/ns/field/sa/unknown"),
+    _denied("an unknown optional certificate", Reason.INVALID_CREDENTIALS, path=CERTIFIED,
+            principal="spiffe://mesh.example/ns/field/sa/unknown"),
+    _denied("a key, by which the caller is known, beside an unknown optional certificate",
+            Reason.SUBSCRIPTION_NOT_FOUND, path=CERTIFIED, headers=_key(),
+            principal="spiffe://mesh.example/ns/field/sa/unknown"),
+    _denied("a bad key beside no optional certificate", Reason.INVALID_CREDENTIALS,
+            path=CERTIFIED, headers=_sent(x_api_key="made-up")),
     _denied("a sandbox certificate", Reason.WRONG_KEY_TYPE, path=MUTUAL, principal=TOY),
     _denied("a key without a subscription beside no certificate", Reason.SUBSCRIPTION_NOT_FOUND,
             path=MUTUAL, headers=_key()),

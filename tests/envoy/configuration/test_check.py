@@ -62,6 +62,15 @@ def a_cluster(name: str = "upstream", **options: Any) -> dict[str, Any]:
     return {"name": name, "typed_extension_protocol_options": {kind: typed}}
 
 
+def a_server(*, required: bool = True, **common: Any) -> dict[str, Any]:
+    """How a listener speaks TLS."""
+    return {
+        "@type": f"{TYPES}transport_sockets.tls.v3.DownstreamTlsContext",
+        "requireClientCertificate": required,
+        "commonTlsContext": common,
+    }
+
+
 def a_policy(**spec: Any) -> dict[str, Any]:
     return {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "spec": spec}
 
@@ -197,6 +206,26 @@ def test_says_what_is_unsafe_around_a_filter(manager: dict[str, Any], words: str
             a_cluster(use_downstream_protocol_config={}, http_filters=[{"name": "other"}]),
             "request trailers",
         ),
+        (a_server(), "asks clients for no certificate"),
+        (a_server(validation_context={}), "asks clients for no certificate"),
+        (
+            a_server(
+                required=False,
+                validation_context={
+                    "trusted_ca": {"filename": "ca.pem"},
+                    "trust_chain_verification": "ACCEPT_UNTRUSTED",
+                },
+            ),
+            "any certificate",
+        ),
+        (
+            a_server(
+                combined_validation_context={
+                    "default_validation_context": {"trust_chain_verification": "ACCEPT_UNTRUSTED"}
+                }
+            ),
+            "any certificate",
+        ),
         (a_provider(failOpen=True), "lets every request pass"),
         ({"envoyExtAuthzGrpc": {"timeout": "1s"}}, "statusOnError"),
         ({"envoyExtAuthzGrpc": {"statusOnError": "503"}}, "600 s"),
@@ -230,6 +259,20 @@ def test_what_is_said_of_envoys_peer_must_be_so(manager: dict[str, Any], words: 
     assert told
     for fault in told:
         assert fault.path[-2:] == ("context_extensions", "extauthz.use_remote_address")
+
+
+@pytest.mark.parametrize(
+    "tls",
+    [
+        a_server(required=False),
+        a_server(validation_context={"trusted_ca": {"filename": "ca.pem"}}),
+        a_server(validation_context={"verify_certificate_hash": ["00"]}),
+        a_server(validation_context_sds_secret_config={"name": "ROOTCA"}),
+        a_server(combined_validation_context={"default_validation_context": {}}),
+    ],
+)
+def test_listeners_that_take_certificates_of_some_signers_are_good(tls: dict[str, Any]) -> None:
+    assert not said(tls)
 
 
 def test_upstreams_that_get_no_trailers_are_good() -> None:
