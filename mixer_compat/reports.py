@@ -81,7 +81,7 @@ class Reports:
     ) -> None:
         self._door = door
         self._observers: Sequence[UsageObserver] = tuple(observers)
-        self._max_waiting = max_waiting
+        self.max_waiting: Final = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
         self._queue: deque[tuple[_Kind, bytes]] = deque()
         self._bytes = 0
@@ -120,7 +120,7 @@ class Reports:
         return b""
 
     def _put(self, kind: _Kind, data: bytes) -> None:
-        is_full = len(self._queue) >= self._max_waiting
+        is_full = len(self._queue) >= self.max_waiting
         if is_full or self._bytes + len(data) > self._max_waiting_bytes:
             self.dropped += 1
             return

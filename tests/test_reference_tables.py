@@ -11,15 +11,19 @@ import yaml
 from extauthz.answers.reasons import MEANINGS, WSO2_THROTTLE_CODES
 from extauthz.app.core import open_core
 from extauthz.app.tracing import open_tracing
-from extauthz.app.watching import count_log, count_reports, count_traces, make_metrics
+from extauthz.app.watching import (
+    DecisionMeasures,
+    count_log,
+    count_reports,
+    count_traces,
+    make_metrics,
+)
 from extauthz.app.watching_workers import make_worker_metrics
 from extauthz.model.decision import Reason
 from extauthz.serving.load import Load
 from extauthz.serving.workers.workers import Worker, Workers
 from extauthz.settings.reading import read_settings
 from extauthz.settings.telemetry import OtlpSettings, TelemetrySettings
-from extauthz.telemetry.decision_counts import DecisionCounts
-from extauthz.telemetry.decision_durations import DecisionDurations
 from extauthz.telemetry.decision_log.log import DecisionLog
 from tests.mixer_compat.asking import Asking
 
@@ -56,8 +60,8 @@ async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
     }
     (tmp_path / "extauthz.yaml").write_text(yaml.safe_dump(settings))
     async with open_core(read_settings(tmp_path / "extauthz.yaml", {})) as core:
-        decisions, durations = DecisionCounts(), DecisionDurations()
-        metrics = make_metrics(core, Load(), decisions)
+        decisions = DecisionMeasures()
+        metrics = make_metrics(core, Load(), decisions, "grpcio")
         count_reports(metrics, Asking().adapter.reports)
         log = DecisionLog(tmp_path / "decisions.jsonl")
         count_log(metrics, log)
@@ -67,11 +71,9 @@ async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
             assert tracing is not None
             count_traces(metrics, tracing)
         of_workers = make_worker_metrics(Workers(_make_no_worker, 1))
-        text = (
-            await decisions.write(durations.write()) + metrics.write() + of_workers.write()
-        ).decode()
+        text = (await decisions.counts.write(metrics.write()) + of_workers.write()).decode()
         shown = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     documented = re.findall(
-        r"^\| `(extauthz_\w+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE
+        r"^\| `((?:extauthz|process)_\w+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE
     )
     assert sorted(shown) == sorted(documented)

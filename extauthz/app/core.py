@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -31,6 +31,7 @@ from extauthz.process import collector
 from extauthz.settings.reading import read_secret_file
 from extauthz.settings.tree import PlaceSettings, Settings
 from extauthz.telemetry.measures.dependencies import Dependencies
+from extauthz.telemetry.metrics import CountedCache
 
 if TYPE_CHECKING:
     from extauthz.telemetry.tracing import CallTracer
@@ -47,7 +48,7 @@ class MakePipeline(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """The pipeline and the parts that it was made of."""
+    """The pipeline and the parts that it was made of; caches by name."""
 
     pipeline: Pipeline
     make_pipeline: MakePipeline
@@ -56,6 +57,7 @@ class Core:
     emergency: EmergencyWatch
     counting: Counting
     dependencies: Dependencies
+    caches: Mapping[str, CountedCache]
     places: CredentialPlaces
     clock: Clock
 
@@ -149,6 +151,13 @@ async def open_core(
                 blocks=blocks,
             )
 
+        caches: dict[str, CountedCache] = {
+            "tokens": authenticator.tokens,
+            "keys": keys,
+            "introspection": introspector,
+        }
+        if counting.redis is not None and counting.redis.refusals is not None:
+            caches["refusals"] = counting.redis.refusals
         try:
             yield Core(
                 make(observers),
@@ -158,6 +167,7 @@ async def open_core(
                 emergency,
                 counting,
                 dependencies,
+                caches,
                 rules.places,
                 clock,
             )

@@ -20,6 +20,7 @@ from extauthz.app.log import check_decision_log, open_decision_log
 from extauthz.app.mixer_door import MIXER, open_mixer_door, read_callers
 from extauthz.app.tracing import Tracing, check_tracing, open_tracing, trace_method
 from extauthz.app.watching import (
+    DecisionMeasures,
     count_log,
     count_reports,
     count_traces,
@@ -30,7 +31,6 @@ from extauthz.clock import SystemClock
 from extauthz.envoy.authorization import SERVICE, AuthorizationService
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.limits import US_PER_S
-from extauthz.ports import DecisionObserver
 from extauthz.serving.admin.readiness import ReadyCheck, write_check
 from extauthz.serving.door import Door, DoorListener
 from extauthz.serving.health import HealthState, HealthStatus
@@ -41,8 +41,6 @@ from extauthz.serving.tls import TlsFiles, read_tls_files
 from extauthz.serving.workers.control import Questions, Words
 from extauthz.settings.listening import TlsSettings
 from extauthz.settings.tree import ServerSettings, Settings
-from extauthz.telemetry.decision_counts import DecisionCounts
-from extauthz.telemetry.decision_durations import DecisionDurations
 from extauthz.telemetry.decision_log.log import DecisionLog
 from extauthz.telemetry.metrics import CONTENT_TYPE
 
@@ -110,8 +108,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
 async def _open_service(
     settings: Settings, log: DecisionLog | None, tracing: Tracing | None
 ) -> AsyncIterator[Service]:
-    decisions, durations = DecisionCounts(), DecisionDurations()
-    observers: list[DecisionObserver] = [decisions, durations]
+    decisions = DecisionMeasures()
+    observers = decisions.list_observers()
     if log is not None:
         observers.append(log)
     tracer = None if tracing is None else tracing.tracer
@@ -161,7 +159,7 @@ async def _open_service(
             "reload": reload,
         }
         healths = [door.health for door in doors.values()]
-        metrics = make_metrics(core, load, decisions)
+        metrics = make_metrics(core, load, decisions, server.host)
         if log is not None:
             count_log(metrics, log)
         if tracing is not None:
@@ -175,7 +173,7 @@ async def _open_service(
 
         async def write_metrics() -> tuple[bytes, str]:
             await core.counting.look()
-            return await decisions.write(metrics.write() + durations.write()), CONTENT_TYPE
+            return await decisions.counts.write(metrics.write()), CONTENT_TYPE
 
         async def ask_checks(_: object) -> list[dict[str, Any]]:
             return [write_check(check) for check in await list_checks()]

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from platform import python_version
 
 from extauthz.app.core import Core
 from extauthz.app.emergency import check_ready
 from extauthz.app.tracing import Tracing
 from extauthz.model.limits import US_PER_S
+from extauthz.policy import pipeline
+from extauthz.ports import DecisionObserver
 from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
 from extauthz.serving.health import OVERALL, HealthState, HealthStatus
 from extauthz.serving.load import Load
 from extauthz.telemetry import names
 from extauthz.telemetry.decision_counts import DecisionCounts
-from extauthz.telemetry.decision_log.log import DecisionLog
-from extauthz.telemetry.metrics import Metrics
+from extauthz.telemetry.decision_durations import DecisionDurations
+from extauthz.telemetry.decision_log.log import MAX_WAITING, DecisionLog
+from extauthz.telemetry.measures.limit_checks import LimitCheckCounts
+from extauthz.telemetry.metrics import CountedCache, Metrics
 from mixer_compat.reports import Reports
 
 
@@ -39,13 +46,28 @@ def list_ready_checks(core: Core, doors: Iterable[HealthState]) -> list[ReadyChe
     ]
 
 
-def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
-    """Every metric of a service."""
+@dataclass(frozen=True, slots=True)
+class DecisionMeasures:
+    """What is counted and measured of every decision."""
+
+    counts: DecisionCounts = field(default_factory=DecisionCounts)
+    durations: DecisionDurations = field(default_factory=DecisionDurations)
+    limit_checks: LimitCheckCounts = field(default_factory=LimitCheckCounts)
+
+    def list_observers(self) -> list[DecisionObserver]:
+        """All of them, in a new list."""
+        return [self.counts, self.durations, self.limit_checks]
+
+
+def make_metrics(core: Core, load: Load, decisions: DecisionMeasures, host: str) -> Metrics:
+    """Every metric of a service but the counts of decisions. `host` is that of the settings."""
     metrics, refresher, shared = Metrics(), core.refresher, core.counting.shared
+    show_build(metrics, host)
+    metrics.show_process()
     metrics.count(
         names.DECISIONS_FOLDED,
         "Decisions that were counted without their API, as there were too many series.",
-        lambda: decisions.folded,
+        lambda: decisions.counts.folded,
     )
     metrics.count(names.CALLS_SHED, "Calls refused for load.", lambda: load.shed)
     metrics.gauge(names.CALLS_IN_FLIGHT, "Calls being decided.", lambda: load.in_flight)
@@ -54,6 +76,23 @@ def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
         "Unix time at which the catalog in force was loaded.",
         lambda: refresher.loaded_at_us / US_PER_S,
     )
+    metrics.gauge(
+        names.CATALOG_PROBLEMS,
+        "Problems of the catalog that was refused; 0 when the last one was not.",
+        lambda: refresher.problems,
+    )
+    metrics.gauge(
+        names.CATALOG_WARNINGS,
+        "Warnings about the catalog in force.",
+        lambda: len(refresher.catalog.warnings),
+    )
+    entries: dict[str, Callable[[], int]] = {
+        "apis": lambda: len(refresher.catalog.apis),
+        "applications": lambda: len(refresher.catalog.applications),
+        "subscriptions": lambda: len(refresher.catalog.subscriptions),
+    }
+    for kind, read in entries.items():
+        metrics.gauge(names.CATALOG_ENTRIES, "What the catalog in force holds.", read, kind=kind)
     metrics.count(
         names.CATALOG_FAILURES, "Loads of a catalog that failed.", lambda: refresher.failures
     )
@@ -113,8 +152,40 @@ def make_metrics(core: Core, load: Load, decisions: DecisionCounts) -> Metrics:
             "Times that the counter store was found without what it had counted.",
             lambda: core.counting.losses,
         )
-    metrics.add_text(core.dependencies.write)
+    redis = core.counting.redis
+    if redis is not None:
+        watch_queue(metrics, "redis", lambda: redis.waiting, redis.max_waiting)
+    for name, cache in core.caches.items():
+        _count_cache(metrics, name, cache)
+    for write in (decisions.durations, decisions.limit_checks, core.dependencies):
+        metrics.add_text(write.write)
     return metrics
+
+
+def show_build(metrics: Metrics, host: str) -> None:
+    """Shows what runs: versions, whether decisions are compiled, and the host of the settings."""
+    metrics.gauge(
+        names.BUILD_INFO,
+        "What runs here; always 1.",
+        lambda: 1,
+        version=version("extauthz"),
+        python=python_version(),
+        compiled=str(pipeline.__file__.endswith(".so")).lower(),
+        host=host,
+    )
+
+
+def _count_cache(metrics: Metrics, name: str, cache: CountedCache) -> None:
+    said = "Look-ups in caches."
+    labels = {names.CACHE: name}
+    metrics.count(names.CACHE_REQUESTS, said, lambda: cache.hits, **labels, result="hit")
+    metrics.count(names.CACHE_REQUESTS, said, lambda: cache.misses, **labels, result="miss")
+
+
+def watch_queue(metrics: Metrics, name: str, read: Callable[[], int], capacity: int) -> None:
+    """Shows how much waits in a queue, and how much it takes."""
+    metrics.gauge(names.QUEUE_DEPTH, "What waits.", read, queue=name)
+    metrics.gauge(names.QUEUE_CAPACITY, "How much may wait.", lambda: capacity, queue=name)
 
 
 def count_log(metrics: Metrics, log: DecisionLog) -> None:
@@ -124,6 +195,7 @@ def count_log(metrics: Metrics, log: DecisionLog) -> None:
         "Decisions that were not written to the log of decisions.",
         lambda: log.dropped,
     )
+    watch_queue(metrics, "decision_log", lambda: log.waiting, MAX_WAITING)
 
 
 def count_traces(metrics: Metrics, tracing: Tracing) -> None:
@@ -136,6 +208,7 @@ def count_traces(metrics: Metrics, tracing: Tracing) -> None:
         "Calls that were not traced, as too many were in the same second.",
         lambda: tracer.skipped,
     )
+    watch_queue(metrics, "spans", lambda: sender.waiting, sender.capacity)
 
 
 def count_reports(metrics: Metrics, reports: Reports) -> None:
@@ -147,4 +220,4 @@ def count_reports(metrics: Metrics, reports: Reports) -> None:
     metrics.count(
         names.REPORTS_UNREADABLE, "Reports that could not be read.", lambda: reports.unreadable
     )
-    metrics.gauge(names.REPORTS_WAITING, "Reports that wait to be read.", lambda: reports.waiting)
+    watch_queue(metrics, "reports", lambda: reports.waiting, reports.max_waiting)

@@ -27,7 +27,8 @@ async def watching_workers(address: ListenAddress, workers: Workers) -> AsyncIte
     """
     from extauthz.serving.admin.listener import AdminListener  # brings aiohttp
 
-    own, summed = make_worker_metrics(workers), SummedMetrics()
+    own, process, summed = make_worker_metrics(workers), Metrics(), SummedMetrics()
+    process.show_process()
 
     async def list_checks() -> Sequence[ReadyCheck]:
         answers = await workers.ask(CHECKS, within_s=ANSWER_S)
@@ -35,7 +36,8 @@ async def watching_workers(address: ListenAddress, workers: Workers) -> AsyncIte
 
     async def write_metrics() -> tuple[bytes, str]:
         answers = await workers.ask(METRICS, within_s=ANSWER_S)
-        summed.update(answers, workers.serials)
+        # This process is one of them, under a serial number that no worker has.
+        summed.update({0: process.write(), **answers}, {0, *workers.serials})
         return own.write() + summed.write(), CONTENT_TYPE
 
     admin = AdminListener(address, checks=list_checks, metrics=write_metrics)

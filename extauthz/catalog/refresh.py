@@ -56,6 +56,14 @@ class CatalogRefresher:
             raise RuntimeError("no catalog yet: await start() first")
         return self._catalog
 
+    @property
+    def problems(self) -> int:
+        """How much is wrong in a catalog that was refused; 0 after one that was not."""
+        error = self.last_error
+        if isinstance(error, ConfigError):
+            return len(error.problems)
+        return int(error is not None)
+
     def subscribe(self, callback: Callable[[Catalog], None]) -> Callable[[], None]:
         """Calls back with each catalog that is put in force; returns a function that ends this.
 

@@ -87,6 +87,10 @@ class IntrospectionClient:
         self._running: set[asyncio.Task[_Answer]] = set()
         self._running_for: dict[str, Counter[str]] = {}
         """Calls in progress to an issuer, by the client that sent the token."""
+        self.hits = 0
+        """Questions that the cache answered, since the start."""
+        self.misses = 0
+        """Other questions, also those that shared a call, since the start."""
         self._proven: set[_Asked] = set()
         """Endpoints that have given a valid answer (RFC 7662)."""
         self._refusals = RepeatedWarnings(_LOG, "a token is denied, as its issuer refused it")
@@ -114,7 +118,9 @@ class IntrospectionClient:
         digest, asked = token.digest(), (issuer.issuer, endpoint.url, endpoint.client_id)
         kept = self._find_answer(digest, asked)
         if kept is not None:
+            self.hits += 1
             return kept.claims
+        self.misses += 1
         call = self._calls.get((digest, asked))
         if call is None:
             call = self._start_call(digest, asked, issuer, token, client)

@@ -85,6 +85,10 @@ class JwksKeySource:
         self._states: dict[tuple[str, KeyLocation], _IssuerKeys] = {}
         self._fetches: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self.hits = 0
+        """Searches among fetched keys that found one, since the start."""
+        self.misses = 0
+        """Searches for which keys had to be fetched, since the start."""
 
     async def find_keys(
         self, issuer: Issuer, key_id: str | None, *, deadline: Deadline = NO_DEADLINE
@@ -107,9 +111,13 @@ class JwksKeySource:
             state = self._states[issuer.issuer, location] = _IssuerKeys()
         if not _is_remote(location):
             return _read_local(state, issuer, location).find(key_id)
+        found = () if state.known is None else state.known.find(key_id)
+        if found:
+            self.hits += 1
+        else:
+            self.misses += 1
         if state.known is None:
             return (await self._wait_for_first(state, issuer, location, deadline)).find(key_id)
-        found = state.known.find(key_id)
         if found:
             # Also when the clock was set back since then: their age is not known.
             if not 0 <= self._clock.now_us() - state.fetched_at_us < issuer.refresh_us:

@@ -104,11 +104,12 @@ class DecisionCounts:
 def _write_line(labels: _Labels, count: int) -> str:
     api, level, outcome, reason, rule = labels
     return (
-        f'{names.DECISIONS_SHOWN}{{{names.API}="{_escape(api)}",{names.LEVEL}="{level}",'
-        f'{names.OUTCOME}="{outcome}",{names.REASON}="{reason}",{names.RULE}="{_escape(rule)}"}} '
+        f'{names.DECISIONS_SHOWN}{{{names.API}="{escape_label(api)}",{names.LEVEL}="{level}",'
+        f'{names.OUTCOME}="{outcome}",{names.REASON}="{reason}",{names.RULE}="{escape_label(rule)}"}} '
         f"{count}\n"
     )
 
 
-def _escape(text: str) -> str:
+def escape_label(text: str) -> str:
+    """The value of a label as Prometheus's text format has it, without the quotes."""
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

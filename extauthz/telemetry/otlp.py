@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Sequence
 from importlib.metadata import version
 from threading import Thread
@@ -77,6 +78,16 @@ class SpanSender:
         """The number of spans that the collector has accepted."""
         return self._exporter.sent
 
+    @property
+    def waiting(self) -> int:
+        """Spans that wait to be sent."""
+        return len(self._batches.queue)
+
+    @property
+    def capacity(self) -> int:
+        """How many spans may wait; of more, the oldest are dropped."""
+        return self._batches.queue.maxlen or 0
+
     async def close(self, within_s: float = CLOSE_S) -> None:
         """Sends the spans that wait; those that take longer than `within_s` seconds are lost."""
         # The SDK itself would wait for half a minute before it interrupts the exporter's retries.
@@ -92,6 +103,11 @@ class _CountingProcessor(BatchSpanProcessor):
     def __init__(self, exporter: SpanExporter) -> None:
         super().__init__(exporter)
         self.ended = 0
+
+    @property
+    def queue(self) -> deque[ReadableSpan]:
+        """The spans that wait. The SDK shows their number only to meters of its own."""
+        return self._batch_processor._queue  # noqa: SLF001
 
     def on_end(self, span: ReadableSpan) -> None:
         self.ended += 1

@@ -2,7 +2,7 @@
 
 Counters and histograms are added up. The last known counts of a process that has ended stay in the
 sums: a sum that fell would look like a restart of the service. Gauges are added up, too, except
-those of which only the worst value is useful (`_LEAST`).
+those of which only the worst value is useful (`_LEAST`, `_MOST`).
 
 All processes run the same code, so the text before a value identifies the same series in each. It
 is not parsed, which would take 40 µs for each of up to 100,000 lines.
@@ -10,8 +10,9 @@ is not parsed, which would take 40 µs for each of up to 100,000 lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import add
 from typing import Final
 
 from extauthz.telemetry import names
@@ -19,13 +20,22 @@ from extauthz.telemetry import names
 _LEAST: Final = frozenset(
     name.replace(".", "_")
     for name in (
+        names.BUILD_INFO,
+        names.CATALOG_ENTRIES,
         names.CATALOG_LOADED,
         names.COUNTERS_UP,
         names.EMERGENCY_IN_FORCE,
         names.EMERGENCY_UP,
+        "process.max_fds",
+        "process.start_time_seconds",
     )
 )
 """Gauges of which the smallest value is shown, like that of the oldest catalog."""
+_MOST: Final = frozenset(
+    name.replace(".", "_")
+    for name in (names.CATALOG_PROBLEMS, names.CATALOG_WARNINGS, names.EMERGENCY_PROBLEMS)
+)
+"""Gauges of which the largest value is shown: all workers read the same files."""
 
 
 @dataclass(slots=True)
@@ -36,15 +46,10 @@ class _Family:
     kind: str = ""
     samples: dict[str, float] = field(default_factory=dict)
 
-    def add(self, other: _Family, *, is_least: bool) -> None:
+    def add(self, other: _Family, combine: Callable[[float, float], float]) -> None:
         samples = self.samples
         for series, value in other.samples.items():
-            if series not in samples:
-                samples[series] = value
-            elif is_least:
-                samples[series] = min(samples[series], value)
-            else:
-                samples[series] += value
+            samples[series] = combine(samples[series], value) if series in samples else value
 
 
 _Families = dict[str, _Family]
@@ -88,7 +93,13 @@ def _add(total: _Families, families: _Families) -> None:
     for name, family in families.items():
         if name not in total:
             total[name] = _Family(family.comments, family.kind)
-        total[name].add(family, is_least=family.kind == "gauge" and name in _LEAST)
+        total[name].add(family, _find_combination(name))
+
+
+def _find_combination(name: str) -> Callable[[float, float], float]:
+    if name in _LEAST:
+        return min
+    return max if name in _MOST else add
 
 
 def _read(text: str) -> _Families:

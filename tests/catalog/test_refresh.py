@@ -57,6 +57,7 @@ async def test_starts_with_what_the_source_has(path: Path) -> None:
     await refresher.start()
     assert names_of(refresher.catalog) == ["one"]
     assert (refresher.loaded_at_us, refresher.swaps, refresher.last_error) == (START_US, 1, None)
+    assert refresher.problems == 0
 
 
 async def test_does_not_start_with_a_bad_catalog(path: Path) -> None:
@@ -94,7 +95,7 @@ async def test_a_bad_reload_keeps_the_last_good_catalog(
     assert refresher.catalog is good
     assert refresher.loaded_at_us == START_US
     assert isinstance(refresher.last_error, ConfigError)
-    assert refresher.failures == 2
+    assert (refresher.failures, refresher.problems) == (2, 2)
     errors = [it.getMessage() for it in caplog.records if it.levelno == logging.ERROR]
     assert [message.partition(":")[0] for message in errors] == ["config_invalid"] * 3
     assert f"{path}:1: apis: must be a list" in errors[0]

@@ -95,6 +95,7 @@ async def test_believes_an_active_token_until_it_expires_and_no_longer_than_conf
     clock.advance(0.001)
     await client.introspect(issuer, TOKEN)
     assert len(server.asked) == 2
+    assert (client.hits, client.misses) == (1, 2)
 
 
 @pytest.mark.parametrize("answer", [ACTIVE, {"active": False}], ids=["active", "inactive"])

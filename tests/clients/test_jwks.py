@@ -73,6 +73,7 @@ async def test_fetches_once_and_remembers(source: JwksKeySource, server: Loopbac
     assert names_of(await source.find_keys(issuer, "k1")) == ["k1"]
     assert names_of(await source.find_keys(issuer, None)) == ["k1", "k2"]
     assert len(server.asked) == 1
+    assert (source.hits, source.misses) == (1, 1)
     port: KeySource = source
     token = read_token(a_jwt())
     assert isinstance(token, UnverifiedToken)

@@ -185,7 +185,7 @@ async def test_a_block_that_comes_while_an_issuer_is_asked_counts() -> None:
     deciding = Deciding(a_catalog_for(OPAQUE, api={"subscription_required": False}))
     slow = BlocksMeanwhile(deciding)
     slow.active["opaque-1"] = {"active": True, "aud": "httpbin", "sub": "dave"}
-    deciding.authenticator._tokens._introspector = slow
+    deciding.authenticator.tokens._introspector = slow
     assert await deciding.reason(bearer("opaque-1")) == "blocked"
 
 

@@ -193,7 +193,7 @@ async def test_a_denied_request_is_not_charged(
     reason: str, catalog: Catalog, request_: ApiRequest
 ) -> None:
     deciding = Deciding(catalog)
-    deciding.authenticator._tokens._keys = MissingKeys(deciding)
+    deciding.authenticator.tokens._keys = MissingKeys(deciding)
     deciding.revocations.replace("catalog", [RevokedToken(token_id="revoked")])
     await deciding.decide(keyed())  # so that there are counters that could change
     before = deciding.counted()
@@ -601,7 +601,7 @@ async def test_a_decision_sees_one_catalog_though_it_is_swapped_meanwhile() -> N
     old = a_full_catalog(opaque)
     nothing = a_full_catalog(opaque, subscribed=False, consumer_keys={}, custom_limits=[])
     deciding = Deciding(old)
-    deciding.authenticator._tokens._introspector = SwappingTokens(deciding, nothing)
+    deciding.authenticator.tokens._introspector = SwappingTokens(deciding, nothing)
     allow = await deciding.allow(bearer("opaque"))
     assert allow.route.api is opaque and allow.identity.application is MOBILE
     assert [status.name for status in allow.limits] == ["Gold", "Gold", "App", "all"]

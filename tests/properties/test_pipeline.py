@@ -270,9 +270,9 @@ def decide(request: ApiRequest, points: Points) -> tuple[Decision | None, int]:
     clock = PointedClock(points)
     tokens = PointedTokens(points)
     tokens.active["opaque"] = {"client_id": "abc123", "aud": "httpbin"}
-    authenticator._tokens._keys = PointedKeys(points)
-    authenticator._tokens._introspector = tokens
-    authenticator._tokens._clock = authenticator._clock = pipeline._charger._clock = clock
+    authenticator.tokens._keys = PointedKeys(points)
+    authenticator.tokens._introspector = tokens
+    authenticator.tokens._clock = authenticator._clock = pipeline._charger._clock = clock
     authenticator._failed_attempts._counters = PointedStore(points, "failures")
     pipeline._catalog = lambda: points.read("catalog", CATALOG)
 

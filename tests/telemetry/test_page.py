@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import Any, Final
 
 import pytest
@@ -91,3 +93,34 @@ async def test_calls_of_redis_are_on_the_page_and_tell_its_state(
     assert list(states) == ["jwks", "discovery", "introspection", "redis"]
     assert states["redis"].state == "failing" and states["redis"].failures >= failed
     assert states["jwks"].state == "unused"
+
+
+@pytest.mark.parametrize("disabled", ["true", "false"])
+async def test_every_family_is_on_the_page_whatever_turns_opentelemetry_off(
+    disabled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", disabled)
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    log = {"decisions": str(tmp_path / "decisions.jsonl")}
+    async with open_service(read(tmp_path, log=log)) as service:
+        for _ in range(6):
+            await ask(service)
+        await ask(service, key="another")
+        samples = await scrape(service)
+    gold = {"level": "subscription", "tier": "Gold"}
+    states = [
+        find(samples, "extauthz_limit_checks_total", **gold, state=state)
+        for state in ("within", "near", "over")
+    ]
+    assert states == [3, 2, 1]
+    assert find(samples, "extauthz_decision_duration_seconds_count", outcome="allow") == 5
+    assert find(samples, "extauthz_decisions_total", reason="rate_limited") == 1
+    for kind in ("apis", "applications", "subscriptions"):
+        assert find(samples, "extauthz_catalog_entries", kind=kind) == 1
+    assert find(samples, "extauthz_catalog_problems") == 0
+    build = {"version": version("extauthz"), "python": python_version(), "host": "grpcio"}
+    assert find(samples, "extauthz_build_info", **build) == 1
+    assert find(samples, "extauthz_queue_depth", queue="decision_log") >= 0
+    assert find(samples, "extauthz_queue_capacity", queue="decision_log") == 10_000
+    assert find(samples, "process_resident_memory_bytes") > 1_000_000
+    assert find(samples, "process_cpu_seconds_total") > 0

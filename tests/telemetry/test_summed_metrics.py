@@ -16,6 +16,8 @@ def text_of(allowed: int, in_flight: int, loaded: int, up: int) -> bytes:
         f"extauthz_catalog_loaded {loaded}\n"
         "# TYPE extauthz_counters_up gauge\n"
         f"extauthz_counters_up {up}\n"
+        "# TYPE extauthz_catalog_problems gauge\n"
+        f"extauthz_catalog_problems {in_flight}\n"
         "# TYPE took_seconds histogram\n"
         f'took_seconds_bucket{{le="1.0"}} {allowed}\n'
         f'took_seconds_bucket{{le="+Inf"}} {allowed}\n'
@@ -43,6 +45,7 @@ def test_counters_are_added_up_and_gauges_as_they_make_sense() -> None:
         "extauthz_calls_in_flight": 3,
         "extauthz_catalog_loaded": 100,
         "extauthz_counters_up": 0,
+        "extauthz_catalog_problems": 2,
         'took_seconds_bucket{le="1.0"}': 7,
         'took_seconds_bucket{le="+Inf"}': 7,
         "took_seconds_count": 7,

@@ -58,6 +58,10 @@ class DenyCache:
         self._max_keys = max_keys
         self._longest_us = longest_us
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self.hits = 0
+        """Requests that were refused from memory, since the start."""
+        self.misses = 0
+        """Requests that were not, since the start."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -65,15 +69,15 @@ class DenyCache:
     def find(self, charges: Sequence[Charge]) -> Taking | None:
         """The refusal of these charges, when one of them is known to have no room."""
         known = self._known
-        if not known:
-            return None
-        for charge in charges:
+        for charge in charges if known else ():
             entry = known.get(charge.key)
             if entry is not None and charge.enforced:
                 elapsed_us = self._monotonic_us() - entry.asked_us
                 if self._refuses(entry, charge, elapsed_us):
                     known.move_to_end(charge.key)
+                    self.hits += 1
                     return self._refuse(charges, entry.store_us + elapsed_us)
+        self.misses += 1
         return None
 
     def note(self, charges: Sequence[Charge], taking: Taking, asked_us: int) -> None:

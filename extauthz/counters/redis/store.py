@@ -65,8 +65,10 @@ class RedisCounterStore:
         measures = measures or RedisMeasures()
         self._prefix = settings.prefix
         self._timeout_s = settings.timeout_s
+        self.max_waiting: Final = settings.max_waiting
+        """Requests that may wait to be sent to one server."""
         self._monotonic_us = monotonic_us
-        self._refusals = DenyCache(monotonic_us) if remember_refusals else None
+        self.refusals: Final = DenyCache(monotonic_us) if remember_refusals else None
         self._script = Script(settings.prefix, settings.dedup_ttl_us)
         self._connector = Connector(settings)
         self._watch = LossWatch(settings.prefix)
@@ -130,7 +132,7 @@ class RedisCounterStore:
         if not charges:
             return Taking(charged=True, readings=())
         until_s = self._find_end(deadline)
-        refusals = self._refusals if dedup_id is None else None
+        refusals = self.refusals if dedup_id is None else None
         asked_us = 0
         if refusals is not None:
             refusal = refusals.find(charges)
@@ -158,8 +160,8 @@ class RedisCounterStore:
         _check(charges)
         if not charges:
             return
-        if self._refusals is not None:
-            self._refusals.forget(charges)
+        if self.refusals is not None:
+            self.refusals.forget(charges)
         until_s = self._find_end(NO_DEADLINE)
         groups = split_by_slot(charges, self._prefix) if self._is_cluster else None
         if groups is None:

@@ -97,7 +97,7 @@ class Authenticator:
         self._revocations = revocations
         self._failed_attempts = failed_attempts
         self._clock = clock
-        self._tokens = BearerTokens(
+        self.tokens: Final = BearerTokens(
             keys=keys,
             introspector=introspector,
             revocations=revocations,
@@ -273,14 +273,14 @@ class Authenticator:
         if isinstance(credential, Denial):
             return credential
         security = route.resource.security
-        known = self._tokens.find_identity(credential.secret, security, catalog)
+        known = self.tokens.find_identity(credential.secret, security, catalog)
         if known is not None:
             return known
         refused = await self._failed_attempts.check(client_address, deadline)
         # A valid JWT is let through all the same: its sender may share the address with a guesser.
-        if refused is not None and self._tokens.is_guessable(credential.secret, security, catalog):
+        if refused is not None and self.tokens.is_guessable(credential.secret, security, catalog):
             return refused
-        outcome = await self._tokens.verify(
+        outcome = await self.tokens.verify(
             credential.secret, security, catalog, deadline, client_address
         )
         if isinstance(outcome, Denial) and outcome.reason in _GUESSES:

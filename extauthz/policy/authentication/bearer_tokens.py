@@ -94,6 +94,10 @@ class BearerTokens:
         self._revocations = revocations
         self._clock = clock
         self._verified: RecentlyUsed[_Verified] = RecentlyUsed(cache_size)
+        self.hits = 0
+        """Tokens that had been verified before, since the start."""
+        self.misses = 0
+        """Tokens that had to be verified, since the start."""
         self._catalog: Catalog | None = None
         self._generation = 0
         self._without_client: set[str] = set()
@@ -103,6 +107,16 @@ class BearerTokens:
         self, secret: Secret, security: tuple[SecurityScheme, ...], catalog: Catalog
     ) -> Identity | Denial | None:
         """The identity of a cached token, or its revocation; None when it has to be verified."""
+        known = self._find_identity(secret, security, catalog)
+        if known is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return known
+
+    def _find_identity(
+        self, secret: Secret, security: tuple[SecurityScheme, ...], catalog: Catalog
+    ) -> Identity | Denial | None:
         digest = secret.digest()
         verified = self._verified.find(digest)
         if verified is None or verified.identity.scheme not in security:

@@ -62,6 +62,11 @@ class DecisionLog:
         """Lines that were not written: too many waited, or writing failed."""
         return self._refused + self._failed + self._left
 
+    @property
+    def waiting(self) -> int:
+        """Lines that wait to be written."""
+        return self._waiting.qsize()
+
     def observe(self, request: ApiRequest, decision: Decision, duration_us: int) -> None:
         """See `DecisionObserver.observe`."""
         try:

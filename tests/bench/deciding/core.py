@@ -19,6 +19,7 @@ import jwt as pyjwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from opentelemetry.sdk.trace import TracerProvider
 
+from extauthz.app.watching import DecisionMeasures
 from extauthz.clients.introspection import IntrospectionClient
 from extauthz.clients.issuer_http import IssuerHttp
 from extauthz.clients.jwks import JwksKeySource
@@ -41,8 +42,6 @@ from extauthz.policy.pipeline import Pipeline
 from extauthz.policy.steps import PipelineRules
 from extauthz.ports import CounterStore
 from extauthz.serving.methods import Call
-from extauthz.telemetry.decision_counts import DecisionCounts
-from extauthz.telemetry.decision_durations import DecisionDurations
 from extauthz.telemetry.trace_context import PROPAGATORS, Sampling
 from extauthz.telemetry.tracing import CallTracer
 from tests.builders import API_KEY, a_limit, a_resource, a_tier, sha256
@@ -245,12 +244,12 @@ async def _measure() -> list[Row]:
             for turn in range(times):
                 few.service.write(writing[turn % len(writing)], neutral)
 
-        counts, durations = DecisionCounts(), DecisionDurations()
+        observers = DecisionMeasures().list_observers()
 
         async def observe(times: int) -> None:
             for turn in range(times):
-                counts.observe(neutral, writing[turn % len(writing)], 50)
-                durations.observe(neutral, writing[turn % len(writing)], 50)
+                for observer in observers:
+                    observer.observe(neutral, writing[turn % len(writing)], 50)
 
         tracer = CallTracer(TracerProvider(shutdown_on_exit=False), Sampling(0.01), READERS)
 

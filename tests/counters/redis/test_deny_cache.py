@@ -49,6 +49,7 @@ def test_never_refuses_longer_than_the_store_said() -> None:
     assert cache.find([FULL]) is not None
     clock.us += 1
     assert cache.find([FULL]) is None
+    assert (cache.hits, cache.misses) == (1, 1)
 
 
 def test_asks_the_store_again_after_its_longest_time() -> None:

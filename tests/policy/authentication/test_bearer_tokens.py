@@ -200,7 +200,10 @@ async def test_the_cache_is_bounded() -> None:
     for token in (*tokens, tokens[0]):
         assert await who(deciding, bearer(token)) == "jwt:mobile"
     assert len(deciding.keys.asked) == 4
-    assert len(deciding.authenticator._tokens._verified) == 2
+    assert await who(deciding, bearer(tokens[0])) == "jwt:mobile"
+    cached = deciding.authenticator.tokens
+    assert len(cached._verified) == 2
+    assert (cached.hits, cached.misses) == (1, 4)
 
 
 async def test_a_token_keeps_no_catalog_alive() -> None:
@@ -208,7 +211,7 @@ async def test_a_token_keeps_no_catalog_alive() -> None:
     for number in range(3):
         deciding.catalog = a_catalog_for()
         assert await who(deciding, bearer(a_jwt(jti=f"t{number}"))) == "jwt:mobile"
-    remembered = gc.get_referents(*deciding.authenticator._tokens._verified._values.values())
+    remembered = gc.get_referents(*deciding.authenticator.tokens._verified._values.values())
     assert remembered and not any(isinstance(value, Catalog) for value in remembered)
 
 
