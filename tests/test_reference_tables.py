@@ -17,6 +17,7 @@ from extauthz.app.watching import (
     count_reports,
     count_traces,
     make_metrics,
+    watch_certificates,
 )
 from extauthz.app.watching_workers import make_worker_metrics
 from extauthz.model.decision import Reason
@@ -54,14 +55,17 @@ def _make_no_worker(number: int) -> Worker:
 
 async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
     (tmp_path / "catalog.yaml").write_text("tiers: {Gold: {}}\n")
-    settings = {
+    tree = {
         "catalog": {"files": ["catalog.yaml"]},
         "counters": {"store": "redis", "url": "redis://127.0.0.1:1/0"},
+        "server": {"tls": {"cert": "tls.crt", "key": "tls.key"}},
     }
-    (tmp_path / "extauthz.yaml").write_text(yaml.safe_dump(settings))
-    async with open_core(read_settings(tmp_path / "extauthz.yaml", {})) as core:
+    (tmp_path / "extauthz.yaml").write_text(yaml.safe_dump(tree))
+    settings = read_settings(tmp_path / "extauthz.yaml", {})
+    async with open_core(settings) as core:
         decisions = DecisionMeasures()
         metrics = make_metrics(core, Load(), decisions, "grpcio")
+        watch_certificates(metrics, settings)
         count_reports(metrics, Asking().adapter.reports)
         log = DecisionLog(tmp_path / "decisions.jsonl")
         count_log(metrics, log)

@@ -26,6 +26,7 @@ from extauthz.app.watching import (
     count_traces,
     list_ready_checks,
     make_metrics,
+    watch_certificates,
 )
 from extauthz.clock import SystemClock
 from extauthz.envoy.authorization import SERVICE, AuthorizationService
@@ -160,6 +161,7 @@ async def _open_service(
         }
         healths = [door.health for door in doors.values()]
         metrics = make_metrics(core, load, decisions, server.host)
+        watch_certificates(metrics, settings)
         if log is not None:
             count_log(metrics, log)
         if tracing is not None:

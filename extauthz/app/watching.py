@@ -14,8 +14,11 @@ from extauthz.model.limits import US_PER_S
 from extauthz.policy import pipeline
 from extauthz.ports import DecisionObserver
 from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
+from extauthz.serving.certificates import CertificateFile
 from extauthz.serving.health import OVERALL, HealthState, HealthStatus
 from extauthz.serving.load import Load
+from extauthz.settings.files import list_files
+from extauthz.settings.tree import Settings
 from extauthz.telemetry import names
 from extauthz.telemetry.decision_counts import DecisionCounts
 from extauthz.telemetry.decision_durations import DecisionDurations
@@ -180,6 +183,20 @@ def _count_cache(metrics: Metrics, name: str, cache: CountedCache) -> None:
     labels = {names.CACHE: name}
     metrics.count(names.CACHE_REQUESTS, said, lambda: cache.hits, **labels, result="hit")
     metrics.count(names.CACHE_REQUESTS, said, lambda: cache.misses, **labels, result="miss")
+
+
+def watch_certificates(metrics: Metrics, settings: Settings) -> None:
+    """Shows when the certificates in the files of the settings expire."""
+    for path, file in list_files(settings):
+        if path[-2:-1] != ("tls",) or path[-1] == "key":
+            continue
+        certificates = CertificateFile(file, holds_authorities=path[-1] != "cert")
+        metrics.gauge(
+            names.CERTIFICATE_EXPIRY,
+            "Unix time at which certificates expire, by the setting that names their file.",
+            certificates.find_expiry_s,
+            certificate=".".join(map(str, path)),
+        )
 
 
 def watch_queue(metrics: Metrics, name: str, read: Callable[[], int], capacity: int) -> None:

@@ -126,10 +126,10 @@ def _read(path: Path, problems: list[Problem]) -> bytes:
 def _find_problems(
     files: TlsFiles, cert_pem: bytes, key_pem: bytes, client_ca_pem: bytes | None
 ) -> Iterable[Problem]:
-    chain = _find_certificates(cert_pem)
+    chain = find_certificates(cert_pem)
     if not chain:
         yield Problem(file=str(files.cert), message="holds no PEM certificate")
-    if client_ca_pem is not None and not _find_certificates(client_ca_pem):
+    if client_ca_pem is not None and not find_certificates(client_ca_pem):
         yield Problem(file=str(files.client_ca), message="holds no PEM certificate")
     try:
         key = load_pem_private_key(key_pem, password=None)
@@ -149,7 +149,8 @@ def _public_bytes(holder: x509.Certificate | PrivateKeyTypes) -> bytes:
     return holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _find_certificates(pem: bytes) -> list[x509.Certificate]:
+def find_certificates(pem: bytes) -> list[x509.Certificate]:
+    """The certificates in PEM text; none when it cannot be read."""
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
@@ -157,10 +158,11 @@ def _find_certificates(pem: bytes) -> list[x509.Certificate]:
 
 
 def _stamp(files: TlsFiles) -> FileStamp:
-    return tuple(_file_stamp(path) for path in (files.cert, files.key, files.client_ca) if path)
+    return tuple(stamp_file(path) for path in (files.cert, files.key, files.client_ca) if path)
 
 
-def _file_stamp(path: Path) -> tuple[int, int, int, int] | None:
+def stamp_file(path: Path) -> tuple[int, int, int, int] | None:
+    """What changes when a file is written or replaced; None when it is not there."""
     try:
         seen = path.stat()  # follows links: Kubernetes renews a secret by moving one
     except OSError:

@@ -23,6 +23,7 @@ _LEAST: Final = frozenset(
         names.BUILD_INFO,
         names.CATALOG_ENTRIES,
         names.CATALOG_LOADED,
+        names.CERTIFICATE_EXPIRY,
         names.COUNTERS_UP,
         names.EMERGENCY_IN_FORCE,
         names.EMERGENCY_UP,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from extauthz.settings.reading import read_settings
 from extauthz.settings.tree import Settings
 from extauthz.telemetry.measures.dependencies import merge_states
 from tests.builders import API_KEY, sha256
+from tests.certificates import MutualFiles
 from tests.e2e.backends import hold_dead_port
 from tests.envoy.wire import a_check
 
@@ -124,3 +126,17 @@ async def test_every_family_is_on_the_page_whatever_turns_opentelemetry_off(
     assert find(samples, "extauthz_queue_capacity", queue="decision_log") == 10_000
     assert find(samples, "process_resident_memory_bytes") > 1_000_000
     assert find(samples, "process_cpu_seconds_total") > 0
+
+
+async def test_certificates_are_shown_by_the_settings_that_name_them(tmp_path: Path) -> None:
+    files = MutualFiles(tmp_path)
+    tls = {"cert": str(files.cert), "key": str(files.key), "client_ca": str(files.client_ca)}
+    async with open_service(read(tmp_path, server={"tls": tls})) as service:
+        samples = await scrape(service)
+    ends_in_s = {
+        dict(labels)["certificate"]: value - time.time()
+        for (name, labels), value in samples.items()
+        if name == "extauthz_certificate_expiry_timestamp_seconds"
+    }
+    assert set(ends_in_s) == {"server.tls.cert", "server.tls.client_ca"}
+    assert all(3000 < left_s <= 3600 for left_s in ends_in_s.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -139,6 +140,12 @@ def test_workers_count_a_limit_together(
         assert decided == len(statuses)
         assert replica.read_metric("extauthz_workers") == WORKERS
         assert replica.read_metric("extauthz_counters_failures_total") == 0
+        # What is added up, what is not, and each family once: a scrape with one twice fails.
+        assert replica.read_metric('extauthz_queue_capacity{queue="redis"}') == WORKERS * 10_000
+        assert replica.read_metric('extauthz_catalog_entries{kind="applications"}') > 0
+        families = re.findall(r"^# TYPE (\S+)", replica.read_metrics(), re.MULTILINE)
+        assert len(set(families)) == len(families)
+        assert {"extauthz_build_info", "process_cpu_seconds_total"} <= set(families)
 
 
 async def test_a_worker_that_is_killed_under_load_is_replaced(
