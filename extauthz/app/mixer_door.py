@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Final
 from extauthz.answers.denial import DenialStyle
 from extauthz.app.core import Core
 from extauthz.app.tracing import trace_method
-from extauthz.documents.document import read_file
-from extauthz.errors import ConfigError, Problem
 from extauthz.model.identity import Secret
 from extauthz.policy.limits.tier_quotas import TierQuotas
 from extauthz.serving.door import Door
 from extauthz.serving.health import HealthState
 from extauthz.serving.load import Load
+from extauthz.settings.reading import read_token_file
 from extauthz.settings.tree import Settings
 from mixer_compat.adapter import SERVICES, MixerAdapter
 from mixer_compat.callers import CallerRules
@@ -31,9 +30,7 @@ if TYPE_CHECKING:
 
 MIXER: Final = "mixer"
 """The name of this door."""
-MAX_TOKENS: Final = 16
 _LAST_REPORTS_S: Final = 2.0
-_MAX_TOKEN_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +122,5 @@ def read_callers(settings: Settings) -> CallerRules:
     callers = settings.mixer.callers
     tokens: tuple[Secret, ...] = ()
     if callers.token_file is not None:
-        file = callers.token_file
-        text = read_file(file, max_bytes=_MAX_TOKEN_BYTES).decode("utf-8", "replace")
-        tokens = tuple(Secret(line.strip()) for line in text.splitlines() if line.strip())
-        if not 1 <= len(tokens) <= MAX_TOKENS:
-            message = f"holds {len(tokens)} tokens; write 1 to {MAX_TOKENS}, one a line"
-            raise ConfigError([Problem(file=str(file), message=message)])
+        tokens = read_token_file(callers.token_file)
     return CallerRules(tokens=tokens, header=callers.token_header)

@@ -11,12 +11,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    suppress,
-)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from extauthz.app.envoy_door import APP
@@ -28,7 +23,6 @@ from extauthz.errors import ConfigError, Problem
 from extauthz.model.limits import US_PER_S
 from extauthz.serving.door import Host
 from extauthz.serving.grpcio.host import GrpcioHost
-from extauthz.serving.listen import read_listen_address
 from extauthz.serving.workers.process_host import ProcessHost
 from extauthz.serving.workers.shared_ports import hold_ports
 from extauthz.serving.workers.workers import Worker, Workers
@@ -96,10 +90,7 @@ async def _open_workers(settings: Settings) -> AsyncIterator[_Steered]:
             return ProcessHost(MODULE, listeners, parameters=write_parameters(parameters))
 
         workers = Workers(make, settings.server.workers)
-        async with AsyncExitStack() as stack:
-            if settings.listen.admin is not None:
-                address = read_listen_address(settings.listen.admin)
-                await stack.enter_async_context(watching_workers(address, workers))
+        async with watching_workers(settings, workers):
             yield _Steered(workers, workers.tell)
 
 

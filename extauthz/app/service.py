@@ -6,12 +6,15 @@ To add a door: make it in `open_service`, and name its addresses in `read_listen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from extauthz.app.admin.listener import check_admin_tokens, read_admin_tls, running_admin
+from extauthz.app.admin.processes import OwnProcess
+from extauthz.app.admin.questions import answer_admin
 from extauthz.app.answers import read_answer_style
 from extauthz.app.core import open_core, read_authentication_rules
 from extauthz.app.counting import check_counting, probe_counting
@@ -44,6 +47,7 @@ from extauthz.settings.listening import TlsSettings
 from extauthz.settings.tree import ServerSettings, Settings
 from extauthz.telemetry.decision_log.log import DecisionLog
 from extauthz.telemetry.metrics import CONTENT_TYPE
+from extauthz.telemetry.recent.recent_decisions import RecentDecisions
 
 GRPC: Final = "grpc"
 """The door of ext_authz."""
@@ -52,12 +56,11 @@ CHECKS: Final = "checks"
 """The question for the checks of readiness."""
 METRICS: Final = "metrics"
 """The question for Prometheus's text."""
-DEPENDENCIES: Final = "dependencies"
-"""The question for the calls of dependencies, as `merge_states` takes them."""
 
 
 def list_file_problems(settings: Settings) -> list[Problem]:
     """The problems of files that the settings name, except the catalog's."""
+    admin_tls = read_admin_tls(settings)
     checks: tuple[Callable[[], object], ...] = (
         lambda: read_authentication_rules(settings),
         lambda: read_answer_style(settings.responses, SystemClock()),
@@ -66,6 +69,8 @@ def list_file_problems(settings: Settings) -> list[Problem]:
         lambda: read_callers(settings),
         lambda: check_decision_log(settings.log),
         lambda: check_tracing(settings.telemetry),
+        lambda: check_admin_tokens(settings),
+        lambda: read_tls_files(admin_tls) if admin_tls is not None else None,
         *(partial(read_tls_files, each.tls) for each in read_listeners(settings) if each.tls),
     )
     problems: list[Problem] = []
@@ -82,7 +87,7 @@ class Service:
     """Doors by name, with the parts behind them, and the words that control the service.
 
     The words are ``serve`` and ``refuse``, for health, and ``reload``. The questions are `CHECKS`,
-    `METRICS` and `DEPENDENCIES`, for an admin listener in another process.
+    `METRICS` and those of the API, for an admin listener in another process.
     """
 
     doors: Mapping[str, Door]
@@ -113,6 +118,9 @@ async def _open_service(
     observers = decisions.list_observers()
     if log is not None:
         observers.append(log)
+    recent = RecentDecisions() if settings.is_admin_api_open else None
+    if recent is not None:
+        observers.append(recent)
     tracer = None if tracing is None else tracing.tracer
     if tracer is not None:
         observers.append(tracer)
@@ -184,41 +192,19 @@ async def _open_service(
             text, _ = await write_metrics()
             return text
 
-        async def ask_dependencies(_: object) -> list[dict[str, Any]]:
-            return core.dependencies.list_counts()
-
         questions: Questions = {
             CHECKS: ask_checks,
             METRICS: ask_metrics,
-            DEPENDENCIES: ask_dependencies,
+            **answer_admin(core, recent),
         }
+        own = OwnProcess(questions)
         try:
-            async with _running_admin(settings.listen.admin, list_checks, write_metrics):
+            async with running_admin(settings, own, checks=list_checks, metrics=write_metrics):
                 yield Service(doors, words, questions)
         finally:
             for task in tuple(tasks):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@asynccontextmanager
-async def _running_admin(
-    address: str | None,
-    checks: Callable[[], Awaitable[Sequence[ReadyCheck]]],
-    metrics: Callable[[], Awaitable[tuple[bytes, str]]],
-) -> AsyncIterator[None]:
-    """Serves the admin paths, when the settings name an address for them."""
-    if address is None:
-        yield
-        return
-    from extauthz.serving.admin.listener import AdminListener  # brings aiohttp
-
-    admin = AdminListener(read_listen_address(address), checks=checks, metrics=metrics)
-    await admin.start()
-    try:
-        yield
-    finally:
-        await admin.stop()
 
 
 def read_listeners(settings: Settings) -> tuple[DoorListener, ...]:

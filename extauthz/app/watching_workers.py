@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any
 
+from extauthz.app.admin.listener import running_admin
+from extauthz.app.admin.processes import ANSWER_S, AskedWorkers
 from extauthz.app.service import CHECKS, METRICS
 from extauthz.serving.admin.readiness import ReadyCheck, ReadyState, find_worst, read_check
-from extauthz.serving.listen import ListenAddress
 from extauthz.serving.workers.workers import Workers
+from extauthz.settings.tree import Settings
 from extauthz.telemetry import names
 from extauthz.telemetry.metrics import CONTENT_TYPE, Metrics
 from extauthz.telemetry.summed_metrics import SummedMetrics
 
-ANSWER_S: Final = 2.0
-"""Seconds that a worker may take to answer; one that takes longer counts as busy, not as dead."""
-
 
 @asynccontextmanager
-async def watching_workers(address: ListenAddress, workers: Workers) -> AsyncIterator[None]:
-    """Serves the admin paths for all workers until the block ends.
+async def watching_workers(settings: Settings, workers: Workers) -> AsyncIterator[None]:
+    """Serves the admin listener for all workers until the block ends.
 
     Raises:
         ListenError: the address cannot be listened on.
+        ConfigError: a file that the settings name cannot be used.
     """
-    from extauthz.serving.admin.listener import AdminListener  # brings aiohttp
-
     own, process, summed = make_worker_metrics(workers), Metrics(), SummedMetrics()
     process.show_process()
 
@@ -40,12 +38,9 @@ async def watching_workers(address: ListenAddress, workers: Workers) -> AsyncIte
         summed.update({0: process.write(), **answers}, {0, *workers.serials})
         return own.write() + summed.write(), CONTENT_TYPE
 
-    admin = AdminListener(address, checks=list_checks, metrics=write_metrics)
-    await admin.start()
-    try:
+    asked = AskedWorkers(workers)
+    async with running_admin(settings, asked, checks=list_checks, metrics=write_metrics):
         yield
-    finally:
-        await admin.stop()
 
 
 def make_worker_metrics(workers: Workers) -> Metrics:

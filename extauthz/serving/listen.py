@@ -96,6 +96,23 @@ def _read_host(text: str) -> frozenset[str]:
         return frozenset({name})
 
 
+def is_local(address: ListenAddress) -> bool:
+    """Whether only processes of this machine can connect: a unix socket, or loopback.
+
+    Names other than localhost are not resolved, and count as reachable from elsewhere.
+    """
+    if address.path:
+        return True
+    return all(_is_loopback(host) for host in _read_host(address.host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def remove_stale_socket(path: str) -> None:
     """Removes a socket file that no process listens on any more; does nothing when there is none.
 

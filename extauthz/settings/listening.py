@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field
 
 from extauthz.documents.document import Duration, PositiveDuration, StrictModel
-from extauthz.settings.values import Address, HeaderName, ParameterName
+from extauthz.settings.values import Address, HeaderName, OwnHost, ParameterName
 from mixer_compat.property_names import PropertyNames
 
 _PARTS: Final = tuple(part.name for part in fields(PropertyNames))
@@ -30,7 +30,7 @@ class ListenSettings(StrictModel):
     mixer: Address | None = None
     """The adapter for Istio's Mixer, in the same form; left out: closed."""
     admin: Address | None = None
-    """/healthz, /readyz and /metrics over plain HTTP; left out: closed."""
+    """/healthz, /readyz, /metrics and the admin API over HTTP; left out: closed."""
 
 
 class TlsSettings(StrictModel):
@@ -42,6 +42,39 @@ class TlsSettings(StrictModel):
     """PEM file: the private key, without a password."""
     client_ca: Path | None = None
     """PEM file: callers must show a certificate signed by one of these."""
+
+
+class AdminTlsSettings(TlsSettings):
+    """Certificates of the admin listener; read again when the files change."""
+
+    client_ca: Path | None = None
+    """PEM file: a certificate signed by one of these lets its owner use the API. Probes need
+    none."""
+
+
+class AdminSettings(StrictModel):
+    """The API of the admin listener: whether it is there, and who may use it."""
+
+    api: bool | None = None
+    """Whether /api is served. Left out: where listen.admin is loopback or a Unix socket, and
+    elsewhere where token_file or tls.client_ca says who may use it."""
+    token_file: Path | None = None
+    """File with the bearer tokens of the API, one a line; read again when it changes. Needed
+    where other machines can connect, unless tls.client_ca is there."""
+    tls: AdminTlsSettings | None = None
+    """Left out: plain HTTP."""
+    client_sans: tuple[Annotated[str, Field(pattern=r"^[!-~]{1,2048}$")], ...] = ()
+    """URI or DNS SANs of client certificates that may use the API; empty: all that client_ca
+    signed."""
+    allowed_hosts: tuple[OwnHost, ...] = ()
+    """Further names and addresses under which the API may be called, without a port."""
+
+    @property
+    def says_who_may(self) -> bool:
+        """Whether a token or a client certificate is demanded."""
+        return self.token_file is not None or (
+            self.tls is not None and self.tls.client_ca is not None
+        )
 
 
 class MixerCallerSettings(StrictModel):

@@ -30,14 +30,17 @@ from extauthz.documents.lines import write_path
 from extauthz.documents.values import SourceText, read_plain, read_values
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.identity import Secret
+from extauthz.settings.conflicts import find_conflicts
 from extauthz.settings.files import list_files, with_files
-from extauthz.settings.tree import Settings, UnnormalisedPath, find_conflicts
+from extauthz.settings.tree import Settings, UnnormalisedPath
 
 _log = logging.getLogger(__name__)
 
 DEFAULT_FILE: Final = "extauthz.yaml"
 _PREFIX: Final = "EXTAUTHZ_"
 _MAX_SECRET_BYTES: Final = 4096
+_MAX_TOKENS_BYTES: Final = 65_536
+MAX_TOKENS: Final = 16
 
 _NOT_IN_THIS_RELEASE: Final[tuple[tuple[str, ...], ...]] = (
     ("listen", "http"),
@@ -146,6 +149,30 @@ def read_secret_file(path: Path) -> Secret:
     if not text:
         raise ConfigError([Problem(file=str(path), message="is empty; write the secret into it")])
     return Secret(text)
+
+
+def read_token_file(path: Path, *, at_least: int = 1) -> tuple[Secret, ...]:
+    """The tokens that a file holds, one a line; several, so that a token can be replaced.
+
+    Args:
+        path: the file.
+        at_least: the fewest characters of a token.
+
+    Raises:
+        ConfigError: the file cannot be read, holds none or too many, or a token is too short.
+    """
+    text = read_file(path, max_bytes=_MAX_TOKENS_BYTES).decode("utf-8", "replace")
+    tokens = tuple(Secret(line.strip()) for line in text.splitlines() if line.strip())
+    if not 1 <= len(tokens) <= MAX_TOKENS:
+        message = f"holds {len(tokens)} tokens; write 1 to {MAX_TOKENS}, one a line"
+        raise ConfigError([Problem(file=str(path), message=message)])
+    if any(len(token.reveal()) < at_least for token in tokens):
+        message = (
+            f"holds a token that can be guessed: write {at_least} characters at least, like those "
+            "of `openssl rand -hex 32`"
+        )
+        raise ConfigError([Problem(file=str(path), message=message)])
+    return tokens
 
 
 def _read_overrides(environment: Mapping[str, str]) -> Iterator[_Override]:

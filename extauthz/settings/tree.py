@@ -1,13 +1,11 @@
 """The settings of an installation: one frozen tree, its defaults and what each value may be.
 
 `extauthz.settings.reading` reads it from a file and the environment. Durations are in microseconds.
-`find_conflicts` finds contradictions between sections, once each section is valid.
+`extauthz.settings.conflicts` finds contradictions between sections, once each section is valid.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
@@ -20,15 +18,19 @@ from extauthz.answers.limit_headers import LimitHeaderStyle
 from extauthz.answers.upstream import IdentityFact, default_identity_headers
 from extauthz.documents.document import (
     Duration,
-    Fault,
     PositiveDuration,
     StrictModel,
     write_duration,
 )
 from extauthz.model.identity import Place
 from extauthz.policy.authentication.credentials import CredentialPlaces
-from extauthz.serving.listen import may_collide, read_listen_address
-from extauthz.settings.listening import ListenSettings, MixerSettings, TlsSettings
+from extauthz.serving.listen import is_local, read_listen_address
+from extauthz.settings.listening import (
+    AdminSettings,
+    ListenSettings,
+    MixerSettings,
+    TlsSettings,
+)
 from extauthz.settings.stores import CounterSettings, EmergencySettings
 from extauthz.settings.telemetry import TelemetrySettings
 from extauthz.settings.values import (
@@ -230,6 +232,8 @@ class Settings(StrictModel):
 
     listen: ListenSettings = ListenSettings()
     """Where the service listens."""
+    admin: AdminSettings = AdminSettings()
+    """The API of the admin listener: whether it is there, and who may use it."""
     mixer: MixerSettings = MixerSettings()
     """The adapter for Istio's Mixer. A handler's params go before the defaults in here."""
     server: ServerSettings = ServerSettings()
@@ -253,6 +257,16 @@ class Settings(StrictModel):
     telemetry: TelemetrySettings = TelemetrySettings()
     """What is sent to a collector of OpenTelemetry's (needs extauthz[otlp])."""
 
+    @property
+    def is_admin_api_open(self) -> bool:
+        """Whether the admin listener serves the API."""
+        if self.admin.api is not None:
+            return self.admin.api
+        address = self.listen.admin
+        if address is None:
+            return False
+        return is_local(read_listen_address(address)) or self.admin.says_who_may
+
     def with_host(self, host: Host) -> Settings:
         """The same settings, served by this host."""
         return _change(self, server=_change(self.server, host=host))
@@ -269,7 +283,9 @@ class Settings(StrictModel):
         """What one of the workers goes by: it counts as one of all, and is watched elsewhere."""
         counters = _change(self.counters, replicas=self.counters.replicas * self.server.workers)
         listen = _change(self.listen, admin=None)
-        return _change(self.with_workers(1), listen=listen, counters=counters)
+        # The process that owns the admin listener asks the workers for what the API shows.
+        admin = _change(self.admin, api=self.is_admin_api_open)
+        return _change(self.with_workers(1), listen=listen, admin=admin, counters=counters)
 
 
 def _change(model: _Model, **values: Any) -> _Model:
@@ -301,79 +317,3 @@ def _say_default(part: dict[str, Any]) -> None:
             part.pop("default", None)
         case _:
             pass
-
-
-def find_conflicts(settings: Settings) -> Iterator[Fault]:
-    """What is wrong between values that are good by themselves."""
-    yield from _find_listener_conflicts(settings)
-    yield from _find_worker_conflicts(settings)
-    yield from _find_mixer_conflicts(settings)
-    yield from _find_emergency_conflicts(settings)
-    responses, credentials = settings.responses, settings.credentials
-    own = [
-        (("responses", "identity_headers", fact.value), name)
-        for fact, name in responses.identity_headers.items()
-    ]
-    if responses.backend_jwt is not None:
-        own.append((("responses", "backend_jwt", "header"), responses.backend_jwt.header))
-    credential_headers = {
-        place.header
-        for place in (*credentials.bearer, *credentials.api_key)
-        if place.header is not None
-    }
-    taken: set[str] = set()
-    for path, name in own:
-        # CGI and WSGI read "_" and "-" alike.
-        read_as = name.replace("_", "-")
-        if read_as in taken:
-            yield Fault(path=path, message=f"{name} stands here twice; give each its own header")
-        taken.add(read_as)
-        if name in credential_headers:
-            message = f"a client's credential stands in {name}; name another header"
-            yield Fault(path=path, message=message)
-
-
-def _find_listener_conflicts(settings: Settings) -> Iterator[Fault]:
-    listen, taken = settings.listen, list[tuple[str, str]]()
-    for name, address in (("grpc", listen.grpc), ("mixer", listen.mixer), ("admin", listen.admin)):
-        if address is None:
-            continue
-        here = read_listen_address(address)
-        for other, theirs in taken:
-            if may_collide(here, read_listen_address(theirs)):
-                message = f"listen.{other} is at {theirs} already; name another port or socket"
-                yield Fault(path=("listen", name), message=message)
-                break
-        taken.append((name, address))
-
-
-def _find_worker_conflicts(settings: Settings) -> Iterator[Fault]:
-    if settings.server.workers == 1:
-        return
-    if settings.counters.store == "memory":
-        message = (
-            "memory counts in one process, and each worker would admit every limit by itself; "
-            "write store: redis with a url, or server.workers: 1"
-        )
-        yield Fault(path=("counters", "store"), message=message)
-    message = "workers cannot share a unix socket; listen on a TCP port, or write server.workers: 1"
-    for door, address in (("grpc", settings.listen.grpc), ("mixer", settings.listen.mixer)):
-        if address is not None and address.startswith("unix:"):
-            yield Fault(path=("listen", door), message=message)
-
-
-def _find_mixer_conflicts(settings: Settings) -> Iterator[Fault]:
-    mixer, path = settings.mixer, ("mixer", "callers", "uri_sans")
-    if mixer.callers.uri_sans and (mixer.tls is None or mixer.tls.client_ca is None):
-        yield Fault(path=path, message="asks for client certificates; set mixer.tls.client_ca")
-
-
-def _find_emergency_conflicts(settings: Settings) -> Iterator[Fault]:
-    catalog = [Path(os.path.normpath(path)) for path in settings.catalog.files]
-    for position, file in enumerate(settings.emergency.files):
-        if any(Path(os.path.normpath(file)).is_relative_to(path) for path in catalog):
-            message = (
-                "lies in the catalog's folder and would be read as a part of it; move it out, so "
-                "that a mistake in the one does not stop the other"
-            )
-            yield Fault(path=("emergency", "files", position), message=message)

@@ -90,6 +90,12 @@ def _check_direct_host(host: str) -> str:
     raise ValueError("must be a host's name or address alone, like idp.example or .svc.local")
 
 
+def _check_own_host(host: str) -> str:
+    if host.startswith("."):
+        raise ValueError("must be a whole name, like admin.example")
+    return _check_direct_host(host)
+
+
 def _check_cookie_name(name: str) -> str:
     if not FIELD_NAME.fullmatch(name):
         raise ValueError("must be the name of a cookie: ASCII letters, digits and hyphens")
@@ -105,3 +111,5 @@ CookieName = Annotated[str, AfterValidator(_check_cookie_name)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_check_proxy_url)]
 CollectorUrl = Annotated[str, AfterValidator(_check_collector_url)]
 DirectHost = Annotated[str, AfterValidator(_check_direct_host)]
+OwnHost = Annotated[str, AfterValidator(_check_own_host)]
+"""A name or an address of this service."""

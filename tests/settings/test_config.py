@@ -574,3 +574,63 @@ def test_only_true_and_false_are_booleans_in_the_environment_too(word: str, tmp_
     assert problem == f"{variable}: credentials.trust_xfcc: must be true or false, without quotes"
     for good, value in (("true", True), ("TRUE", True), ("False", False), ("~", False)):
         assert read(tmp_path, MINIMAL, {variable: good}).credentials.trust_xfcc is value
+
+
+# The admin API
+
+
+@pytest.mark.parametrize(
+    ("admin", "more", "is_open"),
+    [
+        ("127.0.0.1:9003", "", True),
+        ("127.9.9.9:9003", "", True),
+        ("'[::1]:9003'", "", True),
+        ("localhost:9003", "", True),
+        ("unix:/run/admin.sock", "", True),
+        ("127.0.0.1:9003", "admin: {api: false}", False),
+        # What was opened for probes is not opened wider.
+        ("0.0.0.0:9003", "", False),
+        ("'[::]:9003'", "", False),
+        ("10.1.2.3:9003", "", False),
+        ("localhost.example:9003", "", False),
+        ("0.0.0.0:9003", "admin: {token_file: t}", True),
+        ("0.0.0.0:9003", "admin: {tls: {cert: c, key: k, client_ca: ca}}", True),
+        ("0.0.0.0:9003", "admin: {tls: {cert: c, key: k}}", False),
+        ("0.0.0.0:9003", "admin: {api: true, token_file: t}", True),
+        ("0.0.0.0:9003", "admin: {api: false, token_file: t}", False),
+    ],
+)
+def test_the_admin_api_is_open_where_it_is_known_who_may(
+    admin: str,
+    more: str,
+    is_open: bool,  # noqa: FBT001
+    tmp_path: Path,
+) -> None:
+    settings = read(tmp_path, f"{MINIMAL}listen: {{admin: {admin}}}\n{more}")
+    assert settings.is_admin_api_open is is_open
+    # A worker, which has no listener, remembers decisions for the one that has.
+    assert settings.for_worker().is_admin_api_open is is_open
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "listen: {admin: 0.0.0.0:9003}\nadmin: {api: true}",
+            "admin.api: other machines can reach 0.0.0.0:9003, and nothing says who may use the API",
+        ),
+        (
+            "listen: {admin: 0.0.0.0:9003}\nadmin: {api: true, tls: {cert: c, key: k}}",
+            "admin.api: other machines can reach 0.0.0.0:9003",
+        ),
+        ("admin: {api: true}", "admin.api: there is no admin listener; set listen.admin"),
+        ("admin: {client_sans: [a]}", "admin.client_sans: asks for client certificates"),
+        ("admin: {allowed_hosts: ['a:1']}", "admin.allowed_hosts[0]: must be a host's name"),
+        ("admin: {allowed_hosts: [.a]}", "admin.allowed_hosts[0]: must be a whole name"),
+    ],
+)
+def test_an_admin_api_that_anybody_could_use_is_refused(
+    text: str, expected: str, tmp_path: Path
+) -> None:
+    (problem,) = problems_of(tmp_path, MINIMAL + text)
+    assert expected in problem

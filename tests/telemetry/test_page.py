@@ -13,7 +13,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from extauthz.app.service import DEPENDENCIES, GRPC, METRICS, Service, open_service
+from extauthz.app.admin.questions import DEPENDENCIES
+from extauthz.app.service import GRPC, METRICS, Service, open_service
 from extauthz.serving.methods import Call, UnaryMethod
 from extauthz.settings.reading import read_settings
 from extauthz.settings.tree import Settings

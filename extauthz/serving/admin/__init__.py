@@ -1,1 +1,1 @@
-"""The admin listener: health, readiness and metrics over HTTP."""
+"""The admin listener: health, readiness, metrics and an API over HTTP."""

@@ -1,10 +1,12 @@
-"""Serves HTTP/1 without authentication, within bounds that hold for every client.
+"""Serves HTTP/1 within bounds that hold for every client.
 
 - Bytes that are no HTTP request get 400 and a fixed text, and no line in the log: they come from
   scanners.
 - A connection is closed after `CONNECTION_S`, busy or not. With `MAX_CONNECTIONS` open, each new
   one closes the oldest: a client that holds many open cannot keep a probe out.
-- Bodies are not read, and nothing is decompressed.
+- A connection with a stream of the API is held for `STREAM_S` at most. There are `MAX_STREAMS` of
+  these at most, which are counted apart: they keep no probe out, and no other connection ends them.
+- For the fixed paths, bodies are not read. Nothing is ever decompressed.
 
 A handler that fails is answered with 500, and logged with its traceback, as everywhere.
 """
@@ -12,40 +14,70 @@ A handler that fails is answered with 500, and logged with its traceback, as eve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Final, Protocol, TypeAlias
 
 from aiohttp import web
 
 Handle: TypeAlias = Callable[[], Awaitable[web.Response]]
+Hold: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Holds a connection open for a stream, as long as the block lasts; see `AdminServer`."""
 
+API: Final = "/api"
 CONNECTION_S: Final = 30.0
 """Longer than a scrape takes."""
 MAX_CONNECTIONS: Final = 100
+STREAM_S: Final = 900.0
+MAX_STREAMS: Final = 10
+_PIECE_BYTES: Final = 131_072
 _READ: Final = ("GET", "HEAD")
 
 
+class TooManyStreams(Exception):
+    """`MAX_STREAMS` are open."""
+
+
+class Api(Protocol):
+    """Answers every request whose path is `API`, or below it."""
+
+    async def answer(self, request: web.BaseRequest, hold: Hold) -> web.StreamResponse:
+        """The answer. A stream is sent within `hold`, which may raise `TooManyStreams`."""
+
+
 class AdminServer(web.Server):
-    """Answers GET and HEAD for a few paths; made when the loop runs.
+    """Answers GET and HEAD for a few paths, and hands the others to the API.
+
+    Made when the loop runs.
 
     Args:
         paths: what answers for each path.
-        connection_s, max_connections: see the module.
+        api: what answers below `API`; None: nothing is there.
+        connection_s, max_connections, stream_s, max_streams: see the module.
     """
 
     def __init__(
         self,
         paths: Mapping[str, Handle],
+        api: Api | None = None,
         *,
         connection_s: float = CONNECTION_S,
         max_connections: int = MAX_CONNECTIONS,
+        stream_s: float = STREAM_S,
+        max_streams: int = MAX_STREAMS,
     ) -> None:
         super().__init__(self._answer)
         self._paths = paths
+        self._api = api
         self._connection_s = connection_s
         self._max_connections = max_connections
+        self._stream_s = stream_s
+        self._max_streams = max_streams
         self._closers: dict[web.RequestHandler, _Closer] = {}
-        """For each open connection, the oldest first."""
+        """For each open connection without a stream, the oldest first."""
+        self._streams: dict[web.RequestHandler, _Closer] = {}
+        """For each connection with a stream."""
 
     def __call__(self) -> web.RequestHandler:
         """Makes the handler of one connection."""
@@ -68,18 +100,52 @@ class AdminServer(web.Server):
     ) -> None:
         """A connection has ended."""
         super().connection_lost(handler, exc)
-        closer = self._closers.pop(handler, None)
-        if closer is not None:
-            closer.cancel()
+        for closers in (self._closers, self._streams):
+            closer = closers.pop(handler, None)
+            if closer is not None:
+                closer.cancel()
+
+    def end_streams(self) -> None:
+        """Closes every connection with a stream, before a stop."""
+        for closer in self._streams.values():
+            closer.close()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        handle = self._paths.get(request.path)
+        path = request.path
+        if self._api is not None and (path == API or path.startswith(f"{API}/")):
+            return await self._api.answer(request, partial(self._hold, request))
+        handle = self._paths.get(path)
         if handle is None:
             return web.Response(status=404, text="there is nothing here\n")
         if request.method not in _READ:
             allow = {"allow": ", ".join(_READ)}
             return web.Response(status=405, text="this can only be read\n", headers=allow)
         return await handle()
+
+    @contextmanager
+    def _hold(self, request: web.BaseRequest) -> Iterator[None]:
+        if len(self._streams) >= self._max_streams:
+            raise TooManyStreams
+        handler, transport = request.protocol, request.transport
+        closer = self._closers.pop(handler, None)
+        # A connection that was closed meanwhile is no stream, and ends at its first write.
+        if closer is not None and transport is not None:
+            closer.cancel()
+            self._streams[handler] = _Closer(transport, self._stream_s)
+        try:
+            yield
+        finally:
+            closer = self._streams.pop(handler, None)
+            if closer is not None:
+                # Not among the others again: its client opens a new one for what comes next.
+                closer.close()
+
+
+async def in_pieces(text: bytes) -> AsyncIterator[bytes]:
+    """Splits a text, since sending megabytes in one step would block the loop for milliseconds."""
+    for start in range(0, len(text), _PIECE_BYTES):
+        yield text[start : start + _PIECE_BYTES]
+        await asyncio.sleep(0)
 
 
 class _Closer:

@@ -1,24 +1,28 @@
-"""The admin listener: ``/healthz``, ``/readyz`` and ``/metrics``, for probes and operators.
+"""The admin listener: ``/healthz``, ``/readyz`` and ``/metrics`` for probes, and the API.
 
-It is plain HTTP without authentication, so it listens on loopback unless settings say otherwise.
-It shows sums and states: no request, no credential, no customer. `extauthz.serving.admin.http`
-handles everything else that may be sent there.
+The three are open to everybody who can connect: they show sums and states, no request, no
+credential, no customer. Who may use the API is judged in `extauthz.serving.admin.access`, and
+`extauthz.serving.admin.http` handles everything else that may be sent here.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from aiohttp import web
 
-from extauthz.serving.admin.http import AdminServer
-from extauthz.serving.admin.readiness import ReadyCheck, ReadyState, judge_readiness
+from extauthz.serving.admin.http import AdminServer, Api, in_pieces
+from extauthz.serving.admin.readiness import (
+    ReadyCheck,
+    ReadyState,
+    judge_readiness,
+    write_readiness,
+)
 from extauthz.serving.listen import ListenAddress, ListenError
 
-_PIECE_BYTES: Final = 131_072
 _NO_STORE: Final = {"cache-control": "no-store"}
 
 
@@ -28,6 +32,8 @@ class AdminListener:
     Args:
         checks: asked at each ``/readyz``.
         metrics: gives the text of ``/metrics`` and its content type.
+        api: what answers below ``/api``; None: nothing is there.
+        tls: for HTTPS; None: plain HTTP.
     """
 
     def __init__(
@@ -36,10 +42,15 @@ class AdminListener:
         *,
         checks: Callable[[], Awaitable[Sequence[ReadyCheck]]],
         metrics: Callable[[], Awaitable[tuple[bytes, str]]],
+        api: Api | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._address = address
         self._checks = checks
         self._metrics = metrics
+        self._api = api
+        self._tls = tls
+        self._server: AdminServer | None = None
         self._runner: web.ServerRunner | None = None
 
     @property
@@ -60,14 +71,15 @@ class AdminListener:
             "/readyz": self._readyz,
             "/metrics": self._serve_metrics,
         }
-        self._runner = runner = web.ServerRunner(AdminServer(paths))
+        self._server = AdminServer(paths, self._api)
+        self._runner = runner = web.ServerRunner(self._server)
         await runner.setup()
         address = self._address
         site: web.BaseSite
         if address.path:
-            site = web.UnixSite(runner, address.path)
+            site = web.UnixSite(runner, address.path, ssl_context=self._tls)
         else:
-            site = web.TCPSite(runner, address.host, address.port)
+            site = web.TCPSite(runner, address.host, address.port, ssl_context=self._tls)
         try:
             await site.start()
         except OSError as exc:
@@ -78,6 +90,8 @@ class AdminListener:
 
     async def stop(self) -> None:
         """Closes the listener and its connections."""
+        if self._server is not None:
+            self._server.end_streams()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -86,16 +100,9 @@ class AdminListener:
 
     async def _readyz(self) -> web.Response:
         checks = await self._checks()
-        state = judge_readiness(checks)
-        body = {
-            "status": state.value,
-            "checks": {
-                check.name: {"status": check.state.value, **check.facts} for check in checks
-            },
-        }
         return web.Response(
-            status=503 if state is ReadyState.NOT_READY else 200,
-            text=json.dumps(body, indent=2) + "\n",
+            status=503 if judge_readiness(checks) is ReadyState.NOT_READY else 200,
+            text=json.dumps(write_readiness(checks), indent=2) + "\n",
             content_type="application/json",
             headers=_NO_STORE,
         )
@@ -103,11 +110,4 @@ class AdminListener:
     async def _serve_metrics(self) -> web.Response:
         text, content_type = await self._metrics()
         headers = {"content-type": content_type, **_NO_STORE}
-        return web.Response(body=_in_pieces(text), headers=headers)
-
-
-async def _in_pieces(text: bytes) -> AsyncIterator[bytes]:
-    """Splits a text, since sending megabytes in one step would block the loop for milliseconds."""
-    for start in range(0, len(text), _PIECE_BYTES):
-        yield text[start : start + _PIECE_BYTES]
-        await asyncio.sleep(0)
+        return web.Response(body=in_pieces(text), headers=headers)

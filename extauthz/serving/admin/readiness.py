@@ -43,6 +43,14 @@ def read_check(written: Mapping[str, Any]) -> ReadyCheck:
     )
 
 
+def write_readiness(checks: Sequence[ReadyCheck]) -> dict[str, Any]:
+    """What ``/readyz`` says: the worst state, and each check with its facts."""
+    return {
+        "status": judge_readiness(checks).value,
+        "checks": {check.name: {"status": check.state.value, **check.facts} for check in checks},
+    }
+
+
 _WORST_FIRST = (ReadyState.NOT_READY, ReadyState.DEGRADED, ReadyState.READY)
 
 

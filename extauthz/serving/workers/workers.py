@@ -41,7 +41,7 @@ class Worker(Host, Protocol):
     def tell(self, word: str) -> None:
         """Sends a word to the process. Does nothing when it has ended."""
 
-    async def ask(self, question: str, *, within_s: float) -> Any:
+    async def ask(self, question: str, of: object = None, *, within_s: float) -> Any:
         """Asks the process a question and gives its answer.
 
         Raises:
@@ -130,16 +130,30 @@ class Workers:
         for serving in self._serving.values():
             serving.worker.tell(word)
 
-    async def ask(self, question: str, *, within_s: float) -> dict[int, Any]:
+    async def ask(self, question: str, of: object = None, *, within_s: float) -> dict[int, Any]:
         """Asks every worker; gives the answers by serial number, without workers that gave none."""
         answers: dict[int, Any] = {}
 
         async def ask_one(serving: _Serving) -> None:
             with suppress(HostFailed):
-                answers[serving.serial] = await serving.worker.ask(question, within_s=within_s)
+                answers[serving.serial] = await serving.worker.ask(question, of, within_s=within_s)
 
         await asyncio.gather(*map(ask_one, tuple(self._serving.values())))
         return answers
+
+    async def ask_one(self, question: str, of: object = None, *, within_s: float) -> Any:
+        """One worker's answer; the others are only asked when those before gave none.
+
+        Raises:
+            HostFailed: none of them gives one; the text is that of the last.
+        """
+        failure = HostFailed("no worker serves")
+        for serving in tuple(self._serving.values()):
+            try:
+                return await serving.worker.ask(question, of, within_s=within_s)
+            except HostFailed as exc:
+                failure = exc
+        raise failure
 
     async def wait_ended(self) -> None:
         """Waits until no worker serves any more.

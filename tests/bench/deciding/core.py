@@ -42,6 +42,7 @@ from extauthz.policy.pipeline import Pipeline
 from extauthz.policy.steps import PipelineRules
 from extauthz.ports import CounterStore
 from extauthz.serving.methods import Call
+from extauthz.telemetry.recent.recent_decisions import RecentDecisions
 from extauthz.telemetry.trace_context import PROPAGATORS, Sampling
 from extauthz.telemetry.tracing import CallTracer
 from tests.builders import API_KEY, a_limit, a_resource, a_tier, sha256
@@ -55,6 +56,7 @@ REPEATS: Final = 15
 BUDGET_US: Final = 35
 TELEMETRY_BUDGET_US: Final = 5
 UNTRACED_BUDGET_US: Final = 2
+REMEMBERING_BUDGET_US: Final = 1
 READERS: Final = tuple(PROPAGATORS.values())
 NOT_TRACED: Final = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
 """What a mesh that traces sends along with most calls."""
@@ -251,6 +253,12 @@ async def _measure() -> list[Row]:
                 for observer in observers:
                     observer.observe(neutral, writing[turn % len(writing)], 50)
 
+        recent = RecentDecisions()
+
+        async def remember(times: int) -> None:
+            for turn in range(times):
+                recent.observe(neutral, writing[turn % len(writing)], 50)
+
         tracer = CallTracer(TracerProvider(shutdown_on_exit=False), Sampling(0.01), READERS)
 
         async def look_for_trace(times: int) -> None:
@@ -267,6 +275,7 @@ async def _measure() -> list[Row]:
             "of it: deciding (cached JWT)": (decide_only, None),
             "of it: writing the answer": (write_only, None),
             "telemetry: counting it": (observe, TELEMETRY_BUDGET_US),
+            "telemetry: remembering it for the admin API": (remember, REMEMBERING_BUDGET_US),
             "telemetry: finding that it is not traced": (look_for_trace, UNTRACED_BUDGET_US),
             "denied: no credential": (deciding(few, ("x-no-key", API_KEY), 10), None),
             "denied: rate limited": (deciding(spent, key, 10), None),

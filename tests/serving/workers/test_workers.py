@@ -44,7 +44,7 @@ class Scripted:
     def tell(self, word: str) -> None:
         self.said.append(word)
 
-    async def ask(self, question: str, *, within_s: float) -> Any:
+    async def ask(self, question: str, of: object = None, *, within_s: float) -> Any:
         if self.silent:
             raise HostFailed(f"no answer within {within_s:g} s")
         return f"{question} {self.number}"

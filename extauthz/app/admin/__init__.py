@@ -1,0 +1,1 @@
+"""The API of the admin listener: what each endpoint asks the processes that decide, and answers."""
