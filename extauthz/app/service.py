@@ -33,6 +33,7 @@ from extauthz.app.watching import (
 )
 from extauthz.clock import SystemClock
 from extauthz.envoy.authorization import SERVICE, AuthorizationService
+from extauthz.envoy.check_request import read_header_fields
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.limits import US_PER_S
 from extauthz.serving.admin.readiness import ReadyCheck, write_check
@@ -140,7 +141,7 @@ async def _open_service(
         )
         method = authorization.method()
         if tracer is not None:
-            method = trace_method(method, tracer)
+            method = trace_method(method, tracer, read_header_fields)
         doors = {
             GRPC: Door((method,), health=HealthState((SERVICE,)), load=load),
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -75,7 +75,12 @@ async def open_tracing(
         sender = SpanSender(exporter, sampling)
     except ValueError as exc:  # an invalid OTEL_BSP_* or OTEL_SPAN_*
         raise _problem(f"a variable OTEL_* is not usable: {exc}") from exc
-    tracer = CallTracer(sender.provider, sampling, read_propagators(environment))
+    tracer = CallTracer(
+        sender.provider,
+        sampling,
+        read_propagators(environment),
+        request_context=settings.request_context,
+    )
     try:
         yield Tracing(tracer, sender)
     finally:
@@ -130,11 +135,24 @@ def _problem(message: str) -> ConfigError:
     return ConfigError([Problem(path="telemetry.otlp", message=message)])
 
 
-def trace_method(method: UnaryMethod[Req, Res], tracer: CallTracer) -> UnaryMethod[Req, Res]:
-    """Wraps a method: each of its traced calls becomes a span."""
+def trace_method(
+    method: UnaryMethod[Req, Res],
+    tracer: CallTracer,
+    read_fields: Callable[[Req, Collection[str]], Mapping[str, str]] | None = None,
+) -> UnaryMethod[Req, Res]:
+    """Wraps a method: each of its traced calls becomes a span.
+
+    Args:
+        read_fields: reads fields by their names from the request that a call is about; None for
+            methods whose calls have none.
+    """
 
     def handle(request: Req, call: Call) -> Awaitable[Res]:
-        span = tracer.begin(method.path, call.caller.read_texts(_FIELDS))
+        told = call.caller.read_texts(_FIELDS)
+        if read_fields is None:
+            span = tracer.begin(method.path, told)
+        else:
+            span = tracer.begin(method.path, told, lambda: read_fields(request, FIELDS))
         return method.handle(request, call) if span is None else answer(request, call, span)
 
     async def answer(request: Req, call: Call, span: CallSpan) -> Res:

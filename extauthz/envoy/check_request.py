@@ -98,6 +98,34 @@ def read_check_request(data: bytes) -> ApiRequest:
     )
 
 
+def read_header_fields(data: bytes, names: Collection[str]) -> dict[str, str]:
+    """Header fields of a checked request, before it is read as a whole. Raises nothing.
+
+    Args:
+        data: as for `read_check_request`.
+        names: of the fields, in lower case.
+
+    Returns:
+        The values by name; without fields that stand twice, which nobody can say the value of.
+    """
+    try:
+        http = CheckRequest.FromString(data).attributes.request.http
+    except DecodeError:
+        return {}
+    entries = http.header_map.headers
+    if not entries:
+        return {name: value for name, value in http.headers.items() if name in names}
+    fields: dict[str, str] = {}
+    twice = set()
+    for entry in entries:
+        name = entry.key
+        if name in fields:
+            twice.add(name)
+        elif name in names:
+            fields[name] = read_field_value(entry.raw_value) or entry.value
+    return {name: value for name, value in fields.items() if name not in twice}
+
+
 def _find_host(host: str, authorities: tuple[str, ...], headers: Headers) -> str | None:
     """See `ApiRequest.host`. Envoy joins repeated Host lines with commas, which no host has."""
     if host and "host" not in headers and (not authorities or authorities == (host,)):

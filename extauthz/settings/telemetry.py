@@ -33,3 +33,7 @@ class TelemetrySettings(StrictModel):
     trace_ratio: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """Share of the calls that are traced, of those about which no caller has decided. Left out:
     as OTEL_TRACES_SAMPLER says, else 0.01."""
+    request_context: Literal["ignore", "join", "follow"] = "ignore"
+    """The trace context in the headers of the checked request, where Envoy hands on none of its
+    own. ignore: it is not read. join: calls that trace_ratio takes join its trace. follow: it also
+    says whether a call is traced; only where no client can write it."""

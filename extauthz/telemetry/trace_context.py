@@ -20,8 +20,20 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 TRACEPARENT: Final = "traceparent"
-FIELDS: Final = (TRACEPARENT, "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-flags")
+TRACESTATE: Final = "tracestate"
+FIELDS: Final = (
+    TRACEPARENT,
+    TRACESTATE,
+    "b3",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-sampled",
+    "x-b3-flags",
+)
 """The names of the fields in a call's metadata, in lower case."""
+MAX_STATE_MEMBERS: Final = 32
+MAX_STATE_CHARACTERS: Final = 2_048
+"""Of a longer ``tracestate`` nothing is kept; the specification asks for 512 at least."""
 
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
@@ -33,6 +45,10 @@ _B3_TRACE_ID: Final = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
 _B3_SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
 _B3_STATES: Final = {"0": False, "1": True, "d": True}
 _B3_SAMPLED: Final = {"0": False, "1": True, "false": False, "true": True}
+_STATE_MEMBER: Final = re.compile(
+    r"([a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
+    r"=([\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])"
+)
 _LOW_64: Final = (1 << 64) - 1
 
 
@@ -43,11 +59,13 @@ class Parent(NamedTuple):
         trace_id: 128 bits; 0 when the caller sent only `sampled`.
         span_id: 64 bits; 0 when the caller sent only `sampled`.
         sampled: whether the caller's span is sampled; None when it leaves the decision to us.
+        state: ``tracestate``, as it came; empty in B3's forms.
     """
 
     trace_id: int
     span_id: int
     sampled: bool | None
+    state: str = ""
 
 
 def read_traceparent(fields: Mapping[str, str]) -> Parent | None:
@@ -55,7 +73,28 @@ def read_traceparent(fields: Mapping[str, str]) -> Parent | None:
     seen = _TRACEPARENT.fullmatch(fields.get(TRACEPARENT, ""))
     if seen is None or (seen[1] == "00" and seen[5] is not None):
         return None
-    return _make_parent(seen[2], seen[3], sampled=bool(int(seen[4], 16) & 1))
+    parent = _make_parent(seen[2], seen[3], sampled=bool(int(seen[4], 16) & 1))
+    state = fields.get(TRACESTATE, "")
+    return parent._replace(state=state) if parent is not None and state else parent
+
+
+def read_state(state: str) -> list[tuple[str, str]]:
+    """Reads ``tracestate``: keys of tracing systems, with what each has to say.
+
+    OpenTelemetry's own reader logs a malformed one, whatever stands in it.
+
+    Returns:
+        The members; none of them when one is malformed, or when they are too many or too long.
+    """
+    if len(state) > MAX_STATE_CHARACTERS:
+        return []
+    members: dict[str, str] = {}
+    for text in filter(None, (part.strip(" \t") for part in state.split(","))):
+        seen = _STATE_MEMBER.fullmatch(text)
+        if seen is None or seen[1] in members:
+            return []
+        members[seen[1]] = seen[2]
+    return list(members.items()) if len(members) <= MAX_STATE_MEMBERS else []
 
 
 def read_b3(fields: Mapping[str, str]) -> Parent | None:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar, Token
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -23,6 +23,7 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
     TracerProvider,
+    TraceState,
     set_span_in_context,
 )
 
@@ -47,6 +48,7 @@ from extauthz.telemetry.trace_context import (
     ReadParent,
     Sampling,
     find_parent,
+    read_state,
     read_traceparent,
 )
 
@@ -55,6 +57,10 @@ SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 MAX_TRACED_PER_S: Final = 1_000
 """The most calls that are traced in a second, also when callers ask for more: a client whose proxy
 forwards its `traceparent` could otherwise double the cost of each of its calls."""
+
+RequestContext = Literal["ignore", "join", "follow"]
+"""What the trace context of a checked request is good for: nothing; to be the parent of the calls
+that are traced anyway; or, like a caller's, also to say whether a call is traced."""
 
 _SERVER_ERRORS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -110,6 +116,8 @@ class CallTracer:
         provider: its sampler must sample every span.
         sampling: which calls are traced.
         readers: read the caller's context; the first one that finds a context is used.
+        request_context: what the context that the checked request brings along is good for, when
+            the caller sends none. A client may write it.
         monotonic_s: a clock in seconds, for `MAX_TRACED_PER_S`.
     """
 
@@ -119,23 +127,31 @@ class CallTracer:
         sampling: Sampling,
         readers: Sequence[ReadParent],
         *,
+        request_context: RequestContext = "ignore",
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._monotonic_s = monotonic_s
         self._tracer = provider.get_tracer("extauthz", schema_url=SCHEMA_URL)
         self._sampling = sampling
         self._readers = tuple(readers)
+        self._request_context = request_context
         self._heeds_no = sampling.follows_parent and self._readers[:1] == (read_traceparent,)
         self._second = self._in_second = 0
         self.skipped = 0
         """The number of calls that were not traced because of `MAX_TRACED_PER_S`."""
 
-    def begin(self, path: str, fields: Mapping[str, str]) -> CallSpan | None:
+    def begin(
+        self,
+        path: str,
+        fields: Mapping[str, str],
+        read_request: Callable[[], Mapping[str, str]] = dict,
+    ) -> CallSpan | None:
         """Begins the span of a call.
 
         Args:
             path: the method's path, like ``/package.Service/Method``.
             fields: those of `trace_context.FIELDS` that the caller sent.
+            read_request: reads those that the checked request has; raises nothing.
 
         Returns:
             The span; None when the call is not traced.
@@ -144,8 +160,14 @@ class CallTracer:
         if self._heeds_no and fields.get(TRACEPARENT, "").endswith("-00"):
             return None
         parent = find_parent(fields, self._readers) if fields else None
+        is_left_to_request = parent is None
+        if is_left_to_request and self._request_context == "follow":
+            parent = find_parent(read_request(), self._readers)
         if not self._sampling.takes(parent) or not self._has_room():
             return None
+        if is_left_to_request and self._request_context == "join":
+            # After the decision: a client that chooses its trace id or flag must not make it.
+            parent = find_parent(read_request(), self._readers)
         context = Context()
         if parent is not None and parent.trace_id:
             told = SpanContext(
@@ -153,6 +175,7 @@ class CallTracer:
                 parent.span_id,
                 is_remote=True,
                 trace_flags=TraceFlags(TraceFlags.SAMPLED),
+                trace_state=TraceState(read_state(parent.state)),
             )
             context = set_span_in_context(NonRecordingSpan(told), context)
         method = path.removeprefix("/")

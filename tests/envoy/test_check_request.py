@@ -27,7 +27,7 @@ from envoy_data_plane.google.protobuf import Struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.envoy.check_request import read_check_request
+from extauthz.envoy.check_request import read_check_request, read_header_fields
 from extauthz.errors import MalformedRequest
 from tests.envoy.wire import a_check, a_check_from, a_check_of, an_address
 
@@ -363,3 +363,21 @@ def test_peers_labels_cannot_be_changed_by_who_reads_them() -> None:
 )
 def test_sees_that_envoy_keeps_headers_to_itself(*, http: dict[str, Any], partial: bool) -> None:
     assert read_check_request(a_check(host="a", **http)).headers_are_partial is partial
+
+
+@pytest.mark.parametrize(
+    ("check_request", "fields"),
+    [
+        (a_check(headers={"traceparent": "00-1", "cookie": "a=b"}), {"traceparent": "00-1"}),
+        (a_check(raw=[("b3", b"0"), (":path", b"/")]), {"b3": "0"}),
+        (a_check(raw=[("b3", b"0"), ("traceparent", b"00"), ("b3", b"1")]), {"traceparent": "00"}),
+        (a_check(headers={"cookie": "a=b"}), {}),
+        (a_check(), {}),
+        (b"\xff\xff", {}),
+    ],
+    ids=["a map", "kept apart", "one twice", "another", "none", "no CheckRequest"],
+)
+def test_gives_header_fields_before_the_request_is_read(
+    check_request: bytes, fields: dict[str, str]
+) -> None:
+    assert read_header_fields(check_request, ("traceparent", "b3")) == fields

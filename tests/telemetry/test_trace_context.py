@@ -5,8 +5,17 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.trace import TraceState
 
-from extauthz.telemetry.trace_context import FIELDS, PROPAGATORS, Parent, Sampling, find_parent
+from extauthz.telemetry.trace_context import (
+    FIELDS,
+    MAX_STATE_CHARACTERS,
+    PROPAGATORS,
+    Parent,
+    Sampling,
+    find_parent,
+    read_state,
+)
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 LOW = TRACE[16:]
@@ -21,6 +30,14 @@ GOOD = {
     "sampled": ({"traceparent": f"00-{TRACE}-{SPAN}-01"}, parent(sampled=True)),
     "not sampled": ({"traceparent": f"00-{TRACE}-{SPAN}-00"}, parent(sampled=False)),
     "further flags": ({"traceparent": f"00-{TRACE}-{SPAN}-03"}, parent(sampled=True)),
+    "tracestate": (
+        {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "a=1,b=2"},
+        Parent(int(TRACE, 16), int(SPAN, 16), sampled=True, state="a=1,b=2"),
+    ),
+    "tracestate is not b3's": (
+        {"b3": f"{TRACE}-{SPAN}-1", "tracestate": "a=1"},
+        parent(sampled=True),
+    ),
     "a later version": ({"traceparent": f"cc-{TRACE}-{SPAN}-01-what"}, parent(sampled=True)),
     "b3": ({"b3": f"{TRACE}-{SPAN}-1"}, parent(sampled=True)),
     "b3, not sampled": ({"b3": f"{TRACE}-{SPAN}-0"}, parent(sampled=False)),
@@ -76,6 +93,37 @@ def test_reads_what_a_caller_says_of_its_span(fields: dict[str, str], expected: 
 )
 def test_what_is_written_wrong_is_as_if_it_were_missing(fields: dict[str, str]) -> None:
     assert find_parent(fields, READERS) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "members"),
+    [
+        ("", []),
+        ("congo=t61rcWkgMzE", [("congo", "t61rcWkgMzE")]),
+        ("rojo=00f067aa0ba902b7, congo=t61\t,,", [("rojo", "00f067aa0ba902b7"), ("congo", "t61")]),
+        ("fw529a3039@dt=FfAxMDAw,a/b-c_*=x y", [("fw529a3039@dt", "FfAxMDAw"), ("a/b-c_*", "x y")]),
+        ("a=1,Upper=2", []),
+        ("a=1,a=2", []),
+        ("a=1,b", []),
+        ("a=1,b=", []),
+        ("a=1,b=two=2", []),
+        ("a=1,b=\u00e9", []),
+        ("a" * 257 + "=1", []),
+        ("a=" + "1" * 257, []),
+        (",".join(f"k{number}=1" for number in range(33)), []),
+        ("a=1," + "," * MAX_STATE_CHARACTERS, []),
+    ],
+)
+def test_tracestate_is_kept_as_a_whole_or_not_at_all(
+    state: str, members: list[tuple[str, str]]
+) -> None:
+    assert read_state(state) == members
+
+
+@given(st.text("ab1@=, *-/_\t\u00e9", max_size=40) | st.text(max_size=40))
+def test_what_is_read_of_tracestate_is_good_for_opentelemetry(state: str) -> None:
+    members = read_state(state)
+    assert list(TraceState(members).items()) == members
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), st.text(max_size=80)))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
@@ -24,7 +25,7 @@ from extauthz.errors import ConfigError
 from extauthz.serving.methods import Call, RpcCode, RpcFailure, UnaryMethod
 from extauthz.settings.reading import read_settings
 from extauthz.settings.telemetry import TelemetrySettings
-from extauthz.settings.tree import Settings
+from extauthz.settings.tree import ServerSettings, Settings
 from extauthz.telemetry.otlp import CLOSE_S
 from extauthz.telemetry.trace_context import Sampling, read_traceparent
 from extauthz.telemetry.tracing import MAX_TRACED_PER_S, CallTracer
@@ -78,10 +79,15 @@ def read(folder: Path, **telemetry: Any) -> Settings:
     return read_settings(file, {})
 
 
-async def ask(service: Service, path: str, *metadata: tuple[str, str], key: str = API_KEY) -> None:
+async def ask(
+    service: Service,
+    path: str,
+    *metadata: tuple[str, str],
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     method = service.doors[GRPC].table.find(f"/{CHECK}")
     assert isinstance(method, UnaryMethod)
-    message = a_check(path=path, headers={"x-api-key": key})
+    message = a_check(path=path, headers={"x-api-key": API_KEY, **headers})
     await service.doors[GRPC].answer_unary(method, message, Call(caller=GivenCaller(metadata)))
 
 
@@ -128,6 +134,79 @@ async def test_a_traced_call_is_told_by_a_closed_list(protocol: str, tmp_path: P
     sent = b"".join(received.span.SerializeToString() for received in spans)
     for secret in (API_KEY, "secret-dog", "mobile", "alice", sha256(API_KEY).hex()):
         assert secret.encode() not in sent
+
+
+LOW_TRACE: Final = f"{'0' * 31}1"
+"""A trace id that every ratio takes."""
+
+
+@pytest.mark.parametrize(
+    ("context", "ratio", "told", "trace"),
+    [
+        ("ignore", 1, f"00-{TRACE}-{SPAN}-01", "its own"),
+        ("join", 1, f"00-{TRACE}-{SPAN}-01", TRACE),
+        ("join", 1, f"00-{TRACE}-{SPAN}-00", TRACE),
+        ("join", 0, f"00-{TRACE}-{SPAN}-01", None),
+        ("join", 1e-9, f"00-{LOW_TRACE}-{SPAN}-01", None),
+        ("join", 1, "made up", "its own"),
+        ("follow", 0, f"00-{TRACE}-{SPAN}-01", TRACE),
+        ("follow", 1, f"00-{TRACE}-{SPAN}-00", None),
+        ("follow", 1, "made up", "its own"),
+    ],
+)
+async def test_the_context_of_the_checked_request_counts_as_configured(
+    context: str, ratio: float, told: str, trace: str | None, tmp_path: Path
+) -> None:
+    headers = {"traceparent": told, "tracestate": "congo=t61rcWkgMzE"}
+    with run_grpc_collector() as collector:
+        settings = read(
+            tmp_path, otlp={"endpoint": collector.url}, trace_ratio=ratio, request_context=context
+        )
+        async with open_service(settings) as service:
+            await ask(service, "/pets/v1/1", headers=headers)
+    spans = [received.span for received in collector.spans()]
+    if trace is None:
+        assert spans == []
+        return
+    (span,) = spans
+    if trace == "its own":
+        assert (span.parent_span_id, span.trace_state) == (b"", "")
+        assert span.trace_id.hex() not in told
+    else:
+        assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace, SPAN)
+        assert span.trace_state == "congo=t61rcWkgMzE"
+
+
+async def test_what_envoy_says_goes_before_what_the_checked_request_says(tmp_path: Path) -> None:
+    headers = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}
+    told = (
+        (SAMPLED, ("tracestate", "a=1,b=2")),
+        (("traceparent", f"00-{TRACE}-{SPAN}-00"),),
+        (("b3", "0"),),
+    )
+    with run_grpc_collector() as collector:
+        settings = read(
+            tmp_path, otlp={"endpoint": collector.url}, trace_ratio=1, request_context="follow"
+        )
+        async with open_service(settings) as service:
+            for metadata in told:
+                await ask(service, "/pets/v1/1", *metadata, headers=headers)
+    (received,) = collector.spans()
+    assert received.span.trace_id.hex() == TRACE
+    assert received.span.trace_state == "a=1,b=2"
+
+
+async def test_a_call_that_is_shed_has_no_span_and_is_counted(tmp_path: Path) -> None:
+    with run_grpc_collector() as collector:
+        settings = read(tmp_path, otlp={"endpoint": collector.url}, trace_ratio=1)
+        settings = settings.model_copy(update={"server": ServerSettings(max_in_flight=1)})
+        async with open_service(settings) as service:
+            with service.doors[GRPC].load.calls, pytest.raises(RpcFailure, match="too many calls"):
+                await ask(service, "/pets/v1/1", SAMPLED)
+            await ask(service, "/pets/v1/1", SAMPLED)
+            shown = await read_metrics(service)
+    assert len(collector.spans()) == 1
+    assert shown["extauthz_calls_shed_total"] == 1
 
 
 async def test_variables_are_read_where_settings_say_nothing(
