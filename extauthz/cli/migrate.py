@@ -41,7 +41,7 @@ _WORDS: Final = {
     Outcome.LOST: "not carried over",
     Outcome.STRICTER: "stricter than before",
     Outcome.CHECK: "to check",
-    Outcome.OBSOLETE: "needless without Mixer",
+    Outcome.OBSOLETE: "not needed without Mixer",
     Outcome.IGNORED: "ignored",
 }
 

@@ -58,19 +58,20 @@ _REPORTS: Final = frozenset(
 _WITHOUT_EFFECT: Final = {
     "extauthz": (
         Outcome.CHECK,
-        "asks this service by its Mixer door: what is decided there stands in its own catalog "
-        "already. Envoy must ask, too, before the rule goes: write a policy for it",
+        "calls extauthz by its Mixer door, so its decisions come from extauthz's own "
+        "catalog already. Before you remove the rule, write a policy by which Envoy "
+        "calls extauthz",
     ),
     "noop": (Outcome.OBSOLETE, "let everything through"),
 }
 _DEFINITIONS: Final = {
-    "template": "described messages to Mixer; nothing asks by templates now",
+    "template": "described messages to Mixer; there are no templates any more",
     "adapter": "described an adapter to Mixer",
     "attributemanifest": "described attributes to Mixer",
 }
 _TELEMETRY: Final = (
-    "Mixer's telemetry is not carried: Istio's own (the Telemetry resource, and Envoy's access "
-    "log) has taken its place"
+    "Mixer's telemetry is not carried over: Istio's own (the Telemetry resource, and "
+    "Envoy's access log) has replaced it"
 )
 
 
@@ -135,7 +136,10 @@ def _check_catalog(text: str, report: Report) -> None:
                 Outcome.LOST,
                 CATALOG,
                 problem.line,
-                f"{where}{problem.message}. The catalog is not used as long as this is in it",
+                (
+                    f"{where}{problem.message}. The catalog cannot be loaded before this is "
+                    "corrected"
+                ),
             )
 
 
@@ -155,7 +159,9 @@ def _sort_out(actions: list[Action]) -> list[Action]:
                 action.handler.object.tell(Outcome.LOST, (), _TELEMETRY)
             continue
         if action.handler.adapter in _AUTHORIZERS and not checks:
-            action.part.remark(Outcome.LOST, "sends no instance that asks for authorization")
+            action.part.remark(
+                Outcome.LOST, "sends no authorization instance, so nothing was checked"
+            )
             continue
         if action.handler.adapter == "listchecker" and not any(
             map(is_list_instance, action.instances)
@@ -193,34 +199,39 @@ def _tell_of_hosts(draft: Draft, report: Report) -> None:
             Outcome.STRICTER,
             POLICIES,
             0,
-            f"Envoy asks about every request in {place}, as a service's name tells "
-            "no labels of its workloads: what is for no API of the catalog is refused, or taken "
-            "for the only one. Give the policy a selector, or add the other services as APIs",
+            f"Envoy has every request in {place} checked, because the name of a service "
+            "does not tell the labels of its workloads. A request that belongs to no API "
+            "of the catalog is refused; where there is only one API, it is taken for a "
+            "request to that. Give the policy a selector, or add the other services as "
+            "APIs",
         )
     if any(not target.namespace and not target.labels for target in draft.guarded):
         report.add_at(
             Outcome.CHECK,
             POLICIES,
             0,
-            "a policy in istio-system without a selector holds for gateways, too, and for the "
-            "service itself: run the service without a sidecar, or its own calls are asked about",
+            "a policy in istio-system without a selector also applies to gateways and to "
+            "extauthz itself: run extauthz without a sidecar, or calls to it are checked "
+            "too",
         )
     if any(draft.list_hosts(api) != ["*"] for api in draft.apis):
         report.add_at(
             Outcome.CHECK,
             CATALOG,
             0,
-            "APIs are found by the names of their services, as no other host is in the objects: "
-            "add the hosts that clients outside of the mesh call to `hosts`, and to the policies "
-            "extauthz-hosts-* in istio/, which choose workloads by the label app",
+            "APIs are found by the names of their services, because the objects contain "
+            "no other hosts: add the hosts that clients outside of the mesh call to "
+            "`hosts`, and to the policies extauthz-hosts-* in istio/, which select "
+            "workloads by the label app",
         )
     if draft.apis:
         report.add_at(
             Outcome.CHECK,
             CATALOG,
             0,
-            "HEAD asks for what GET asks for, a path that is not in normal form is refused, and "
-            "a refused request is charged nothing; Mixer held it otherwise",
+            "HEAD requires what GET requires, a path that is not in normal form is "
+            "refused, and a refused request is not counted; Mixer did all of this "
+            "differently",
         )
 
 
@@ -233,13 +244,14 @@ def _tell_of_missing_rules(objects: Objects, report: Report) -> None:
         return
     if objects.all:
         message = (
-            "no rule is among the objects, and only rules say which requests were checked: what "
-            f"was written guards nothing. Export them, and give both: {write_export('rules')}"
+            "there is no rule among the objects, and only rules say which requests were "
+            "checked, so the files that were written protect nothing. Export the rules, "
+            f"and run the command with both: {write_export('rules')}"
         )
         objects.all[0].remark(Outcome.LOST, (), message)
     else:
         message = (
-            "is empty, as no object of Mixer is among the files. Export them: "
+            "is empty, because there is no Mixer object in the files. Export them: "
             f"{write_export('rules,handlers,instances')}"
         )
         report.add_at(Outcome.LOST, CATALOG, 0, message)
@@ -258,9 +270,11 @@ def _tell_unread(objects: Objects) -> None:
     for found in objects.all:
         for path in found.list_unread():
             if path[0] == "metadata":
-                found.tell(Outcome.OBSOLETE, path, "labels and annotations of the object itself")
+                found.tell(Outcome.OBSOLETE, path, "is a label or annotation of the object itself")
             else:
-                found.tell(Outcome.LOST, path, "is not carried: nothing that was in use read it")
+                found.tell(
+                    Outcome.LOST, path, "is not carried over: nothing that was in use read it"
+                )
 
 
 def _write_files(draft: Draft) -> dict[str, str]:

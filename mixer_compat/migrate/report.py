@@ -38,10 +38,13 @@ _HEADINGS: Final = {
     Outcome.LOST: ("Not carried over", "The new configuration does not do this."),
     Outcome.STRICTER: (
         "Stricter than before",
-        "This could not be said exactly. The new configuration refuses, asks or counts more.",
+        (
+"This has no exact counterpart. The new configuration refuses, requires or "
+        "counts more than before."
+),
     ),
-    Outcome.CHECK: ("Carried over: please check", "This rests on something that is not in the objects."),
-    Outcome.OBSOLETE: ("Needless without Mixer", "This only told Mixer how to work."),
+    Outcome.CHECK: ("Carried over: please check", "This depends on something that is not in the objects."),
+    Outcome.OBSOLETE: ("Not needed without Mixer", "This only told Mixer how to work."),
     Outcome.IGNORED: ("Ignored", "These are not objects of Mixer."),
 }  # fmt: skip
 
@@ -213,7 +216,7 @@ def write_markdown(
     counts = {
         outcome: sum(finding.outcome is outcome for finding in findings) for outcome in Outcome
     }
-    lines = ["# What became of the Mixer configuration", "", summary, ""]
+    lines = ["# Report of the migration from Mixer", "", summary, ""]
     lines += ["| | |", "|---|---|"]
     lines += [f"| {_HEADINGS[outcome][0]} | {count} |" for outcome, count in counts.items()]
     lines += ["", "Written: " + ", ".join(f"`{name}`" for name in written), ""]
@@ -227,11 +230,12 @@ def write_markdown(
         ]
         lines.append("")
     if report.unlisted:
-        lines += [f"{report.unlisted} more are not listed.", ""]
+        lines += [f"{report.unlisted} further findings are not listed.", ""]
     if report.made_by_cluster:
         lines += [
-            f"{report.made_by_cluster} fields that the cluster made itself (uid, resourceVersion, "
-            "managedFields, status and the like) say nothing of a policy and were left out.",
+            f"{report.made_by_cluster} fields that the cluster itself had added (uid, "
+            "resourceVersion, managedFields, status and others) are no part of a policy "
+            "and were left out.",
             "",
         ]
     return "\n".join(lines)

@@ -111,9 +111,9 @@ def read_apis(objects: Objects, draft: Draft) -> None:
             spec.object.remark(
                 Outcome.CHECK,
                 ("spec", "attributes"),
-                f"shares its services with API {winner.name} {winner.version}, which every "
-                f"request counted as; {spec.name} {spec.version} is now served below "
-                f"{api.context} only. Give it hosts or a context of its own",
+                f"is bound to the same services as API {winner.name} {winner.version}, to "
+                f"which Mixer assigned every request; {spec.name} {spec.version} is now "
+                f"served below {api.context} only. Give it hosts or a context of its own",
             )
         drafts[key] = (api, patterns, scopes, spec)
     for api, patterns, scopes, spec in drafts.values():
@@ -122,8 +122,8 @@ def read_apis(objects: Objects, draft: Draft) -> None:
             spec.object.remark(
                 Outcome.STRICTER,
                 ("spec", "patterns"),
-                "overlap with a regex or with another spec, and the scope of the last one counted; "
-                "now the scopes of both are asked for",
+                "overlap with a regex or with another spec. In Mixer the scope of the "
+                "last one applied; now the scopes of both are required",
             )
         draft.add(api)
         for target in api.targets:
@@ -137,8 +137,8 @@ def _read_spec(found: MixerObject) -> _Spec:
         found.remark(
             Outcome.CHECK,
             ("spec", "attributes"),
-            f"names no {'version' if name else 'API'}: "
-            f"{found.name if not name else ANY_VERSION} is taken for it",
+            f"has no name of the {'version' if name else 'API'}; "
+            f"{found.name if not name else ANY_VERSION} is used",
         )
     scope = attributes.get(_SCOPE, "")
     patterns = [
@@ -172,7 +172,7 @@ def _read_attributes(part: Part) -> dict[str, str]:
         if name in ("api.service", "api.version", "api.context", _OPERATION, _SCOPE):
             found[name] = value.text("stringValue").strip()
         elif name == "api.protocol":
-            value.tell(Outcome.OBSOLETE, "was for reports only")
+            value.tell(Outcome.OBSOLETE, "was used in Mixer's reports only")
     return found
 
 
@@ -194,14 +194,14 @@ def _read_pattern(part: Part, spec: str, spec_scope: str) -> list[_Pattern]:
         if not scope:
             written.tell(
                 Outcome.OBSOLETE,
-                "has no template of its own, and asked for nothing; "
-                "/** lets its requests through as before",
+                "cannot be written as a path template, and required no scope; the "
+                "resource /** lets its requests through, as before",
             )
             return []
         written.tell(
             Outcome.STRICTER,
-            f"has no template of its own: {templates[0].text} stands for it, so that its scope "
-            "is asked for on more paths",
+            f"cannot be written as a path template; {templates[0].text} is used instead, "
+            "so its scope is required on more paths",
         )
     return [
         _Pattern(method=method, template=each, scope=scope, source=source, spec=spec)
@@ -215,7 +215,10 @@ def _bind(binding: MixerObject, specs: dict[tuple[str, str], _Spec]) -> None:
         name, namespace = part.text("name"), part.text("namespace") or binding.namespace
         spec = specs.get((name, namespace))
         if spec is None:
-            part.tell(Outcome.LOST, f"there is no HTTPAPISpec {namespace}/{name} among the objects")
+            part.tell(
+                Outcome.LOST,
+                f"there is no HTTPAPISpec {namespace}/{name} among the objects; export it too",
+            )
         else:
             named.append(spec)
     for part in binding.spec.list_parts("services"):
@@ -242,7 +245,8 @@ def read_service(part: Part, namespace: str) -> Target:
     labels = part.find("labels")
     if labels is not None and labels.value:
         labels.tell(
-            Outcome.STRICTER, "chose some workloads of the service; now all of them are meant"
+            Outcome.STRICTER,
+            "selected some workloads of the service; now it applies to all of them",
         )
     if name == "*":
         return Target(namespace=namespace)

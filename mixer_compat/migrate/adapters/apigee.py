@@ -26,11 +26,11 @@ from mixer_compat.migrate.writing.draft import Draft
 
 _AT_APIGEE: Final = (
     Outcome.LOST,
-    "nothing is asked of Apigee: write its products as tiers, its developers' apps as applications "
-    "and their products as subscriptions into the catalog",
+    "extauthz does not call Apigee: write its products as tiers, its developers' apps as "
+    "applications and their products as subscriptions into the catalog",
 )
-_SECRET: Final = (Outcome.OBSOLETE, "is a secret and not copied; nothing is asked of Apigee")
-_BUSINESS_OF_ITS_OWN: Final = (Outcome.OBSOLETE, "told the adapter how to work with Apigee")
+_SECRET: Final = (Outcome.OBSOLETE, "is a secret and is not copied; extauthz does not call Apigee")
+_BUSINESS_OF_ITS_OWN: Final = (Outcome.OBSOLETE, "configured how the adapter worked with Apigee")
 _PARAMS: Final = {
     "apigeebase": _BUSINESS_OF_ITS_OWN,
     "customerbase": _BUSINESS_OF_ITS_OWN,
@@ -69,8 +69,8 @@ def carry_apigee(action: Action, draft: Draft) -> None:
             takes_claims = True
             part.tell(
                 Outcome.CHECK,
-                "claims came from a token that Istio had verified; tokens are verified here now: "
-                "add their issuer to the catalog",
+                "the claims came from a token that Istio had verified; now extauthz "
+                "verifies tokens itself: add their issuer to the catalog",
             )
         elif name == "api_key":
             attributes = list_attributes_of(part)
@@ -88,7 +88,7 @@ def carry_apigee(action: Action, draft: Draft) -> None:
 def _tell_other_places(part: Part, attributes: list[Attribute]) -> None:
     for attribute in attributes:
         if not is_key_place(attribute):
-            part.tell(Outcome.STRICTER, f"keys in {attribute} are not found any more")
+            part.tell(Outcome.STRICTER, f"extauthz does not look for keys in {attribute}")
 
 
 def read_action(part: Part | None, expected: dict[str, tuple[str, ...]]) -> None:
@@ -104,6 +104,6 @@ def read_action(part: Part | None, expected: dict[str, tuple[str, ...]]) -> None
             if strange:
                 each.tell(
                     Outcome.LOST,
-                    f"took the {name} from {strange[0]}; here the request's own host, path and "
-                    "method tell it",
+                    f"took the {name} from {strange[0]}; extauthz determines it from the "
+                    "request's own host, path and method",
                 )

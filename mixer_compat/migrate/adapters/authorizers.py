@@ -46,7 +46,7 @@ def guard_apis(action: Action, draft: Draft) -> list[ApiDraft]:
                 action.tell_unclear(
                     Outcome.STRICTER,
                     name_condition(condition),
-                    f"all requests to {api.name} need credentials now",
+                    f"all requests to API {api.name} need a credential now",
                 )
             guarded[api] = None
     free: list[ApiDraft] = []
@@ -56,8 +56,9 @@ def guard_apis(action: Action, draft: Draft) -> list[ApiDraft]:
             draft.refuse([api], "two-authorizers")
             action.part.remark(
                 Outcome.STRICTER,
-                f"guards API {api.name}, which {api.guarded_by} guards, too: both had to agree, "
-                "which a catalog cannot say, so its requests are refused. Decide for one, and "
+                f"checks requests to API {api.name}, which {api.guarded_by} checks too. "
+                "In Mixer both had to allow a request, which a catalog cannot express, "
+                "so all requests to the API are refused. Choose one of the two, and "
                 "remove the deny rule",
             )
             continue
@@ -74,7 +75,7 @@ def list_attributes_of(part: Part) -> list[Attribute]:
     try:
         alternatives = list_defaults(read_expression(part.read()))
     except ExpressionError as exc:
-        part.tell(Outcome.LOST, f"is no expression that can be read: it {exc}")
+        part.tell(Outcome.LOST, f"is not an expression that can be read: it {exc}")
         return []
     return [each for each in alternatives if isinstance(each, Attribute)]
 

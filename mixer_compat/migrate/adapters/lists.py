@@ -33,14 +33,17 @@ Network = IPv4Network | IPv6Network
 
 _ADDRESSES: Final = frozenset({Attribute("source.ip"), Attribute("origin.ip")})
 _V4, _V6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
-_CACHING: Final = (Outcome.OBSOLETE, "told Mixer how long to remember the answer")
+_CACHING: Final = (Outcome.OBSOLETE, "told Mixer how long to cache the answer")
 _LIST_PARAMS: Final = {
-    "refreshinterval": (Outcome.OBSOLETE, "was for providerUrl"),
-    "ttl": (Outcome.OBSOLETE, "was for providerUrl"),
+    "refreshinterval": (Outcome.OBSOLETE, "belonged to providerUrl"),
+    "ttl": (Outcome.OBSOLETE, "belonged to providerUrl"),
     "cachinginterval": _CACHING,
     "cachingusecount": _CACHING,
 }
-_INSTEAD: Final = "Put an Istio AuthorizationPolicy (action DENY) in its place, and remove the rule"
+_INSTEAD: Final = (
+    "Write an Istio AuthorizationPolicy (action DENY) instead, and remove the deny rule from "
+    "the catalog"
+)
 
 
 def carry_denier(action: Action, draft: Draft) -> None:
@@ -50,7 +53,7 @@ def carry_denier(action: Action, draft: Draft) -> None:
     status = None if params is None else params.find("status")
     for key, part in () if status is None else status.entries():
         if key != "code" or part.value not in ("7", 7):
-            part.tell(Outcome.LOST, "clients get 403 and the words of the service's own answer")
+            part.tell(Outcome.LOST, "clients get 403 with extauthz's own text")
         part.read()
     for alternative in action.alternatives:
         for api, left in apply_to_apis(action, alternative, draft).items():
@@ -62,8 +65,8 @@ def refuse_unknown(action: Action, draft: Draft) -> None:
     """Refuses the requests that an unknown adapter checked."""
     action.part.remark(
         Outcome.STRICTER,
-        f"the adapter {action.handler.adapter!a} is not known here; what it judged is refused "
-        f"until you decide. {_INSTEAD}",
+        f"extauthz does not know the adapter {action.handler.adapter!a}; the requests "
+        f"that it checked are refused until you decide. {_INSTEAD}",
     )
     for alternative in action.alternatives:
         draft.refuse(apply_to_apis(action, alternative, draft), action.rule.name)
@@ -84,8 +87,12 @@ def carry_list(action: Action, draft: Draft) -> None:
     elif provider is not None:
         provider.tell(
             Outcome.STRICTER,
-            "the list there is not read: "
-            + ("all that it may name is refused" if is_black else "only the overrides are let in")
+            "the list at this URL is not read: "
+            + (
+                "all requests that it may name are refused"
+                if is_black
+                else "only the overrides are allowed"
+            )
             + "; write its entries as overrides and migrate again",
         )
     for instance in action.instances:
@@ -100,7 +107,7 @@ def carry_list(action: Action, draft: Draft) -> None:
                     action.tell_unclear(
                         Outcome.STRICTER,
                         name_condition(condition),
-                        f"the list holds for all requests to {api.name}",
+                        f"the list applies to all requests to API {api.name}",
                     )
             if is_black and not is_whole:
                 draft.refuse(affected, action.rule.name)
@@ -130,8 +137,9 @@ def _deny_by_value(
         draft.refuse([api], action.rule.name)
         action.part.remark(
             Outcome.STRICTER,
-            f"the list is about {attribute or 'no attribute that is known'}, which no deny rule "
-            f"can ask for: every request to {api.name} {api.version} is refused. {_INSTEAD}",
+            f"the list is about {attribute or 'an unknown attribute'}, which a deny rule "
+            f"cannot select: every request to API {api.name} {api.version} is refused. "
+            f"{_INSTEAD}",
         )
 
 
@@ -151,8 +159,8 @@ def _deny_by_network(
         if outside is None:
             action.part.remark(
                 Outcome.STRICTER,
-                f"the white list leaves out more than {MAX_NETWORKS} networks, so every request "
-                f"is refused. {_INSTEAD}",
+                f"the white list excludes more than {MAX_NETWORKS} networks, too many for "
+                f"deny rules, so every request is refused. {_INSTEAD}",
             )
         draft.refuse(apis, name)
         return
@@ -198,7 +206,7 @@ def _read_networks(
         action.tell_unclear(
             Outcome.STRICTER,
             name_condition(condition),
-            f"more requests to {api.name} {api.version} are refused. {_INSTEAD}",
+            f"more requests to API {api.name} {api.version} are refused than before. {_INSTEAD}",
         )
     return networks
 
@@ -244,7 +252,9 @@ def _list_networks(parts: list[Part], entries: list[str]) -> list[Network]:
         try:
             networks.append(ip_network(text, strict=False))
         except ValueError:
-            part.tell(Outcome.LOST, "is no address or network, and Mixer refused it, too")
+            part.tell(
+                Outcome.LOST, "is not an IP address or network; Mixer did not accept it either"
+            )
     by_version = [
         [network for network in networks if network.version == version] for version in (4, 6)
     ]
@@ -273,7 +283,7 @@ def _read_attribute(part: Part) -> Attribute | None:
     try:
         first = list_defaults(read_expression(part.read()))[0]
     except ExpressionError as exc:
-        part.tell(Outcome.LOST, f"is no expression that can be read: it {exc}")
+        part.tell(Outcome.LOST, f"is not an expression that can be read: it {exc}")
         return None
     return first if isinstance(first, Attribute) else None
 

@@ -71,7 +71,8 @@ def read_charges(objects: Objects) -> dict[str, list[Charge]]:
             key = (part.text("name"), part.text("namespace") or binding.namespace)
             if key not in known:
                 part.tell(
-                    Outcome.LOST, f"there is no QuotaSpec {key[1]}/{key[0]} among the objects"
+                    Outcome.LOST,
+                    f"there is no QuotaSpec {key[1]}/{key[0]} among the objects; export it too",
                 )
             targets.setdefault(key, []).extend(services)
     charges: dict[str, list[Charge]] = {}
@@ -101,7 +102,7 @@ def _read_charge(part: Part) -> int:
     if text.isdigit() and len(text) < 13:
         return int(text)
     if found is not None:
-        found.tell(Outcome.STRICTER, "is no whole number: 1 is taken for it")
+        found.tell(Outcome.STRICTER, "is not a whole number; 1 is used")
     return 1
 
 
@@ -150,7 +151,10 @@ def carry_quotas(
             if quota is None:
                 action.part.remark(
                     Outcome.LOST,
-                    f"the handler has no quota for {instance.object}; nothing was limited by it",
+                    (
+                        f"the handler has no quota for {instance.object}, so the instance "
+                        "limited nothing"
+                    ),
                 )
                 continue
             key = (handler.object, instance.object)
@@ -163,7 +167,9 @@ def carry_quotas(
             _Carrier(one, bound, draft).carry()
         else:
             one.instance.object.tell(
-                Outcome.LOST, (), "is charged by no QuotaSpec that is bound, so it never counted"
+                Outcome.LOST,
+                (),
+                "is not charged by any bound QuotaSpec, so it never counted anything",
             )
 
 
@@ -178,16 +184,18 @@ class _Carrier:
     def carry(self) -> None:
         whens = self._find_apis()
         if not whens:
-            self._told.remark(Outcome.LOST, "no rule fits a service that is charged for it")
+            self._told.remark(
+                Outcome.LOST, "no rule applies to a service whose requests are charged to it"
+            )
             return
         amounts = {charge.amount for charge in self._charges}
         if len(amounts) > 1:
             self._told.remark(
-                Outcome.STRICTER, "is charged in different amounts; the largest is always taken"
+                Outcome.STRICTER, "is charged different amounts; the largest is always used now"
             )
         cost = max(amounts)
         if cost == 0:
-            self._told.remark(Outcome.OBSOLETE, "is charged nothing, so it never refused")
+            self._told.remark(Outcome.OBSOLETE, "is charged 0, so it never refused a request")
             return
         dimensions = read_dimensions(self._instance, list(whens))
         for variant in dimensions.variants:
@@ -212,7 +220,7 @@ class _Carrier:
                             lambda condition, action=action: action.tell_unclear(  # type: ignore[misc]
                                 Outcome.STRICTER,
                                 name_condition(condition),
-                                "requests count whatever it is",
+                                "requests are counted whatever its value is",
                             ),
                             has_claims="jwt" in api.security,
                         )
@@ -223,7 +231,10 @@ class _Carrier:
             if merged is None:
                 self._told.remark(
                     Outcome.STRICTER,
-                    f"counted {api.name} in several cases; now it counts all its requests",
+                    (
+                        f"counted requests to API {api.name} under several conditions; now it "
+                        "counts all of them"
+                    ),
                 )
             whens[api] = merged or ()
         return whens
@@ -242,8 +253,8 @@ class _Carrier:
                 self._draft.refuse([api], f"{self._quota.name or 'quota'}-is-zero")
                 self._told.remark(
                     Outcome.STRICTER,
-                    f"lets nothing through to {api.name} in some case: all its requests are "
-                    "refused",
+                    f"allowed no request to API {api.name} under some condition; all "
+                    "requests to it are refused now",
                 )
                 continue
             alike.setdefault((tier, when), []).append(api)
@@ -251,8 +262,8 @@ class _Carrier:
             # They shared one count; as several limits they would admit more requests.
             self._told.remark(
                 Outcome.STRICTER,
-                "held under different conditions for several services that counted together; "
-                "now it counts all their requests, by all limits of them",
+                "applied under different conditions to several services that shared a "
+                "counter; now all their requests are counted, by all of these limits",
             )
             every = [limit for tier, _ in alike for limit in tier.limits]
             every += [limit for tier, _ in alike for *_, limits in tier.groups for limit in limits]

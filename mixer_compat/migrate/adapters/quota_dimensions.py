@@ -124,8 +124,8 @@ class Dimensions:
                 as_well.append(other)
                 override.part.remark(
                     Outcome.STRICTER,
-                    "is for something that is not told apart here: it holds for all, beside the "
-                    "other limits",
+                    "is for a dimension that extauthz cannot distinguish; it applies to "
+                    "all requests, beside the other limits",
                 )
             elif holds == ():
                 limit = other
@@ -208,7 +208,10 @@ def read_dimensions(instance: Instance, apis: list[ApiDraft]) -> Dimensions:
         except ExpressionError as exc:
             part.tell(
                 Outcome.STRICTER,
-                f"is no expression that can be read: it {exc}; it is not told apart",
+                (
+                    f"is not an expression that can be read: it {exc}; requests are not "
+                    "counted separately by it"
+                ),
             )
             by_name[name] = _Together()
             continue
@@ -217,12 +220,12 @@ def read_dimensions(instance: Instance, apis: list[ApiDraft]) -> Dimensions:
         if isinstance(dimension, _Together):
             part.tell(
                 Outcome.STRICTER,
-                f"{chain[0] if isinstance(chain[0], Attribute) else 'this'} cannot be asked for "
-                "here: what differs only in it is counted together",
+                f"{chain[0] if isinstance(chain[0], Attribute) else 'this'} is not known "
+                "to extauthz; requests that differ only in it are counted together",
             )
         elif isinstance(dimension, _OfApi):
             if any(map(is_assumed, dimension.attributes)):
-                part.tell(Outcome.CHECK, "is taken to be the service, which is the API here")
+                part.tell(Outcome.CHECK, "is taken for the service, which is the API here")
             if any(len(api.targets) > 1 for api in apis):
                 part.tell(Outcome.STRICTER, "the services of one API are counted together")
         elif isinstance(dimension, _OfRequest) and dimension.source == "ip":
@@ -239,7 +242,13 @@ def read_dimensions(instance: Instance, apis: list[ApiDraft]) -> Dimensions:
     for name, _ in missing[MAX_MISSING:]:
         by_name[name] = _Together()
         if found is not None:
-            found.tell(Outcome.STRICTER, f"are too many to tell apart: {name} is counted together")
+            found.tell(
+                Outcome.STRICTER,
+                (
+                    f"are too many to count separately; requests that differ only in {name} are "
+                    "counted together"
+                ),
+            )
     dimensions.variants = _list_variants(by_name, missing[:MAX_MISSING])
     return dimensions
 

@@ -68,7 +68,7 @@ def read_quotas(handler: Handler, draft: Draft) -> list[Quota]:
         )
     deduplication = params.find("minDeduplicationDuration")
     if deduplication is not None:
-        deduplication.tell(Outcome.OBSOLETE, "told Mixer how long to know a retry")
+        deduplication.tell(Outcome.OBSOLETE, "told Mixer how long to recognise a repeated call")
     return [_read_quota(part, redis=redis) for part in params.list_parts("quotas")]
 
 
@@ -93,7 +93,7 @@ def find_quota(
 def _read_redis(params: Part, draft: Draft) -> None:
     pool = params.find("connectionPoolSize")
     if pool is not None:
-        pool.tell(Outcome.OBSOLETE, "one connection carries all calls")
+        pool.tell(Outcome.OBSOLETE, "extauthz sends all calls over one connection")
     address = params.find("redisServerUrl")
     if address is None:
         return
@@ -106,7 +106,7 @@ def _read_redis(params: Part, draft: Draft) -> None:
             "counters.password_file",
         )
     if _ADDRESS.fullmatch(host) is None:
-        address.tell(Outcome.LOST, "is no host and port; write counters.url yourself")
+        address.tell(Outcome.LOST, "is not a host and port; write counters.url yourself")
         return
     if draft.redis_address not in ("", host):
         address.tell(Outcome.STRICTER, "is a second Redis; all limits are counted in the first one")
@@ -126,7 +126,10 @@ def _read_quota(part: Part, *, redis: bool) -> Quota:
         if not rolling:
             part.remark(
                 Outcome.CHECK,
-                "the window began with the first request; a fixed_window begins with the clock",
+                (
+                    "the window began with the first request; a fixed_window is aligned with "
+                    "the clock"
+                ),
             )
     overrides = [
         Override(
@@ -156,7 +159,7 @@ def _read_amount(part: Part) -> int:
         return max(0, min(int(float(text)), 10**12))
     except (ValueError, OverflowError):
         if found is not None:
-            found.tell(Outcome.STRICTER, "is no number: 0 is taken for it")
+            found.tell(Outcome.STRICTER, "is not a number; 0 is used")
         return 0
 
 
@@ -167,14 +170,14 @@ def _read_duration(part: Part, *, whole_seconds: bool) -> int:
     parts = _DURATION.findall(text)
     if found is None or "".join(number + unit for number, unit in parts) != text or not parts:
         if text not in ("", "0"):
-            part.remark(Outcome.STRICTER, "has a validDuration that cannot be read: 1h is taken")
+            part.remark(Outcome.STRICTER, "has a validDuration that cannot be read; 1h is used")
             return 3_600 * _SECOND_US
         return _for_ever(part)
     duration_us = round(sum(float(number) * _UNIT_US[unit] for number, unit in parts))
     if duration_us <= 0:
         return _for_ever(part)
     if duration_us > MAX_DURATION_US:
-        part.remark(Outcome.CHECK, "lasts longer than ten years; ten years are taken")
+        part.remark(Outcome.CHECK, "is longer than ten years; ten years are used")
         return _FOR_EVER_US
     return -(-duration_us // _SECOND_US) * _SECOND_US if whole_seconds else duration_us
 
@@ -182,6 +185,9 @@ def _read_duration(part: Part, *, whole_seconds: bool) -> int:
 def _for_ever(part: Part) -> int:
     part.remark(
         Outcome.CHECK,
-        "has no validDuration: what was taken never came back by itself; ten years stand for that",
+        (
+            "has no validDuration, so a limit that was used up never became free again; ten "
+            "years are used for that"
+        ),
     )
     return _FOR_EVER_US

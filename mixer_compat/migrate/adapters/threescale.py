@@ -31,9 +31,12 @@ _PARAMS: Final = {
         "the service's plans, applications and mapping rules are at 3scale: write them into the "
         "catalog as tiers, applications, subscriptions and resources",
     ),
-    "systemurl": (Outcome.OBSOLETE, "nothing is asked of 3scale"),
-    "backendurl": (Outcome.OBSOLETE, "nothing is asked of 3scale"),
-    "accesstoken": (Outcome.OBSOLETE, "is a secret and not copied; nothing is asked of 3scale"),
+    "systemurl": (Outcome.OBSOLETE, "extauthz does not call 3scale"),
+    "backendurl": (Outcome.OBSOLETE, "extauthz does not call 3scale"),
+    "accesstoken": (
+        Outcome.OBSOLETE,
+        "is a secret and is not copied; extauthz does not call 3scale",
+    ),
 }
 _ACTION: Final = {
     "path": ("request.url_path", "request.path"),
@@ -62,14 +65,15 @@ def carry_threescale(action: Action, draft: Draft) -> None:
             list_attributes_of(part)
             part.tell(
                 Outcome.LOST,
-                "the application's key alone names it here: the id is not looked at",
+                "extauthz identifies an application by its key alone, and ignores the id",
             )
         elif name == "client_id":
             takes_tokens = True
             part.tell(
                 Outcome.CHECK,
-                f"{', '.join(map(str, list_attributes_of(part)))}: tokens are verified here now, "
-                "not by Istio: add their issuer, with its claims.consumer_key, to the catalog",
+                f"{', '.join(map(str, list_attributes_of(part)))}: now extauthz verifies "
+                "tokens, and no longer Istio: add their issuer, with its "
+                "claims.consumer_key, to the catalog",
             )
     described = None if instance.params is None else instance.params.find("action")
     read_action(described, _ACTION)
@@ -77,7 +81,10 @@ def carry_threescale(action: Action, draft: Draft) -> None:
     if service is not None:
         service.tell(
             Outcome.LOST,
-            "chose the service at 3scale by a label of the workload; here the host chooses the API",
+            (
+                "selected the service at 3scale by a label of the workload; now the "
+                "request's host selects the API"
+            ),
         )
     for api in guard_apis(action, draft):
         if service_id and not api.is_named and not any(target.service for target in api.targets):
@@ -93,5 +100,5 @@ def _read_places(part: Part) -> list[Attribute]:
     attributes = list_attributes_of(part)
     for attribute in attributes:
         if not is_key_place(attribute):
-            part.tell(Outcome.STRICTER, f"keys in {attribute} are not found any more")
+            part.tell(Outcome.STRICTER, f"extauthz does not look for keys in {attribute}")
     return [attribute for attribute in attributes if is_key_place(attribute)]

@@ -38,18 +38,21 @@ _EXPECTED: Final = {
 }
 _ANALYTICS: Final = (
     Outcome.LOST,
-    "usage is not sent to WSO2's analytics; Envoy's access log and the service's metrics tell it",
+    (
+        "usage is not sent to WSO2's analytics; use Envoy's access log and the service's "
+        "metrics instead"
+    ),
 )
 _PARAMS: Final = {
     "disablehostnameverification": (
         Outcome.OBSOLETE,
-        "nothing is asked of API Manager in a call; certificates are always checked",
+        "extauthz does not call API Manager for a request; certificates are always checked",
     ),
     "requeststreamappurl": _ANALYTICS,
     "faultstreamappurl": _ANALYTICS,
     "throttlestreamappurl": (Outcome.OBSOLETE, "the adapter never used it"),
-    "grpcpoolsize": (Outcome.OBSOLETE, "was for the connection to the analytics"),
-    "grpcpoolinitialsize": (Outcome.OBSOLETE, "was for the connection to the analytics"),
+    "grpcpoolsize": (Outcome.OBSOLETE, "configured the connection to the analytics"),
+    "grpcpoolinitialsize": (Outcome.OBSOLETE, "configured the connection to the analytics"),
 }
 
 
@@ -74,8 +77,9 @@ def carry_wso2(action: Action, draft: Draft) -> None:
         action.handler.object.remark(
             Outcome.STRICTER,
             ("spec", "adapter"),
-            "tokens name the tiers of their subscriptions, and one that the catalog does not have "
-            "is refused: issuers.yaml.example has Gold, Silver and Bronze; add the others",
+            "a token names the tier of its subscription, and is refused when the catalog "
+            "does not have that tier: issuers.yaml.example has Gold, Silver and Bronze; "
+            "add the others",
         )
 
 
@@ -90,8 +94,8 @@ def _tell_of_tokens(action: Action) -> None:
     action.handler.object.remark(
         Outcome.LOST,
         ("spec", "adapter"),
-        "opaque tokens were shown to API Manager (SOAP validateKey); they are refused now: add "
-        "introspection to the issuer, and opaque to the security of the APIs",
+        "opaque tokens were validated by API Manager (SOAP validateKey), and are refused "
+        "now: add introspection to the issuer, and opaque to the security of the APIs",
     )
 
 
@@ -114,12 +118,12 @@ def _read_instance(action: Action) -> str:
                     continue
                 part.tell(
                     Outcome.STRICTER,
-                    "is no header of the request; tokens are looked for in authorization",
+                    "is not a request header; extauthz looks for tokens in authorization",
                 )
             elif attributes[:1] != [expected]:
                 part.tell(
                     Outcome.LOST,
-                    f"is not {expected}, from which API, version, resource and scope are told "
-                    "apart here",
+                    f"is not {expected}; the API, version, resource and scope of a "
+                    "request come from the HTTPAPISpecs alone now",
                 )
     return header

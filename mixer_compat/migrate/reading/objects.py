@@ -229,12 +229,12 @@ def read_objects(
         left -= 0 if source is None else len(source.text)
         for found in () if source is None else _read_documents(source, report):
             if not found.is_of_mixer:
-                found.tell(Outcome.IGNORED, (), "is no object of Mixer")
+                found.tell(Outcome.IGNORED, (), "is not a Mixer object")
                 continue
             key = (found.kind, found.namespace, found.name)
             if key in seen:
                 found.tell(
-                    Outcome.LOST, (), "is there already, in an earlier place; the first one counts"
+                    Outcome.LOST, (), "was there before, in an earlier place; the first one is used"
                 )
                 continue
             if len(objects) >= MAX_OBJECTS:
@@ -267,7 +267,9 @@ def _list_files(paths: Iterable[Path], report: Report) -> Iterator[Path]:
             report.add_at(Outcome.UNREADABLE, str(path), 0, say_why_unreadable(exc))
             continue
         if not inside:
-            report.add_at(Outcome.UNREADABLE, str(path), 0, f"holds no {', '.join(SUFFIXES)} file")
+            report.add_at(
+                Outcome.UNREADABLE, str(path), 0, f"contains no {', '.join(SUFFIXES)} file"
+            )
         yield from inside
 
 
@@ -325,7 +327,7 @@ def _read_tree(
             Outcome.UNREADABLE,
             document,
             at,
-            "is no Kubernetes object: kind or apiVersion is missing",
+            "is not a Kubernetes object: kind or apiVersion is missing",
         )
         return
     items = tree.get("items")

@@ -134,12 +134,12 @@ class Objects:
                 alternatives = read_match(match.read())
             except ExpressionError as exc:
                 match.tell(
-                    Outcome.STRICTER, f"is no expression that can be read: it {exc}; "
-                    "the rule is taken to hold for every request",
+                    Outcome.STRICTER, f"is not an expression that can be read: it {exc}; the rule is taken "
+                    "to apply to every request",
                 )  # fmt: skip
                 alternatives = ((Unclear(about="the match"),),)
             if not alternatives:
-                match.tell(Outcome.OBSOLETE, "never holds: the rule did nothing")
+                match.tell(Outcome.OBSOLETE, "is never true, so the rule did nothing")
                 rule.spec.mark()
                 return
         for key in ("requestHeaderOperations", "responseHeaderOperations"):
@@ -156,8 +156,9 @@ class Objects:
             if handler is None:
                 part.tell(
                     Outcome.LOST,
-                    f"there is no handler {name!a} among the objects, and what it refused is not "
-                    f"refused now; export those of the cluster, too: {write_export('handlers')}",
+                    f"there is no handler {name!a} among the objects, so the requests "
+                    "that it refused are not refused now. Export the handlers of the "
+                    f"cluster, too: {write_export('handlers')}",
                 )
                 continue
             instances: list[Instance] = []
@@ -167,8 +168,8 @@ class Objects:
                 if instance is None:
                     each.tell(
                         Outcome.LOST,
-                        f"there is no instance {named!a} among the objects; export those of the "
-                        f"cluster, too: {write_export('instances')}",
+                        f"there is no instance {named!a} among the objects. Export the "
+                        f"instances of the cluster, too: {write_export('instances')}",
                     )
                 else:
                     instances.append(instance)

@@ -33,14 +33,14 @@ def check_output(folder: Path, *, force: bool) -> str | None:
     if not os.path.lexists(folder):
         return None
     if folder.is_symlink() or not folder.is_dir():
-        return "is there, and is no folder; name another"
+        return "exists and is not a folder; name another"
     try:
         is_empty = not any(folder.iterdir())
     except OSError as exc:
         return f"cannot be read: {exc.strerror}"
     if is_empty or force:
         return None
-    return "is not empty; name another folder, or write over it with --force"
+    return "is not empty; name another folder, or overwrite it with --force"
 
 
 def write_folder(folder: Path, files: Mapping[str, str]) -> None:

@@ -99,7 +99,7 @@ def test_a_field_that_nobody_reads_is_told_with_its_line(migrate: Migrate) -> No
     )
     assert migrated.code == 1
     assert (
-        "given-0.yaml:6: handler default/h: spec.params: is not carried: nothing that was in use "
+        "given-0.yaml:6: handler default/h: spec.params: is not carried over: nothing that was in use "
         "read it"
     ) in migrated.told("not_carried")
     assert [line.split(":")[3] for line in migrated.told("needless")] == [" metadata.labels"]
@@ -120,7 +120,7 @@ def test_secrets_appear_nowhere(migrate: Migrate) -> None:
     for text in (*written, migrated.said):
         for word in ("the-consumer-key", "the-consumer-secret", "the-access-token", "dGhlLXNl"):
             assert word not in text
-    assert "is no object of Mixer" in "".join(migrated.told("ignored"))
+    assert "is not a Mixer object" in "".join(migrated.told("ignored"))
 
 
 def test_what_a_header_with_a_credential_was_compared_with_is_not_copied(migrate: Migrate) -> None:

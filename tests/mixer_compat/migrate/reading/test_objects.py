@@ -58,8 +58,8 @@ def test_a_list_stands_for_its_items(kind: str, tmp_path: Path) -> None:
         ("kind: {open\n", 8, "is not YAML"),
         ("kind: a\nkind: b\n", 6, "key 'kind' stands twice"),
         ("kind: !secret a\n", 5, "tags"),
-        ("just text\n", 5, "is no Kubernetes object"),
-        ("kind: rule\n", 5, "is no Kubernetes object: kind or apiVersion is missing"),
+        ("just text\n", 5, "is not a Kubernetes object"),
+        ("kind: rule\n", 5, "is not a Kubernetes object: kind or apiVersion is missing"),
         (f"{API}kind: rule\n", 5, "'rule' has no name"),
     ],
 )
@@ -125,8 +125,8 @@ def test_other_objects_and_doubles_are_told(tmp_path: Path) -> None:
     names, told = read(tmp_path)
     assert names == ["rule n/a"]
     assert told == [
-        "a.json:21: rule n/a: is there already, in an earlier place; the first one counts",
-        "a.json:5: Service default/s: is no object of Mixer",
+        "a.json:21: rule n/a: was there before, in an earlier place; the first one is used",
+        "a.json:5: Service default/s: is not a Mixer object",
     ]
 
 

@@ -79,7 +79,7 @@ def test_a_service_of_no_known_namespace_is_asked_about_in_the_whole_mesh(migrat
     migrated = migrate(text.split("---\napiVersion: config.istio.io/v1alpha2\nkind: HTTPAPI")[0]
                        .replace(match, ""))  # fmt: skip
     assert policies(migrated) == {"istio-system/extauthz": CUSTOM}
-    assert any("run the service without a sidecar" in line for line in migrated.told("check"))
+    assert any("run extauthz without a sidecar" in line for line in migrated.told("check"))
     assert any("in the whole mesh" in line for line in migrated.told("stricter"))
 
 
@@ -119,7 +119,7 @@ def test_prints_what_is_lost_and_where_the_report_is(
         f"not carried over: {FIXTURES}/threescale.yaml:11: handler istio-system/"
     )
     assert summary == (
-        "3 objects of Mixer read; 1 not carried over, 1 to check, 3 needless without Mixer."
+        "3 objects of Mixer read; 1 not carried over, 1 to check, 3 not needed without Mixer."
     )
     assert last == f"Read {out}/REPORT.md before you use what was written."
     report = (out / "REPORT.md").read_text()
@@ -227,7 +227,7 @@ def test_a_name_that_a_catalog_does_not_take_is_told(migrate_text: Any) -> None:
         "apiVersion: config.istio.io/v1alpha2\nkind: HTTPAPISpecBinding\nmetadata: {name: a}\n"
         "spec: {services: [{name: s}], apiSpecs: [{name: a}]}\n"
     )
-    assert any("catalog.yaml:" in line and "is not used as long as" in line for line in told)
+    assert any("catalog.yaml:" in line and "cannot be loaded before" in line for line in told)
 
 
 @pytest.fixture
