@@ -119,8 +119,9 @@ class ParamsReader:
                 # The only parameter that is still used; the catalog and settings have the others.
                 if Wso2Params.FromString(value).validate_subscription.lower() in _NO:
                     _log.warning(
-                        "validate_subscription of a WSO2 handler is not read: where an API needs "
-                        "no subscription, say subscription_required: false in the catalog"
+                        "validate_subscription of a WSO2 handler is not used; if an API "
+                        "needs no subscription, write subscription: none for it in the "
+                        "catalog"
                     )
                 return replace(
                     self.own, names=WSO2_NAMES, as_wso2_adapter=True, limits_in_quota=False

@@ -95,7 +95,7 @@ class CatalogRefresher:
                 self._note_failure(exc)
                 await asyncio.sleep(self._retry_s)
             except Exception:  # noqa: BLE001  # whatever it was, later changes must be seen
-                _LOG.exception("waiting for changes of the catalog failed; going on")
+                _LOG.exception("waiting for changes of the catalog failed; it is tried again")
                 await asyncio.sleep(self._retry_s)
             await self.reload()
 
@@ -124,7 +124,7 @@ class CatalogRefresher:
         self.checked_at_us = self._clock.now_us()
         was_bad, self.last_error = self.last_error is not None, None
         if was_bad:
-            _LOG.info("catalog is good again")
+            _LOG.info("the catalog is valid again")
         old = self._catalog
         if old is not None and (
             old is catalog or (catalog.revision and old.revision == catalog.revision)

@@ -100,7 +100,7 @@ def warn_of_unused_proxy(environment: Mapping[str, str] = os.environ) -> None:
     """Logs that a proxy from the environment is not used."""
     for name in _PROXY_VARIABLES:
         if environment.get(name):
-            _LOG.info("%s is not used; to ask issuers through a proxy, set http.proxy", name)
+            _LOG.info("%s is not used; to connect to issuers through a proxy, set http.proxy", name)
             return
 
 

@@ -133,13 +133,13 @@ class Places:
         """Notes that a new counter found no place, and logs that once in a while."""
         if now_us >= self._full_until_us[kind]:
             _log.warning(
-                "%s: no more counters fit into memory for what %s; what is new follows the outage "
-                "mode of its limit (local: newcomers share counters, and may be refused early); "
-                "raise counters.max_keys (%d), or count in Redis",
+                "%s: no more counters fit into memory for %s; new ones follow the outage "
+                "mode of their limit (local: they share counters, and their requests may "
+                "be refused early); raise counters.max_keys (%d), or count in Redis",
                 CounterStoreError.code,
-                "has no end (addresses, users, values of headers, query parameters and claims)"
+                "addresses, users, and values of headers, query parameters and claims"
                 if kind
-                else "the catalog names",
+                else "consumers and APIs of the catalog",
                 self.max_keys,
                 extra={"code": CounterStoreError.code},
             )

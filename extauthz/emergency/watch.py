@@ -140,7 +140,7 @@ class EmergencyWatch:
             except Exception as exc:  # noqa: BLE001  # whatever it was, later orders must be seen
                 error = EmergencyError(f"a defect: {type(exc).__name__}")
                 if str(error) != str(watched.error):
-                    _log.exception("looking for blocks and revocations failed; going on")
+                    _log.exception("looking for blocks and revocations failed; it is tried again")
                 watched.error = error
             await self._sleep(pause_s)
 
@@ -192,7 +192,7 @@ class EmergencyWatch:
         if len(new) > _MOST_TOLD:
             _log.error("%s: and %d more", EmergencyError.code, len(new) - _MOST_TOLD)
         if self._told and not told:
-            _log.info("blocks and revocations can be read again, and are good")
+            _log.info("blocks and revocations can be read again, and are valid")
         self._told = frozenset(told)
 
     async def _tell_misfits(self) -> None:

@@ -211,7 +211,7 @@ def _decode(method: Method, message: bytes) -> Any:
     try:
         return method.decode(message)
     except MalformedRequest as exc:
-        _log.debug("%s was sent bytes that are no request: %s", method.path, exc)
+        _log.debug("%s received bytes that are not a request: %s", method.path, exc)
         raise RpcFailure(RpcCode.INVALID_ARGUMENT, MALFORMED) from exc
 
 

@@ -72,8 +72,9 @@ def read_settings(path: Path, environment: Mapping[str, str] | None = None) -> S
     settings = _check(tree, source, overrides)
     if settings.paths.unnormalised is UnnormalisedPath.REWRITE:
         _log.warning(
-            "%s: paths.unnormalised: rewrite is no longer done, and such paths are refused; let "
-            "Envoy bring them into normal form before it routes (normalize_path and merge_slashes)",
+            "%s: paths.unnormalised: rewrite is no longer supported, and such paths are "
+            "refused; let Envoy bring them into normal form before it routes "
+            "(normalize_path and merge_slashes)",
             path,
         )
     folder = path.absolute().parent

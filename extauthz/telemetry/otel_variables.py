@@ -121,4 +121,4 @@ def _read_list(environment: Mapping[str, str], name: str) -> list[str]:
 
 
 def _warn(variable: str, value: str, known: str) -> None:
-    _log.warning("%s: %r is not known, and is ignored; known are %s", variable, value, known)
+    _log.warning("%s: %r is unknown and is ignored; known values are %s", variable, value, known)

@@ -241,7 +241,7 @@ async def test_a_defect_of_one_source_does_not_end_the_watch(
     await watching.watch.start()
     async with watching.running():
         store.reading = 7  # type: ignore[assignment]
-        await until(lambda: "going on" in caplog.text)
+        await until(lambda: "it is tried again" in caplog.text)
         store.say(WEB)
         await until(lambda: watching.refuses("web"))
 
@@ -280,4 +280,4 @@ async def test_what_could_not_be_put_in_force_is_put_there_with_the_next_look(
     async with watching.running():
         store.say(WEB)
         await until(lambda: watching.refuses("web"))
-    assert "going on" in caplog.text
+    assert "it is tried again" in caplog.text

@@ -558,7 +558,7 @@ def test_a_word_that_is_no_longer_done_is_read_and_warned_of(
     settings = read(tmp_path, "catalog: {files: [a.yaml]}\npaths: {unnormalised: rewrite}\n")
     assert settings.paths.unnormalised.value == "rewrite"
     (record,) = caplog.records
-    assert "paths.unnormalised: rewrite is no longer done" in record.getMessage()
+    assert "paths.unnormalised: rewrite is no longer supported" in record.getMessage()
     assert "normalize_path" in record.getMessage()
 
 

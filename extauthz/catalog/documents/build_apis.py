@@ -100,9 +100,10 @@ def _check_tree(file: CatalogFile, path: NodePath, api: Api, faults: Faults) -> 
         if tree.is_respelled:
             template = next(it.template for it in api.resources if is_respelled(it.template))
             _LOG.warning(
-                "%s: API %s %s has templates with escapes that are not needed, like %s: as nobody "
-                "knows how the upstream spells them, requests that another resource could take are "
-                "refused; write the characters themselves",
+                "%s: API %s %s has templates with escapes that are not needed, like %s: "
+                "it is not known whether the upstream decodes them, so requests that "
+                "could also match another resource are refused; write the characters "
+                "themselves",
                 file.source.file, api.name, api.version, template,
             )  # fmt: skip
 
@@ -269,7 +270,7 @@ class _ApiBuilder:
             tier = self._find_tier(entry.tier, *at, "tier")
             if tier is not None and api_tier is not None:
                 _LOG.warning(
-                    "%s: API %s %s has a tier, which stands instead of tier %s of resource %s",
+                    "%s: API %s %s has a tier, which replaces tier %s of resource %s",
                     self._file.source.file, written.name, written.version, tier.name, entry.path,
                 )  # fmt: skip
             cost, cost_from = build_cost(

@@ -106,7 +106,10 @@ class FileCatalogSource:
                 # As when the system has no inotify watches left.
                 if not self._is_deaf:
                     _log.warning(
-                        "changes of the catalog's files are not told (%s); looking every %g s",
+                        (
+                            "the system does not report changes of the catalog's files (%s); "
+                            "they are checked every %g s"
+                        ),
                         exc,
                         self._poll_s,
                     )

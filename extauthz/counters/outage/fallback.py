@@ -270,9 +270,9 @@ class FallbackCounterStore:
         try:
             await self._take_there(_LOOK, None, NO_DEADLINE)
         except CounterStoreError as error:
-            _log.debug("the counter store did not answer a look: %s", error)
+            _log.debug("the counter store did not answer a check of its state: %s", error)
         except Exception:  # noqa: BLE001  (a defect must not end what only wants to know)
-            _log.exception("a look at the counter store failed because of a defect")
+            _log.exception("a check of the counter store's state failed because of a defect")
 
     async def close(self) -> None:
         """Ends the recovery, leaves debts unpaid, and closes both stores."""

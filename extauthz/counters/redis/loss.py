@@ -71,7 +71,7 @@ class LossWatch:
             if find_meaning(refusal).is_elsewhere and refusal.code not in _OF_WRITES:
                 await connection.disconnect(nowait=True)
                 raise
-            _log.debug("the marker of Redis at %s cannot be looked at: %s", name, refusal)
+            _log.debug("the marker in Redis at %s cannot be read: %s", name, refusal)
             return
         except BaseException:
             await connection.disconnect(nowait=True)
@@ -81,9 +81,9 @@ class LossWatch:
         if known is not None and known != found:
             self.losses += 1
             _log.warning(
-                "%s: Redis at %s has lost what it had counted; limits begin anew there, and up to "
-                "one limit more can pass in the windows that are under way; let Redis persist, "
-                "and evict nothing",
+                "%s: Redis at %s has lost its counters; limits start from zero there, so "
+                "up to twice a limit can pass in the current windows; turn on Redis's "
+                "persistence, and let it evict nothing (maxmemory-policy noeviction)",
                 CounterStoreError.code,
                 name,
                 extra={"code": CounterStoreError.code},

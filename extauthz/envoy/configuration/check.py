@@ -36,11 +36,11 @@ _MANAGER: Final = (
 _CAPITAL: Final = re.compile("[A-Z]")
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9._~%:\[\]-]+")
 _OUTAGE_LOOKS_LIKE_A_DENIAL: Final = (
-    "is not set, so that clients get 403 in an outage, as if they were denied; set it to 503"
+    "is not set, so clients get 403 in an outage, as if they were denied; set it to 503"
 )
 _FAILS_OPEN: Final = (
-    "lets every request pass, unchecked and with forged identity headers, while extauthz does not "
-    "answer; take it out"
+    "lets every request pass, unchecked and with forged identity headers, while extauthz "
+    "does not answer; remove it"
 )
 
 
@@ -131,26 +131,36 @@ def _check_filter(tree: Tree) -> Found:
         yield (), f"status_on_error {_OUTAGE_LOOKS_LIKE_A_DENIAL} (ServiceUnavailable)"
     if tree.get("encode_raw_headers") is not True:
         message = (
-            "encode_raw_headers is not true: a header field that comes twice arrives joined by a "
-            "comma, and bytes that are not UTF-8 as '!'; set it"
+            "encode_raw_headers is not true: a repeated header field arrives as one "
+            "value, joined by a comma, and bytes that are not UTF-8 arrive as '!'; set it"
         )
         yield (), message
     if tree.get("validate_mutations") is not True:
-        yield (), "validate_mutations is not true: Envoy takes answers unchecked; set it"
+        yield (
+            (),
+            (
+                "validate_mutations is not true: Envoy does not check the answers of extauthz; "
+                "set it"
+            ),
+        )
     if tree.get("clear_route_cache") is True:
-        message = "lets Envoy choose another route than the one that was decided on; take it out"
+        message = "lets Envoy choose another route than the one that was decided on; remove it"
         yield ("clear_route_cache",), message
     for key in ("allowed_headers", "disallowed_headers"):
         if key in tree:
             message = (
-                "keeps header fields from extauthz: a credential is not found, a second one not "
-                "seen, and without x-forwarded-for clients behind proxies have no address; take "
-                "it out, or let through all that the page on your own Envoy names"
+                "hides header fields from extauthz: it does not find a credential or "
+                "notice a second one there, and without x-forwarded-for it does not know "
+                "the address of clients behind proxies; remove it, or allow all fields "
+                "that docs/how-to/own-envoy.md lists"
             )
             yield (key,), message
     for key in ("filter_enabled", "filter_enabled_metadata"):
         if key in tree:
-            message = "requests that it does not choose pass unchecked; take it out, or be sure"
+            message = (
+                "requests that it does not select pass unchecked; remove it, unless that is "
+                "intended"
+            )
             yield (key,), message
     yield from _check_mutation_rules(tree)
     yield from _check_grpc_service(tree)
@@ -169,17 +179,17 @@ def _check_mutation_rules(tree: Tree) -> Found:
             else "an allowed request keeps its credential and the identity headers that its client "
             "forged"
         )
-        yield (at, "disallow_all"), f"{outcome}; take it out"
+        yield (at, "disallow_all"), f"{outcome}; remove it"
     if rules.get("disallow_system") is True:
         outcome = (
             "a request with a credential in its query is answered with 500"
             if is_error
             else "a credential in the query stays there, as :path may not change"
         )
-        yield (at, "disallow_system"), f"{outcome}; take it out"
+        yield (at, "disallow_system"), f"{outcome}; remove it"
     if "disallow_expression" in rules and not is_error:
         message = (
-            "identity headers that it fits stay as the client forged them; add "
+            "identity headers that it matches stay as the client forged them; add "
             "disallow_is_error: true"
         )
         yield (at, "disallow_expression"), message
@@ -200,13 +210,19 @@ def _check_grpc_service(tree: Tree) -> Found:
             yield ("grpc_service", "envoy_grpc", "cluster_name"), message
     for path in (("retry_policy",), ("envoy_grpc", "retry_policy")):
         if find_value(service, *path):
-            message = "a check that is sent again is counted again by limits; take it out"
+            message = "a check that is sent again is counted again by limits; remove it"
             yield ("grpc_service", *path), message
 
 
 def _check_route(tree: Tree) -> Found:
     if tree.get("disabled") is True:
-        yield ("disabled",), "requests of this route are not asked about"
+        yield (
+            ("disabled",),
+            (
+                "extauthz is not asked about requests of this route; remove it, unless that is "
+                "intended"
+            ),
+        )
 
 
 def _check_manager(tree: Tree) -> Found:
@@ -218,16 +234,17 @@ def _check_manager(tree: Tree) -> Found:
             yield (), f"{key} is not true: paths that are not in normal form get 400; set it"
     if tree.get("use_remote_address") is not True:
         message = (
-            "use_remote_address is not true: Envoy believes x-envoy-* headers of clients, and adds "
-            "no peer to X-Forwarded-For; set it at the edge, or set credentials.use_remote_address "
-            "of extauthz to false"
+            "use_remote_address is not true: Envoy believes x-envoy-* headers of "
+            "clients, and does not add its peer to X-Forwarded-For; set it at the edge, "
+            "or set credentials.use_remote_address of extauthz to false"
         )
         yield (), message
     yield from _check_remote_address(tree)
     if find_value(tree, "local_reply_config", "body_format"):
         message = (
-            "takes the place of the body and content type of denials; leave replies with the "
-            "flag UAEX out of it by a mapper, or clients do not get the reason in the form it says"
+            "replaces the body and content type of denials, so clients do not get the "
+            "reason in the documented form; exclude replies with the response flag UAEX "
+            "by a mapper"
         )
         yield ("local_reply_config", "body_format"), message
     yield from _check_hosts(tree)
@@ -239,8 +256,8 @@ def _check_remote_address(tree: Tree) -> Found:
         word = find_value(below, "context_extensions", REMOTE_ADDRESS_EXTENSION)
         if word is not None and word != str(appends).lower():
             message = (
-                f"must be {str(appends).lower()!r}, as use_remote_address and skip_xff_append "
-                "stand here: else clients get addresses that are not theirs"
+                "does not agree with use_remote_address and skip_xff_append, so extauthz "
+                f"reads wrong client addresses; must be {str(appends).lower()!r}"
             )
             yield (*path, "context_extensions", REMOTE_ADDRESS_EXTENSION), message
 
@@ -260,8 +277,9 @@ def _check_hosts(tree: Tree) -> Found:
     strips = tree.get("strip_any_host_port") is True
     if not strips and find_value(routes, "ignore_port_in_host_matching") is not True:
         message = (
-            "a host with a port is decided as the host without, and routed as another; set "
-            "ignore_port_in_host_matching in the route configuration, or strip_any_host_port"
+            "a host with a port is decided as the host without it, and routed as another "
+            "host; set ignore_port_in_host_matching in the route configuration, or "
+            "strip_any_host_port"
         )
         yield (), message
 
@@ -293,7 +311,13 @@ def _check_policy(tree: Tree) -> Found:
     if find_value(tree, "spec", "action") == "CUSTOM" and not find_value(
         tree, "spec", "provider", "name"
     ):
-        yield ("spec",), "CUSTOM without provider.name asks nobody; name the extension provider"
+        yield (
+            ("spec",),
+            (
+                "with action CUSTOM and without provider.name, no service is asked; name the "
+                "extension provider"
+            ),
+        )
 
 
 def _check_security_policy(tree: Tree) -> Found:
@@ -306,12 +330,12 @@ def _check_security_policy(tree: Tree) -> Found:
     if asked.get("fail_open") is True:
         yield (*at, "fail_open"), _FAILS_OPEN
     if asked.get("recompute_route") is True:
-        message = "lets Envoy choose another route than the one that was decided on; take it out"
+        message = "lets Envoy choose another route than the one that was decided on; remove it"
         yield (*at, "recompute_route"), message
     if "headers_to_ext_auth" in asked:
         message = (
-            "is the whole list of header fields that extauthz sees: name all that the page on your "
-            "own Envoy names, or leave it out"
+            "is the whole list of header fields that extauthz sees; add all fields that "
+            "docs/how-to/own-envoy.md lists, or remove it"
         )
         yield (*at, "headers_to_ext_auth"), message
     if "status_on_error" not in asked:

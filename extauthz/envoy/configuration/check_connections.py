@@ -21,8 +21,8 @@ def check_server_tls(tree: Tree) -> Found:
     for below in _VALIDATIONS:
         if find_value(common, *below, "trust_chain_verification") == "ACCEPT_UNTRUSTED":
             message = (
-                "Envoy accepts any certificate, whoever signed it, so a client can call as the "
-                "application whose name it writes into its own; take it out"
+                "Envoy accepts any certificate, whoever signed it, so a client can call "
+                "as the application whose name it writes into its own; remove it"
             )
             yield (at, *below, "trust_chain_verification"), message
     if tree.get("require_client_certificate") is not True:
@@ -74,8 +74,8 @@ def check_old_cluster(_tree: Tree) -> Found:
 
 _TRAILERS: Final = (
     "an upstream that speaks HTTP/2 gets request trailers, and a client may name them "
-    "x-extauthz-user; take them out with a header_mutation filter (request_trailers_mutations) in "
-    "the http_filters of its HttpProtocolOptions"
+    "x-extauthz-user; remove them with a header_mutation filter "
+    "(request_trailers_mutations) in the http_filters of its HttpProtocolOptions"
 )
 _HTTP2: Final = (
     ("explicit_http_config", "http2_protocol_options"),

@@ -119,7 +119,7 @@ class AdminClient:
         """
         status, body = self.get(path, **query)
         if status not in accepted:
-            raise self.fail(f"{path} is answered with {status}; it must be let through")
+            raise self.fail(f"{path} is answered with {status}; allow this path")
         try:
             tree = json.loads(body)
         except (ValueError, RecursionError):

@@ -70,9 +70,9 @@ def _asked_outside(asked: Asked) -> Finding:
         weight=Weight.WARNING,
         code="google_grpc",
         seen=f"listener {asked.listener!r}: extauthz is asked with google_grpc",
-        why="Envoy's own figures of clusters do not cover that client, so that this command cannot "
-        "look at its hosts, its TLS and its time-outs",
-        todo="ask with envoy_grpc and a cluster, as `extauthz envoy-config` prints it",
+        why="Envoy's cluster statistics do not cover that client, so this command cannot "
+        "check its hosts, its TLS and its time-outs",
+        todo="use envoy_grpc with a cluster, as `extauthz envoy-config` prints it",
     )
 
 
@@ -96,7 +96,7 @@ def _warming(figures: Figures) -> Finding:
         weight=Weight.ERROR,
         code="cluster_warming",
         seen=f"cluster {figures.name!r} is still warming",
-        why="Envoy waits for its first hosts or secrets and does not use it until then",
+        why="Envoy waits for its first hosts or secrets, and does not use it until then",
         todo="look at the control plane (EDS, SDS), or at the DNS name of its hosts",
     )
 
@@ -130,10 +130,10 @@ def _find_hosts(figures: Figures) -> Iterator[Finding]:
             seen=f"cluster {figures.name!r} has no host "
             f"({figures.count('upstream_cx_none_healthy')} calls found none, "
             f"{figures.count('update_failure')} failed lookups)",
-            why="there is nobody to ask: every request gets status_on_error, or passes with "
+            why="no call can be made: every request gets status_on_error, or passes with "
             "failure_mode_allow",
-            todo="look at the name in its endpoints (DNS), or at the Service's endpoints: are the "
-            "pods ready, and does its selector fit?",
+            todo="look at the name in its endpoints (DNS), or at the Service's endpoints: are "
+            "the pods ready, and does the selector match them?",
         )
         return
     sick = [one for one in hosts if one.problems]
@@ -144,10 +144,10 @@ def _find_hosts(figures: Figures) -> Iterator[Finding]:
             code="unhealthy_hosts",
             seen=f"cluster {figures.name!r}: {len(sick)} of {len(hosts)} hosts are not healthy "
             f"({named})",
-            why="Envoy sends them nothing; when too few are left, it either sends to all "
+            why="Envoy does not use them; when too few are left, it either uses all hosts "
             f"({figures.count('lb_healthy_panic')} times so far) or fails the call",
             todo="ask these hosts for their health (/readyz of the admin listener, "
-            "grpc.health.v1), and see that the cluster's health check is a gRPC one",
+            "grpc.health.v1), and make sure that the cluster's health check is a gRPC one",
         )
 
 
@@ -157,7 +157,7 @@ def _find_connections(figures: Figures) -> Iterator[Finding]:
         return
     is_up = figures.count("upstream_cx_active") > 0
     if is_up:
-        why = "somebody answers now, and was away for a while"
+        why = "a host answers now, and did not for a while"
     elif figures.speaks_tls and not figures.shows_certificate:
         why = (
             "nobody listens there, or the service asks for a client certificate "
@@ -166,8 +166,8 @@ def _find_connections(figures: Figures) -> Iterator[Finding]:
     else:
         why = "nobody listens there, or a firewall or network policy is in between"
     todo = (
-        "compare the address with `listen.grpc` of the settings (127.0.0.1 is this container's "
-        "own), and see that extauthz runs"
+        "compare the address with `listen.grpc` of the settings (127.0.0.1 is this "
+        "container's own), and make sure that extauthz runs"
     )
     if figures.speaks_tls:
         todo += (
@@ -199,11 +199,12 @@ def _find_tls(figures: Figures) -> Iterator[Finding]:
             weight=Weight.WARNING if figures.answered else Weight.ERROR,
             code="certificate_not_trusted",
             seen=f"cluster {figures.name!r}: Envoy refused the service's certificate "
-            + ", ".join(f"{count} times, as {words}" for words, count in failed.items()),
+            + ", ".join(f"{count} times, because {words}" for words, count in failed.items()),
             why="no connection is made: every request gets status_on_error, or passes with "
             "failure_mode_allow",
-            todo="let trusted_ca be the authority that signed server.tls.certificate, and sni and "
-            "match_typed_subject_alt_names a name that is in it",
+            todo="set trusted_ca to the authority that signed the certificate in "
+            "server.tls.cert, and sni and match_typed_subject_alt_names to a name that "
+            "is in it",
         )
         return
     refused = figures.count("ssl.connection_error")
@@ -213,9 +214,9 @@ def _find_tls(figures: Figures) -> Iterator[Finding]:
             code="tls_failed",
             seen=f"cluster {figures.name!r} speaks TLS: {refused} handshakes failed, "
             f"{figures.count('ssl.handshake')} were made",
-            why="the port speaks no TLS (server.tls is not set), or has no version or cipher in "
-            "common",
-            todo="set server.tls in the settings, or take transport_socket out of the cluster",
+            why="the port does not speak TLS (server.tls is not set), or both have no "
+            "version or cipher in common",
+            todo="set server.tls in the settings, or remove transport_socket from the cluster",
         )
         return
     lost = _count_lost(figures)
@@ -227,9 +228,9 @@ def _find_tls(figures: Figures) -> Iterator[Finding]:
             code="connections_closed",
             seen=f"cluster {figures.name!r} speaks plain HTTP/2: {lost} connections were closed by "
             "the host without an answer",
-            why="the port wants TLS (server.tls is set), or does not speak HTTP/2",
+            why="the port requires TLS (server.tls is set), or does not speak HTTP/2",
             todo="give the cluster a transport_socket, as `extauthz envoy-config --ca FILE "
-            "--server-name NAME` prints it, or name the port of listen.grpc",
+            "--server-name NAME` prints it, or use the port of listen.grpc",
         )
     elif not figures.shows_certificate:
         yield Finding(
@@ -239,15 +240,15 @@ def _find_tls(figures: Figures) -> Iterator[Finding]:
             "connections were closed by the host without an answer",
             why="the service asks for a client certificate (server.tls.client_ca is set)",
             todo="give Envoy one (tls_certificates; `extauthz envoy-config --cert FILE --key "
-            "FILE`), or take client_ca out of the settings",
+            "FILE`), or remove client_ca from the settings",
         )
 
 
 _VERIFICATION: Final[Mapping[str, str]] = {
-    "fail_verify_error": "nobody whom it trusts signed it",
-    "fail_verify_san": "it has another name",
+    "fail_verify_error": "no authority that Envoy trusts signed it",
+    "fail_verify_san": "it does not have the expected name",
     "fail_verify_no_cert": "there was none",
-    "fail_verify_cert_hash": "its hash is another one",
+    "fail_verify_cert_hash": "its hash is not the expected one",
 }
 
 
@@ -276,8 +277,8 @@ def _find_timeouts(figures: Figures, asked: Sequence[Asked]) -> Iterator[Finding
             seen=f"cluster {figures.name!r}: {timed_out} calls were not answered in time "
             f"({_say_ms(shortest)}); {figures.answered} were",
             why="Envoy gives up, and clients get status_on_error, or pass with failure_mode_allow",
-            todo="set grpc_service.timeout to 200 ms or more; if it is that long, see what "
-            "extauthz waits for: /readyz, Redis, an issuer, too little CPU",
+            todo="set grpc_service.timeout to 200 ms or more; if it is that long, find out "
+            "what extauthz waits for: /readyz, Redis, an issuer, too little CPU",
         )
     for one in asked:
         is_long = one.timeout_ms is None or one.timeout_ms > LONG_MS
@@ -286,17 +287,19 @@ def _find_timeouts(figures: Figures, asked: Sequence[Asked]) -> Iterator[Finding
             yield Finding(
                 weight=Weight.WARNING,
                 code="timeout_too_long" if is_long else "timeout_too_short",
-                seen=f"listener {one.listener!r} waits {_say_ms(one.timeout_ms)} for an answer of "
-                f"cluster {one.cluster!r}",
-                why="when extauthz hangs, all requests hang as long, and pile up in Envoy"
+                seen=f"listener {one.listener!r} waits {_say_ms(one.timeout_ms)} for an answer "
+                f"from cluster {one.cluster!r}",
+                why="when extauthz hangs, all requests wait as long, and pile up in Envoy"
                 if is_long
-                else "a pause of the machine or one call of Redis or an issuer takes longer",
-                todo="set grpc_service.timeout to 200 ms or so",
+                else (
+                    "a short pause of the machine, or one call to Redis or an issuer, takes longer"
+                ),
+                todo="set grpc_service.timeout to about 200 ms",
             )
 
 
 def _say_ms(timeout_ms: float | None) -> str:
-    return "for ever" if timeout_ms is None else f"{timeout_ms:g} ms"
+    return "without limit" if timeout_ms is None else f"{timeout_ms:g} ms"
 
 
 # Circuit breakers
@@ -313,10 +316,10 @@ def _find_breakers(figures: Figures) -> Iterator[Finding]:
                 code=code,
                 seen=f"cluster {figures.name!r}: its circuit breaker refused calls ({counted}); "
                 f"{_say_bounds(bounds)}",
-                why="what comes on top of the bound is not asked about and gets status_on_error, "
-                "or passes with failure_mode_allow",
+                why="requests beyond the limit are not checked: they get status_on_error, or "
+                "pass with failure_mode_allow",
                 todo=f"raise {bound} in circuit_breakers.thresholds (`extauthz envoy-config` "
-                "prints 10000), and see why answers are slow",
+                "prints 10000), and find out why answers are slow",
             )
             return
     low = {key: value for key, value in bounds.items() if value < ENVOYS_BOUND}

@@ -81,7 +81,9 @@ def find_unasked(state: EnvoyState, managers: Sequence[Manager]) -> Iterator[Fin
             weight=Weight.ERROR,
             code="no_http_listener",
             seen=f"none of Envoy's listeners has an HTTP connection manager ({_say_state(state)})",
-            why="ext_authz is an HTTP filter; what is proxied as TCP is not asked about",
+            why=(
+                "ext_authz is an HTTP filter; connections that are proxied as TCP are not checked"
+            ),
             todo="look at the listeners' network filters, and at what the control plane sends",
         )
     is_asked_anywhere = any(map(list_askers, state.managers))
@@ -109,12 +111,13 @@ def find_rejected(rejected: Sequence[Rejected]) -> Iterator[Finding]:
         # The text of an error quotes the configuration, which may hold secrets.
         if "terminal" in one.details:
             why = (
-                "the terminal filter (the router) is not the last of its chain: what stands "
-                "behind it would never be called, so that Envoy goes on with what it had"
+                "the terminal filter (the router) is not the last one of its chain: "
+                "filters behind it would never be called, so Envoy keeps the "
+                "configuration that it had"
             )
             todo = "put ext_authz before the router, and the router last"
         else:
-            why = "Envoy goes on with what it had before, or without it"
+            why = "Envoy keeps the configuration that it had, or goes on without this one"
             todo = "Envoy's log and `error_state` in its config_dump say what is wrong with it"
         yield Finding(
             weight=Weight.ERROR,
@@ -128,13 +131,13 @@ def find_rejected(rejected: Sequence[Rejected]) -> Iterator[Finding]:
 def _not_in_chain(state: EnvoyState, manager: Manager, *, is_asked_anywhere: bool) -> Finding:
     came = count_requests(state, manager)
     chain = ", ".join(one.short_name for one in manager.filters) or "none"
-    figures = "" if came is None else f"; {came} requests came"
+    figures = "" if came is None else f"; it received {came} requests"
     return Finding(
         weight=Weight.NOTE if is_asked_anywhere else Weight.ERROR,
         code="not_in_chain",
         seen=f"listener {manager.listener!r} has no ext_authz filter (its filters: "
         f"{chain}){figures}",
-        why="its requests reach their upstreams without being asked about",
+        why="its requests reach their upstreams unchecked",
         todo="put the filter that `extauthz envoy-config --filter` prints before the router; where "
         "a control plane writes the listener, look at what attaches its policy (selector, "
         "namespace, provider)",
@@ -151,16 +154,17 @@ def _find_order(manager: Manager) -> Iterator[Finding]:
                 code="rate_limit_first",
                 seen=f"listener {manager.listener!r}: the filter {one.name!r} ({kind}) stands "
                 "before ext_authz",
-                why="it counts requests that are denied afterwards, and what it refuses is never "
-                "asked about: whoever sends bad keys uses up the limit of those with good ones",
-                todo="move it behind ext_authz, unless it is there to shield extauthz",
+                why="it counts requests that are denied afterwards, and requests that it "
+                "refuses are never checked: callers with bad keys use up the limit of "
+                "callers with good ones",
+                todo=("move it behind ext_authz, unless it is meant to protect extauthz from load"),
             )
 
 
 def _find_switched_off(state: EnvoyState, manager: Manager, asker: Filter) -> Iterator[Finding]:
     where = f"listener {manager.listener!r}, filter {asker.name!r}"
     counts = read_counts(state, manager, asker)
-    figures = f"; {counts.disabled} requests were not asked about" if counts.disabled else ""
+    figures = f"; {counts.disabled} requests were not checked" if counts.disabled else ""
     if asker.is_disabled:
         on = _find_switched_on(manager, asker.name)
         is_all = any(level == "all" for level, _ in on)
@@ -168,10 +172,10 @@ def _find_switched_off(state: EnvoyState, manager: Manager, asker: Filter) -> It
         yield Finding(
             weight=Weight.NOTE if is_all else Weight.WARNING if on else Weight.ERROR,
             code="filter_disabled",
-            seen=f"{where}: is `disabled: true`; what switches it on by a typed_per_filter_config: "
+            seen=f"{where}: is `disabled: true`; enabled again by a typed_per_filter_config: "
             f"{places}",
-            why="all other requests are not asked about",
-            todo="take `disabled` out of the entry in http_filters",
+            why="all other requests reach their upstreams unchecked",
+            todo="remove `disabled` from the entry in http_filters",
         )
     share = asker.config.get("filter_enabled")
     if isinstance(share, dict):
@@ -179,29 +183,32 @@ def _find_switched_off(state: EnvoyState, manager: Manager, asker: Filter) -> It
         yield Finding(
             weight=Weight.ERROR if not percent else Weight.WARNING,
             code="filter_enabled",
-            seen=f"{where}: filter_enabled chooses {percent:g} % of requests, or what the runtime "
-            f"key {str(share.get('runtime_key', ''))!r} says{figures}",
-            why="requests that are not chosen pass unchecked, unless deny_at_disable says "
+            seen=f"{where}: filter_enabled selects {percent:g} % of requests, or what the "
+            f"runtime key {str(share.get('runtime_key', ''))!r} says{figures}",
+            why="requests that are not selected pass unchecked, unless deny_at_disable says "
             "otherwise",
-            todo="take filter_enabled out",
+            todo="remove filter_enabled",
         )
     if "filter_enabled_metadata" in asker.config:
         yield Finding(
             weight=Weight.WARNING,
             code="filter_enabled_metadata",
-            seen=f"{where}: asks only if dynamic metadata fit (filter_enabled_metadata){figures}",
-            why="requests whose metadata do not fit pass unchecked; in Istio an "
-            "AuthorizationPolicy with action CUSTOM sets them, and its rules choose the requests",
-            todo="see that the policy's rules fit the requests that should be asked about, or take "
-            "it out",
+            seen=(
+                f"{where}: asks only if dynamic metadata matches (filter_enabled_metadata){figures}"
+            ),
+            why="requests whose metadata does not match pass unchecked; in Istio an "
+            "AuthorizationPolicy with action CUSTOM sets it, and its rules select the "
+            "requests",
+            todo="make sure that the policy's rules match all requests that must be checked, "
+            "or remove it",
         )
     if asker.config.get("shadow_mode") is True:
         yield Finding(
             weight=Weight.ERROR,
             code="shadow_mode",
             seen=f"{where}: is in shadow_mode",
-            why="extauthz is asked and its denials are only noted: every request passes",
-            todo="take shadow_mode out once the decisions are as expected",
+            why="extauthz is asked, but its denials are only recorded: every request passes",
+            todo="remove shadow_mode once the decisions are as expected",
         )
 
 
@@ -222,10 +229,10 @@ def _find_never_called(state: EnvoyState, manager: Manager, asker: Filter) -> It
     yield Finding(
         weight=Weight.WARNING,
         code="never_called",
-        seen=f"listener {manager.listener!r}: {came} requests came and the filter asked about none "
-        "of them",
-        why="something before it answers (a filter, a redirect to HTTPS, a request that Envoy "
-        "refuses), or their routes switch it off"
+        seen=f"listener {manager.listener!r}: it received {came} requests, and the filter "
+        "asked about none of them",
+        why="something before it answers the requests (a filter, a redirect to HTTPS, Envoy "
+        "itself when it refuses one), or their routes disable it"
         + (f"; before it: {', '.join(before)}" if before else ""),
         todo="send one request, and look at response flags and details in the access log",
     )
@@ -250,9 +257,9 @@ def _find_routes(manager: Manager) -> Iterator[Finding]:
             weight=Weight.WARNING if level == "route" else Weight.ERROR,
             code="disabled_on_route",
             seen=f"listener {manager.listener!r}: ext_authz is disabled on {_count(places)}",
-            why="requests of these routes reach their upstreams without being asked about",
-            todo="take `disabled` out of their typed_per_filter_config; what should be open to "
-            "everybody can be said in the catalog, with `security: [none]`",
+            why="requests of these routes reach their upstreams unchecked",
+            todo="remove `disabled` from their typed_per_filter_config; for what needs no "
+            "credential, write `security: [none]` in the catalog",
         )
     if unused:
         yield Finding(
@@ -261,8 +268,9 @@ def _find_routes(manager: Manager) -> Iterator[Finding]:
             seen=f"listener {manager.listener!r}: there is a configuration for ext_authz, but for "
             f"a filter that is not in the chain, on {_count(unused)}; the filter's name is "
             f"{' or '.join(map(repr, sorted(names)))}",
-            why="typed_per_filter_config goes by the name that the filter has in http_filters: its "
-            "context extensions do not arrive, and what it disables is not disabled",
+            why="a typed_per_filter_config is found by the name that the filter has in "
+            "http_filters: under another name, its context extensions are not sent and "
+            "its `disabled` has no effect",
             todo="write the filter's own name as the key",
         )
 

@@ -54,7 +54,7 @@ def find_unsafe(state: EnvoyState, managers: Sequence[Manager]) -> Iterator[Find
                 code=code[0] if code else "unsafe",
                 seen=seen + more,
                 why=why or fault.message,
-                todo=todo if why else "take it out",
+                todo=todo if why else "remove it",
             )
 
 
@@ -87,7 +87,7 @@ def _add_figures(
             return " lets through what extauthz reads by default", Weight.NOTE
         is_credential = not set(hidden).isdisjoint(_NEEDED_HEADERS[:4])
         return (
-            f" keeps from extauthz: {', '.join(dict.fromkeys(hidden))}",
+            f" hides from extauthz: {', '.join(dict.fromkeys(hidden))}",
             Weight.ERROR if is_credential else weight,
         )
     if key == "retry_policy":
@@ -96,7 +96,7 @@ def _add_figures(
             for one in list_askers(manager)
             for name in [find_value(one.config, "grpc_service", "envoy_grpc", "cluster_name")]
         )
-        return f" is there; {retried} checks were sent again so far", weight
+        return f" is set; {retried} checks were sent again so far", weight
     return "", weight
 
 

@@ -111,7 +111,7 @@ def _find_envoy(state: EnvoyState) -> Iterator[Finding]:
             code="envoy_too_old",
             seen=f"this is Envoy {'.'.join(map(str, state.version))}",
             why="extauthz is tested with Envoy 1.36 and newer",
-            todo="use a newer one",
+            todo="use a newer Envoy",
         )
     if state.state not in ("LIVE", ""):
         yield Finding(
@@ -119,8 +119,8 @@ def _find_envoy(state: EnvoyState) -> Iterator[Finding]:
             code="envoy_not_live",
             seen=f"Envoy says that it is {state.state}",
             why="its listeners do not take requests yet, or take no more",
-            todo="wait, and look at the clusters that it waits for; DRAINING is what a stop or "
-            "/healthcheck/fail brings about",
+            todo="wait, and look at the clusters that it waits for; DRAINING follows a stop "
+            "or /healthcheck/fail",
         )
 
 
@@ -134,11 +134,10 @@ def _find_unexplained(state: EnvoyState, managers: Sequence[Manager]) -> Iterato
                     code="unanswered",
                     seen=f"listener {manager.listener!r}: {counts.error} checks were not answered, "
                     f"{(counts.ok or 0) + (counts.denied or 0)} were",
-                    why="they got status_on_error, or passed with failure_mode_allow; nothing in "
-                    "the configuration explains it, so that extauthz itself could not decide, or "
-                    "was away",
-                    todo="look at the reasons that it counts as errors (/metrics), its log, and "
-                    "/readyz",
+                    why="they got status_on_error, or passed with failure_mode_allow; "
+                    "nothing in the configuration explains it, so extauthz itself could "
+                    "not decide, or did not run",
+                    todo="look at its errors in /metrics, at its log, and at /readyz",
                 )
 
 

@@ -74,8 +74,8 @@ def _judge(figures: Figures, port: Port) -> tuple[str, Weight, str, str] | None:
                 "nobody_listens",
                 Weight.ERROR if is_sure else Weight.WARNING,
                 "nobody listens there, or a firewall or network policy is in between",
-                "compare the address with `listen.grpc` of the settings (127.0.0.1 is this "
-                "container's own), and see that extauthz runs",
+                "compare the address with `listen.grpc` of the settings (127.0.0.1 is "
+                "this container's own), and make sure that extauthz runs",
             )
         case Protocol.HTTP1 | Protocol.UNKNOWN:
             return (
@@ -98,15 +98,15 @@ def _judge(figures: Figures, port: Port) -> tuple[str, Weight, str, str] | None:
                 "tls_not_spoken",
                 Weight.ERROR,
                 "server.tls is not set, and Envoy speaks TLS: every check fails",
-                "set server.tls in the settings, or take transport_socket out of the cluster",
+                ("set server.tls in the settings, or remove transport_socket from the cluster"),
             )
         case Protocol.MUTUAL_TLS if not figures.shows_certificate:
             return (
                 "certificate_wanted",
                 Weight.ERROR,
                 "server.tls.client_ca is set, and the cluster has no certificate to show",
-                "give Envoy one (`extauthz envoy-config --cert FILE --key FILE`), or take "
-                "client_ca out of the settings",
+                "give Envoy one (`extauthz envoy-config --cert FILE --key FILE`), or "
+                "remove client_ca from the settings",
             )
     match port.health:
         case Health.NOT_SERVING:
@@ -120,8 +120,8 @@ def _judge(figures: Figures, port: Port) -> tuple[str, Weight, str, str] | None:
             return (
                 "not_extauthz",
                 Weight.ERROR,
-                "a gRPC server answers there that does not serve "
-                "envoy.service.auth.v3.Authorization, as far as its health says",
+                "a gRPC server answers there whose health service does not know "
+                "envoy.service.auth.v3.Authorization",
                 "write the address of `listen.grpc` into the cluster (Mixer's door has another)",
             )
         case Health.SERVING | None:

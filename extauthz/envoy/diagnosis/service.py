@@ -64,8 +64,8 @@ def find_in_service(service: ServiceState, answered: int) -> Iterator[Finding]:
             weight=Weight.WARNING if service.state == "degraded" else Weight.ERROR,
             code="service_not_ready",
             seen=f"extauthz says that it is {service.state} ({', '.join(service.unready)})",
-            why="degraded, it decides with less than it should have: an old catalog, or without "
-            "Redis; not ready, it refuses all calls",
+            why="when it is degraded, it decides with an old catalog or without Redis; when "
+            "it is not ready, it refuses all calls",
             todo="its log says what is wrong; docs/reference/metrics.md has each check",
         )
     shed = service.metrics.get("extauthz_calls_shed_total", 0)
@@ -73,8 +73,8 @@ def find_in_service(service: ServiceState, answered: int) -> Iterator[Finding]:
         yield Finding(
             weight=Weight.WARNING,
             code="calls_shed",
-            seen=f"extauthz refused {shed:.0f} calls for load (extauthz_calls_shed_total)",
-            why="for these Envoy answered with status_on_error, or let them pass with "
+            seen=(f"extauthz refused {shed:.0f} calls because of load (extauthz_calls_shed_total)"),
+            why="Envoy answered these requests with status_on_error, or let them pass with "
             "failure_mode_allow",
             todo="run more replicas or workers; see docs/reference/serving.md on overload",
         )
@@ -82,9 +82,9 @@ def find_in_service(service: ServiceState, answered: int) -> Iterator[Finding]:
         yield Finding(
             weight=Weight.WARNING,
             code="another_answers",
-            seen=f"Envoy got {answered} decisions, and this extauthz has made none",
-            why="another replica or another authorizer answers Envoy, or this one was started "
-            "since",
+            seen=f"Envoy received {answered} decisions, but this extauthz has made none",
+            why="another replica or another authorizer answers Envoy, or this one was "
+            "restarted since",
             todo="compare the cluster's hosts with `listen.grpc` of this extauthz; ask every "
             "replica's admin listener",
         )

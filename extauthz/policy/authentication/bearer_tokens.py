@@ -296,8 +296,8 @@ class BearerTokens:
         if not token.consumer_key and issuer.issuer not in self._without_client:
             self._without_client.add(issuer.issuer)
             _LOG.info(
-                "a good token of %s belongs to no application: %s; where another claim names the "
-                "client, name that in claims.consumer_key of the issuer",
+                "a valid token of %s belongs to no application: %s; if another claim "
+                "names the client, set claims.consumer_key of the issuer to it",
                 issuer.issuer,
                 say_no_client(claims, issuer),
             )

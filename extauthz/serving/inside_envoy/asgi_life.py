@@ -94,7 +94,7 @@ async def _live(open_doors: OpenDoors, scope: Scope, receive: Receive, send: Sen
             await asyncio.gather(obeying, return_exceptions=True)
     except Exception as exc:  # noqa: BLE001 - whatever it was, the other end must be told
         if opened:
-            _log.exception("the stop failed")
+            _log.exception("stopping failed because of a defect")
         else:
             steered.say_failed(exc)
             await send({"type": "lifespan.startup.failed", "message": "see the log"})

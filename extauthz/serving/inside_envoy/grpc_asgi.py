@@ -95,7 +95,7 @@ class GrpcApp:
             if not await exchange.was_ended():
                 raise
         except Exception:  # noqa: BLE001 - the caller must not be left waiting
-            _log.exception("%s: the call could not be carried", scope["path"])
+            _log.exception("%s: the call failed because of a defect", scope["path"])
             await exchange.fail(RpcFailure(RpcCode.INTERNAL, "the call could not be carried"))
         finally:
             exchange.close()

@@ -284,9 +284,10 @@ async def _tell_unreadable(admin: EnvoyAdmin) -> None:
             if await admin.count_unreadable():
                 break
     _log.warning(
-        "a call was refused before it was read, as its HTTP/2 headers are not valid; is the "
-        "caller's :authority a host? Envoy takes its cluster's name for one: where that has other "
-        "characters, like those of outbound|9001||, set grpc_service.envoy_grpc.authority"
+        "a call was refused before it was read, because its HTTP/2 headers are not "
+        "valid. Check the caller's :authority: Envoy sends the name of its cluster "
+        "there. If that has characters that no host can have, like outbound|9001||, set "
+        "grpc_service.envoy_grpc.authority"
     )
 
 

@@ -233,7 +233,7 @@ def _do(word: str, words: Words) -> None:
     try:
         words[word]()
     except Exception:  # noqa: BLE001 - the next word must still be heard
-        _log.exception("%r could not be done", word)
+        _log.exception("the order %r could not be carried out", word)
 
 
 async def _answer(message: Mapping[str, Any], questions: Questions) -> dict[str, Any]:

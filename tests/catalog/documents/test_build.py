@@ -376,7 +376,7 @@ def test_a_tier_of_the_api_beside_one_of_a_resource_is_warned_of(
 ) -> None:
     api = an_api_tree(tier="A", resources=[{"methods": ["GET"], "path": "/", "tier": "B"}])
     load({"apis": [api], "tiers": {"A": {}, "B": {}}})
-    assert "stands instead of tier B" in caplog.text
+    assert "replaces tier B" in caplog.text
 
 
 def test_templates_that_differ_in_their_spelling_alone_are_the_same() -> None:

@@ -79,7 +79,7 @@ async def test_a_redis_without_its_counts_is_noticed_once(
     warned = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warned) == watched.store.losses
     assert {record.__dict__["code"] for record in warned} == {"counter_store_failed"}
-    assert all("has lost what it had counted" in record.message for record in warned)
+    assert all("has lost its counters" in record.message for record in warned)
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

@@ -198,7 +198,12 @@ BROKEN: Final[Mapping[str, Broken]] = {
     "no filter": Broken(
         change=_no_filter,
         status=200,
-        says={"not_in_chain": ("note", r"no ext_authz filter \(its filters: router\); 3 requests")},
+        says={
+            "not_in_chain": (
+                "note",
+                r"no ext_authz filter \(its filters: router\); it received 3 requests",
+            )
+        },
     ),
     "disabled": Broken(
         change=_disable, status=200, says={"filter_disabled": ("error", "disabled: true.*: none")}
@@ -206,7 +211,7 @@ BROKEN: Final[Mapping[str, Broken]] = {
     "disabled in vain": Broken(
         change=_disable_in_vain,
         status=200,
-        says={"filter_disabled": ("note", "switches it on .*: the route configuration 'ingress'")},
+        says={"filter_disabled": ("note", "enabled again .*: the route configuration 'ingress'")},
     ),
     "host disabled": Broken(
         change=_disable_host,
@@ -226,7 +231,7 @@ BROKEN: Final[Mapping[str, Broken]] = {
     "a share": Broken(
         change=_share,
         status=200,
-        says={"filter_enabled": ("error", r"chooses 0 % .*; 3 requests were not asked about")},
+        says={"filter_enabled": ("error", r"selects 0 % .*; 3 requests were not checked")},
     ),
     "limit first": Broken(
         change=_limit_first,
@@ -254,7 +259,7 @@ BROKEN: Final[Mapping[str, Broken]] = {
         says={
             "unhealthy_hosts": (
                 "warning",
-                r"(?s)1 of 1 hosts .*its health check fails.*to all \(3 times",
+                r"(?s)1 of 1 hosts .*its health check fails.*uses all hosts \(3 times",
             )
         },
     ),
@@ -292,18 +297,18 @@ BROKEN: Final[Mapping[str, Broken]] = {
     "untrusted": Broken(
         asks="mutual_tls",
         tls=_tls(ca="other_ca"),
-        says={"certificate_not_trusted": ("error", "nobody whom it trusts signed it")},
+        says={"certificate_not_trusted": ("error", "no authority that Envoy trusts signed it")},
         probed={
-            "certificate_not_trusted": ("error", "nobody whom it trusts"),
+            "certificate_not_trusted": ("error", "no authority that Envoy trusts"),
             "certificate_wanted": ("error", "asks for a client"),
         },
     ),
     "another name": Broken(
         asks="mutual_tls",
         tls=_tls(ca="server_ca", name="extauthz.example"),
-        says={"certificate_not_trusted": ("error", "it has another name")},
+        says={"certificate_not_trusted": ("error", "it does not have the expected name")},
         probed={
-            "certificate_not_trusted": ("error", "another name"),
+            "certificate_not_trusted": ("error", "the expected name"),
             "certificate_wanted": ("error", "asks for a client"),
         },
     ),
@@ -340,19 +345,19 @@ BROKEN: Final[Mapping[str, Broken]] = {
         change=_filter(allowed_headers={"patterns": [{"exact": "X-API-Key", "ignore_case": True}]}),
         status=200,
         says={
-            "allowed_headers": ("error", r"keeps from extauthz: authorization, apikey, cookie, ")
+            "allowed_headers": ("error", r"hides from extauthz: authorization, apikey, cookie, ")
         },
     ),
     "retries": Broken(
         change=_service(retry_policy={"retry_on": "unavailable", "num_retries": 1}),
         status=200,
-        says={"retry_policy": ("warning", r"is there; 0 checks were sent again")},
+        says={"retry_policy": ("warning", r"is set; 0 checks were sent again")},
     ),
     "retried": Broken(
         asks="dead",
         change=_service(retry_policy={"retry_on": "connect-failure", "num_retries": 1}),
         says={
-            "retry_policy": ("warning", r"is there; 3 checks were sent again"),
+            "retry_policy": ("warning", r"is set; 3 checks were sent again"),
             "cannot_connect": ("error", "failed"),
         },
         probed={

@@ -137,7 +137,9 @@ async def test_a_bad_catalog_changes_nothing_and_is_logged_with_its_place(
         stage.service.process.send_signal(signal.SIGHUP)
         await load.wait_for_more(50)
         stage.swap(write_catalog())
-        await load.wait_for(lambda: "catalog is good again" in stage.log[before:], "a good one")
+        await load.wait_for(
+            lambda: "the catalog is valid again" in stage.log[before:], "a good one"
+        )
         await load.wait_for_more(50)
     assert load.statuses == {200}
     assert stage.log[before:].count("stays in force") == 1

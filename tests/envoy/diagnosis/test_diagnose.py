@@ -80,7 +80,7 @@ CASES: Final[Mapping[str, tuple[EnvoyState, str, Weight, str]]] = {
         a_state(a_listener(), stats={"http.in.downstream_rq_total": 7}),
         "not_in_chain",
         Weight.ERROR,
-        "its filters: router); 7 requests came",
+        "its filters: router); it received 7 requests",
     ),
     "no filter beside others": (
         a_state(LISTENER, a_listener(name="metrics")),
@@ -112,7 +112,7 @@ CASES: Final[Mapping[str, tuple[EnvoyState, str, Weight, str]]] = {
         a_state(_listener(filter_enabled_metadata={"filter": "rbac"})),
         "filter_enabled_metadata",
         Weight.WARNING,
-        "only if dynamic metadata fit",
+        "only if dynamic metadata matches",
     ),
     "shadow": (
         a_state(_listener(shadow_mode=True)),
@@ -160,7 +160,7 @@ CASES: Final[Mapping[str, tuple[EnvoyState, str, Weight, str]]] = {
         ),
         "never_called",
         Weight.WARNING,
-        "5 requests came and the filter asked about none",
+        "it received 5 requests, and the filter asked about none",
     ),
     "an old Envoy": (
         a_state(LISTENER, info={"version": "abc/1.35.9/Clean"}),
@@ -239,7 +239,7 @@ CASES: Final[Mapping[str, tuple[EnvoyState, str, Weight, str]]] = {
         Weight.ERROR,
         "announced as UNHEALTHY",
     ),
-    "away for a while": (
+    "did not for a while": (
         _stats(upstream_cx_connect_fail=2, upstream_cx_active=1),
         "cannot_connect",
         Weight.NOTE,
@@ -267,7 +267,7 @@ CASES: Final[Mapping[str, tuple[EnvoyState, str, Weight, str]]] = {
         _with_tls(ssl__connection_error=3, ssl__fail_verify_error=3),
         "certificate_not_trusted",
         Weight.ERROR,
-        "3 times, as nobody whom it trusts signed it",
+        "3 times, because no authority that Envoy trusts signed it",
     ),
     "a certificate is wanted": (
         _with_tls(upstream_cx_destroy_remote=2),
@@ -339,7 +339,7 @@ CASES: Final[Mapping[str, tuple[EnvoyState, str, Weight, str]]] = {
         a_state(_listener(disallowed_headers={"patterns": [{"prefix": "x-"}]})),
         "disallowed_headers",
         Weight.ERROR,
-        "keeps from extauthz: x-api-key, x-forwarded-for",
+        "hides from extauthz: x-api-key, x-forwarded-for",
     ),
     "allowed headers": (
         a_state(
@@ -356,7 +356,7 @@ CASES: Final[Mapping[str, tuple[EnvoyState, str, Weight, str]]] = {
         ),
         "allowed_headers",
         Weight.WARNING,
-        "keeps from extauthz: origin",
+        "hides from extauthz: origin",
     ),
     "all allowed": (
         a_state(_listener(allowed_headers={"patterns": [{"safe_regex": {"regex": ".*"}}]})),

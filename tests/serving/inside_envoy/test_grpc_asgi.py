@@ -434,7 +434,7 @@ async def test_a_failure_of_its_own_is_logged_and_told(caplog: pytest.LogCapture
 
     await app(scope, broken, send)
     assert Answer(sent).status == 13
-    assert "could not be carried" in caplog.text
+    assert "the call failed because of a defect" in caplog.text
     await caller.end()
 
 
