@@ -177,3 +177,20 @@ class UsageObserver(Protocol):
 
     def observe_usage(self, record: UsageRecord) -> None:
         """Called once for each report of a request."""
+
+
+class UsageSink(Protocol):
+    """Takes records of usage, as lines of JSON. All calls come from one thread of the sink's own.
+
+    docs/reference/usage.md describes the lines, and how to name a sink of your own in the settings.
+    """
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Writes some lines; they have no end of line. May take its time.
+
+        Raises:
+            Exception: nothing was written; the same lines come again after a pause.
+        """
+
+    def close(self) -> None:
+        """Called once, after the last line."""

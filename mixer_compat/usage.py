@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from extauthz.model.decision import Decision
+from extauthz.model.decision import Allow, Decision
 from extauthz.model.routing.authority import read_host
-from extauthz.model.usage import UNKNOWN, UsageRecord, UsageSource
+from extauthz.model.usage import UNKNOWN, UsageOutcome, UsageRecord, UsageSource
 from mixer_compat.params import HandlerParams
 from mixer_compat.proto.edge_pb2 import InstanceMsg as EdgeInstance
 from mixer_compat.proto.logentry_pb2 import InstanceMsg as LogEntryInstance
@@ -104,6 +104,7 @@ def describe(record: UsageRecord, decision: Decision) -> UsageRecord:
         user=identity.user,
         tier=decision.tier,
         key_type=identity.key_type.value if identity.key_type is not None else "",
+        outcome=UsageOutcome.ALLOW if isinstance(decision, Allow) else UsageOutcome.UNKNOWN,
     )
 
 

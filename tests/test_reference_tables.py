@@ -11,6 +11,8 @@ import yaml
 from extauthz.answers.reasons import MEANINGS, WSO2_THROTTLE_CODES
 from extauthz.app.core import open_core
 from extauthz.app.tracing import open_tracing
+from extauthz.app.usage.opening import open_usage
+from extauthz.app.usage.watching import count_usage
 from extauthz.app.watching import (
     DecisionMeasures,
     count_log,
@@ -59,6 +61,7 @@ async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
         "catalog": {"files": ["catalog.yaml"]},
         "counters": {"store": "redis", "url": "redis://127.0.0.1:1/0"},
         "server": {"tls": {"cert": "tls.crt", "key": "tls.key"}},
+        "usage": {"file": {"path": "usage.jsonl"}},
     }
     (tmp_path / "extauthz.yaml").write_text(yaml.safe_dump(tree))
     settings = read_settings(tmp_path / "extauthz.yaml", {})
@@ -70,6 +73,9 @@ async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
         log = DecisionLog(tmp_path / "decisions.jsonl")
         count_log(metrics, log)
         log.close()
+        async with open_usage(settings, core, 0) as usage:
+            assert usage is not None
+            count_usage(metrics, usage)
         telemetry = TelemetrySettings(otlp=OtlpSettings(endpoint="http://127.0.0.1:1"))
         async with open_tracing(telemetry, {}) as tracing:
             assert tracing is not None

@@ -23,7 +23,7 @@ async def open_doors(text: str) -> AsyncIterator[OpenedDoors]:
     """
     parameters = read_parameters(text)
     start_log(parameters.settings.log, worker=parameters.worker)
-    async with open_service(parameters.settings) as service:
+    async with open_service(parameters.settings, worker=parameters.worker) as service:
         yield OpenedDoors(doors=service.doors, words=service.words, questions=service.questions)
 
 

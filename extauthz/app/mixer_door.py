@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -13,6 +13,7 @@ from extauthz.app.core import Core
 from extauthz.app.tracing import trace_method
 from extauthz.model.identity import Secret
 from extauthz.policy.limits.tier_quotas import TierQuotas
+from extauthz.ports import UsageObserver
 from extauthz.serving.door import Door
 from extauthz.serving.health import HealthState
 from extauthz.serving.load import Load
@@ -48,6 +49,7 @@ async def open_mixer_door(
     style: DenialStyle,
     load: Load,
     tracer: CallTracer | None = None,
+    observers: Iterable[UsageObserver] = (),
 ) -> AsyncIterator[OpenMixerDoor | None]:
     """Opens the door; None when the settings do not name its address.
 
@@ -57,7 +59,7 @@ async def open_mixer_door(
     if settings.listen.mixer is None:
         yield None
         return
-    adapter = _make_adapter(settings, core, style)
+    adapter = _make_adapter(settings, core, style, observers)
     reading = asyncio.create_task(adapter.reports.run())
     try:
         health = HealthState(SERVICES)
@@ -76,7 +78,9 @@ async def open_mixer_door(
             await asyncio.gather(reading, return_exceptions=True)
 
 
-def _make_adapter(settings: Settings, core: Core, style: DenialStyle) -> MixerAdapter:
+def _make_adapter(
+    settings: Settings, core: Core, style: DenialStyle, observers: Iterable[UsageObserver]
+) -> MixerAdapter:
     catalog = core.refresher
     door = MixerDoor(
         pipeline=core.pipeline,
@@ -93,7 +97,7 @@ def _make_adapter(settings: Settings, core: Core, style: DenialStyle) -> MixerAd
         clock=core.clock,
         on_outage=settings.counters.on_outage,
     )
-    return MixerAdapter(door, tiers)
+    return MixerAdapter(door, tiers, observers)
 
 
 def read_handler_params(settings: Settings) -> HandlerParams:

@@ -22,6 +22,8 @@ from extauthz.app.emergency import check_emergency
 from extauthz.app.log import check_decision_log, open_decision_log
 from extauthz.app.mixer_door import MIXER, open_mixer_door, read_callers
 from extauthz.app.tracing import Tracing, check_tracing, open_tracing, trace_method
+from extauthz.app.usage.opening import check_usage, open_usage
+from extauthz.app.usage.watching import count_usage
 from extauthz.app.watching import (
     DecisionMeasures,
     count_log,
@@ -32,6 +34,7 @@ from extauthz.app.watching import (
     watch_certificates,
 )
 from extauthz.clock import SystemClock
+from extauthz.envoy.access_logs import ACCESS_LOG_PATH, ACCESS_LOG_SERVICE
 from extauthz.envoy.authorization import SERVICE, AuthorizationService
 from extauthz.envoy.check_request import read_header_fields
 from extauthz.errors import ConfigError, Problem
@@ -42,6 +45,7 @@ from extauthz.serving.health import HealthState, HealthStatus
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.listen import read_listen_address
 from extauthz.serving.load import Load
+from extauthz.serving.methods import Method
 from extauthz.serving.tls import TlsFiles, read_tls_files
 from extauthz.serving.workers.control import Questions, Words
 from extauthz.settings.listening import TlsSettings
@@ -72,6 +76,7 @@ def list_file_problems(settings: Settings) -> list[Problem]:
         lambda: check_tracing(settings.telemetry),
         lambda: check_admin_tokens(settings),
         lambda: read_tls_files(admin_tls) if admin_tls is not None else None,
+        lambda: check_usage(settings),
         *(partial(read_tls_files, each.tls) for each in read_listeners(settings) if each.tls),
     )
     problems: list[Problem] = []
@@ -97,8 +102,12 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings) -> AsyncIterator[Service]:
+async def open_service(settings: Settings, *, worker: int = 0) -> AsyncIterator[Service]:
     """Opens the service and the admin listener; health is NOT_SERVING until the word ``serve``.
+
+    Args:
+        settings: the settings.
+        worker: which of several workers this is; 0 for the only one.
 
     Raises:
         ConfigError, CatalogError, EmergencyError, ListenError: it cannot start; the text says why.
@@ -106,14 +115,14 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     with open_decision_log(settings.log) as log:
         async with (
             open_tracing(settings.telemetry) as tracing,
-            _open_service(settings, log, tracing) as service,
+            _open_service(settings, log, tracing, worker) as service,
         ):
             yield service
 
 
 @asynccontextmanager
 async def _open_service(
-    settings: Settings, log: DecisionLog | None, tracing: Tracing | None
+    settings: Settings, log: DecisionLog | None, tracing: Tracing | None, worker: int
 ) -> AsyncIterator[Service]:
     decisions = DecisionMeasures()
     observers = decisions.list_observers()
@@ -130,7 +139,10 @@ async def _open_service(
     style = read_answer_style(settings.responses, SystemClock())
     async with (
         open_core(settings, observers, tracer) as core,
-        open_mixer_door(settings, core, style.denial, load, tracer) as mixer,
+        open_usage(settings, core, worker) as usage,
+        open_mixer_door(
+            settings, core, style.denial, load, tracer, [] if usage is None else [usage.log]
+        ) as mixer,
     ):
         authorization = AuthorizationService(
             decide=core.pipeline.decide,
@@ -142,8 +154,13 @@ async def _open_service(
         method = authorization.method()
         if tracer is not None:
             method = trace_method(method, tracer, read_header_fields)
+        methods: list[Method] = [method]
+        services = [SERVICE]
+        if usage is not None:
+            methods.append(usage.access_logs.method())
+            services.append(ACCESS_LOG_SERVICE)
         doors = {
-            GRPC: Door((method,), health=HealthState((SERVICE,)), load=load),
+            GRPC: Door(methods, health=HealthState(services), load=load),
         }
         if mixer is not None:
             doors[MIXER] = mixer.door
@@ -175,6 +192,8 @@ async def _open_service(
             count_log(metrics, log)
         if tracing is not None:
             count_traces(metrics, tracing)
+        if usage is not None:
+            count_usage(metrics, usage)
         if mixer is not None:
             count_reports(metrics, mixer.reports)
 
@@ -215,8 +234,14 @@ def read_listeners(settings: Settings) -> tuple[DoorListener, ...]:
         (GRPC, settings.listen.grpc, _read_tls(settings.server.tls)),
         (MIXER, settings.listen.mixer, _read_tls(mixer.tls, mixer.callers.uri_sans)),
     )
+    streams = {GRPC: () if settings.usage is None else (ACCESS_LOG_PATH,)}
     return tuple(
-        DoorListener(door=door, addresses=(read_listen_address(address),), tls=tls)
+        DoorListener(
+            door=door,
+            addresses=(read_listen_address(address),),
+            tls=tls,
+            client_streams=streams.get(door, ()),
+        )
         for door, address, tls in doors
         if address is not None
     )

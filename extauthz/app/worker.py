@@ -28,7 +28,7 @@ async def work() -> None:
         first = await steered.read_first()
         parameters = read_parameters(first["parameters"])
         start_log(parameters.settings.log, worker=parameters.worker)
-        async with open_service(parameters.settings) as service:
+        async with open_service(parameters.settings, worker=parameters.worker) as service:
             host = GrpcioHost(
                 service.doors,
                 parameters.listeners,

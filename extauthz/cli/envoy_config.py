@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--filter", action="store_true", help="only the filter and its cluster, to paste"
     )
     parser.add_argument(
+        "--usage", action="store_true", help="Envoy reports each finished request to the service"
+    )
+    parser.add_argument(
         "--listen",
         default=_DEFAULTS.listen,
         metavar="IP:PORT",
@@ -119,6 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
         admin_port=arguments.admin_port,
         trusted_hops=0 if credentials is None else credentials.trusted_hops,
         use_remote_address=credentials is None or credentials.use_remote_address is not False,
+        access_logs=arguments.usage,
         own_headers=_DEFAULTS.own_headers if settings is None else settings.responses.own_headers,
     )
     render = render_filter if arguments.filter else render_bootstrap

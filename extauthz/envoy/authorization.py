@@ -9,6 +9,7 @@ later).
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -111,15 +112,16 @@ class AuthorizationService:
         Raises:
             RpcFailure: UNAVAILABLE, when no decision was possible.
         """
+        started_ns = time.perf_counter_ns()
         try:
             request = read_check_request(check_request)
         except MalformedRequest as error:
-            return self._write_denied(self._refuse_unread(error), _UNREAD)
+            return self._write_denied(self._refuse_unread(error), _UNREAD, started_ns)
         if request.headers_are_partial and not self._has_told_of_partial_headers:
             self._has_told_of_partial_headers = True
             _log.warning(_PARTIAL_HEADERS)
         decision = await self._decide(request, deadline=call.deadline)
-        return self.write(decision, request)
+        return self.write(decision, request, started_ns)
 
     async def tell(self, check_request: bytes, call: Call) -> bytes:
         """As `check`, but the decision is reported to observers only."""
@@ -131,26 +133,37 @@ class AuthorizationService:
             await self._decide(request, deadline=call.deadline, shadow=True)
         return write_allow()
 
-    def write(self, decision: Decision, request: ApiRequest) -> bytes:
-        """The CheckResponse of a decision; raises as `check` does."""
-        if isinstance(decision, Allow):
-            return self._write_allow(decision, request)
-        return self._write_deny(decision, request)
+    def write(self, decision: Decision, request: ApiRequest, started_ns: int) -> bytes:
+        """The CheckResponse of a decision; raises as `check` does.
 
-    def _write_allow(self, allow: Allow, request: ApiRequest) -> bytes:
+        Args:
+            decision: the decision.
+            request: the request.
+            started_ns: when the work on it began, by `time.perf_counter_ns`.
+        """
+        if isinstance(decision, Allow):
+            return self._write_allow(decision, request, started_ns)
+        return self._write_deny(decision, request, started_ns)
+
+    def _write_allow(self, allow: Allow, request: ApiRequest, started_ns: int) -> bytes:
         limit_headers = write_limit_headers(allow.limits, self._style.upstream.limit_headers)
         try:
             return write_allow_from(
                 self._write_header_changes(allow, request),
                 limit_headers,
-                write_decision_metadata(allow),
+                _write_metadata(allow, started_ns),
             )
         except AnswerError as error:
             # A denial, not a failed call: otherwise a caller that can choose an identity value
             # could pass where the operator lets failed calls pass.
             _log.error("decision %s cannot be sent, so the request is denied: %s", allow.id, error)
-            deny = Deny(id=allow.id, denial=UNSENDABLE, route=allow.route)
-            return self._write_denied(deny, request)
+            deny = Deny(
+                id=allow.id,
+                denial=UNSENDABLE,
+                route=allow.route,
+                client_address=allow.client_address,
+            )
+            return self._write_denied(deny, request, started_ns)
 
     def _write_header_changes(self, allow: Allow, request: ApiRequest) -> bytes:
         style = self._style.upstream
@@ -163,9 +176,9 @@ class AuthorizationService:
                 self._header_changes.keep(basis, written)
         return written
 
-    def _write_deny(self, deny: Deny, request: ApiRequest) -> bytes:
+    def _write_deny(self, deny: Deny, request: ApiRequest, started_ns: int) -> bytes:
         if deny.reason is not Reason.UNAVAILABLE:
-            return self._write_denied(deny, request)
+            return self._write_denied(deny, request, started_ns)
         if not self._style.error_response:
             raise RpcFailure(RpcCode.UNAVAILABLE, MEANINGS[Reason.UNAVAILABLE].title)
         answer = write_denial(deny, request, self._style.denial, self._clock.now_us())
@@ -174,7 +187,7 @@ class AuthorizationService:
             rpc_code=answer.rpc_code,
             headers=answer.headers,
             body=answer.body,
-            metadata=write_decision_metadata(deny),
+            metadata=_write_metadata(deny, started_ns),
         )
 
     def _refuse_unread(self, error: MalformedRequest) -> Deny:
@@ -182,12 +195,16 @@ class AuthorizationService:
         denial = Denial(reason=Reason.MALFORMED_REQUEST)
         return self._record.refuse(_UNREAD, denial, shadow=self._shadow)
 
-    def _write_denied(self, deny: Deny, request: ApiRequest) -> bytes:
+    def _write_denied(self, deny: Deny, request: ApiRequest, started_ns: int) -> bytes:
         answer = write_denial(deny, request, self._style.denial, self._clock.now_us())
         return write_deny(
             http_status=answer.status,
             rpc_code=answer.rpc_code,
             headers=answer.headers,
             body=answer.body,
-            metadata=write_decision_metadata(deny),
+            metadata=_write_metadata(deny, started_ns),
         )
+
+
+def _write_metadata(decision: Decision, started_ns: int) -> bytes:
+    return write_decision_metadata(decision, (time.perf_counter_ns() - started_ns) // 1000)

@@ -214,10 +214,15 @@ class Taking:
 
 @request_value(frozen=True, slots=True)
 class LimitStatus:
-    """One limit of a decided request, with its reading: for headers, metadata, metrics."""
+    """One limit of a decided request, with its reading: for headers, metadata, metrics.
+
+    Attributes:
+        charge: what was taken, or looked at; None when it is not known.
+    """
 
     level: LimitLevel
     name: str
     limit: Limit
     reading: Reading
     enforced: bool
+    charge: Charge | None = None

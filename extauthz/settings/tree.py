@@ -33,6 +33,7 @@ from extauthz.settings.listening import (
 )
 from extauthz.settings.stores import CounterSettings, EmergencySettings
 from extauthz.settings.telemetry import TelemetrySettings
+from extauthz.settings.usage import UsageSettings
 from extauthz.settings.values import (
     CookieName,
     DirectHost,
@@ -256,6 +257,9 @@ class Settings(StrictModel):
     """What is logged, on standard error, and which decisions, in a file."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """What is sent to a collector of OpenTelemetry's (needs extauthz[otlp])."""
+    usage: UsageSettings | None = None
+    """What becomes of the reports of finished requests: Envoy's access logs and Mixer's reports.
+    Left out: Envoy's are refused, and Mixer's only charge limits."""
 
     @property
     def is_admin_api_open(self) -> bool:

@@ -22,6 +22,10 @@ CLIENT_ID: Final = "gateway"
 _TURN_S: Final = 60
 
 
+WANTED_STATUS: Final = "x-wanted-status"
+"""A header field with the status that the upstream answers with; 0 for 200 and an endless body."""
+
+
 class _EchoHandler(socketserver.StreamRequestHandler):
     """HTTP/1.1, read by hand: a library would tidy up what a test wants to see."""
 
@@ -34,9 +38,14 @@ class _EchoHandler(socketserver.StreamRequestHandler):
             self.rfile.read(length)
             seen = {"method": method, "target": target, "headers": headers}
             body = json.dumps(seen).encode()
+            status = next((int(value) for name, value in headers if name == WANTED_STATUS), 200)
+            if not status:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nbegun")
+                self.rfile.read()  # until the proxy goes away
+                return
             self.wfile.write(
-                b"HTTP/1.1 200 OK\r\nx-upstream: echo\r\ncontent-type: application/json\r\n"
-                b"content-length: %d\r\n\r\n" % len(body)
+                b"HTTP/1.1 %d OK\r\nx-upstream: echo\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\n\r\n" % (status, len(body))
             )
             self.wfile.write(b"" if method == "HEAD" else body)
 

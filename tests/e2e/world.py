@@ -39,6 +39,7 @@ _APPLICATIONS: Final[dict[str, dict[str, Any]]] = {
     "counted": {"tier": "One"},
     "bronze": {},
     "hasty": {},
+    "uploader": {},
 }
 _SUBSCRIBED: Final = ("mobile", "sandbox", "pinned", "referred", "outdated", "rogue", "counted")
 
@@ -219,6 +220,7 @@ class World:
             _subscription("mobile", "Keys", tier="Gold"),
             _subscription("bronze", "World", tier="One"),
             _subscription("hasty", "World", tier="Slow"),
+            _subscription("uploader", "World", tier="Megabyte"),
         ]
         return {"applications": applications, "subscriptions": subscriptions}
 
@@ -260,6 +262,7 @@ LIMITS: Final = {
             "limits": [{"requests": 1_000_000, "per": "1h"}],
             "burst": {"requests": 1, "per": "1h"},
         },
+        "Megabyte": {"limits": [{"bytes": "1MB", "per": "1h"}]},
         "Unauthenticated": {"limits": [{"requests": COSTLY, "per": "1h"}]},
     },
     "custom_limits": [{"name": "each-meter", "key": "$header.x-meter", "tier": "One"}],

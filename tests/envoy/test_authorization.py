@@ -164,6 +164,7 @@ async def test_refuses_a_query_of_more_than_is_read(query: str, template: str) -
 async def test_an_allowed_request_is_described_in_the_metadata() -> None:
     found = metadata(await ask(a_service(), with_token()))
     assert found.pop("decision_id")
+    assert found.pop("decision_us") > 0
     assert found == {
         "reason": "allowed",
         "api": "HttpbinAPI",
@@ -173,6 +174,7 @@ async def test_an_allowed_request_is_described_in_the_metadata() -> None:
         "consumer_key": "abc123",
         "user": "alice",
         "tier": "Gold",
+        "key_type": "PRODUCTION",
         "limits": ["Gold"],
         "remaining": 1,
     }

@@ -26,6 +26,7 @@ ALICE = Identity(
 )
 WHOLE = {
     "decision_id": "1",
+    "decision_us": 345,
     "reason": "allowed",
     "api": "HttpbinAPI",
     "version": "1.0.0",
@@ -52,7 +53,7 @@ def an_allow(**fields: Any) -> Allow:
 
 
 def read(decision: Decision) -> dict[str, Any]:
-    return MessageToDict(Struct.FromString(write_decision_metadata(decision)))
+    return MessageToDict(Struct.FromString(write_decision_metadata(decision, 345)))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,7 @@ def test_a_decision_is_described_the_first_and_every_other_time(
 def test_what_is_not_known_is_left_out() -> None:
     assert read(Deny(id="3", denial=Denial(reason=Reason.API_NOT_FOUND))).keys() == {
         "decision_id",
+        "decision_us",
         "reason",
     }
 

@@ -36,6 +36,7 @@ credentials: {api_key_pepper_file: t}
 responses: {backend_jwt: {private_key_file: u}}
 log: {decisions: v}
 admin: {token_file: w, tls: {cert: x, key: y, client_ca: z}}
+usage: {file: {path: za}}
 """
 """Names a file wherever one may be named. Whoever adds a setting of type Path adds it here."""
 
@@ -68,7 +69,9 @@ def test_every_file_is_found_and_is_relative_to_the_settings_file(tmp_path: Path
     }
     schema = Settings.model_json_schema()
     assert set(found) == set(find_path_settings(schema, schema))
-    assert sorted(found.values()) == [tmp_path / name for name in "abcdefghijklmnopqrstuvwxyz"]
+    assert sorted(found.values()) == [
+        tmp_path / name for name in (*"abcdefghijklmnopqrstuvwxyz", "za")
+    ]
 
 
 class Section(StrictModel):

@@ -186,8 +186,8 @@ def _find_quota(
             return requests, QuotaUnit.REQUESTS
         case None, int(size):
             _LOG.warning(
-                "%s: %s: bytes are counted from reports of finished requests, and in this release "
-                "only Mixer's reports are read: behind another door the limit does not hold",
+                "%s: %s: bytes are counted from reports of finished requests: the limit holds only "
+                "where Envoy's access logs (`usage` in the settings) or Mixer's metrics arrive",
                 file.source.file,
                 write_path(path),
             )

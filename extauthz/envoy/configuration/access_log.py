@@ -16,6 +16,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     ApiVersion,
     GrpcService,
     GrpcServiceEnvoyGrpc,
+    RetryPolicy,
     SubstitutionFormatString,
 )
 from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import (
@@ -27,9 +28,7 @@ from envoy_data_plane.google.protobuf import Any as AnyMessage
 from envoy_data_plane.google.protobuf import Struct
 
 from extauthz.envoy.configuration.parameters import EXTAUTHZ_CLUSTER
-
-NAMESPACE: Final = "envoy.filters.http.ext_authz"
-"""Of the dynamic metadata that ext_authz answers come with."""
+from extauthz.envoy.decision_metadata import NAMESPACE
 
 DECISION_FIELDS: Final = (
     "reason", "api", "version", "resource", "application", "consumer_key", "user", "tier",
@@ -56,6 +55,9 @@ _REQUEST_FIELDS: Final = {
 }
 
 
+_STREAM_RETRIES: Final = 10
+
+
 def make_stdout_log() -> AccessLog:
     """A line of JSON on standard output for each finished request."""
     decision = {name: f"%DYNAMIC_METADATA({NAMESPACE}:{name})%" for name in DECISION_FIELDS}
@@ -70,6 +72,8 @@ def make_grpc_log() -> AccessLog:
         log_name=EXTAUTHZ_CLUSTER,
         grpc_service=GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=EXTAUTHZ_CLUSTER)),
         transport_api_version=ApiVersion.V3,
+        # Without it, the entries of the moment in which the service is away are lost.
+        grpc_stream_retry_policy=RetryPolicy(num_retries=_STREAM_RETRIES),
     )
     return AccessLog(
         name="envoy.access_loggers.http_grpc",

@@ -54,6 +54,14 @@ def write_filter(parameters: EnvoyParameters) -> dict[str, Any]:
     return _say_defaults(typed.write_dict(typed.make_filter(parameters)))
 
 
+def write_access_log() -> dict[str, Any]:
+    """The entry of an HTTP connection manager's `access_log` that reports finished requests."""
+    _require_messages()
+    from extauthz.envoy.configuration import access_log, typed
+
+    return typed.write_dict(access_log.make_grpc_log())
+
+
 def write_cluster(parameters: EnvoyParameters) -> dict[str, Any]:
     """The cluster that `write_filter` asks, in its JSON form."""
     _require_messages()
@@ -69,10 +77,14 @@ def render_bootstrap(parameters: EnvoyParameters) -> str:
 
 
 def render_filter(parameters: EnvoyParameters) -> str:
-    """The filter, and the cluster that it asks, as YAML to paste into an Envoy configuration."""
-    return _render(
-        {"http_filters": [write_filter(parameters)], "clusters": [write_cluster(parameters)]}
-    )
+    """The filter, and the cluster that it asks, as YAML to paste into an Envoy configuration.
+
+    With `access_logs`, the entry of the connection manager's `access_log`, too.
+    """
+    written = {"http_filters": [write_filter(parameters)], "clusters": [write_cluster(parameters)]}
+    if parameters.access_logs:
+        written["access_log"] = [write_access_log()]
+    return _render(written)
 
 
 def _say_defaults(written: dict[str, Any]) -> dict[str, Any]:

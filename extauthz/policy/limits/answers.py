@@ -45,7 +45,9 @@ def judge(
         if not reading.remaining and asked.limit.quota_unit is _BYTES:
             # At the reset at the latest; a sliding window cannot say when some of it is free.
             reading = replace(reading, exceeded=True, retry_after_us=reading.reset_us)
-        statuses.append(LimitStatus(asked.level, asked.name, asked.limit, reading, enforced))
+        statuses.append(
+            LimitStatus(asked.level, asked.name, asked.limit, reading, enforced, asked.charge)
+        )
         if enforced and reading.exceeded:
             refusing = refusing or asked
             retry_after_us = max(retry_after_us, reading.retry_after_us)

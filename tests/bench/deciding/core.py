@@ -244,7 +244,7 @@ async def _measure() -> list[Row]:
 
         async def write_only(times: int) -> None:
             for turn in range(times):
-                few.service.write(writing[turn % len(writing)], neutral)
+                few.service.write(writing[turn % len(writing)], neutral, 0)
 
         observers = DecisionMeasures().list_observers()
 

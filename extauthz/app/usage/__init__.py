@@ -1,0 +1,1 @@
+"""Opens what becomes of usage, from the settings."""

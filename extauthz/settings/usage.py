@@ -1,0 +1,32 @@
+"""Settings of usage: what proxies report of finished requests, and where it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from extauthz.documents.document import StrictModel
+from extauthz.telemetry.decision_log.masking import AddressMask
+
+
+class UsageFileSettings(StrictModel):
+    """A file with a line of JSON for each finished request."""
+
+    path: Path
+    """The file, in a folder that is there. Each of several workers writes to a file of its own:
+    usage.jsonl becomes usage.1.jsonl, usage.2.jsonl and so on."""
+    max_bytes: int = Field(default=268_435_456, ge=65_536)
+    """When the file has this size, it gets the time as a suffix, and a new one begins."""
+    keep: int = Field(default=10, ge=1, le=10_000)
+    """How many of the older files stay; those before them are deleted."""
+
+
+class UsageSettings(StrictModel):
+    """What becomes of the reports of finished requests: Envoy's access logs and Mixer's reports."""
+
+    file: UsageFileSettings | None = None
+    """Lines of JSON in a file. Left out: no file is written."""
+    client_address: AddressMask = AddressMask.NETWORK
+    """What is written of a client's address: full, network (/24 of IPv4, /48 of IPv6), hash or
+    off."""

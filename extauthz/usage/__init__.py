@@ -1,0 +1,1 @@
+"""Usage: a line for each request that a proxy reported, and where the lines are written."""

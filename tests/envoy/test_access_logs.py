@@ -1,0 +1,174 @@
+"""Streams of access logs: read in small pieces, bounded, and closed when they bring junk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+
+import pytest
+
+from extauthz.counters.memory import MemoryCounterStore
+from extauthz.envoy.access_log_entries import AddressRules
+from extauthz.envoy.access_logs import ACCESS_LOG_PATH, ENTRIES_AT_ONCE, AccessLogs
+from extauthz.envoy.proto.access_log_pb2 import HTTPAccessLogEntry, StreamAccessLogsMessage
+from extauthz.model.usage import UsageRecord
+from extauthz.policy.limits.byte_charges import ByteCharger
+from extauthz.serving.methods import Call, RpcCode, RpcFailure
+from tests.builders import FakeClock
+
+
+class Told:
+    """A `UsageObserver` that remembers what it is told, and may fail."""
+
+    def __init__(self) -> None:
+        self.records: list[UsageRecord] = []
+        self.fails = False
+
+    def observe_usage(self, record: UsageRecord) -> None:
+        if self.fails:
+            raise RuntimeError("a defect")
+        self.records.append(record)
+
+
+def an_entry(request_id: str = "", *, kind: int = 6) -> bytes:
+    entry = HTTPAccessLogEntry()
+    entry.common_properties.start_time.seconds = 1_700_000_000
+    entry.common_properties.access_log_type = kind
+    entry.request.request_id = request_id.encode()
+    return entry.SerializeToString()
+
+
+def a_message(*entries: bytes, proxy: str = "") -> bytes:
+    message = StreamAccessLogsMessage()
+    if proxy:
+        message.identifier.node.id = proxy.encode()
+    message.http_logs.log_entry.extend(entries)
+    return message.SerializeToString()
+
+
+async def messages(sent: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for message in sent:
+        yield message
+
+
+def some_logs(max_waiting_bytes: int = 1_000_000) -> tuple[AccessLogs, Told]:
+    told = Told()
+    clock = FakeClock()
+    charger = ByteCharger(MemoryCounterStore(clock), clock)
+    return AccessLogs(AddressRules(), told, charger, max_waiting_bytes=max_waiting_bytes), told
+
+
+async def test_every_entry_of_a_stream_is_told_with_its_envoy() -> None:
+    logs, told = some_logs()
+    sent = [a_message(an_entry("1"), an_entry("2"), proxy="a"), a_message(an_entry("3"))]
+    assert await logs.receive(messages(sent), Call()) == b""
+    await logs.finish()
+    assert [(record.request_id, record.proxy) for record in told.records] == [
+        ("1", "a"),
+        ("2", "a"),
+        ("3", "a"),
+    ]
+    assert (logs.records, logs.streams, logs.waiting_bytes, logs.unreadable) == (3, 0, 0, 0)
+
+
+async def test_what_is_no_finished_request_is_counted_and_left_out() -> None:
+    logs, told = some_logs()
+    connections = StreamAccessLogsMessage()
+    connections.tcp_logs.log_entry.extend([b"", b""])
+    sent = [a_message(an_entry(kind=4), an_entry("1")), connections.SerializeToString()]
+    await logs.receive(messages(sent), Call())
+    await logs.finish()
+    assert [record.request_id for record in told.records] == ["1"]
+    assert (logs.records, logs.skipped) == (1, 3)
+
+
+async def test_only_a_few_entries_are_read_in_a_turn_of_the_loop() -> None:
+    logs, told = some_logs()
+    await logs.receive(messages([a_message(*[an_entry()] * 40)] * 2), Call())
+    reading = asyncio.create_task(logs.finish())
+    most = 0
+    while not reading.done():
+        before = len(told.records)
+        await asyncio.sleep(0)
+        most = max(most, len(told.records) - before)
+    assert most == ENTRIES_AT_ONCE
+    assert len(told.records) == 80
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b"\xff", a_message(b"\xff"), a_message(b""), b"\x12\x03abc"],
+    ids=["no message", "no entry", "an empty entry", "a message cut off"],
+)
+async def test_a_stream_of_junk_ends_with_a_status(
+    junk: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs, told = some_logs()
+
+    async def send() -> AsyncIterator[bytes]:
+        yield a_message(an_entry("good"))
+        yield junk
+        await logs.finish()
+        yield a_message(an_entry("too late"))
+
+    with caplog.at_level(logging.WARNING), pytest.raises(RpcFailure) as failure:
+        await logs.receive(send(), Call())
+    await logs.finish()
+    assert failure.value.code is RpcCode.INVALID_ARGUMENT
+    assert [record.request_id for record in told.records] == ["good"]
+    assert (logs.unreadable, logs.streams) == (1, 0)
+    assert len(caplog.records) == 1
+
+
+async def test_no_message_is_read_while_too_much_waits() -> None:
+    message = a_message(an_entry("1"))
+    logs, told = some_logs(max_waiting_bytes=len(message))
+    taken = 0
+
+    async def send() -> AsyncIterator[bytes]:
+        nonlocal taken
+        for _ in range(5):
+            taken += 1
+            yield message
+
+    streams = [asyncio.create_task(logs.receive(send(), Call())) for _ in range(2)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    # One message waits to be read, and each stream holds one more.
+    assert (taken, logs.waiting_bytes) == (3, len(message))
+    reading = asyncio.create_task(logs.run())
+    await asyncio.gather(*streams)
+    logs.end()
+    await reading
+    assert len(told.records) == 10
+
+
+async def test_what_waits_is_read_before_the_end() -> None:
+    logs, told = some_logs()
+    reading = asyncio.create_task(logs.run())
+    await logs.receive(messages([a_message(*[an_entry()] * 50)]), Call())
+    logs.end()
+    await reading
+    assert len(told.records) == 50
+
+
+async def test_a_defect_of_an_observer_ends_neither_the_stream_nor_the_reading(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logs, told = some_logs()
+    told.fails = True
+    await logs.receive(messages([a_message(an_entry("1"))]), Call())
+    await logs.finish()
+    told.fails = False
+    await logs.receive(messages([a_message(an_entry("2"))]), Call())
+    await logs.finish()
+    assert [record.request_id for record in told.records] == ["2"]
+    assert logs.unreadable == 1
+    assert "because of a defect" in caplog.text
+
+
+def test_the_method_is_that_of_envoys_service() -> None:
+    method = some_logs()[0].method()
+    assert method.path == ACCESS_LOG_PATH
+    assert method.path == "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
