@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import grpc
 import httpx2
@@ -116,7 +116,7 @@ def run_extauthz(
     """
     command = (sys.executable, "-m", "extauthz", "serve", "--config", str(settings_file))
     with _run("extauthz", command, log_file, environment) as process:
-        _wait_until_healthy(process, grpc_address, log_file, credentials)
+        wait_until_healthy(process, grpc_address, log_file, credentials)
         yield process
 
 
@@ -173,12 +173,28 @@ def _run(
             process.wait()
 
 
-def _wait_until_healthy(
-    process: subprocess.Popen[bytes],
+class Process(Protocol):
+    """A program that was started, as `subprocess.Popen` has it."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code; None while it is not known to have ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code. Raises TimeoutExpired while it runs."""
+
+
+def wait_until_healthy(
+    process: Process,
     address: str,
     log_file: Path,
-    credentials: grpc.ChannelCredentials | None,
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> None:
+    """Returns when the service at a gRPC address is healthy; the arguments are `run_extauthz`'s.
+
+    Raises:
+        DemoError: the process ended, or was not healthy in time.
+    """
     request = HealthCheckRequest()
     # A proxy from the environment must not be used for loopback.
     options = [("grpc.enable_http_proxy", 0)]
@@ -211,7 +227,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log_file: Path
                 continue
 
 
-def _attempts(process: subprocess.Popen[bytes], name: str, log_file: Path) -> Iterator[float]:
+def _attempts(process: Process, name: str, log_file: Path) -> Iterator[float]:
     """Yields at short intervals until the process ends or the time is over.
 
     Raises:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from extauthz.cli import main
 from extauthz.cli.key import write_digest
 from tests.builders import API_KEY
+from tests.commands import run_command
 from tests.keys import ISSUER, a_jwks
 
 SETTINGS = "catalog: {files: [catalog/]}\n"
@@ -102,15 +101,13 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def run_program(folder: Path) -> Run:
-    """Runs ``extauthz`` as a program, in the folder."""
+    """Runs ``extauthz`` in a process of its own, in the folder."""
 
     def run_apart(*arguments: str, stdin: str | bytes = "") -> Done:
-        done = subprocess.run(
-            [sys.executable, "-m", "extauthz", *arguments],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            check=False,
-            cwd=folder,
+        done = run_command(
+            *arguments,
+            folder=folder,
+            stdin=stdin.encode() if isinstance(stdin, str) else stdin,
         )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 

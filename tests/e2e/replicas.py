@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import Popen, TimeoutExpired
+from subprocess import TimeoutExpired
 from typing import Any, Final
 
 import grpc
@@ -21,6 +21,7 @@ import httpx2
 import yaml
 
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, CheckResponse, Peer
+from tests.commands import Command
 from tests.e2e.running import Deployment, next_client
 from tests.free_ports import find_free_port
 
@@ -110,7 +111,7 @@ class Replica:
 
     def __init__(
         self,
-        process: Popen[bytes],
+        process: Command,
         log_file: Path,
         grpc_address: str,
         channel: grpc.Channel,

@@ -1,4 +1,4 @@
-"""Starts extauthz and Envoy as users run them, each combination once, and stops them together."""
+"""Starts extauthz and Envoy, each combination once, and stops them together."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import Popen
 from typing import Any, Final
 
 import grpc
 import httpx2
 import yaml
 
-from extauthz.demo.processes import run_envoy, run_extauthz
+from extauthz.demo.processes import run_envoy, wait_until_healthy
 from extauthz.envoy.configuration.bootstrap import write_bootstrap
 from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
+from tests.commands import Command, running_command
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.world import World
 from tests.free_ports import find_free_port
@@ -53,7 +53,7 @@ def next_client() -> str:
 class Service:
     """A running ``extauthz serve``."""
 
-    process: Popen[bytes]
+    process: Command
     grpc_address: str
     log_file: Path
 
@@ -154,7 +154,10 @@ class Deployment:
         file.write_text(yaml.safe_dump(written))
         address = written["listen"]["grpc"]
         self.log_files.append(log_file)
-        with run_extauthz(file, address, log_file, environment, credentials=credentials) as process:
+        with running_command(
+            "serve", "--config", str(file), log_file=log_file, environment=environment
+        ) as process:
+            wait_until_healthy(process, address, log_file, credentials)
             yield Service(process, address, log_file)
 
     @contextmanager

@@ -17,6 +17,7 @@ import grpc
 import httpx2
 import pytest
 
+from tests.commands import run_command
 from tests.e2e.doors.both_doors import ALLOWED, Asked, BothDoors
 from tests.e2e.load import steady_load
 from tests.e2e.replicas import PATH, key_of, write_catalog
@@ -43,13 +44,7 @@ class Stage:
     def order(self, *words: str, stdin: str = "") -> dict[str, Any]:
         """Gives an order with the settings of the first service; what the command says."""
         config = self.services[0].log_file.parent / "extauthz.yaml"
-        done = subprocess.run(
-            [sys.executable, "-m", "extauthz", *words, "--config", str(config), "--json"],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_command(*words, "--config", str(config), "--json", stdin=stdin.encode())
         assert done.returncode == 0, done.stderr
         told: dict[str, Any] = json.loads(done.stdout)
         return told

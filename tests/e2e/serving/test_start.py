@@ -6,17 +6,17 @@ import hashlib
 import os
 import re
 import socket
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from tests.commands import run_command
+
 pytestmark = pytest.mark.e2e
 
-TURN_S: Final = 60
 CATALOG: Final = {
     "apis": [
         {
@@ -30,20 +30,13 @@ CATALOG: Final = {
 SETTINGS: Final = {"listen": {"grpc": "127.0.0.1:0"}, "catalog": {"files": ["catalog"]}}
 
 
-def run(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, folder: Path, **environment: str) -> CompletedProcess[str]:
     """Runs extauthz in a folder until it ends."""
-    return subprocess.run(
-        [sys.executable, "-m", "extauthz", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), **environment},
-        capture_output=True,
-        text=True,
-        timeout=TURN_S,
-        check=False,
-    )
+    done = run_command(*arguments, folder=folder, environment={**os.environ, **environment})
+    return CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def problems_of(done: subprocess.CompletedProcess[str]) -> list[str]:
+def problems_of(done: CompletedProcess[str]) -> list[str]:
     """What a start that was refused as it should be says on standard error, but for its log."""
     assert done.returncode == 3, done.stderr
     assert done.stdout == ""
