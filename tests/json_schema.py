@@ -65,8 +65,8 @@ def find_schema_faults(
                 if isinstance(value, dict) and not set(operand) <= value.keys():
                     yield f"{at}: lacks one of {operand}"
             case "additionalProperties":
-                names = value.keys() - schema.get("properties", {}).keys() if value else ()
-                for name in names if isinstance(value, dict) else ():
+                names = value if isinstance(value, dict) else {}
+                for name in names.keys() - schema.get("properties", {}).keys():
                     if operand is False:
                         yield f"{at}: has {name}"
                     elif operand is not True:

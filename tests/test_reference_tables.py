@@ -10,6 +10,7 @@ import yaml
 
 from extauthz.answers.reasons import MEANINGS, WSO2_THROTTLE_CODES
 from extauthz.app.core import open_core
+from extauthz.app.log import open_decision_log
 from extauthz.app.tracing import open_tracing
 from extauthz.app.usage.opening import open_usage
 from extauthz.app.usage.watching import count_usage
@@ -27,7 +28,6 @@ from extauthz.serving.load import Load
 from extauthz.serving.workers.workers import Worker, Workers
 from extauthz.settings.reading import read_settings
 from extauthz.settings.telemetry import OtlpSettings, TelemetrySettings
-from extauthz.telemetry.decision_log.log import DecisionLog
 from tests.mixer_compat.asking import Asking
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -60,6 +60,7 @@ async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
     tree = {
         "catalog": {"files": ["catalog.yaml"]},
         "counters": {"store": "redis", "url": "redis://127.0.0.1:1/0"},
+        "log": {"decisions": "decisions.jsonl"},
         "server": {"tls": {"cert": "tls.crt", "key": "tls.key"}},
         "usage": {"file": {"path": "usage.jsonl"}},
     }
@@ -70,9 +71,9 @@ async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
         metrics = make_metrics(core, Load(), decisions, "grpcio")
         watch_certificates(metrics, settings)
         count_reports(metrics, Asking().adapter.reports)
-        log = DecisionLog(tmp_path / "decisions.jsonl")
-        count_log(metrics, log)
-        log.close()
+        with open_decision_log(settings) as log:
+            assert log is not None
+            count_log(metrics, log)
         async with open_usage(settings, core, 0) as usage:
             assert usage is not None
             count_usage(metrics, usage)

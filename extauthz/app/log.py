@@ -1,4 +1,4 @@
-"""The log, on standard error, and the log of decisions, in a file."""
+"""Starts the log of this process, and opens the log of decisions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from extauthz.app.counting import check_redis, read_redis_settings
+from extauthz.counters.redis.settings import RedisSettings
 from extauthz.errors import ConfigError, Problem
+from extauthz.model.identity import Secret
 from extauthz.plain_text import write_plain_lines
-from extauthz.settings.tree import LogSettings
+from extauthz.settings.log import DecisionLogSettings, DecisionStreamSettings, LogSettings
+from extauthz.settings.reading import read_secret_file
+from extauthz.settings.stores import RedisAccessSettings
+from extauthz.settings.tree import Settings
+from extauthz.telemetry.decision_log.lines import FileLines, StdoutLines
 from extauthz.telemetry.decision_log.log import DecisionLog
+from extauthz.telemetry.decision_log.masking import Masks
+from extauthz.telemetry.decision_log.redis_stream import DecisionStreamError, RedisStream
+from extauthz.telemetry.decision_log.sampling import DecisionSampling
+from extauthz.telemetry.decision_log.sinks import SinkThread
 
 
 class PlainFormatter(logging.Formatter):
@@ -38,13 +50,19 @@ def start_log(settings: LogSettings, *, worker: int = 0) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def check_decision_log(settings: LogSettings) -> None:
-    """Checks that the file of decisions can be written, without making it.
+def check_decision_log(settings: Settings) -> None:
+    """Checks that decisions can be written, without writing anything.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: they cannot.
     """
-    file = settings.decisions
+    decisions = settings.log.decisions
+    if decisions is None:
+        return
+    _read_hash_key(decisions)
+    if decisions.redis is not None:
+        _read_stream(settings, decisions.redis)
+    file = decisions.file
     if file is None:
         return
     there = file if file.exists() else file.parent
@@ -56,22 +74,69 @@ def check_decision_log(settings: LogSettings) -> None:
     elif not os.access(there, os.W_OK):
         why = "Permission denied"
     if why:
-        message = f"cannot be written: {why}; name a file in a folder that is there"
-        raise ConfigError([Problem(file=str(file), message=message)])
+        raise _cannot_be_written(file, why)
+
+
+def _cannot_be_written(file: Path, why: str | None) -> ConfigError:
+    message = f"cannot be written: {why}; name a file in a folder that is there"
+    return ConfigError([Problem(file=str(file), message=message)])
 
 
 @contextmanager
-def open_decision_log(settings: LogSettings) -> Iterator[DecisionLog | None]:
-    """Opens the log of decisions; None when the settings name no file.
+def open_decision_log(settings: Settings) -> Iterator[DecisionLog | None]:
+    """Opens the log of decisions; None when the settings do not ask for it.
 
     Raises:
-        ConfigError: the file cannot be written.
+        ConfigError: the file cannot be written, or another setting is not usable.
     """
-    if settings.decisions is None:
+    decisions = settings.log.decisions
+    if decisions is None:
         yield None
         return
-    log = DecisionLog(settings.decisions)
+    key = _read_hash_key(decisions)
+    masks = Masks(client_address=decisions.client_address, user=decisions.user, key=key)
+    sampling = DecisionSampling(
+        allow_ratio=decisions.allow_ratio, deny_ratio=decisions.deny_ratio, key=key
+    )
+    log = DecisionLog(_open_sinks(settings, decisions), masks, sampling)
     try:
         yield log
     finally:
         log.close()
+
+
+def _open_sinks(settings: Settings, decisions: DecisionLogSettings) -> list[SinkThread]:
+    """Opens the sinks. Only the file may fail, and so it comes first."""
+    sinks = []
+    if decisions.file is not None:
+        try:
+            file = FileLines(decisions.file)
+        except OSError as exc:
+            raise _cannot_be_written(decisions.file, exc.strerror) from exc
+        sinks.append(SinkThread("file", file, place=str(decisions.file)))
+    if decisions.stdout:
+        sinks.append(SinkThread("stdout", StdoutLines(), place="standard output"))
+    if decisions.redis is not None:
+        stream = decisions.redis
+        redis = _read_stream(settings, stream)
+        from extauthz.counters.redis.calls import RedisCalls  # brings Redis's client
+
+        calls = RedisCalls(redis, (f"{redis.prefix}{stream.key}",), DecisionStreamError)
+        sink = RedisStream(calls, max_length=stream.max_length)
+        sinks.append(SinkThread("redis", sink, place=f"Redis at {redis.address}"))
+    return sinks
+
+
+def _read_hash_key(decisions: DecisionLogSettings) -> Secret | None:
+    return None if decisions.hash_key_file is None else read_secret_file(decisions.hash_key_file)
+
+
+def _read_stream(settings: Settings, stream: DecisionStreamSettings) -> RedisSettings:
+    """How the Redis of the stream is reached.
+
+    Raises:
+        ConfigError: its settings contradict each other, or a file cannot be used.
+    """
+    access: RedisAccessSettings = settings.counters if stream.url is None else stream
+    check_redis(access, "counters" if stream.url is None else "log.decisions.redis")
+    return read_redis_settings(access)

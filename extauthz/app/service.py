@@ -72,7 +72,7 @@ def list_file_problems(settings: Settings) -> list[Problem]:
         lambda: check_counting(settings.counters),
         lambda: check_emergency(settings),
         lambda: read_callers(settings),
-        lambda: check_decision_log(settings.log),
+        lambda: check_decision_log(settings),
         lambda: check_tracing(settings.telemetry),
         lambda: check_admin_tokens(settings),
         lambda: read_tls_files(admin_tls) if admin_tls is not None else None,
@@ -112,7 +112,7 @@ async def open_service(settings: Settings, *, worker: int = 0) -> AsyncIterator[
     Raises:
         ConfigError, CatalogError, EmergencyError, ListenError: it cannot start; the text says why.
     """
-    with open_decision_log(settings.log) as log:
+    with open_decision_log(settings) as log:
         async with (
             open_tracing(settings.telemetry) as tracing,
             _open_service(settings, log, tracing, worker) as service,

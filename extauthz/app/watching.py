@@ -22,7 +22,8 @@ from extauthz.settings.tree import Settings
 from extauthz.telemetry import names
 from extauthz.telemetry.decision_counts import DecisionCounts
 from extauthz.telemetry.decision_durations import DecisionDurations
-from extauthz.telemetry.decision_log.log import MAX_WAITING, DecisionLog
+from extauthz.telemetry.decision_log.log import DecisionLog
+from extauthz.telemetry.decision_log.sinks import SinkThread
 from extauthz.telemetry.measures.limit_checks import LimitCheckCounts
 from extauthz.telemetry.metrics import CountedCache, Metrics
 from mixer_compat.reports import Reports
@@ -206,13 +207,19 @@ def watch_queue(metrics: Metrics, name: str, read: Callable[[], int], capacity: 
 
 
 def count_log(metrics: Metrics, log: DecisionLog) -> None:
-    """Adds the number of lines that the log of decisions has lost."""
+    """Shows what waits for the sinks of the log of decisions, and what they have lost."""
+    for sink in log.sinks:
+        _count_sink(metrics, sink)
+
+
+def _count_sink(metrics: Metrics, sink: SinkThread) -> None:
     metrics.count(
         names.LOG_DROPPED,
         "Decisions that were not written to the log of decisions.",
-        lambda: log.dropped,
+        lambda: sink.dropped,
+        sink=sink.name,
     )
-    watch_queue(metrics, "decision_log", lambda: log.waiting, MAX_WAITING)
+    watch_queue(metrics, f"decision_log_{sink.name}", lambda: sink.waiting, sink.max_waiting)
 
 
 def count_traces(metrics: Metrics, tracing: Tracing) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from extauthz.errors import ConfigError, Problem
 from extauthz.plain_text import write_plain_lines
-from extauthz.telemetry.door_comparison import Comparison, compare_doors
+from extauthz.telemetry.decision_log.door_comparison import Comparison, compare_doors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from extauthz.counters.redis.calls import RedisCalls
 from extauthz.counters.redis.settings import RedisSettings
 from extauthz.documents.document import list_problems
 from extauthz.documents.messages import show_name
@@ -39,7 +40,6 @@ from extauthz.emergency.entries import (
     write_tree,
 )
 from extauthz.emergency.reading import Reading
-from extauthz.emergency.redis_calls import RedisCalls
 from extauthz.errors import EmergencyError, Problem
 from extauthz.telemetry.measures.dependencies import CallMeasure
 
@@ -66,7 +66,9 @@ class RedisEmergency:
         max_entries: int = MAX_ENTRIES,
         measure: CallMeasure | None = None,
     ) -> None:
-        self._calls = RedisCalls(settings, measure)
+        tag = f"{settings.prefix}{{blocks}}"
+        keys = (tag, f"{tag}:revision", f"{tag}:confirmed")
+        self._calls = RedisCalls(settings, keys, EmergencyError, measure)
         self._max_entries = max_entries
         self._process = f"{socket.gethostname()}/{os.getpid()}"
         self._revision: str | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from extauthz.documents.document import Fault
 from extauthz.serving.listen import is_local, may_collide, read_listen_address
 from extauthz.settings.tree import Settings
+from extauthz.telemetry.decision_log.masking import AddressMask
 
 
 def find_conflicts(settings: Settings) -> Iterator[Fault]:
@@ -18,6 +19,7 @@ def find_conflicts(settings: Settings) -> Iterator[Fault]:
     yield from _find_admin_conflicts(settings)
     yield from _find_mixer_conflicts(settings)
     yield from _find_emergency_conflicts(settings)
+    yield from _find_log_conflicts(settings)
     responses, credentials = settings.responses, settings.credentials
     own = [
         (("responses", "identity_headers", fact.value), name)
@@ -104,3 +106,25 @@ def _find_emergency_conflicts(settings: Settings) -> Iterator[Fault]:
                 "that a mistake in the one does not stop the other"
             )
             yield Fault(path=("emergency", "files", position), message=message)
+
+
+def _find_log_conflicts(settings: Settings) -> Iterator[Fault]:
+    decisions, path = settings.log.decisions, ("log", "decisions")
+    if decisions is None:
+        return
+    if not decisions.has_sink:
+        message = "names no place to write to; set file, stdout or redis, or remove it"
+        yield Fault(path=path, message=message)
+    if decisions.client_address is AddressMask.HASH and decisions.hash_key_file is None:
+        message = "hash needs hash_key_file: without a key, every address could be tried"
+        yield Fault(path=(*path, "client_address"), message=message)
+    redis = decisions.redis
+    if redis is None or redis.url is not None:
+        return
+    message = ""
+    if redis.model_fields_set - {"key", "max_length"}:
+        message = "says how a Redis of its own is reached, and names no url; write it"
+    elif settings.counters.url is None:
+        message = "names no url, and the counters are not in a Redis; write the url of one"
+    if message:
+        yield Fault(path=(*path, "redis"), message=message)

@@ -31,6 +31,7 @@ from extauthz.settings.listening import (
     MixerSettings,
     TlsSettings,
 )
+from extauthz.settings.log import LogSettings
 from extauthz.settings.stores import CounterSettings, EmergencySettings
 from extauthz.settings.telemetry import TelemetrySettings
 from extauthz.settings.usage import UsageSettings
@@ -219,15 +220,6 @@ class ResponseSettings(StrictModel):
         return names if self.backend_jwt is None else (*names, self.backend_jwt.header)
 
 
-class LogSettings(StrictModel):
-    """What is logged, on standard error, and which decisions, in a file."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least important messages that are still logged."""
-    decisions: Path | None = None
-    """File that gets each decision as a line of JSON, for audits and `extauthz compare`."""
-
-
 class Settings(StrictModel):
     """All of it."""
 
@@ -254,7 +246,7 @@ class Settings(StrictModel):
     responses: ResponseSettings = ResponseSettings()
     """What clients and upstreams see."""
     log: LogSettings = LogSettings()
-    """What is logged, on standard error, and which decisions, in a file."""
+    """What is logged, and which decisions."""
     telemetry: TelemetrySettings = TelemetrySettings()
     """What is sent to a collector of OpenTelemetry's (needs extauthz[otlp])."""
     usage: UsageSettings | None = None

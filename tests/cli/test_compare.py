@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from extauthz.cli import main
-from tests.telemetry.test_door_comparison import a_line
+from tests.telemetry.decision_log.test_door_comparison import a_line
 
 
 def write(folder: Path, *lines: str) -> str:

@@ -224,7 +224,11 @@ NAMED_FILES = {
     "    password_file: gone  # here\n",
     "responses.backend_jwt.private_key_file": "responses:\n  backend_jwt:\n"
     "    private_key_file: gone  # here\n",
-    "log.decisions": "log:\n  decisions: gone/decisions.jsonl  # here\n",
+    "log.decisions.file": "log:\n  decisions: gone/decisions.jsonl  # here\n",
+    "log.decisions.hash_key_file": "log:\n  decisions:\n    stdout: true\n"
+    "    hash_key_file: gone  # here\n",
+    "log.decisions.redis.password_file": "log:\n  decisions:\n    redis:\n"
+    "      url: redis://h\n      password_file: gone  # here\n",
 }
 
 

@@ -123,8 +123,8 @@ async def test_every_family_is_on_the_page_whatever_turns_opentelemetry_off(
     assert find(samples, "extauthz_catalog_problems") == 0
     build = {"version": version("extauthz"), "python": python_version(), "host": "grpcio"}
     assert find(samples, "extauthz_build_info", **build) == 1
-    assert find(samples, "extauthz_queue_depth", queue="decision_log") >= 0
-    assert find(samples, "extauthz_queue_capacity", queue="decision_log") == 10_000
+    assert find(samples, "extauthz_queue_depth", queue="decision_log_file") >= 0
+    assert find(samples, "extauthz_queue_capacity", queue="decision_log_file") == 10_000
     assert find(samples, "process_resident_memory_bytes") > 1_000_000
     assert find(samples, "process_cpu_seconds_total") > 0
 

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extauthz.telemetry.door_comparison import Comparison, Difference, compare_doors
+from extauthz.model.decision import Denial, Deny, Reason
+from extauthz.telemetry.decision_log.door_comparison import Comparison, Difference, compare_doors
+from extauthz.telemetry.decision_log.masking import Masks
+from extauthz.telemetry.decision_log.record import note_decision
+from extauthz.telemetry.decision_log.sinks import Entry
+from tests.builders import a_request
 
 PETS = "Pets v1"
 
@@ -40,6 +45,24 @@ def test_equal_answers_are_counted_by_what_they_were() -> None:
     )
     assert found == Comparison(equal=found.equal)
     assert found.equal == {"allow": 1, "blocked": 1}
+
+
+OLD_LINE = (
+    '{"time": "2026-11-30T08:15:00.000001+00:00", "decision": "5d6e8a41c0fb-1", "door": "envoy", '
+    '"shadow": false, "request": "r-1", "method": "GET", "path_hash": "24b9ab6c0d6ebd5f", '
+    '"outcome": "deny", "reason": "blocked", "level": "", "rule": "not-them", "api": "HttpbinAPI", '
+    '"version": "1.0.0", "resource": "/ip", "application": "", "tier": "", "duration_us": 48}'
+)
+"""As files had it before users, addresses and limits were in them."""
+
+
+def test_lines_of_an_older_file_and_of_this_one_are_compared() -> None:
+    request = a_request(request_id="r-1", door="mixer")
+    deny = Deny(id="d-1", denial=Denial(reason=Reason.BLOCKED, rule="not-them"))
+    new_line = Entry(note_decision(request, deny, 7), Masks()).line.decode()
+    assert set(json.loads(OLD_LINE)) < set(json.loads(new_line))
+    old_line = OLD_LINE.replace("24b9ab6c0d6ebd5f", json.loads(new_line)["path_hash"])
+    assert compare_doors([old_line, new_line]).equal == {"blocked": 1}
 
 
 def test_differences_are_counted_by_api_and_both_answers_with_examples() -> None:
@@ -95,7 +118,7 @@ def test_a_line_that_cannot_be_used_is_counted(line: str) -> None:
 def test_the_oldest_request_no_longer_waits_when_too_many_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("extauthz.telemetry.door_comparison.MAX_WAITING", 2)
+    monkeypatch.setattr("extauthz.telemetry.decision_log.door_comparison.MAX_WAITING", 2)
     lines = [a_line("envoy", request=f"r-{n}") for n in range(3)]
     found = compare_doors([*lines, a_line("mixer", request="r-2"), a_line("mixer", request="r-0")])
     assert found.equal == {"allow": 1}

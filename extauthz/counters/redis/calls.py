@@ -1,12 +1,13 @@
-"""Runs scripts on the server that holds the keys of blocks and revocations, one at a time.
+"""Runs scripts on the server that holds their keys, one at a time. No decision waits for them.
 
-The three keys share a hash slot, so that one server of a cluster holds them all. After a failure
-the next call makes a new connection.
+Several keys share a hash slot, so that one server of a cluster holds them all. After a failure the
+next call makes a new connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 from redis.asyncio.connection import AbstractConnection
@@ -17,20 +18,34 @@ from extauthz.counters.redis.batches import disconnect
 from extauthz.counters.redis.connection import Connector
 from extauthz.counters.redis.refusals import RedisRefusal, find_redirect
 from extauthz.counters.redis.settings import Deployment, RedisSettings, Server
-from extauthz.errors import EmergencyError
+from extauthz.errors import BackendError
 from extauthz.plain_text import write_plain
 from extauthz.telemetry.measures.dependencies import CallMeasure
 
 _LEAST_WAIT_S: Final = 1.0
-"""Seconds for a call; no decision waits for these calls."""
+"""Seconds for a call."""
 _MOST_REDIRECTS: Final = 4
 _Command: TypeAlias = tuple[str | bytes | int, ...]
 
 
 class RedisCalls:
-    """A connection to one Redis, Sentinels' primary or cluster. `measure` counts the calls."""
+    """A connection to one Redis, Sentinels' primary or cluster.
 
-    def __init__(self, settings: RedisSettings, measure: CallMeasure | None = None) -> None:
+    Args:
+        keys: of every script; the prefix of the settings included.
+        failure: the error that is raised.
+        measure: counts the calls.
+    """
+
+    def __init__(
+        self,
+        settings: RedisSettings,
+        keys: Sequence[str],
+        failure: type[BackendError],
+        measure: CallMeasure | None = None,
+    ) -> None:
+        self._keys = tuple(keys)
+        self._failure = failure
         self._measure = measure or CallMeasure()
         address = settings.address
         self._name = str(address)
@@ -41,14 +56,12 @@ class RedisCalls:
         self._connector = Connector(settings)
         self._connection: AbstractConnection | None = None
         self._wait_s = max(settings.timeout_s, _LEAST_WAIT_S)
-        tag = f"{settings.prefix}{{blocks}}"
-        self._keys = (tag, f"{tag}:revision", f"{tag}:confirmed")
 
     async def call(self, script: str, *args: str | bytes | int) -> Any:
         """What a script returns.
 
         Raises:
-            EmergencyError: there was no answer, or a refusal. A script that writes may have run.
+            BackendError: the given failure. There was no answer, or a refusal. A script that writes may have run.
         """
         command = ("EVAL", script, len(self._keys), *self._keys, *args)
         try:
@@ -61,7 +74,7 @@ class RedisCalls:
             await self._drop()
             what = "refused" if isinstance(exc, ResponseError) else "did not answer"
             message = f"Redis at {self._name} {what}: {_describe(exc)}"
-            raise EmergencyError(message) from exc
+            raise self._failure(message) from exc
         except BaseException:
             await self._drop()
             raise

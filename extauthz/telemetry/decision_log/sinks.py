@@ -1,0 +1,199 @@
+"""Gives decisions to sinks: a bounded queue and a thread for each sink.
+
+A sink that is slow, refuses or is away delays neither a decision nor another sink, and a stop by
+`CLOSE_S` at most. When `MAX_WAITING` decisions wait for a sink, further ones are dropped for this
+sink and counted.
+
+A thread writes a few decisions at a time and then lets the decisions go on: while it makes records,
+no other code runs in this process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from threading import Event, Thread
+from typing import Final, Protocol
+
+from extauthz.telemetry.decision_log.masking import Masks, Shown
+from extauthz.telemetry.decision_log.record import LoggedDecision
+
+_log = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 10_000
+"""Decisions that may wait for a sink."""
+AT_ONCE: Final = 16
+"""Decisions that are written before the thread pauses; some 0.4 ms."""
+CLOSE_S: Final = 3.0
+"""How long a stop waits for all sinks together."""
+_PAUSE_S: Final = 0.0005
+_IDLE_S: Final = 0.1
+"""How often an idle thread looks. To be woken for each decision would take longer."""
+_FIRST_RETRY_S: Final = 0.2
+_LONGEST_RETRY_S: Final = 5.0
+
+
+class Entry:
+    """A decision to be written. Its record is made when the first sink needs it."""
+
+    __slots__ = ("_line", "_masks", "_noted", "_record")
+
+    def __init__(self, noted: LoggedDecision, masks: Masks) -> None:
+        self._noted = noted
+        self._masks = masks
+        self._record: dict[str, Shown] | None = None
+        self._line = b""
+
+    @property
+    def time_ns(self) -> int:
+        """When the decision was made, in nanoseconds since the Unix epoch."""
+        return self._noted.time
+
+    @property
+    def record(self) -> dict[str, Shown]:
+        """The record, masked. It must not be changed."""
+        if self._record is None:
+            self._record = self._noted.write(self._masks)
+        return self._record
+
+    @property
+    def line(self) -> bytes:
+        """The record as JSON, without the end of a line."""
+        if not self._line:
+            self._line = json.dumps(self.record).encode()
+        return self._line
+
+
+class SinkAway(Exception):
+    """A sink takes nothing now; what it was given is tried again. The text says why."""
+
+
+class Sink(Protocol):
+    """Takes decisions. All calls come from the thread of its queue."""
+
+    @property
+    def at_once(self) -> int:
+        """The most entries that it takes in one call."""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Takes all of these entries.
+
+        Raises:
+            SinkAway: it took none of them, or perhaps some; they are tried again.
+            Exception: they cannot be written, and are dropped.
+        """
+
+    def close(self) -> None:
+        """Releases what it holds."""
+
+
+class SinkThread:
+    """The queue and the thread of one sink.
+
+    Args:
+        name: of the kind of sink, for metrics.
+        place: where it writes to, for the log.
+    """
+
+    def __init__(
+        self, name: str, sink: Sink, *, place: str, max_waiting: int = MAX_WAITING
+    ) -> None:
+        self.name: Final = name
+        self.max_waiting: Final = max_waiting
+        self._place = place
+        self._sink = sink
+        self._entries: deque[Entry] = deque()
+        self._refused = self._failed = self._left = 0
+        self._is_good = True
+        self._is_ending = self._has_given_up = False
+        self._wake = Event()
+        # A sink that hangs must not keep the process from ending.
+        self._thread = Thread(target=self._write_all, name=f"decision log {name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Decisions that wait to be written."""
+        return len(self._entries)
+
+    @property
+    def dropped(self) -> int:
+        """Decisions that were not written: too many waited, writing failed, or the stop came."""
+        return self._refused + self._failed + self._left
+
+    def put(self, entry: Entry) -> None:
+        """Adds a decision, or drops it when too many wait."""
+        if len(self._entries) < self.max_waiting:
+            self._entries.append(entry)
+        else:
+            self._refused += 1
+
+    def end(self) -> None:
+        """Tells the thread to write what waits, and to end."""
+        self._is_ending = True
+        self._wake.set()
+
+    def join(self, until_s: float) -> None:
+        """Waits for the end, until a time of `time.monotonic`; drops what waits longer."""
+        self._thread.join(max(0.0, until_s - time.monotonic()))
+        if self._thread.is_alive():
+            self._has_given_up = True
+        self._left = len(self._entries)
+        if self._left:
+            _log.error(
+                "%d decisions could not be written to %s: it takes too long",
+                self._left,
+                self._place,
+            )
+
+    def _write_all(self) -> None:
+        retry_s = _FIRST_RETRY_S
+        try:
+            while not self._has_given_up:
+                is_ending = self._is_ending
+                if not self._entries:
+                    if is_ending:
+                        return
+                    self._wake.wait(_IDLE_S)
+                elif self._write_some():
+                    retry_s = _FIRST_RETRY_S
+                    if not is_ending:
+                        self._wake.wait(_PAUSE_S)
+                elif is_ending:
+                    return
+                else:
+                    self._wake.wait(retry_s)
+                    retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
+        finally:
+            self._sink.close()
+
+    def _write_some(self) -> bool:
+        """Writes the first decisions that wait; False when the sink is away."""
+        entries, left = self._entries, min(len(self._entries), AT_ONCE)
+        while left and not self._has_given_up:
+            size = min(left, self._sink.at_once)
+            if not self._write([entries[number] for number in range(size)]):
+                return False
+            for _ in range(size):
+                entries.popleft()
+            left -= size
+        return True
+
+    def _write(self, entries: Sequence[Entry]) -> bool:
+        was_good, self._is_good = self._is_good, False
+        try:
+            self._sink.write(entries)
+        except SinkAway as away:
+            if was_good:
+                _log.warning("decisions wait for %s: %s", self._place, away)
+            return False
+        except Exception:  # noqa: BLE001  (whatever it is, the decisions after it are taken)
+            if was_good:
+                _log.exception("a decision could not be written to %s", self._place)
+            self._failed += len(entries)
+            return True
+        self._is_good = True
+        return True
