@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "envoy-config": "print configuration for Envoy",
     "mixer-manifests": "print objects for an Istio Mixer",
     "migrate": "turn Mixer's objects into a catalog, settings and Istio policies",
+    "usage": "sum what applications used, from the files that `usage.file` names",
     "compare": "list where Envoy's door and Mixer's decided differently",
 }
 
