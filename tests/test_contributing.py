@@ -41,6 +41,7 @@ def test_says_where_to_add_what_is_added_most() -> None:
         "A host",
         "A setting",
         "A metric",
+        "An endpoint of the admin API",
         "A command",
         "A property of Mixer's instances",
         "A Mixer template",

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -176,6 +176,17 @@ class Replica:
     def read_metrics(self) -> str:
         """All of them, in Prometheus's text format."""
         return self._admin.get("/metrics").text
+
+    def read_api(self, path: str) -> Any:
+        """What a path of the admin API answers."""
+        answer = self._admin.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def follow(self, query: str = "") -> AbstractContextManager[httpx2.Response]:
+        """The stream of live decisions."""
+        headers = {"accept": "text/event-stream"}
+        return self._admin.stream("GET", f"/api/decisions{query}", headers=headers)
 
     def wait_until(self, happened: Callable[[], bool], what: str) -> None:
         """Looks each moment whether something has happened, while the process runs."""

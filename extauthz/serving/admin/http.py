@@ -113,7 +113,12 @@ class AdminServer(web.Server):
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
         if self._api is not None and (path == API or path.startswith(f"{API}/")):
-            return await self._api.answer(request, partial(self._hold, request))
+            response = await self._api.answer(request, partial(self._hold, request))
+            closer = self._closers.get(request.protocol)
+            if closer is not None and closer.is_half_over:
+                # Else a browser's next request could meet the end of its connection.
+                response.force_close()
+            return response
         handle = self._paths.get(path)
         if handle is None:
             return web.Response(status=404, text="there is nothing here\n")
@@ -153,7 +158,14 @@ class _Closer:
 
     def __init__(self, transport: asyncio.Transport, within_s: float) -> None:
         self._transport = transport
-        self._timer = asyncio.get_running_loop().call_later(within_s, transport.abort)
+        loop = asyncio.get_running_loop()
+        self._half_s = loop.time() + within_s / 2
+        self._timer = loop.call_later(within_s, transport.abort)
+
+    @property
+    def is_half_over(self) -> bool:
+        """Whether more than half of its time has passed."""
+        return asyncio.get_running_loop().time() > self._half_s
 
     def close(self) -> None:
         """Closes it now."""

@@ -38,7 +38,8 @@ def make_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def _load(files: TlsFiles) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # Not the default context: from Python 3.13 on it refuses authorities without key usage.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(files.cert, files.key)

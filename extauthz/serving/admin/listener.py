@@ -7,10 +7,11 @@ credential, no customer. Who may use the API is judged in `extauthz.serving.admi
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -23,6 +24,8 @@ from extauthz.serving.admin.readiness import (
 )
 from extauthz.serving.listen import ListenAddress, ListenError
 
+HANDSHAKE_S: Final = 5.0
+"""The time for a TLS handshake; a connection is counted once it is done."""
 _NO_STORE: Final = {"cache-control": "no-store"}
 
 
@@ -52,13 +55,14 @@ class AdminListener:
         self._tls = tls
         self._server: AdminServer | None = None
         self._runner: web.ServerRunner | None = None
+        self._listening: asyncio.Server | None = None
 
     @property
     def port(self) -> int:
         """The actual TCP port; 0 for a Unix socket, and before the start."""
-        if self._address.path or self._runner is None:
+        if self._address.path or self._listening is None:
             return 0
-        return int(self._runner.addresses[0][1])
+        return int(self._listening.sockets[0].getsockname()[1])
 
     async def start(self) -> None:
         """Opens the listener.
@@ -74,26 +78,33 @@ class AdminListener:
         self._server = AdminServer(paths, self._api)
         self._runner = runner = web.ServerRunner(self._server)
         await runner.setup()
-        address = self._address
-        site: web.BaseSite
-        if address.path:
-            site = web.UnixSite(runner, address.path, ssl_context=self._tls)
-        else:
-            site = web.TCPSite(runner, address.host, address.port, ssl_context=self._tls)
         try:
-            await site.start()
+            self._listening = await self._listen(self._server)
         except OSError as exc:
             await runner.cleanup()
             raise ListenError(
-                f"{address}: cannot be listened on ({exc.strerror}); choose another listen.admin"
+                f"{self._address}: cannot be listened on ({exc.strerror}); choose another "
+                "listen.admin"
             ) from exc
 
     async def stop(self) -> None:
         """Closes the listener and its connections."""
+        if self._listening is not None:
+            self._listening.close()
         if self._server is not None:
             self._server.end_streams()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def _listen(self, server: AdminServer) -> asyncio.Server:
+        # A site of aiohttp's would wait a minute for a handshake.
+        tls: dict[str, Any] = {"ssl": self._tls}
+        if self._tls is not None:
+            tls["ssl_handshake_timeout"] = HANDSHAKE_S
+        loop, address = asyncio.get_running_loop(), self._address
+        if address.path:
+            return await loop.create_unix_server(server, address.path, **tls)
+        return await loop.create_server(server, address.host, address.port, **tls)
 
     async def _healthz(self) -> web.Response:
         return web.Response(text="alive\n", headers=_NO_STORE)

@@ -12,6 +12,7 @@ import pytest
 
 from extauthz.serving.admin.access import MAX_FAILURES
 from tests.app.admin.services import Running, running
+from tests.json_schema import find_schema_faults
 
 PAGE: Final = Path(__file__).resolve().parents[3] / "docs" / "reference" / "admin-api.md"
 EXAMPLES: Final = re.findall(
@@ -86,3 +87,15 @@ async def test_the_page_has_every_path_and_parameter(tmp_path: Path) -> None:
 
 def test_the_page_tells_the_bounds() -> None:
     assert f"from the {MAX_FAILURES + 1}st of an address" in PAGE.read_text()
+
+
+async def test_every_answer_fits_what_the_document_says(tmp_path: Path) -> None:
+    async with running(tmp_path) as it:
+        await decide_some(it)
+        document = await it.get("/api/openapi.json")
+        for path, methods in document["paths"].items():
+            if "get" in methods and "{" not in path:
+                content = methods["get"]["responses"]["200"]["content"]
+                schema = content["application/json"]["schema"]
+                faults = list(find_schema_faults(await it.get(path), schema, document))
+                assert faults == [], path
