@@ -14,7 +14,7 @@ PARALLEL := -n 3 --dist loadfile
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test jose providers fuzz-paths test-compiled check bench bench-compiled docs lock clean
+.PHONY: help setup demo test jose providers collector fuzz-paths test-compiled check bench bench-compiled docs lock clean
 
 # What runs through compiled logic, at both doors and down to the counters.
 COMPILED_TESTS := tests/policy tests/model tests/answers tests/envoy tests/counters tests/properties \
@@ -42,6 +42,10 @@ providers: ## real identity providers, asked by the recipes in docs/: needs Java
 	@.ci/setup python
 	@$(BIN)/python -m pytest $(or $(ARGS),tests/providers/keycloak.py tests/providers/oidc_provider.py \
 		tests/providers/spring_authorization_server.py)
+
+collector: ## one trace from Envoy to Redis in the real OpenTelemetry Collector: needs Go 1.25 or later
+	@.ci/setup python redis
+	@$(BIN)/python -m pytest tests/e2e/operating/real_collector.py -k on_grpcio $(ARGS)
 
 fuzz-paths: ## 100,000 paths, spelled in all ways, against upstreams that read them in their own
 	@.ci/setup python
