@@ -9,9 +9,11 @@
 PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
-# Tests run in several processes, a file in one of them (tests/conftest.py).
+# Tests run in several processes, a file in one of them, long files first (tests/conftest.py).
 PARALLEL := -n 3 --dist loadfile
 export PYTHON
+# Tests start the program some hundred times: its bytecode is kept, whatever the surroundings say.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test jose providers collector fuzz-paths test-compiled check bench bench-compiled docs lock clean

@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -22,12 +23,29 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_LONG_FILES: Final = ("tests/e2e/", "tests/demo/", "tests/properties/", "tests/contracts/")
+"""Where few tests take long. They are begun first, so that no process is left with one at the end."""
+_SHARING: Final = "tests/e2e/deciding/"
+"""Files that go through the same Envoys to the same services, which are started once a process."""
+
+
 class LoadFileAndHost(LoadFileScheduling):  # type: ignore[misc]
-    """Gives a process the tests of one file that run on one host: they share what is started."""
+    """Gives a process the tests that share what is started: those of one file, on one host."""
 
     def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
         host = re.search(r"[\[-](on_[a-z]+)[\]-]", nodeid)
-        return f"{super()._split_scope(nodeid)} {host[1] if host else ''}"
+        if host is None:
+            return str(file)
+        return f"{_SHARING if file.startswith(_SHARING) else file} {host[1]}"
+
+    def _assign_work_unit(self, node: object) -> None:
+        longest = max(self.workqueue, key=self._weigh)
+        self.workqueue.move_to_end(longest, last=False)
+        super()._assign_work_unit(node)
+
+    def _weigh(self, scope: str) -> tuple[bool, int]:
+        return scope.startswith(_LONG_FILES), len(self.workqueue[scope])
 
 
 @pytest.hookimpl(optionalhook=True)
