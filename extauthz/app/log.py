@@ -25,6 +25,7 @@ from extauthz.telemetry.decision_log.masking import Masks
 from extauthz.telemetry.decision_log.redis_stream import DecisionStreamError, RedisStream
 from extauthz.telemetry.decision_log.sampling import DecisionSampling
 from extauthz.telemetry.decision_log.sinks import SinkThread
+from extauthz.telemetry.log_lines import JsonFormatter
 
 
 class PlainFormatter(logging.Formatter):
@@ -41,9 +42,13 @@ class PlainFormatter(logging.Formatter):
 
 def start_log(settings: LogSettings, *, worker: int = 0) -> None:
     """Starts to write the log of this process, with the number of the worker."""
-    who = f" [worker {worker}]" if worker else ""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PlainFormatter(f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s"))
+    handler = logging.StreamHandler(sys.stdout if settings.output == "stdout" else sys.stderr)
+    if settings.format == "json":
+        handler.setFormatter(JsonFormatter(worker))
+    else:
+        who = f" [worker {worker}]" if worker else ""
+        form = f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s"
+        handler.setFormatter(PlainFormatter(form))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler])
     # They log each request's URL, and each change of a file, at INFO.
     for name in ("httpx2", "httpcore2", "watchfiles"):

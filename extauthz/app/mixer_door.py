@@ -64,8 +64,7 @@ async def open_mixer_door(
     try:
         health = HealthState(SERVICES)
         methods = adapter.methods()
-        if tracer is not None:
-            methods = tuple(trace_method(method, tracer) for method in methods)
+        methods = tuple(trace_method(method, tracer) for method in methods)
         door = Door(methods, health=health, load=load)
         yield OpenMixerDoor(door, adapter.reports)
     finally:

@@ -151,9 +151,7 @@ async def _open_service(
             shadow=settings.server.shadow == GRPC,
             record=core.pipeline.record,
         )
-        method = authorization.method()
-        if tracer is not None:
-            method = trace_method(method, tracer, read_header_fields)
+        method = trace_method(authorization.method(), tracer, read_header_fields)
         methods: list[Method] = [method]
         services = [SERVICE]
         if usage is not None:

@@ -12,11 +12,13 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from extauthz.errors import ConfigError, Problem
 from extauthz.serving.methods import Call, RpcCode, RpcFailure, TextNames, UnaryMethod
 from extauthz.settings.telemetry import TelemetrySettings
+from extauthz.telemetry.current_trace import read_told
 from extauthz.telemetry.otel_variables import (
     are_traces_off,
     find_collector,
@@ -137,17 +139,21 @@ def _problem(message: str) -> ConfigError:
 
 def trace_method(
     method: UnaryMethod[Req, Res],
-    tracer: CallTracer,
+    tracer: CallTracer | None,
     read_fields: Callable[[Req, Collection[str]], Mapping[str, str]] | None = None,
 ) -> UnaryMethod[Req, Res]:
-    """Wraps a method: each of its traced calls becomes a span.
+    """Wraps a method: each of its traced calls becomes a span, and the log knows each call's trace.
 
     Args:
+        tracer: None when no spans are made.
         read_fields: reads fields by their names from the request that a call is about; None for
             methods whose calls have none.
     """
 
     def handle(request: Req, call: Call) -> Awaitable[Res]:
+        read_told.set(partial(call.caller.read_texts, _FIELDS))
+        if tracer is None:
+            return method.handle(request, call)
         told = call.caller.read_texts(_FIELDS)
         if read_fields is None:
             span = tracer.begin(method.path, told)

@@ -58,6 +58,10 @@ class LogSettings(StrictModel):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important messages that are still logged."""
+    format: Literal["text", "json"] = "text"
+    """text: lines for people; json: a JSON object a line, with OpenTelemetry's names."""
+    output: Literal["stderr", "stdout"] = "stderr"
+    """Standard error or standard output."""
     decisions: Annotated[
         DecisionLogSettings | None,
         BeforeValidator(_read_short_form, json_schema_input_type=DecisionLogSettings | str | None),
