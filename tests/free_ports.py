@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from extauthz.demo.processes import is_free, list_ports_in_turn
+from extauthz.demo.ports import is_free, list_ports_in_turn
 
 _PORTS: Final = range(14_000, 20_000)
 """Neither those that Linux gives to clients, nor those of Redis (`tests.redis_server`), nor those

@@ -22,7 +22,7 @@ import redis
 
 from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.counters.redis.store import RedisCounterStore
-from extauthz.demo.processes import is_free
+from extauthz.demo.ports import is_free
 from extauthz.ports import CounterStore
 from tests import free_ports
 from tests.builders import FakeClock

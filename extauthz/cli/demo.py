@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from extauthz.demo.calls import Outcome, make_call, script_calls
-from extauthz.demo.processes import choose_host, find_envoy, find_free_port, run_envoy, run_extauthz
+from extauthz.demo.ports import find_free_port
+from extauthz.demo.processes import choose_host, find_envoy, run_envoy, run_extauthz
 from extauthz.demo.stage import BASE_PATH, Stage, set_stage
 from extauthz.demo.upstream import run_upstream
 from extauthz.errors import ConfigError, Problem

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Protocol
@@ -25,8 +22,6 @@ from extauthz.serving.proto.health_pb2 import HealthCheckRequest, HealthCheckRes
 START_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.02
 _SERVING: Final = 1
-_PORTS: Final = range(24_000, 32_768)
-"""Ports outside of the range from which Linux takes ephemeral ports."""
 
 
 class DemoError(ExtauthzError):
@@ -56,42 +51,6 @@ def find_envoy() -> str:
 def choose_host() -> str:
     """Returns the name of the fastest host that is installed."""
     return "grpcio" if find_spec("pyvoy") is None else "envoy"
-
-
-def find_free_port(wanted: int = 0) -> int:
-    """Finds a free TCP port on loopback.
-
-    Args:
-        wanted: is returned when it is free; 0 for any port that was not returned before.
-
-    Raises:
-        DemoError: no port is free.
-    """
-    if wanted and is_free(wanted):
-        return wanted
-    for port in list_ports_in_turn(_PORTS):
-        if is_free(port):
-            return port
-    raise DemoError(f"no port between {_PORTS.start} and {_PORTS.stop - 1} is free")
-
-
-@cache
-def list_ports_in_turn(ports: range) -> Iterator[int]:
-    """Yields each port once, from a random one on, because other processes look for ports too."""
-    begin = random.randrange(len(ports))  # noqa: S311  (no secret)
-    return iter((*ports[begin:], *ports[:begin]))
-
-
-def is_free(port: int) -> bool:
-    """Whether a program could listen on the TCP port, on loopback."""
-    with socket.socket() as probe:
-        # As servers do: recently closed connections do not prevent listening.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 @contextmanager

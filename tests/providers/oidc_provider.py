@@ -11,7 +11,7 @@ from typing import Final
 import httpx2
 import pytest
 
-from extauthz.demo.processes import find_free_port
+from extauthz.demo.ports import find_free_port
 from tests.keys import base64url
 from tests.providers.recipes import CLIENT, SECRET, decide, deciding, read_recipe
 from tests.providers.running import DOWNLOADS, need, run_until_answered

@@ -20,7 +20,8 @@ import grpc
 import httpx2
 import yaml
 
-from extauthz.demo.processes import find_free_port, run_extauthz
+from extauthz.demo.ports import find_free_port
+from extauthz.demo.processes import run_extauthz
 from tests.bench.pace import let_pass
 from tests.e2e.replicas import CHECK, DECADE, read_status, write_catalog, write_check
 

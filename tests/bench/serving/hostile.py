@@ -25,7 +25,8 @@ from typing import Final
 import grpc
 import yaml
 
-from extauthz.demo.processes import find_free_port, run_extauthz
+from extauthz.demo.ports import find_free_port
+from extauthz.demo.processes import run_extauthz
 from extauthz.envoy.proto.ext_authz_pb2 import CheckResponse
 from tests.bench.pace import let_pass
 from tests.bench.serving.hostile_callers import CALLERS, DEADLINE_S, OPEN, SHOP, write_question

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from extauthz.demo.processes import find_free_port, run_envoy
+from extauthz.demo.ports import find_free_port
+from extauthz.demo.processes import run_envoy
 from extauthz.envoy.configuration.bootstrap import write_bootstrap
 from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 

@@ -22,7 +22,8 @@ from typing import Final
 import httpx2
 import yaml
 
-from extauthz.demo.processes import find_free_port, run_extauthz
+from extauthz.demo.ports import find_free_port
+from extauthz.demo.processes import run_extauthz
 from extauthz.serving.inside_envoy.grpc_wire import write_frame
 from tests.bench.deciding.core import make_check_request
 from tests.bench.serving.hosts import PATH

@@ -23,7 +23,8 @@ import trustme
 import yaml
 
 from extauthz.cli import main
-from extauthz.demo.processes import find_free_port, run_envoy, run_extauthz
+from extauthz.demo.ports import find_free_port
+from extauthz.demo.processes import run_envoy, run_extauthz
 from extauthz.envoy.configuration.bootstrap import write_bootstrap
 from extauthz.envoy.configuration.parameters import ClientTls, EnvoyParameters, Upstream
 from tests.e2e.backends import hold_dead_port, run_echo, run_grpc_echo
