@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="DIR", help="folder to write into"
     )
     parser.add_argument(
-        "--force", action="store_true", help="write over files of an earlier run in that folder"
+        "--force", action="store_true", help="overwrite the files of an earlier run in that folder"
     )
     parser.add_argument(
         "--json", action="store_true", help="also print the report as one JSON object"

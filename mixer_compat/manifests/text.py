@@ -23,16 +23,16 @@ _TURN_ON: Final = {
 _HEAD: Final = """\
 Objects for the Mixer of Istio {istio}, made by `extauthz mixer-manifests`.
 
-MIXER FAILS OPEN. An object that Mixer cannot use is dropped with a line in its log, the rules
-that name it lose their action, and requests that they should have checked are ALLOWED. After
-each `kubectl apply`:
+MIXER FAILS OPEN. Mixer ignores an object that it cannot use, with a line in its log; rules that
+name this object have no effect, and requests that they should check are ALLOWED. After each
+`kubectl apply`:
 
-1. Policy checks must be on: this must print `disablePolicyChecks: false`, and nothing about
-   policyCheckFailOpen but false.
+1. Policy checks must be on: this must print `disablePolicyChecks: false`, and policyCheckFailOpen
+   must be false, if it is there.
      kubectl -n {namespace} get configmap istio -o jsonpath='{{.data.mesh}}' | grep -i policyCheck
    Turn them on with
      {turn_on}
-2. Mixer must have taken everything: this must print nothing.
+2. Mixer must have accepted all objects: this must print nothing.
      kubectl -n {namespace} logs deployment/istio-policy -c mixer --since=2m \\
        | grep -iE 'error|unable|not found|no valid'
 3. A request without a credential must be denied: {expectation}.
@@ -43,15 +43,15 @@ Mixer sends the adapter only what the instances name."""
 
 _ALL_SERVICES: Final = """
 
-The rule counts for each HTTP request that reaches a service in the mesh; what the catalog does
-not know is denied. To check only some services, name them with --service."""
+The rule applies to each HTTP request that reaches a service in the mesh; a request that the
+catalog has no API for is denied. To check only some services, name them with --service."""
 
 _QUOTA: Final = """
 
 Limits are asked for by quota instances. While a check is answered from a proxy's cache, that
-proxy takes what it expects to need ahead, at least 10 at a time, and spends it itself: limits
-are then kept to that accuracy. A quota that Mixer does not know is granted: send more requests
-than a limit allows, and see that they get 429."""
+proxy takes in advance what it expects to need, at least 10 at a time, and spends that by itself:
+limits are then only as exact as that. Mixer grants a quota that it does not know: send more
+requests than a limit allows, and check that they get 429."""
 
 
 def render_manifests(
