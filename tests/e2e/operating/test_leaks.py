@@ -2,8 +2,8 @@
 
 One service is asked with credentials of every kind, good and bad, at both doors, through a real
 Envoy and past it. Then its spans, its metrics, the pages of the admin listener, its log at level
-debug, the log of decisions and its denials are searched for keys, tokens, users, and for what
-stood in the paths and queries of requests.
+debug, the log of decisions, the records of usage and its denials are searched for keys, tokens,
+users, and for what stood in the paths and queries of requests.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import yaml
 
 from extauthz.envoy.proto.ext_authz_pb2 import CheckRequest, Peer
 from tests.e2e.deciding.test_reasons import CASES, UNAVAILABLE, call_http
+from tests.e2e.operating.test_usage import report_soon
 from tests.e2e.running import Deployment, Gateway
 from tests.e2e.world import World
 from tests.free_ports import find_free_port
@@ -42,14 +43,8 @@ from tests.telemetry.collectors import Collector, run_grpc_collector
 pytestmark = pytest.mark.e2e
 
 CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
-PAGES: Final = (
-    "/metrics",
-    "/readyz",
-    "/api/status",
-    "/api/decisions",
-    "/api/denials",
-    "/api/rates",
-)
+PAGES: Final = ("/metrics", "/readyz")
+"""Beside those of the API, which its own document names."""
 PRINCIPAL: Final = "spiffe://cluster.local/ns/default/sa/erin"
 
 
@@ -196,6 +191,19 @@ def ask_past_envoy(address: str, mixer: str, world: World, planted: Planted) -> 
                     call(planted.guess.encode(), timeout=60)
 
 
+def read_pages(address: str) -> dict[str, bytes]:
+    """What the admin listener shows, by page."""
+    told = {}
+    with httpx2.Client(base_url=f"http://{address}", timeout=60, trust_env=False) as client:
+        document = client.get("/api/openapi.json").json()
+        api = [path for path, methods in document["paths"].items() if "get" in methods]
+        for page in (*PAGES, *api):
+            answer = client.get(page)
+            assert answer.status_code == httpx2.codes.OK, (page, answer.text)
+            told[page] = answer.content
+    return told
+
+
 def write_spans(collector: Collector) -> bytes:
     return b"\n".join(received.span.SerializeToString() for received in collector.spans())
 
@@ -204,7 +212,8 @@ def test_nothing_tells_a_key_a_token_a_user_or_a_path(
     deployment: Deployment, world: World, tmp_path: Path
 ) -> None:
     planted = Planted()
-    catalog, decisions = tmp_path / f"{planted.name}.yaml", tmp_path / "decisions.jsonl"
+    catalog = tmp_path / f"{planted.name}.yaml"
+    decisions, usage = tmp_path / "decisions.jsonl", tmp_path / "usage.jsonl"
     write_catalog(catalog, planted)
     admin, mixer = (f"127.0.0.1:{find_free_port()}" for _ in range(2))
     redis = RedisServer(tmp_path).start()
@@ -216,6 +225,7 @@ def test_nothing_tells_a_key_a_token_a_user_or_a_path(
             "credentials": {"trust_xfcc": True},
             "listen": {"admin": admin, "mixer": mixer},
             "log": {"decisions": str(decisions)},
+            "usage": {"file": {"path": str(usage)}},
             "telemetry": {
                 "otlp": {"endpoint": collector.url},
                 "trace_ratio": 1,
@@ -225,23 +235,23 @@ def test_nothing_tells_a_key_a_token_a_user_or_a_path(
         environment = {"OTEL_BSP_SCHEDULE_DELAY": "50", "NO_PROXY": "127.0.0.1"}
         with (
             deployment.run_service("searched", settings, environment=environment) as service,
-            deployment.run_gateway(service.grpc_address) as gateway,
+            deployment.run_gateway(
+                service.grpc_address, change=report_soon, access_logs=True
+            ) as gateway,
         ):
             told["denials"] = b"\n".join(ask_through_envoy(gateway, world, planted))
             ask_past_envoy(service.grpc_address, mixer, world, planted)
             redis.kill()
             # Errors of a dependency that is away are told, too.
             gateway.call("POST", planted.path, {"x-api-key": world.keys["mobile"]})
-            with httpx2.Client(base_url=f"http://{admin}", timeout=60, trust_env=False) as client:
-                for page in PAGES:
-                    answer = client.get(page)
-                    assert answer.status_code == httpx2.codes.OK, (page, answer.text)
-                    told[page] = answer.content
+            told |= read_pages(admin)
         told["spans"] = write_spans(collector)
     told["log"] = service.log_file.read_bytes()
     told["decisions"] = decisions.read_bytes()
+    told["usage"] = usage.read_bytes()
     # What is shown is found: the search could fail.
     shown = {place.partition(" in ")[2] for place in search(told, [planted.name])}
-    assert shown >= {"spans", "/metrics", "/api/decisions", "/api/denials", "log", "decisions"}
+    pages = {"/metrics", "/api/decisions", "/api/denials"}
+    assert shown >= {"spans", "log", "decisions", "usage", *pages}
     assert b"extauthz_dependency_calls_total" in told["/metrics"]
     assert search(told, list_needles(world, planted)) == []
