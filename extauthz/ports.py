@@ -180,17 +180,18 @@ class UsageObserver(Protocol):
 
 
 class UsageSink(Protocol):
-    """Takes records of usage, as lines of JSON. All calls come from one thread of the sink's own.
+    """Takes finished requests, for a sink that is not one of ours (`usage.plugin`).
 
-    docs/reference/usage.md describes the lines, and how to name a sink of your own in the settings.
+    All calls come from one thread, which has nothing else to do. docs/reference/usage.md describes
+    the lines.
     """
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Writes some lines; they have no end of line. May take its time.
+        """Writes some requests, at most 16: each is a line of JSON, without its end.
 
         Raises:
-            Exception: nothing was written; the same lines come again after a pause.
+            Exception: they are not written; the same come again after a pause.
         """
 
     def close(self) -> None:
-        """Called once, after the last line."""
+        """Is called once, after the last line."""

@@ -128,6 +128,10 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, str]] = {
         "CLAIM",
         "is in the token, which is sent anyway",
     ),
+    ("UsageSource", "extauthz/usage/summing.py"): (
+        "MIXER_LOGENTRY MIXER_TRACESPAN MIXER_EDGE",
+        "tell of requests that another source has told of",
+    ),
     ("UsageOutcome", "mixer_compat/usage.py"): (
         "DENY",
         "a report does not say who refused a request: the upstream may have",

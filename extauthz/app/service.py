@@ -22,7 +22,8 @@ from extauthz.app.emergency import check_emergency
 from extauthz.app.log import check_decision_log, open_decision_log
 from extauthz.app.mixer_door import MIXER, open_mixer_door, read_callers
 from extauthz.app.tracing import Tracing, check_tracing, open_tracing, trace_method
-from extauthz.app.usage.opening import check_usage, open_usage
+from extauthz.app.usage.opening import open_usage
+from extauthz.app.usage.sinks import check_usage
 from extauthz.app.usage.watching import count_usage
 from extauthz.app.watching import (
     DecisionMeasures,

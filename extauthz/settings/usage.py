@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from extauthz.documents.document import StrictModel
+from extauthz.settings.stores import RedisAccessSettings
 from extauthz.telemetry.decision_log.masking import AddressMask
 
 
@@ -22,11 +23,36 @@ class UsageFileSettings(StrictModel):
     """How many of the older files stay; those before them are deleted."""
 
 
+class UsageStreamSettings(RedisAccessSettings):
+    """A stream of Redis that gets each request. Left out of it: what is said of the counters'."""
+
+    key: str = Field(default="usage", pattern=r"^[!-~]{1,128}$")
+    """Name of the stream, behind the prefix."""
+    max_length: int = Field(default=1_000_000, ge=1, le=100_000_000)
+    """Requests that the stream keeps, and a few more; older ones are removed."""
+
+
+class UsagePluginSettings(StrictModel):
+    """A sink of your own, in Python."""
+
+    factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """module:function; it is called with the options, and gives the sink."""
+    options: dict[str, str] = Field(default_factory=dict)
+    """What the function is called with."""
+
+
 class UsageSettings(StrictModel):
     """What becomes of the reports of finished requests: Envoy's access logs and Mixer's reports."""
 
     file: UsageFileSettings | None = None
     """Lines of JSON in a file. Left out: no file is written."""
+    redis: UsageStreamSettings | None = None
+    """A stream of Redis. Left out: none is written."""
+    plugin: UsagePluginSettings | None = None
+    """A sink of your own. Left out: there is none."""
     client_address: AddressMask = AddressMask.NETWORK
     """What is written of a client's address: full, network (/24 of IPv4, /48 of IPv6), hash or
     off."""
+    hash_key_file: Path | None = None
+    """File with a secret, the same in all replicas, under which consumer keys and addresses are
+    hashed. Left out: whoever knows a name can calculate its hash."""

@@ -19,6 +19,7 @@ from typing import Final
 
 from extauthz.errors import ConfigError, Problem
 from extauthz.ports import Clock
+from extauthz.telemetry.decision_log.sinks import AT_ONCE, Entry, SinkAway
 from extauthz.usage.marks import Marks
 
 _log = logging.getLogger(__name__)
@@ -27,14 +28,19 @@ _SUFFIX: Final = re.compile(r"\.\d{8}T\d{6}\.\d{6}Z(?:\.gz)?")
 
 
 class UsageFile:
-    """A `UsageSink` that appends to a file. All calls come from one thread.
+    """A `Sink` that appends to a file.
 
     Args:
+        marks: count what is written. They are closed with the file.
         max_bytes: after a batch that makes the file as long as this, a new file begins.
         keep: older files that stay.
     """
 
-    def __init__(self, path: Path, clock: Clock, *, max_bytes: int, keep: int) -> None:
+    at_once: Final = AT_ONCE
+
+    def __init__(
+        self, path: Path, clock: Clock, marks: Marks, *, max_bytes: int, keep: int
+    ) -> None:
         """Opens the file for appending.
 
         Raises:
@@ -42,16 +48,20 @@ class UsageFile:
         """
         self._path = path
         self._clock = clock
+        self._marks = marks
         self._max_bytes = max_bytes
         self._keep = keep
         self._opened = self._open()
 
-    def write(self, lines: Sequence[bytes]) -> None:
-        """Appends the lines.
+    def write(self, entries: Sequence[Entry]) -> None:
+        """See `Sink.write`."""
+        try:
+            self._append([entry.line for entry in entries])
+        except OSError as exc:
+            raise SinkAway(exc.strerror) from exc
+        self._marks.write(len(entries))
 
-        Raises:
-            OSError: they could not be written; nothing of them is in the file then.
-        """
+    def _append(self, lines: Sequence[bytes]) -> None:
         if not self._is_in_place():
             anew = self._open()
             self._opened.close()
@@ -70,7 +80,8 @@ class UsageFile:
             self._rotate()
 
     def close(self) -> None:
-        """Closes the file."""
+        """See `Sink.close`."""
+        self._marks.close()
         with suppress(OSError):  # failed writes have been reported already
             self._opened.close()
 
@@ -122,7 +133,7 @@ def open_usage_file(
     try:
         marks = Marks(path.with_name(f".{path.name}.marks"))
         try:
-            file = UsageFile(path, clock, max_bytes=max_bytes, keep=keep)
+            file = UsageFile(path, clock, marks, max_bytes=max_bytes, keep=keep)
         except OSError:
             marks.close()
             raise

@@ -7,7 +7,6 @@ query. What was not reported is left out. docs/reference/usage.md describes the 
 
 from __future__ import annotations
 
-import json
 from typing import Final, NamedTuple
 
 from extauthz.model.usage import UNKNOWN, UsageRecord
@@ -19,13 +18,14 @@ from extauthz.telemetry.decision_log.masking import (
     Instant,
     Masks,
     Name,
+    Shown,
     list_fields,
     write_fields,
 )
 
 
 class UsageLine(NamedTuple):
-    """What is written of one record, in the order in which it is written."""
+    """What is known of a finished request, in the order in which it is written."""
 
     time: Instant
     source: Name
@@ -60,22 +60,32 @@ class UsageLine(NamedTuple):
     caller: Name
     destination: Name
 
+    def write(self, masks: Masks) -> dict[str, Shown]:
+        """The record, masked, without what is not known."""
+        shown = write_fields(self, _FIELDS, masks)
+        if self.time < 0:
+            del shown["time"]
+        return {name: value for name, value in shown.items() if value not in (UNKNOWN, "", [])}
 
-class _Loss(NamedTuple):
-    """What is written where lines are missing."""
+
+class UsageLoss(NamedTuple):
+    """Where lines are missing, and how many at most."""
 
     time: Instant
     lost: int
 
+    def write(self, masks: Masks) -> dict[str, Shown]:
+        """The record."""
+        return write_fields(self, _LOSS_FIELDS, masks)
+
 
 _FIELDS: Final = list_fields(UsageLine)
-_LOSS_FIELDS: Final = list_fields(_Loss)
-_WRITE: Final = json.JSONEncoder(separators=(",", ":")).encode
+_LOSS_FIELDS: Final = list_fields(UsageLoss)
 
 
-def write_line(record: UsageRecord, masks: Masks) -> bytes:
-    """Writes a record as one line of JSON, without the end of the line."""
-    line = UsageLine(
+def note_usage(record: UsageRecord) -> UsageLine:
+    """Keeps what is written of a record."""
+    return UsageLine(
         time=Instant(record.at_us * 1000),
         source=Name(record.source.value),
         proxy=Name(record.proxy),
@@ -109,15 +119,8 @@ def write_line(record: UsageRecord, masks: Masks) -> bytes:
         caller=Name(record.caller),
         destination=Name(record.destination),
     )
-    shown = write_fields(line, _FIELDS, masks)
-    if record.at_us == UNKNOWN:
-        del shown["time"]
-    return _WRITE(
-        {name: value for name, value in shown.items() if value not in (UNKNOWN, "", [])}
-    ).encode()
 
 
-def write_loss(lines: int, now_us: int) -> bytes:
-    """Writes a line that says how many lines are missing at most, without the end of the line."""
-    loss = _Loss(Instant(now_us * 1000), lines)
-    return _WRITE(write_fields(loss, _LOSS_FIELDS, Masks())).encode()
+def note_loss(lines: int, now_us: int) -> UsageLoss:
+    """Notes that up to so many lines are missing."""
+    return UsageLoss(Instant(now_us * 1000), lines)

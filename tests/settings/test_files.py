@@ -44,7 +44,14 @@ log:
       sentinel_password_file: '3'
       tls: {ca: '4', cert: '5', key: '6'}
 admin: {token_file: w, tls: {cert: x, key: y, client_ca: z}}
-usage: {file: {path: za}}
+usage:
+  file: {path: za}
+  hash_key_file: zb
+  redis:
+    url: rediss://redis.example
+    password_file: zc
+    sentinel_password_file: zd
+    tls: {ca: ze, cert: zf, key: zg}
 """
 """Names a file wherever one may be named. Whoever adds a setting of type Path adds it here."""
 
@@ -77,7 +84,8 @@ def test_every_file_is_found_and_is_relative_to_the_settings_file(tmp_path: Path
     }
     schema = Settings.model_json_schema()
     assert set(found) == set(find_path_settings(schema, schema))
-    names = (*"123456abcdefghijklmnopqrstuvwxyz", "za")
+    usage = [f"z{letter}" for letter in "abcdefg"]
+    names = [*"123456abcdefghijklmnopqrstuvwxyz", *usage]
     assert sorted(found.values()) == [tmp_path / name for name in names]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import resource
 import signal
@@ -10,11 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pytest
 
 from extauthz.errors import ConfigError
+from extauthz.telemetry.decision_log.masking import Instant, Masks, Shown
+from extauthz.telemetry.decision_log.sinks import Entry, SinkAway
 from extauthz.usage.file import UsageFile, list_rotated, name_worker_file, open_usage_file
 from extauthz.usage.marks import Marks
 from tests.builders import FakeClock
@@ -22,34 +25,52 @@ from tests.builders import FakeClock
 MIB: Final = 1024 * 1024
 
 
+class Line(NamedTuple):
+    """A `Noted` of one text."""
+
+    text: str
+    time: Instant = Instant(0)
+
+    def write(self, masks: Masks) -> dict[str, Shown]:
+        return {"text": self.text}
+
+
+def entries(*texts: str) -> list[Entry]:
+    return [Entry(Line(text), Masks()) for text in texts]
+
+
+def read(path: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in path.read_bytes().splitlines()]
+
+
 def a_file(path: Path, clock: FakeClock, *, max_bytes: int = MIB, keep: int = 3) -> UsageFile:
-    return UsageFile(path, clock, max_bytes=max_bytes, keep=keep)
+    return open_usage_file(path, clock, max_bytes=max_bytes, keep=keep)[0]
 
 
 def test_lines_are_appended(tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
-    for line in (b"1", b"2"):
+    for text in ("1", "2"):
         file = a_file(path, FakeClock())
-        file.write([line, line])
+        file.write(entries(text, text))
         file.close()
-    assert path.read_bytes() == b"1\n1\n2\n2\n"
+    assert path.read_bytes() == b'{"text": "1"}\n{"text": "1"}\n{"text": "2"}\n{"text": "2"}\n'
 
 
 def test_a_full_file_is_rotated_and_the_newest_stay(tmp_path: Path) -> None:
     path, clock = tmp_path / "usage.jsonl", FakeClock()
     (tmp_path / "usage.jsonl.mine").write_text("not a rotated file")
-    file = a_file(path, clock, max_bytes=10, keep=2)
+    file = a_file(path, clock, max_bytes=28, keep=2)
     for number in range(5):
-        file.write([b"%d" % number * 5])
+        file.write(entries(str(number)))
         assert path.exists()
-        file.write([b"%d" % number * 5])
+        file.write(entries(str(number)))
         assert not path.exists()
         clock.advance(1.5)
-    file.write([b"now"])
+    file.write(entries("now"))
     file.close()
-    assert path.read_bytes() == b"now\n"
+    assert read(path) == ["now"]
     kept = list_rotated(path)
-    assert [old.read_bytes()[:1] for old in kept] == [b"3", b"4"]
+    assert [read(old) for old in kept] == [["3", "3"], ["4", "4"]]
     assert kept[0].name < kept[1].name
     assert (tmp_path / "usage.jsonl.mine").exists()
 
@@ -58,27 +79,28 @@ def test_a_rotated_file_may_be_compressed(tmp_path: Path) -> None:
     path, clock = tmp_path / "usage.jsonl", FakeClock()
     file = a_file(path, clock, max_bytes=1, keep=2)
     for number in range(3):
-        file.write([b"%d" % number])
+        file.write(entries(str(number)))
         for old in list_rotated(path):
             if old.suffix != ".gz":
                 Path(f"{old}.gz").write_bytes(gzip.compress(old.read_bytes()))
                 old.unlink()
         clock.advance(1)
     file.close()
-    assert [gzip.decompress(old.read_bytes()) for old in list_rotated(path)] == [b"1\n", b"2\n"]
+    packed = [gzip.decompress(old.read_bytes()) for old in list_rotated(path)]
+    assert packed == [b'{"text": "1"}\n', b'{"text": "2"}\n']
 
 
 def test_a_file_that_was_moved_or_removed_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
     file = a_file(path, FakeClock())
-    file.write([b"1"])
+    file.write(entries("1"))
     path.rename(tmp_path / "moved")
-    file.write([b"2"])
+    file.write(entries("2"))
     path.unlink()
-    file.write([b"3"])
+    file.write(entries("3"))
     file.close()
-    assert (tmp_path / "moved").read_bytes() == b"1\n"
-    assert path.read_bytes() == b"3\n"
+    assert read(tmp_path / "moved") == ["1"]
+    assert read(path) == ["3"]
 
 
 @pytest.fixture
@@ -97,25 +119,23 @@ def test_a_batch_that_does_not_fit_is_not_written_in_part(
 ) -> None:
     path = tmp_path / "usage.jsonl"
     file = a_file(path, FakeClock())
-    file.write([b"x" * 59])
-    with pytest.raises(OSError, match="too large"):
-        file.write([b"y" * 29, b"z" * 29])
-    assert path.read_bytes() == b"x" * 59 + b"\n"
-    file.write([b"y" * (little_space - 61)])
+    file.write(entries("x" * 50))
+    with pytest.raises(SinkAway, match="too large"):
+        file.write(entries("y" * 10, "z" * 10))
+    assert read(path) == ["x" * 50]
+    file.write(entries("y" * 10))
     file.close()
-    assert path.stat().st_size == little_space
+    assert read(path) == ["x" * 50, "y" * 10]
+    assert path.stat().st_size <= little_space
 
 
 def test_a_second_process_is_kept_away(tmp_path: Path) -> None:
     path, clock = tmp_path / "usage.jsonl", FakeClock()
-    file, marks = open_usage_file(path, clock, max_bytes=MIB, keep=1)
+    file = a_file(path, clock)
     with pytest.raises(ConfigError, match="another process"):
-        open_usage_file(path, clock, max_bytes=MIB, keep=1)
+        a_file(path, clock)
     file.close()
-    marks.close()
-    file, marks = open_usage_file(path, clock, max_bytes=MIB, keep=1)
-    file.close()
-    marks.close()
+    a_file(path, clock).close()
 
 
 @pytest.mark.parametrize("name", ["missing/usage.jsonl", "folder"])

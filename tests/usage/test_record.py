@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from extauthz.model.usage import UsageOutcome, UsageRecord, UsageSource
 from extauthz.telemetry.decision_log.masking import AddressMask, Masks
-from extauthz.usage.record import write_line, write_loss
+from extauthz.telemetry.decision_log.sinks import Entry
+from extauthz.usage.record import note_loss, note_usage
 
 RECORD: Final = UsageRecord(
     source=UsageSource.ENVOY_ACCESS_LOG,
@@ -50,6 +51,10 @@ RECORD: Final = UsageRecord(
     request_id="r-1",
     trace_id="t-1",
 )
+
+
+def write_line(record: UsageRecord, masks: Masks) -> bytes:
+    return Entry(note_usage(record), masks).line
 
 
 def test_a_line_has_every_field_and_masks_it() -> None:
@@ -119,5 +124,7 @@ def test_what_a_client_chose_is_never_more_than_a_part_of_one_line(text: str) ->
 
 
 def test_a_loss_is_a_line_of_its_own() -> None:
-    line = write_loss(12, RECORD.at_us)
-    assert json.loads(line) == {"time": "2026-01-02T03:04:05.678901+00:00", "lost": 12}
+    assert note_loss(12, RECORD.at_us).write(Masks()) == {
+        "time": "2026-01-02T03:04:05.678901+00:00",
+        "lost": 12,
+    }

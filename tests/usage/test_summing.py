@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extauthz.errors import ConfigError
+from extauthz.telemetry.decision_log.masking import Masks
+from extauthz.telemetry.decision_log.sinks import Entry
 from extauthz.usage import summing
 from extauthz.usage.picture import MAX_BARS, draw_bars, find_class
-from extauthz.usage.record import write_line, write_loss
+from extauthz.usage.record import note_loss, note_usage
 from extauthz.usage.summing import FIELDS, MAX_PROBLEMS, OTHERS, Sums, sum_files
 from tests.usage.test_record import RECORD
 
@@ -62,9 +64,11 @@ def test_requests_are_summed_by_their_fields(tmp_path: Path) -> None:
 
 
 def test_a_line_that_was_written_is_summed(tmp_path: Path) -> None:
-    from extauthz.telemetry.decision_log.masking import Masks
-
-    file = write(tmp_path, write_line(RECORD, Masks()), write_loss(7, RECORD.at_us))
+    file = write(
+        tmp_path,
+        Entry(note_usage(RECORD), Masks()).line,
+        Entry(note_loss(7, RECORD.at_us), Masks()).line,
+    )
     summary = sum_files([file], FIELDS)
     ((key, sums),) = summary.groups.items()
     shown = dict(zip(FIELDS, key, strict=True))

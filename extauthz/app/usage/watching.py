@@ -5,8 +5,8 @@ from __future__ import annotations
 from extauthz.app.usage.opening import OpenUsage
 from extauthz.app.watching import watch_queue
 from extauthz.telemetry import names
+from extauthz.telemetry.decision_log.sinks import SinkThread
 from extauthz.telemetry.metrics import Metrics
-from extauthz.usage.queues import SinkQueue
 
 
 def count_usage(metrics: Metrics, usage: OpenUsage) -> None:
@@ -36,33 +36,27 @@ def count_usage(metrics: Metrics, usage: OpenUsage) -> None:
         names.USAGE_STREAMS, "Streams of access logs that are open.", lambda: logs.streams
     )
     watch_queue(metrics, "access_logs", lambda: logs.waiting_bytes, logs.max_waiting_bytes)
-    for queue in usage.log.queues:
-        _count_sink(metrics, queue)
+    for sink in usage.log.sinks:
+        _count_sink(metrics, sink)
     metrics.count(
         names.USAGE_LOST,
         "Lines of usage that the process before this one perhaps did not write.",
-        lambda: usage.lost,
+        lambda: usage.log.lost,
     )
 
 
-def _count_sink(metrics: Metrics, queue: SinkQueue) -> None:
-    labels = {names.SINK: queue.name}
+def _count_sink(metrics: Metrics, sink: SinkThread) -> None:
+    labels = {names.SINK: sink.name}
     metrics.count(
         names.USAGE_WRITTEN,
-        "Lines of usage that a sink has taken.",
-        lambda: queue.written,
+        "Requests that a sink has taken.",
+        lambda: sink.written,
         **labels,
     )
     metrics.count(
         names.USAGE_DROPPED,
-        "Lines of usage that were dropped: too many waited for the sink, or a stop came.",
-        lambda: queue.dropped,
+        "Requests that a sink did not get: too many waited, writing failed, or a stop came.",
+        lambda: sink.dropped,
         **labels,
     )
-    metrics.count(
-        names.USAGE_FAILURES,
-        "Batches of lines of usage that a sink did not take at once.",
-        lambda: queue.failures,
-        **labels,
-    )
-    watch_queue(metrics, f"usage_{queue.name}", lambda: queue.waiting, queue.max_waiting)
+    watch_queue(metrics, f"usage_{sink.name}", lambda: sink.waiting, sink.max_waiting)

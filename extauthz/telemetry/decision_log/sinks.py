@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from threading import Event, Thread
 from typing import Final, Protocol
 
-from extauthz.telemetry.decision_log.masking import Masks, Shown
-from extauthz.telemetry.decision_log.record import LoggedDecision
+from extauthz.telemetry.decision_log.masking import Instant, Masks, Shown
 
 _log = logging.getLogger(__name__)
 
@@ -36,12 +35,23 @@ _FIRST_RETRY_S: Final = 0.2
 _LONGEST_RETRY_S: Final = 5.0
 
 
+class Noted(Protocol):
+    """What is known of something that is to be written: a decision, or a finished request."""
+
+    @property
+    def time(self) -> Instant:
+        """When it was."""
+
+    def write(self, masks: Masks) -> dict[str, Shown]:
+        """The record, masked."""
+
+
 class Entry:
     """A decision to be written. Its record is made when the first sink needs it."""
 
     __slots__ = ("_line", "_masks", "_noted", "_record")
 
-    def __init__(self, noted: LoggedDecision, masks: Masks) -> None:
+    def __init__(self, noted: Noted, masks: Masks) -> None:
         self._noted = noted
         self._masks = masks
         self._record: dict[str, Shown] | None = None
@@ -96,14 +106,24 @@ class SinkThread:
     Args:
         name: of the kind of sink, for metrics.
         place: where it writes to, for the log.
+        what: what is written, in the plural, for the log.
     """
 
     def __init__(
-        self, name: str, sink: Sink, *, place: str, max_waiting: int = MAX_WAITING
+        self,
+        name: str,
+        sink: Sink,
+        *,
+        place: str,
+        what: str = "decisions",
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         self.name: Final = name
         self.max_waiting: Final = max_waiting
+        self.written = 0
+        """Entries that the sink has taken, since the start."""
         self._place = place
+        self._what = what
         self._sink = sink
         self._entries: deque[Entry] = deque()
         self._refused = self._failed = self._left = 0
@@ -111,7 +131,7 @@ class SinkThread:
         self._is_ending = self._has_given_up = False
         self._wake = Event()
         # A sink that hangs must not keep the process from ending.
-        self._thread = Thread(target=self._write_all, name=f"decision log {name}", daemon=True)
+        self._thread = Thread(target=self._write_all, name=f"{what} to {name}", daemon=True)
         self._thread.start()
 
     @property
@@ -124,12 +144,13 @@ class SinkThread:
         """Decisions that were not written: too many waited, writing failed, or the stop came."""
         return self._refused + self._failed + self._left
 
-    def put(self, entry: Entry) -> None:
-        """Adds a decision, or drops it when too many wait."""
+    def put(self, entry: Entry) -> bool:
+        """Adds an entry; drops it when too many wait, and gives False then."""
         if len(self._entries) < self.max_waiting:
             self._entries.append(entry)
-        else:
-            self._refused += 1
+            return True
+        self._refused += 1
+        return False
 
     def end(self) -> None:
         """Tells the thread to write what waits, and to end."""
@@ -144,8 +165,9 @@ class SinkThread:
         self._left = len(self._entries)
         if self._left:
             _log.error(
-                "%d decisions could not be written to %s: it takes too long",
+                "%d %s could not be written to %s: it takes too long",
                 self._left,
+                self._what,
                 self._place,
             )
 
@@ -188,12 +210,13 @@ class SinkThread:
             self._sink.write(entries)
         except SinkAway as away:
             if was_good:
-                _log.warning("decisions wait for %s: %s", self._place, away)
+                _log.warning("%s wait for %s: %s", self._what, self._place, away)
             return False
         except Exception:  # noqa: BLE001  (whatever it is, the decisions after it are taken)
             if was_good:
-                _log.exception("a decision could not be written to %s", self._place)
+                _log.exception("%s could not be written to %s", self._what, self._place)
             self._failed += len(entries)
             return True
         self._is_good = True
+        self.written += len(entries)
         return True

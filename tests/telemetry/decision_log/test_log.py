@@ -239,7 +239,7 @@ def test_a_disk_that_takes_no_more_costs_lines_and_no_decision(
         log.close()
     assert dropped(log) == [2]
     assert [record.getMessage() for record in caplog.records] == [
-        "a decision could not be written to /dev/full"
+        "decisions could not be written to /dev/full"
     ]
 
 
