@@ -98,8 +98,7 @@ def open_decision_log(settings: Settings) -> Iterator[DecisionLog | None]:
     if decisions is None:
         yield None
         return
-    key = _read_hash_key(decisions)
-    masks = Masks(client_address=decisions.client_address, user=decisions.user, key=key)
+    masks, key = read_masks(settings), _read_hash_key(decisions)
     sampling = DecisionSampling(
         allow_ratio=decisions.allow_ratio, deny_ratio=decisions.deny_ratio, key=key
     )
@@ -108,6 +107,19 @@ def open_decision_log(settings: Settings) -> Iterator[DecisionLog | None]:
         yield log
     finally:
         log.close()
+
+
+def read_masks(settings: Settings) -> Masks:
+    """How records of decisions are masked, wherever they are shown.
+
+    Raises:
+        ConfigError: the file with the key for hashes cannot be used.
+    """
+    decisions = settings.log.decisions
+    if decisions is None:
+        return Masks()
+    key = _read_hash_key(decisions)
+    return Masks(client_address=decisions.client_address, user=decisions.user, key=key)
 
 
 def _open_sinks(settings: Settings, decisions: DecisionLogSettings) -> list[SinkThread]:

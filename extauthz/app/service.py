@@ -19,7 +19,7 @@ from extauthz.app.answers import read_answer_style
 from extauthz.app.core import open_core, read_authentication_rules
 from extauthz.app.counting import check_counting, probe_counting
 from extauthz.app.emergency import check_emergency
-from extauthz.app.log import check_decision_log, open_decision_log
+from extauthz.app.log import check_decision_log, open_decision_log, read_masks
 from extauthz.app.mixer_door import MIXER, open_mixer_door, read_callers
 from extauthz.app.tracing import Tracing, check_tracing, open_tracing, trace_method
 from extauthz.app.usage.opening import open_usage
@@ -129,7 +129,7 @@ async def _open_service(
     observers = decisions.list_observers()
     if log is not None:
         observers.append(log)
-    recent = RecentDecisions() if settings.is_admin_api_open else None
+    recent = RecentDecisions(read_masks(settings)) if settings.is_admin_api_open else None
     if recent is not None:
         observers.append(recent)
     tracer = None if tracing is None else tracing.tracer

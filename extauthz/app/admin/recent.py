@@ -43,7 +43,7 @@ POLL_S: Final = 0.25
 """How often a live stream looks for news."""
 _OVERLAP_S: Final = 1.0
 """How far a look goes back behind the one before; what was sent already is left out."""
-EVENTS_AT_ONCE: Final = 10
+EVENTS_AT_ONCE: Final = 5
 """Decisions that a live stream sends after each look; the others are counted as skipped."""
 _RETRY_MS: Final = 2_000
 
@@ -248,15 +248,15 @@ async def follow_decisions(processes: Processes, wanted: Filter) -> AsyncGenerat
     while True:
         of = _write_question(wanted, EVENTS_AT_ONCE, after_s=looked_s - _OVERLAP_S, watch=True)
         looked_s = time.time()
+        events: list[bytes] = []
         # While no worker serves there is nothing to tell.
         with suppress(HostFailed):
             answers = await processes.ask(DECISIONS, of)
             news, places, skipped = _find_news(answers, places)
-            for entry in news:
-                yield write_event("decision", entry.record, event_id=entry.decision_id)
+            events = [write_event("decision", it.record, event_id=it.decision_id) for it in news]
             if skipped > 0:
-                yield write_event("skipped", json.dumps({"count": skipped}))
-        yield b""
+                events.append(write_event("skipped", json.dumps({"count": skipped})))
+        yield b"".join(events)
         await asyncio.sleep(POLL_S)
 
 

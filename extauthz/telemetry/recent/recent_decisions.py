@@ -26,7 +26,7 @@ from extauthz.telemetry.decision_log.masking import Masks
 from extauthz.telemetry.decision_log.record import LoggedDecision, note_decision
 from extauthz.telemetry.names import name_outcome
 from extauthz.telemetry.recent.denial_groups import DenialGroups
-from extauthz.telemetry.recent.facts import Facts, Filter, read_facts
+from extauthz.telemetry.recent.facts import Facts, Filter, Fits, read_facts
 from extauthz.telemetry.recent.rates import DecisionRates
 
 MAX_RECORDS: Final = 1_000
@@ -66,6 +66,7 @@ class Page:
 @dataclass(slots=True)
 class _Watch:
     until_s: float
+    fits: Fits
     matched: int = 0
     left: int = WATCHED_A_SECOND
 
@@ -123,10 +124,11 @@ class RecentDecisions:
     def find(self, wanted: Filter, *, limit: int, after_s: float = 0.0) -> Page:
         """Records that fit, the newest first, of those that are not older than `after_s`."""
         found: list[Entry] = []
+        fits = wanted.make_test(self.masks)
         for entry in reversed(self._kept):
             if entry.at_s < after_s or len(found) >= limit:
                 break
-            if wanted.fits(entry.facts, entry.noted.door, self.masks):
+            if fits(entry.facts, entry.noted.door):
                 found.append(entry)
         watch = self._watches.get(wanted)
         return Page(
@@ -143,7 +145,7 @@ class RecentDecisions:
         if watch is not None:
             watch.until_s = until_s
         elif len(self._watches) < MAX_WATCHES:
-            self._watches[wanted] = _Watch(until_s)
+            self._watches[wanted] = _Watch(until_s, wanted.make_test(self.masks))
 
     def _begin(self, second: int, now_s: float) -> None:
         self._second = second
@@ -158,8 +160,8 @@ class RecentDecisions:
 
     def _is_watched(self, facts: Facts, door: str) -> bool:
         is_kept = False
-        for wanted, watch in self._watches.items():
-            if wanted.fits(facts, door, self.masks):
+        for watch in self._watches.values():
+            if watch.fits(facts, door):
                 watch.matched += 1
                 watch.left -= 1
                 is_kept = is_kept or watch.left >= 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -230,3 +231,22 @@ async def test_a_stream_merges_workers_and_says_what_it_left_out(
         ["event: skipped", 'data: {"count": 3}'],
     ]
     assert all(of["watch"] and of["filter"]["outcome"] == "deny" for of in processes.asked)
+
+
+@pytest.mark.parametrize(
+    ("decisions", "user"),
+    [
+        ("decisions.jsonl", hashlib.sha256(b"alice").hexdigest()[:16]),
+        ({"file": "decisions.jsonl", "user": "full"}, "alice"),
+        ({"file": "decisions.jsonl", "user": "off"}, ""),
+    ],
+)
+async def test_records_are_masked_as_in_the_log_of_decisions(
+    decisions: object, user: str, tmp_path: Path
+) -> None:
+    async with running(tmp_path, {"log": {"decisions": decisions}}) as it:
+        await it.decide("/pets/v1/dog")
+        (record,) = (await it.get("/api/decisions"))["decisions"]
+    (line,) = (tmp_path / "decisions.jsonl").read_text().splitlines()
+    assert (record["user"], json.loads(line)["user"]) == (user, user)
+    assert record.keys() == json.loads(line).keys()
