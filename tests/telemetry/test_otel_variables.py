@@ -111,4 +111,4 @@ def test_an_unknown_value_is_named(variable: str, caplog: pytest.LogCaptureFixtu
         read_propagators(environment)
         read_protocol(environment)
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"{variable}: 'zipkin' is not known, and is ignored")
+    assert record.getMessage().startswith(f"{variable}: 'zipkin' is unknown and is ignored")
