@@ -11,6 +11,9 @@
 #
 # The logic of a decision is compiled (docs/adr/0023), by a gcc of the distribution that only the
 # first stage has. --build-arg COMPILED=0 leaves it Python, and needs no gcc.
+#
+# Another BASE must have Python 3.11 with venv, with its shared library for the Envoy that is inside,
+# and with its headers for the compiler. A plain Debian has them with python3-venv and python3-dev.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
