@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from extauthz.app.counting import check_redis, read_redis_settings
@@ -47,6 +48,30 @@ def open_emergency_redis(
 
     measure = None if dependencies is None else dependencies.add("redis", "blocks")
     return RedisEmergency(read_redis_settings(redis), measure=measure)
+
+
+@asynccontextmanager
+async def opened_stores(settings: Settings) -> AsyncIterator[list[EmergencyStore]]:
+    """Where entries are kept: Redis first.
+
+    Raises:
+        ConfigError: there is no such place, or the settings are not good.
+    """
+    stores: list[EmergencyStore] = [EmergencyFile(file) for file in settings.emergency.files]
+    redis = open_emergency_redis(settings)
+    if redis is not None:
+        stores.insert(0, redis)
+    if not stores:
+        message = (
+            "there is no place for blocks and revocations: set emergency.redis or "
+            "emergency.files, or count in Redis"
+        )
+        raise ConfigError([Problem(path="emergency", message=message)])
+    try:
+        yield stores
+    finally:
+        for store in stores:
+            await store.close()
 
 
 def open_emergency(

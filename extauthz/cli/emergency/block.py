@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 
+from extauthz.app.emergency import opened_stores
 from extauthz.catalog.documents.networks import parse_network
 from extauthz.cli.emergency.orders import (
     add_common_arguments,
@@ -15,13 +16,12 @@ from extauthz.cli.emergency.orders import (
     list_misfits,
     load_names,
     make_order,
-    opened_stores,
-    place,
     say_entry,
     say_placed,
 )
 from extauthz.emergency.entries import Entry
 from extauthz.emergency.names import CatalogNames
+from extauthz.emergency.placing import place
 from extauthz.settings.reading import read_settings
 from extauthz.settings.tree import Settings
 

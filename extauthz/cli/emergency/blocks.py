@@ -7,7 +7,8 @@ import asyncio
 import json
 import time
 
-from extauthz.cli.emergency.orders import add_common_arguments, complain, opened_stores, say_entry
+from extauthz.app.emergency import opened_stores
+from extauthz.cli.emergency.orders import add_common_arguments, complain, say_entry
 from extauthz.emergency.entries import Entry, write_tree
 from extauthz.emergency.reading import Reading
 from extauthz.errors import ExtauthzError

@@ -13,23 +13,19 @@ import getpass
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from extauthz.app.emergency import open_emergency_redis
 from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.documents.document import read_duration_us
 from extauthz.emergency.entries import SECTIONS, Entry, make_entry, write_tree
 from extauthz.emergency.files import EmergencyFile
 from extauthz.emergency.names import CatalogNames
+from extauthz.emergency.placing import Placed
 from extauthz.emergency.reading import EmergencyStore
-from extauthz.emergency.redis_scripts import find_counter
 from extauthz.errors import ConfigError, ExtauthzError, Problem
 from extauthz.model.catalog import Catalog
 from extauthz.plain_text import write_plain
@@ -38,23 +34,6 @@ from extauthz.settings.tree import Settings
 
 CATALOG_S: Final = 10.0
 """Longest time that an order waits for the catalog."""
-CONFIRM_S: Final = 3.0
-"""Longest wait for processes to confirm an order. They poll four times a second."""
-_LOOK_S: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """Where an order was written.
-
-    Attributes:
-        alive: the number of processes that confirm what they have in force.
-        in_force: the number of those that have the order in force.
-    """
-
-    where: str
-    alive: int = 0
-    in_force: int = 0
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, *, places_order: bool = True) -> None:
@@ -124,30 +103,6 @@ def _say_who() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-@asynccontextmanager
-async def opened_stores(settings: Settings) -> AsyncIterator[list[EmergencyStore]]:
-    """Where entries are kept: Redis first.
-
-    Raises:
-        ConfigError: there is no such place, or the settings are not good.
-    """
-    stores: list[EmergencyStore] = [EmergencyFile(file) for file in settings.emergency.files]
-    redis = open_emergency_redis(settings)
-    if redis is not None:
-        stores.insert(0, redis)
-    if not stores:
-        message = (
-            "there is no place for blocks and revocations: set emergency.redis or "
-            "emergency.files, or count in Redis"
-        )
-        raise ConfigError([Problem(path="emergency", message=message)])
-    try:
-        yield stores
-    finally:
-        for store in stores:
-            await store.close()
-
-
 def choose_store(stores: list[EmergencyStore], *, wants_file: bool) -> EmergencyStore:
     """The one that a new order goes to.
 
@@ -160,30 +115,6 @@ def choose_store(stores: list[EmergencyStore], *, wants_file: bool) -> Emergency
         if isinstance(store, EmergencyFile):
             return store
     raise ConfigError([Problem(path="emergency.files", message="is empty; name a file")])
-
-
-async def place(store: EmergencyStore, entries: Mapping[str, Entry | None]) -> Placed:
-    """Writes an order, and waits until the processes that read it have it in force.
-
-    Raises:
-        ConfigError, EmergencyError: it was not written, or it is not known whether it was.
-    """
-    revision = await store.write(entries)
-    if not revision:
-        return Placed(where=store.name)
-    wanted = find_counter(revision)
-    try:
-        async with asyncio.timeout(CONFIRM_S):
-            while True:
-                said = await store.list_confirmed()
-                done = sum(find_counter(its) >= wanted for its in said.values())
-                if done == len(said):
-                    return Placed(where=store.name, alive=len(said), in_force=done)
-                await asyncio.sleep(_LOOK_S)
-    except TimeoutError:
-        said = await store.list_confirmed()
-        done = sum(find_counter(its) >= wanted for its in said.values())
-        return Placed(where=store.name, alive=len(said), in_force=done)
 
 
 def say_placed(placed: Placed) -> str:

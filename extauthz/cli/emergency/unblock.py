@@ -6,17 +6,16 @@ import argparse
 import asyncio
 import json
 
+from extauthz.app.emergency import opened_stores
 from extauthz.cli.emergency.block import SELECTORS, add_selectors
 from extauthz.cli.emergency.orders import (
-    Placed,
     add_common_arguments,
     complain,
-    opened_stores,
-    place,
     say_entry,
     say_placed,
 )
 from extauthz.emergency.entries import BlockDocument, Entry
+from extauthz.emergency.placing import Placed, place
 from extauthz.emergency.reading import Reading
 from extauthz.errors import ExtauthzError
 from extauthz.settings.reading import read_settings
