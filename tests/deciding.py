@@ -17,6 +17,7 @@ from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.authentication.failed_attempts import FailedAttempts, FailureLimit
 from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.authentication.verification_keys import KeySet, read_jwks
+from extauthz.policy.limits.most_used import MostUsed
 from extauthz.policy.pipeline import Pipeline
 from extauthz.policy.steps import PipelineRules
 from extauthz.ports import NO_DEADLINE, CounterStore, Deadline, VerificationKey
@@ -118,6 +119,7 @@ class Deciding:
         self.failures = MemoryCounterStore(self.clock, max_keys=max_failures)
         self.revocations = Revocations(self.clock)
         self.observer = Remembering()
+        self.most_used = MostUsed()
         places = rules.setdefault("places", CredentialPlaces())
         self.authenticator = Authenticator(
             rules=AuthenticationRules(**rules),
@@ -134,6 +136,7 @@ class Deciding:
             clock=self.clock,
             rules=PipelineRules(trusted_hops=trusted_hops, places=places),
             observers=[self.observer],
+            most_used=self.most_used,
         )
 
     async def decide(self, request: ApiRequest, **how: Any) -> Decision:

@@ -52,6 +52,10 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, str]] = {
         "MONTH YEAR",
         "have no fixed length, and the window is left out",
     ),
+    ("LimitLevel", "extauthz/policy/limits/most_used.py"): (
+        "APPLICATION BURST",
+        "an application's is the last case, and a burst is counted as its tier is",
+    ),
     ("LimitLevel", "extauthz/policy/limits/planning.py"): (
         "BURST CLIENT CUSTOM",
         "are planned apart from the tiers of a catalog's parts",

@@ -1,4 +1,4 @@
-"""Makes the style of answers from the settings."""
+"""Makes the style of answers from the settings, and what explains them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from extauthz.answers.backend_jwt_style import BackendJwtStyle
 from extauthz.answers.denial import DenialStyle
 from extauthz.answers.upstream import UpstreamStyle
+from extauthz.app.core import Core
 from extauthz.envoy.authorization import AnswerStyle
+from extauthz.inspection.explanation import Explainer
 from extauthz.ports import Clock
-from extauthz.settings.tree import ResponseSettings
+from extauthz.settings.tree import ResponseSettings, Settings
+from extauthz.telemetry.decision_log.masking import Masks
 
 if TYPE_CHECKING:
     from extauthz.answers.backend_jwt import BackendJwtSigner
@@ -33,6 +36,23 @@ def read_answer_style(responses: ResponseSettings, clock: Clock) -> AnswerStyle:
             backend_jwt=_read_backend_jwt(responses, clock),
         ),
         error_response=responses.error_response,
+    )
+
+
+def make_explainer(core: Core, settings: Settings, masks: Masks | None = None) -> Explainer:
+    """What explains the decisions of a service. Without masks, users and consumer keys are shown.
+
+    Raises:
+        ConfigError: as for `read_answer_style`.
+    """
+    return Explainer(
+        behind_proxies=core.make_pipeline(),
+        direct=core.make_pipeline(trusted_hops=0),
+        catalog=lambda: core.refresher.catalog,
+        style=read_answer_style(settings.responses, core.clock),
+        places=core.places,
+        clock=core.clock,
+        masks=masks,
     )
 
 

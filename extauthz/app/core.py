@@ -24,6 +24,7 @@ from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.authentication.failed_attempts import FailedAttempts, FailureLimit
 from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.blocks import Blocks
+from extauthz.policy.limits.most_used import MostUsed
 from extauthz.policy.pipeline import Pipeline
 from extauthz.policy.steps import PipelineRules
 from extauthz.ports import Clock, DecisionObserver, KeySource, TokenIntrospector
@@ -56,6 +57,7 @@ class Core:
     revocations: Revocations
     emergency: EmergencyWatch
     counting: Counting
+    most_used: MostUsed
     dependencies: Dependencies
     caches: Mapping[str, CountedCache]
     places: CredentialPlaces
@@ -128,9 +130,11 @@ async def open_core(
             keys=watched_keys,
             introspector=watched_introspector,
             revocations=revocations,
-            failed_attempts=FailedAttempts(_read_failure_limit(settings), failures),
+            failed_attempts=FailedAttempts(read_failure_limit(settings), failures),
             clock=clock,
         )
+
+        most_used = MostUsed()
 
         def make(
             observers: Sequence[DecisionObserver] = (), *, trusted_hops: int | None = None
@@ -149,6 +153,7 @@ async def open_core(
                 ),
                 observers=observers,
                 blocks=blocks,
+                most_used=most_used,
             )
 
         caches: dict[str, CountedCache] = {
@@ -166,6 +171,7 @@ async def open_core(
                 revocations,
                 emergency,
                 counting,
+                most_used,
                 dependencies,
                 caches,
                 rules.places,
@@ -210,7 +216,8 @@ def _read_place(place: PlaceSettings) -> Place:
     return Place(PlaceKind.COOKIE, place.cookie)
 
 
-def _read_failure_limit(settings: Settings) -> FailureLimit | None:
+def read_failure_limit(settings: Settings) -> FailureLimit | None:
+    """How many invalid credentials an address may send; None when they are not limited."""
     failed = settings.credentials.failed_attempts
     if failed.requests == 0:
         return None

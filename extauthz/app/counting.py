@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -13,13 +14,15 @@ from extauthz.clock import SteadyClock, SystemClock
 from extauthz.counters.leases.store import LeaseRules, LeasingCounterStore
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.counters.outage.fallback import FallbackCounterStore
+from extauthz.counters.outage.local import LocalTime
 from extauthz.counters.outage.mode import FallbackRules
 from extauthz.counters.redis.measures import RedisMeasures
 from extauthz.counters.redis.settings import RedisSettings, read_redis_url
 from extauthz.documents.document import read_file
 from extauthz.errors import ConfigError, CounterStoreError, Problem
-from extauthz.model.limits import US_PER_S
-from extauthz.ports import CounterStore
+from extauthz.inspection.limits_in_use import CounterReading
+from extauthz.model.limits import US_PER_S, Charge
+from extauthz.ports import CounterStore, Deadline
 from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
 from extauthz.serving.tls import TlsFiles, read_tls_files
 from extauthz.settings.reading import read_secret_file
@@ -42,12 +45,14 @@ class Counting:
 
     Attributes:
         memory: `store` itself when each process counts by itself, else the store for outages.
+        leases: takes blocks of hot counters from the shared store in advance, where it is used.
     """
 
     store: CounterStore
     memory: MemoryCounterStore
     shared: FallbackCounterStore | None = None
     redis: RedisCounterStore | None = None
+    leases: LeasingCounterStore | None = None
 
     @property
     def losses(self) -> int:
@@ -63,6 +68,37 @@ class Counting:
         """Asks the shared store, so that its state is known without traffic, too."""
         if self.shared is not None:
             await self.shared.look(LOOK_S)
+
+    async def read(self, charges: Sequence[Charge]) -> list[CounterReading]:
+        """Reads counters, and takes nothing.
+
+        Raises:
+            CounterStoreError: the shared store did not answer.
+        """
+        asked = [replace(charge, cost=0) for charge in charges]
+        if self.shared is not None and not self.shared.is_away:
+            deadline = Deadline(time.monotonic() + LOOK_S)
+            taking = await self.shared.take(asked, deadline=deadline)
+            if not isinstance(taking.at_us, LocalTime):
+                held = self.leases
+                return [
+                    CounterReading(
+                        charge.limit,
+                        reading,
+                        leased=0 if held is None else held.count_held(charge.key),
+                    )
+                    for charge, reading in zip(asked, taking.readings, strict=True)
+                ]
+        if self.shared is not None:
+            return [
+                CounterReading(limit, reading, is_of_outage=True)
+                for limit, reading in await self.shared.read_here(asked)
+            ]
+        taking = await self.store.take(asked)
+        return [
+            CounterReading(charge.limit, reading)
+            for charge, reading in zip(asked, taking.readings, strict=True)
+        ]
 
     def check(self) -> ReadyCheck:
         """For readiness. A replica without its counter store is degraded, and still decides."""
@@ -117,10 +153,11 @@ def open_counting(
     )
     redis = RedisCounterStore(rules_of_redis, measures=measures)
     primary: CounterStore = redis if tracer is None else tracer.watch_counters(redis)
+    leasing: LeasingCounterStore | None = None
     if settings.leases is not None:
         leases = settings.leases
         rules = LeaseRules(size=leases.size, hot_per_s=leases.hot_per_second)
-        primary = LeasingCounterStore(primary, rules=rules)
+        primary = leasing = LeasingCounterStore(primary, rules=rules)
     shared = FallbackCounterStore(
         primary,
         local,
@@ -130,7 +167,7 @@ def open_counting(
             timeout_s=rules_of_redis.timeout_s, ids_remembered_us=rules_of_redis.dedup_ttl_us
         ),
     )
-    return Counting(shared, local, shared, redis)
+    return Counting(shared, local, shared, redis, leasing)
 
 
 async def probe_counting(counting: Counting) -> None:

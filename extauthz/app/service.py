@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from extauthz.app.admin.inspection_questions import answer_inspection
 from extauthz.app.admin.listener import check_admin_tokens, read_admin_tls, running_admin
 from extauthz.app.admin.processes import OwnProcess
 from extauthz.app.admin.questions import answer_admin
@@ -215,6 +216,7 @@ async def _open_service(
             CHECKS: ask_checks,
             METRICS: ask_metrics,
             **answer_admin(core, recent),
+            **({} if recent is None else answer_inspection(core, settings, recent.masks)),
         }
         own = OwnProcess(questions)
         try:

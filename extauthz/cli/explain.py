@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from extauthz.app.answers import make_explainer
 from extauthz.app.core import open_core
-from extauthz.app.inspecting import make_explainer
 from extauthz.inspection.example_request import (
     UnknownName,
     find_api,

@@ -23,6 +23,7 @@ from extauthz.inspection.findings import Finding, say_assumed, say_finding
 from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.deny_rules import DenyRule
+from extauthz.model.identity import Identity
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
 from extauthz.policy.authentication.assumed import AssumedCaller
@@ -31,6 +32,7 @@ from extauthz.policy.pipeline import Pipeline
 from extauthz.policy.progress import Step
 from extauthz.policy.scopes import SCOPE_EXTENSION
 from extauthz.ports import NO_DEADLINE, Clock, Deadline
+from extauthz.telemetry.decision_log.masking import Masks, User
 
 _HIDDEN: Final = "…"
 _MOST_LOGGED: Final = 20
@@ -61,6 +63,7 @@ class Explainer:
     Attributes:
         behind_proxies: decides as the doors do, without observers.
         direct: decides likewise, for a request without ``X-Forwarded-For``: its client is the peer.
+        masks: for users and consumer keys; None shows them.
     """
 
     behind_proxies: Pipeline
@@ -69,6 +72,7 @@ class Explainer:
     style: AnswerStyle
     places: CredentialPlaces
     clock: Clock
+    masks: Masks | None = None
 
     async def explain(
         self,
@@ -94,6 +98,8 @@ class Explainer:
             passed = not isinstance(found, Denial | DenyRule)
             # Deny rules are asked twice, before and after it is known who calls.
             if not (passed and any(finding.step is step for finding in findings)):
+                if isinstance(found, Identity):
+                    found = self._mask(found)
                 text = say_finding(step, found, catalog)
                 if assumed is not None and passed:
                     text = say_assumed(step, text, assumed, asks_scopes=asks_scopes)
@@ -136,11 +142,15 @@ class Explainer:
                     deny = Deny(id=allow.id, denial=UNSENDABLE, route=allow.route)
                     advice = (f"The caller's identity cannot be sent on: {error}.",)
                 else:
+                    changes = write_upstream_changes(
+                        replace(allow, identity=self._mask(allow.identity)), request, style.upstream
+                    )
                     hidden = {"cookie"}
                     if style.upstream.backend_jwt is not None:
                         hidden.add(style.upstream.backend_jwt.header)
                     return replace(explanation, changes=_hide(changes, hidden))
             case Deny() as deny:
+                deny = replace(deny, identity=self._mask(deny.identity))
                 advice = tuple(list_advice(deny, request, catalog, self.places))
                 if deny.reason is Reason.UNAVAILABLE and not style.error_response:
                     return replace(explanation, advice=advice)  # Envoy answers the client
@@ -148,6 +158,17 @@ class Explainer:
                 assert_never(explanation.decision)
         answer = write_denial(deny, request, style.denial, self.clock.now_us())
         return replace(explanation, decision=deny, answer=answer, advice=advice)
+
+    def _mask(self, identity: Identity) -> Identity:
+        """The identity as it may be shown; all that is written of it is written of this one."""
+        masks = self.masks
+        if masks is None:
+            return identity
+        return replace(
+            identity,
+            user=masks.show_user(User(identity.user)),
+            consumer_key=masks.hash_text(identity.consumer_key),
+        )
 
 
 _collecting: ContextVar[list[str] | None] = ContextVar("_collecting", default=None)

@@ -88,6 +88,10 @@ class Subscriptions(Mapping[tuple[str, str, str], Subscription]):
             for version, of_api in versions.items():
                 yield api, version, of_api
 
+    def find_of_api(self, api: str, version: str) -> Mapping[str, SubscriptionTerms]:
+        """The subscribers of an API, by application; empty when it has none."""
+        return self._of_apis.get(api, {}).get(version, {})
+
     def take_apart(self) -> Iterator[None]:
         """Empties it, at most a thousand in a step. Only called when it is no longer used."""
         while self._of_apis:

@@ -21,6 +21,7 @@ from extauthz.policy.authentication.authenticate import NETWORK_NOT_KNOWN, Authe
 from extauthz.policy.blocks import Blocks
 from extauthz.policy.decision_record import DecisionRecord
 from extauthz.policy.limits.charging import CHARGE, PEEK, ChargeMode, LimitCharger, has_passed
+from extauthz.policy.limits.most_used import MostUsed
 from extauthz.policy.limits.quota import Grant, QuotaAsk, UsedBytes
 from extauthz.policy.progress import Note, Progress, note_nothing
 from extauthz.policy.repeated_warnings import RepeatedWarnings
@@ -61,6 +62,7 @@ class Pipeline:
     Args:
         catalog: returns the current snapshot.
         blocks: finds deny rules; None for those of the catalog alone.
+        most_used: is told of the limits of every request that takes from any.
     """
 
     def __init__(
@@ -73,10 +75,13 @@ class Pipeline:
         rules: PipelineRules,
         observers: Sequence[DecisionObserver] = (),
         blocks: Blocks | None = None,
+        most_used: MostUsed | None = None,
     ) -> None:
         self._catalog = catalog
         self._authenticator = authenticator
-        self._charger = LimitCharger(counters, clock, rules.on_outage)
+        self._charger = LimitCharger(
+            counters, clock, rules.on_outage, MostUsed() if most_used is None else most_used
+        )
         self._rules = rules
         self.record: Final = DecisionRecord(observers)
         """For denials that a door makes by itself."""

@@ -122,7 +122,7 @@ class Replica:
         self.grpc_address = grpc_address
         self.channel = channel
         self._check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
-        self._admin = admin
+        self.admin = admin
 
     def ask(self, consumer: str) -> int:
         """The status of one request; 503 when the call fails as unavailable."""
@@ -163,7 +163,7 @@ class Replica:
 
     def read_readiness(self) -> tuple[int, str, dict[str, Any]]:
         """Of ``/readyz``: its HTTP status, the status as a whole, and what it says of counters."""
-        answer = self._admin.get("/readyz")
+        answer = self.admin.get("/readyz")
         body = json.loads(answer.text)
         return answer.status_code, body["status"], body["checks"]["counters"]
 
@@ -175,18 +175,18 @@ class Replica:
 
     def read_metrics(self) -> str:
         """All of them, in Prometheus's text format."""
-        return self._admin.get("/metrics").text
+        return self.admin.get("/metrics").text
 
     def read_api(self, path: str) -> Any:
         """What a path of the admin API answers."""
-        answer = self._admin.get(path)
+        answer = self.admin.get(path)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def follow(self, query: str = "") -> AbstractContextManager[httpx2.Response]:
         """The stream of live decisions."""
         headers = {"accept": "text/event-stream"}
-        return self._admin.stream("GET", f"/api/decisions{query}", headers=headers)
+        return self.admin.stream("GET", f"/api/decisions{query}", headers=headers)
 
     def wait_until(self, happened: Callable[[], bool], what: str) -> None:
         """Looks each moment whether something has happened, while the process runs."""

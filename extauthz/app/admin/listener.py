@@ -93,6 +93,7 @@ def _make_api(
     processes: Processes,
     checks: Callable[[], Awaitable[Sequence[ReadyCheck]]],
 ) -> Api | None:
+    from extauthz.app.admin.inspection import list_inspection_endpoints
     from extauthz.app.admin.recent import list_recent_endpoints
     from extauthz.app.admin.status import list_status_endpoints
     from extauthz.serving.admin.api import AdminApi, ClosedApi
@@ -106,6 +107,7 @@ def _make_api(
     endpoints = (
         *list_status_endpoints(processes, checks, version=version, profile=profile),
         *list_recent_endpoints(processes),
+        *list_inspection_endpoints(processes),
     )
     return AdminApi(endpoints, _make_access(settings, address), version=version)
 

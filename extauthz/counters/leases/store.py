@@ -116,6 +116,14 @@ class LeasingCounterStore:
         """The number of counters that are watched."""
         return len(self._keys)
 
+    def count_held(self, key: str) -> int:
+        """The units of a counter that are charged at the primary and not spent here yet."""
+        watched = self._keys.get(key)
+        window = None if watched is None else watched.window
+        if window is None or self._monotonic_us() >= window.until_us:
+            return 0
+        return window.left
+
     async def take(
         self,
         charges: Sequence[Charge],

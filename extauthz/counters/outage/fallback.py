@@ -30,7 +30,7 @@ from extauthz.counters.outage.mode import FallbackRules, FallbackState
 from extauthz.counters.outage.recovery import Recovery
 from extauthz.counters.outage.remembered import RememberedTakings, name_taking
 from extauthz.errors import CounterStoreError
-from extauthz.model.limits import US_PER_S, Algorithm, Charge, Taking
+from extauthz.model.limits import US_PER_S, Algorithm, Charge, Reading, Taking
 from extauthz.ports import NO_DEADLINE, Clock, CounterStore, Deadline
 
 _log = logging.getLogger(__name__)
@@ -253,6 +253,15 @@ class FallbackCounterStore:
         except CounterStoreError as error:
             self._note_failure(charges, error, asked_at)
             raise
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the primary is not asked now, so that this process counts by itself."""
+        return not self._breaker.is_closed
+
+    async def read_here(self, charges: Sequence[Charge]) -> list[tuple[int, Reading]]:
+        """What this process has counted by itself: for each charge, its share and a reading."""
+        return await self._here.read(charges)
 
     async def look(self, within_s: float | None = None) -> None:
         """Makes a call that charges nothing, so that `state` is current without traffic, too.

@@ -109,6 +109,14 @@ class LocalTakings:
             )
         return Taking(taking.charged, readings, at_us)
 
+    async def read(self, charges: Sequence[Charge]) -> list[tuple[int, Reading]]:
+        """For each charge, this process's share of the limit, and what is left of that."""
+        shared = [self._share(replace(charge, cost=0)) for charge in charges]
+        taking = await self._store.take(shared)
+        return [
+            (charge.limit, reading) for charge, reading in zip(shared, taking.readings, strict=True)
+        ]
+
     async def give_back(self, charges: Sequence[Charge], at_us: LocalTime) -> None:
         """Undoes a local taking, and its debt when that is not paid yet."""
         counted = [charge for charge in charges if charge.on_outage is not _ALLOW]

@@ -53,7 +53,7 @@ NETWORK_NOT_KNOWN: Final = Denial(
     reason=Reason.CREDENTIAL_NOT_PERMITTED,
     detail="The credential is bound to networks, and the client's address is not known.",
 )
-_GUESSES: Final = frozenset({Reason.INVALID_CREDENTIALS, Reason.TOKEN_INACTIVE})
+GUESSES: Final = frozenset({Reason.INVALID_CREDENTIALS, Reason.TOKEN_INACTIVE})
 """Reasons that count as a failed attempt. An issuer calls a token that it never issued inactive."""
 
 # Module constants, because reading a member of an enum takes 40 ns longer.
@@ -283,7 +283,7 @@ class Authenticator:
         outcome = await self.tokens.verify(
             credential.secret, security, catalog, deadline, client_address
         )
-        if isinstance(outcome, Denial) and outcome.reason in _GUESSES:
+        if isinstance(outcome, Denial) and outcome.reason in GUESSES:
             if count_failures:
                 await self._failed_attempts.record(client_address, deadline)
             return refused or outcome

@@ -19,6 +19,7 @@ from extauthz.model.limits import Charge, LimitStatus, OutageMode, Taking
 from extauthz.model.values import request_value
 from extauthz.policy.limits.answers import judge
 from extauthz.policy.limits.limited_request import LimitedRequest
+from extauthz.policy.limits.most_used import MostUsed
 from extauthz.policy.limits.peek import judge_peek
 from extauthz.policy.limits.planning import RateLimitPlanner
 from extauthz.policy.limits.quota import QuotaAsk, UsedBytes, take_quota
@@ -70,10 +71,18 @@ _NOT_LIMITED = Limited()
 
 
 class LimitCharger:
-    """Charges requests. `on_outage` is the outage mode of tiers that have none of their own."""
+    """Charges requests.
 
-    def __init__(self, counters: CounterStore, clock: Clock, on_outage: OutageMode) -> None:
+    Args:
+        on_outage: the outage mode of tiers that have none of their own.
+        most_used: is told what each taking found.
+    """
+
+    def __init__(
+        self, counters: CounterStore, clock: Clock, on_outage: OutageMode, most_used: MostUsed
+    ) -> None:
         self._counters = counters
+        self._most_used = most_used
         self._clock = clock
         self._on_outage = on_outage
         self._planner: tuple[Catalog, RateLimitPlanner] | None = None
@@ -105,8 +114,10 @@ class LimitCharger:
             return await self._look(planned, amount or 0, deadline)
         if ask is None:
             taking = await self._counters.take([one.charge for one in planned], deadline=deadline)
+            self._note(limited, planned, taking)
             return await self._conclude(planned, taking, 0, None, deadline)
         taken = await take_quota(self._counters, planned, ask, deadline)
+        self._note(limited, taken.planned, taken.taking)
         return await self._conclude(
             taken.planned, taken.taking, taken.amount, taken.dedup_id, deadline
         )
@@ -120,8 +131,16 @@ class LimitCharger:
     ) -> Limited:
         usage = planner.plan_usage_charges(limited, self._clock.now_us(), used)
         if usage:
-            await self._counters.take([one.charge for one in usage], deadline=deadline)
+            taking = await self._counters.take([one.charge for one in usage], deadline=deadline)
+            self._note(limited, usage, taking)
         return _NOT_LIMITED
+
+    def _note(
+        self, limited: LimitedRequest, planned: Sequence[PlannedLimit], taking: Taking
+    ) -> None:
+        readings = taking.readings
+        if len(readings) == len(planned):  # else `judge` refuses the answer
+            self._most_used.note(limited, planned, readings, taking.at_us)
 
     async def _look(
         self, planned: tuple[PlannedLimit, ...], amount: int, deadline: Deadline

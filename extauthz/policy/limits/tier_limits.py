@@ -30,12 +30,14 @@ class PlannedLimit:
     Attributes:
         name: the tier's or custom limit's name, followed by a slash and the condition group's name
             when there is one.
+        counted: what is counted separately: for a burst the level of its tier, else `level`.
     """
 
     level: LimitLevel
     name: str
     limit: Limit
     charge: Charge
+    counted: LimitLevel
 
 
 def take_instead(planned: PlannedLimit, cost: int) -> PlannedLimit:
@@ -56,7 +58,7 @@ def take_instead(planned: PlannedLimit, cost: int) -> PlannedLimit:
         origin=was.origin,
         roams=was.roams,
     )
-    return PlannedLimit(planned.level, planned.name, planned.limit, charge)
+    return PlannedLimit(planned.level, planned.name, planned.limit, charge, planned.counted)
 
 
 class TierPlanner:
@@ -122,7 +124,7 @@ class TierPlanner:
                     origin=origin,
                     roams=roams,
                 )
-                planned.append(PlannedLimit(at_level, shown, limit, charge))
+                planned.append(PlannedLimit(at_level, shown, limit, charge, level))
         return planned
 
     def _bounds_of(self, limit: Limit, now_us: int) -> tuple[int, ...]:

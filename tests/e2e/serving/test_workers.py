@@ -121,6 +121,47 @@ def ask(channel: grpc.Channel, consumer: str) -> Any:
     return check.future(write_check(consumer), timeout=TURN_S)
 
 
+def test_questions_are_answered_for_all_workers(
+    deployment: Deployment, server: RedisServer, catalog: Path, tmp_path: Path
+) -> None:
+    token = secrets.token_hex(16)
+    (tmp_path / "tokens").write_text(f"{token}\n")
+    url = f"redis://127.0.0.1:{server.port}"
+    counters = {"url": url, "prefix": f"{secrets.token_hex(8)}:", **PATIENT}
+    admin = {"token_file": str(tmp_path / "tokens")}
+    workers = {"workers": WORKERS}
+    as_strict = {"api": "Counted", "as": {"application": "strict"}}
+    with (
+        run_replica(deployment, (catalog,), counters, server=workers, admin=admin) as replica,
+        ExitStack() as stack,
+    ):
+        replica.wait_until_it_says("ready")
+        http = replica.admin
+        http.headers["authorization"] = f"Bearer {token}"
+        channels = connect_to_all(stack, replica)
+        for call in [ask(channel, "strict") for channel in channels]:
+            assert read_status(call.result()) == 200
+        limits = http.get("/api/limits?application=strict").json()
+        (row,) = limits["limits"]
+        assert (row["used"], row["limit"], row["counted"]) == (len(channels), LIMIT, "shared")
+        assert limits["processes"] == WORKERS
+        explained = http.post("/api/explain", json=as_strict).json()
+        left = LIMIT - len(channels)
+        assert f"{left} left of {LIMIT}" in explained["steps"][-1]["found"]
+        found = http.get("/api/catalog?search=strict&kind=application").json()["results"]
+        assert [it["name"] for it in found] == ["strict"]
+        blocked = http.post("/api/blocks", json={"application": "strict"}).json()
+        assert (blocked["processes"], blocked["in_force"]) == (WORKERS, WORKERS)
+        for channel in channels:
+            assert read_status(ask(channel, "strict").result()) == 403
+        assert http.post("/api/explain", json=as_strict).json()["reason"] == "blocked"
+        assert [it["by"][:6] for it in http.get("/api/blocks").json()["blocks"]] == ["token "]
+        gone = http.delete(f"/api/blocks/{blocked['id']}").json()
+        assert (gone["removed"], gone["taken_from"]) == (True, ["redis"])
+        again = http.get("/api/limits?application=strict").json()["limits"]
+        assert [it["used"] for it in again] == [len(channels)], "a question takes something"
+
+
 def test_workers_count_a_limit_together(
     deployment: Deployment, server: RedisServer, catalog: Path
 ) -> None:
