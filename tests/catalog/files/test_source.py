@@ -280,7 +280,8 @@ async def test_looks_itself_when_the_system_tells_nothing(
         await source.wait_for_change()
     assert waits == [7, 7, 7, SETTLE_S]
     assert [record.getMessage() for record in caplog.records] == [
-        "changes of the catalog's files are not told (no inotify instances left); looking every 7 s"
+        "the system does not report changes of the catalog's files (no inotify instances left); "
+        "they are checked every 7 s"
     ]
 
 
