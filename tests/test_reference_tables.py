@@ -69,7 +69,7 @@ async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
     async with open_core(settings) as core:
         decisions = DecisionMeasures()
         metrics = make_metrics(core, Load(), decisions, "grpcio")
-        watch_certificates(metrics, settings)
+        watch_certificates(metrics, settings, lambda: core.refresher.catalog)
         count_reports(metrics, Asking().adapter.reports)
         with open_decision_log(settings) as log:
             assert log is not None

@@ -187,7 +187,7 @@ async def _open_service(
         }
         healths = [door.health for door in doors.values()]
         metrics = make_metrics(core, load, decisions, server.host)
-        watch_certificates(metrics, settings)
+        watch_certificates(metrics, settings, lambda: core.refresher.catalog)
         if log is not None:
             count_log(metrics, log)
         if tracing is not None:

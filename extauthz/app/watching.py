@@ -10,11 +10,12 @@ from platform import python_version
 from extauthz.app.core import Core
 from extauthz.app.emergency import check_ready
 from extauthz.app.tracing import Tracing
+from extauthz.model.catalog import Catalog
 from extauthz.model.limits import US_PER_S
 from extauthz.policy import pipeline
 from extauthz.ports import DecisionObserver
 from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
-from extauthz.serving.certificates import CertificateFile
+from extauthz.serving.certificates import CertificateFile, find_first_end_s
 from extauthz.serving.health import OVERALL, HealthState, HealthStatus
 from extauthz.serving.load import Load
 from extauthz.settings.files import list_files
@@ -186,17 +187,26 @@ def _count_cache(metrics: Metrics, name: str, cache: CountedCache) -> None:
     metrics.count(names.CACHE_REQUESTS, said, lambda: cache.misses, **labels, result="miss")
 
 
-def watch_certificates(metrics: Metrics, settings: Settings) -> None:
-    """Shows when the certificates in the files of the settings expire."""
-    for path, file in list_files(settings):
-        if path[-2:-1] != ("tls",) or path[-1] == "key":
-            continue
-        certificates = CertificateFile(file, holds_authorities=path[-1] != "cert")
+def watch_certificates(
+    metrics: Metrics, settings: Settings, catalog: Callable[[], Catalog]
+) -> None:
+    """Shows when the certificates in the files of the settings, and those of issuers, expire."""
+    expiries: dict[str, Callable[[], float | None]] = {
+        ".".join(map(str, path)): CertificateFile(
+            file, holds_authorities=path[-1] != "cert"
+        ).find_expiry_s
+        for path, file in list_files(settings)
+        if path[-2:-1] == ("tls",) and path[-1] != "key"
+    }
+    expiries["issuers.tls.ca"] = lambda: find_first_end_s(
+        issuer.ca for issuer in catalog().issuers.values() if issuer.ca
+    )
+    for name, find_expiry_s in expiries.items():
         metrics.gauge(
             names.CERTIFICATE_EXPIRY,
-            "Unix time at which certificates expire, by the setting that names their file.",
-            certificates.find_expiry_s,
-            certificate=".".join(map(str, path)),
+            "Unix time at which certificates expire, by what names their file.",
+            find_expiry_s,
+            certificate=name,
         )
 
 

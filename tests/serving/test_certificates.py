@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from extauthz.serving.certificates import CertificateFile
+from extauthz.serving.certificates import CertificateFile, find_first_end_s
 from tests.certificates import Authority, renew_file
 
 FIRST = Authority("first")
@@ -52,3 +52,12 @@ def test_a_renewed_file_is_read_again_and_a_broken_one_changes_nothing(tmp_path:
     assert find_hours_left(file) == pytest.approx(1, abs=0.1)
     path.unlink()
     assert find_hours_left(file) == pytest.approx(1, abs=0.1)
+
+
+def test_of_several_authorities_the_first_that_has_none_left_counts() -> None:
+    good, over = GOOD.decode(), OVER.decode()
+    assert find_first_end_s([]) is None
+    assert find_first_end_s(["no PEM"]) is None
+    ended_s, ends_s = find_first_end_s([over]), find_first_end_s([good + over])
+    assert ended_s is not None and ends_s is not None and ended_s < ends_s
+    assert find_first_end_s(["no PEM", good + over, over]) == ended_s

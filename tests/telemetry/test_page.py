@@ -132,12 +132,20 @@ async def test_every_family_is_on_the_page_whatever_turns_opentelemetry_off(
 async def test_certificates_are_shown_by_the_settings_that_name_them(tmp_path: Path) -> None:
     files = MutualFiles(tmp_path)
     tls = {"cert": str(files.cert), "key": str(files.key), "client_ca": str(files.client_ca)}
-    async with open_service(read(tmp_path, server={"tls": tls})) as service:
+    issuer = {
+        "issuer": "https://idp.example/",
+        "audiences": ["pets"],
+        "jwks_url": "https://127.0.0.1:1/",
+        "tls": {"ca": str(files.client_ca)},
+    }
+    settings = read(tmp_path, server={"tls": tls})
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump({**CATALOG, "issuers": [issuer]}))
+    async with open_service(settings) as service:
         samples = await scrape(service)
     ends_in_s = {
         dict(labels)["certificate"]: value - time.time()
         for (name, labels), value in samples.items()
         if name == "extauthz_certificate_expiry_timestamp_seconds"
     }
-    assert set(ends_in_s) == {"server.tls.cert", "server.tls.client_ca"}
+    assert set(ends_in_s) == {"server.tls.cert", "server.tls.client_ca", "issuers.tls.ca"}
     assert all(3000 < left_s <= 3600 for left_s in ends_in_s.values())
