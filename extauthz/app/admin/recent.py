@@ -243,7 +243,7 @@ def _show_group(group: Mapping[str, Any]) -> DenialGroupShown:
 async def follow_decisions(processes: Processes, wanted: Filter) -> AsyncGenerator[bytes, None]:
     """Decisions as server-sent events, from now on; see `EventStream`."""
     yield write_retry(_RETRY_MS)
-    places: dict[int, _Place] | None = None
+    places: dict[int, Place] | None = None
     looked_s = time.time()
     while True:
         of = _write_question(wanted, EVENTS_AT_ONCE, after_s=looked_s - _OVERLAP_S, watch=True)
@@ -252,7 +252,7 @@ async def follow_decisions(processes: Processes, wanted: Filter) -> AsyncGenerat
         # While no worker serves there is nothing to tell.
         with suppress(HostFailed):
             answers = await processes.ask(DECISIONS, of)
-            news, places, skipped = _find_news(answers, places)
+            news, places, skipped = find_news(answers, places)
             events = [write_event("decision", it.record, event_id=it.decision_id) for it in news]
             if skipped > 0:
                 events.append(write_event("skipped", json.dumps({"count": skipped})))
@@ -261,14 +261,14 @@ async def follow_decisions(processes: Processes, wanted: Filter) -> AsyncGenerat
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """How far a stream is with a process: the next record, and what had fitted by then."""
 
     next: int
     matched: int
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """A record in an answer."""
 
     at_s: float
@@ -277,25 +277,25 @@ class _Entry(NamedTuple):
     record: str
 
 
-def _find_news(
-    answers: Mapping[int, Mapping[str, Any]], places: Mapping[int, _Place] | None
-) -> tuple[list[_Entry], dict[int, _Place], int]:
+def find_news(
+    answers: Mapping[int, Mapping[str, Any]], places: Mapping[int, Place] | None
+) -> tuple[list[Entry], dict[int, Place], int]:
     """What came since `places`: records, the oldest first, the places now, and how many others.
 
     The first time, there is nothing: a stream begins now. All of a process that began later is news.
     """
-    news, fitted = list[_Entry](), 0
+    news, fitted = list[Entry](), 0
     for process, answer in answers.items():
-        place = _Place(1, 0)
+        place = Place(1, 0)
         if places is None:
-            place = _Place(answer["next"], answer["matched"])
+            place = Place(answer["next"], answer["matched"])
         elif process in places:
             place = places[process]
         # A filter that was not watched for a while is counted from the beginning again.
         fitted += answer["matched"] - (place.matched if answer["matched"] >= place.matched else 0)
-        news += (it for it in map(_Entry._make, answer["entries"]) if it.number >= place.next)
+        news += (it for it in map(Entry._make, answer["entries"]) if it.number >= place.next)
     news.sort()
-    now = {process: _Place(it["next"], it["matched"]) for process, it in answers.items()}
+    now = {process: Place(it["next"], it["matched"]) for process, it in answers.items()}
     # A worker that did not answer this time keeps its place.
     shown = news[-EVENTS_AT_ONCE:]
     return shown, {**(places or {}), **now}, fitted - len(shown)

@@ -34,8 +34,9 @@ RECORDS_A_SECOND: Final = 50
 WATCHED_A_SECOND: Final = 20
 MAX_WATCHES: Final = 16
 _DEFAULT_MASKS: Final = Masks()
-WATCH_S: Final = 5.0
-"""A filter is watched for so long after it was last asked for."""
+WATCH_S: Final = 15.0
+"""A filter is watched for so long after it was last asked for: longer than a stream waits for a
+slow reader."""
 
 
 class Entry(NamedTuple):
@@ -144,8 +145,11 @@ class RecentDecisions:
         watch = self._watches.get(wanted)
         if watch is not None:
             watch.until_s = until_s
-        elif len(self._watches) < MAX_WATCHES:
-            self._watches[wanted] = _Watch(until_s, wanted.make_test(self.masks))
+            return
+        if len(self._watches) >= MAX_WATCHES:
+            # Those of open streams are renewed again and again, so it is somebody's who has left.
+            self._watches.pop(min(self._watches, key=lambda it: self._watches[it].until_s))
+        self._watches[wanted] = _Watch(until_s, wanted.make_test(self.masks))
 
     def _begin(self, second: int, now_s: float) -> None:
         self._second = second

@@ -11,18 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from extauthz.app.admin.processes import ProcessCount
 from extauthz.app.admin.questions import DECISIONS
-from extauthz.app.admin.recent import DecisionsAnswer, DenialsAnswer, RatesAnswer, follow_decisions
+from extauthz.app.admin.recent import (
+    EVENTS_AT_ONCE,
+    DecisionsAnswer,
+    DenialsAnswer,
+    RatesAnswer,
+    find_news,
+    follow_decisions,
+)
 from extauthz.app.admin.status import StatusAnswer
+from extauthz.model.decision import Allow
+from extauthz.model.identity import ANONYMOUS
+from extauthz.model.routing.routes import Route
 from extauthz.serving.workers.control import HostFailed
 from extauthz.telemetry.recent.facts import Filter
+from extauthz.telemetry.recent.recent_decisions import RecentDecisions
 from tests.app.admin.services import Running, running
-from tests.builders import API_KEY
+from tests.builders import API_KEY, a_request, a_resource, an_api
 
 PATIENCE_S = 20
+REQUEST = a_request()
+ALLOW = Allow(id="a", route=Route(an_api(), a_resource("/ip")), identity=ANONYMOUS)
 
 
 async def decide_some(it: Running) -> None:
@@ -250,3 +265,35 @@ async def test_records_are_masked_as_in_the_log_of_decisions(
     (line,) = (tmp_path / "decisions.jsonl").read_text().splitlines()
     assert (record["user"], json.loads(line)["user"]) == (user, user)
     assert record.keys() == json.loads(line).keys()
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=6))
+def test_what_a_stream_shows_and_leaves_out_is_all_that_was_decided(
+    rounds: list[tuple[int, int]],
+) -> None:
+    """Two processes decide so often between looks; records of a few are kept."""
+    wanted, clock = Filter(), [1_700_000_000.0]
+    remembered = [RecentDecisions(now=lambda: clock[0]) for _ in range(2)]
+
+    def look() -> dict[int, dict[str, Any]]:
+        answers = {}
+        for number, recent in enumerate(remembered):
+            recent.watch(wanted)
+            page = recent.find(wanted, limit=EVENTS_AT_ONCE, after_s=clock[0] - 1)
+            entries = [(it.at_s, it.number, it.noted.decision, "{}") for it in page.entries]
+            answers[number] = {"entries": entries, "next": page.next, "matched": page.matched}
+        return answers
+
+    _, places, _ = find_news(look(), None)
+    shown: list[str] = []
+    left_out = 0
+    for counts in rounds:
+        for recent, count in zip(remembered, counts, strict=True):
+            for _ in range(count):
+                recent.observe(REQUEST, ALLOW, 40)
+        news, places, skipped = find_news(look(), places)
+        shown += [it.decision_id for it in news]
+        left_out += skipped
+        assert skipped >= 0 and len(news) <= EVENTS_AT_ONCE
+        clock[0] += 0.25
+    assert len(shown) + left_out == sum(map(sum, rounds))
