@@ -46,8 +46,7 @@ def make_explainer(core: Core, settings: Settings, masks: Masks | None = None) -
         ConfigError: as for `read_answer_style`.
     """
     return Explainer(
-        behind_proxies=core.make_pipeline(),
-        direct=core.make_pipeline(trusted_hops=0),
+        make_pipeline=core.make_pipeline,
         catalog=lambda: core.refresher.catalog,
         style=read_answer_style(settings.responses, core.clock),
         places=core.places,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from extauthz.app.counting import Counting, open_counting
 from extauthz.app.emergency import open_emergency
@@ -17,6 +17,7 @@ from extauthz.clients.jwks import JwksKeySource
 from extauthz.clock import SteadyClock, SystemClock
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.emergency.watch import EmergencyWatch
+from extauthz.inspection.explanation import MakePipeline
 from extauthz.model.catalog import Catalog
 from extauthz.model.identity import Place, PlaceKind
 from extauthz.policy.authentication.authenticate import AuthenticationRules, Authenticator
@@ -38,13 +39,6 @@ if TYPE_CHECKING:
     from extauthz.telemetry.tracing import CallTracer
 
 MAX_FAILED_ADDRESSES: Final = 100_000
-
-
-class MakePipeline(Protocol):
-    """Makes a further pipeline of the same parts, for questions: no observer is told."""
-
-    def __call__(self, *, trusted_hops: int | None = None) -> Pipeline:
-        """The pipeline. `trusted_hops` replaces those of the settings."""
 
 
 @dataclass(frozen=True, slots=True)

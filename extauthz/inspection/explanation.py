@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, Final, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from extauthz.answers.denial import HttpAnswer, write_denial
 from extauthz.answers.upstream import UpstreamChanges, write_upstream_changes
@@ -56,18 +56,24 @@ class Explanation:
     changes: UpstreamChanges | None = None
 
 
+class MakePipeline(Protocol):
+    """Makes a pipeline of the parts that decide. No observer is told of its decisions."""
+
+    def __call__(self, *, trusted_hops: int | None = None) -> Pipeline:
+        """The pipeline. `trusted_hops` replaces those of the settings."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explainer:
     """Explains decisions by the catalog in force.
 
     Attributes:
-        behind_proxies: decides as the doors do, without observers.
-        direct: decides likewise, for a request without ``X-Forwarded-For``: its client is the peer.
+        make_pipeline: makes one that decides as the doors do, without observers. There is a new
+            one for each explanation: it would keep the catalog that it has decided by.
         masks: for users and consumer keys; None shows them.
     """
 
-    behind_proxies: Pipeline
-    direct: Pipeline
+    make_pipeline: MakePipeline
     catalog: Callable[[], Catalog]
     style: AnswerStyle
     places: CredentialPlaces
@@ -85,8 +91,9 @@ class Explainer:
 
         assumed: who calls, whatever the request presents.
         """
-        is_forwarded = "x-forwarded-for" in request.headers
-        pipeline = self.behind_proxies if is_forwarded else self.direct
+        # Without that field, the client is the peer that is named.
+        hops = None if "x-forwarded-for" in request.headers else 0
+        pipeline = self.make_pipeline(trusted_hops=hops)
         catalog = self.catalog()
         findings: list[Finding] = []
         asks_scopes = SCOPE_EXTENSION in request.context

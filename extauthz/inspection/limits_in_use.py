@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from extauthz.documents.document import write_duration
 from extauthz.errors import CounterStoreError
 from extauthz.inspection.catalog_entries import write_us
+from extauthz.inspection.slices import LOOK, Turn
 from extauthz.model.limits import Algorithm, Charge, Limit, LimitLevel, Reading
 from extauthz.policy.limits.calendar_windows import plan_calendar_bounds
 from extauthz.policy.limits.most_used import MostUsed, UsedLimit, find_share
@@ -131,15 +132,22 @@ class LimitsInUse:
         not be shown.
         """
         fitting = [used for used in self._most_used.rank() if wanted.fits(used)]
-        read: list[tuple[UsedLimit, CounterReading, bool]] = []
+        in_use: list[tuple[float, UsedLimit, CounterReading, bool]] = []
+        turn = Turn()
         for start in range(0, len(fitting), _AT_ONCE):
-            read += await self._read_again(fitting[start : start + _AT_ONCE])
-        read.sort(key=lambda it: find_share(it[1].limit, it[1].reading.remaining), reverse=True)
-        now_us = self._clock.now_us()
-        return [
-            {"key": used.planned.charge.key, **self._write(used, found, now_us, is_fresh=is_fresh)}
-            for used, found, is_fresh in read[: wanted.most]
-        ]
+            for used, found, is_fresh in await self._read_again(fitting[start : start + _AT_ONCE]):
+                share = find_share(found.limit, found.reading.remaining)
+                if share > 0:
+                    in_use.append((share, used, found, is_fresh))
+            await turn.pass_on()
+        in_use.sort(key=lambda it: it[0], reverse=True)
+        now_us, rows = self._clock.now_us(), []
+        for number, (_, used, found, is_fresh) in enumerate(in_use[: wanted.most], 1):
+            row = self._write(used, found, now_us, is_fresh=is_fresh)
+            rows.append({"key": used.planned.charge.key, **row})
+            if number % LOOK == 0 and turn.is_over:
+                await turn.pass_on()
+        return rows
 
     async def _read_again(
         self, some: Sequence[UsedLimit]

@@ -25,6 +25,7 @@ from extauthz.model.request import ApiRequest
 from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.policy.authentication.failed_attempts import FailedAttempts, FailureLimit
 from extauthz.policy.limits.quota import QuotaAsk
+from extauthz.policy.pipeline import Pipeline
 from extauthz.telemetry.decision_log.masking import Masks
 from tests.builders import API_KEY, S, a_catalog, a_limit, a_request, a_tier
 from tests.deciding import Deciding
@@ -44,9 +45,13 @@ def calls_of(deciding: Deciding, *, guesses: int = 3) -> ExplainCalls:
         IdentityFact.USER: "x-user",
         IdentityFact.CONSUMER_KEY: "x-consumer-key",
     }
+
+    def make(*, trusted_hops: int | None = None) -> Pipeline:
+        assert trusted_hops == 0, "no request here has X-Forwarded-For"
+        return deciding.pipeline
+
     explainer = Explainer(
-        behind_proxies=deciding.pipeline,
-        direct=deciding.pipeline,
+        make_pipeline=make,
         catalog=lambda: deciding.catalog,
         style=AnswerStyle(denial=DenialStyle(), upstream=UpstreamStyle(identity_headers=headers)),
         places=CredentialPlaces(),
