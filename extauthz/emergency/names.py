@@ -13,10 +13,15 @@ from extauthz.model.catalog import Catalog
 
 
 class CatalogNames:
-    """The names in a catalog that a block or revocation can meet."""
+    """The names in a catalog that a block or revocation can meet.
 
-    def __init__(self, catalog: Catalog) -> None:
+    Args:
+        is_discreet: sentences suggest neither consumer keys nor users of the catalog.
+    """
+
+    def __init__(self, catalog: Catalog, *, is_discreet: bool = False) -> None:
         self._catalog = catalog
+        self._is_discreet = is_discreet
 
     def list_misfits(self, document: Document) -> Iterator[str]:
         """A sentence for each name that is not in the catalog. Users are not known there."""
@@ -30,12 +35,16 @@ class CatalogNames:
             yield _say("issuer", document.issuer, catalog.issuers)
         if document.consumer_key is not None and not self._is_open:
             key = document.consumer_key
-            if key not in self._consumer_keys:
+            if key not in self._consumer_keys and self._is_discreet:
+                yield f"consumer key {show_name(key)} fits nothing in the catalog"
+            elif key not in self._consumer_keys:
                 yield _say("consumer key", key, self._consumer_keys)
         user = document.user
         if user is not None and user not in self._users:
             near = self._folded_users.get(user.casefold())
-            if near is not None:
+            if near is not None and self._is_discreet:
+                yield f"no application's owner is user {show_name(user)}; look at upper and lower case"
+            elif near is not None:
                 yield f"no application's owner is user {show_name(user)}; did you mean {near!a}?"
 
     def say_fits(self, document: Document) -> str:

@@ -158,7 +158,7 @@ class Blocking:
             ConfigError, EmergencyError: it was not written, or it is not known whether it was.
         """
         entry = self._make(order, who)
-        names = CatalogNames(self._catalog())
+        names = CatalogNames(self._catalog(), is_discreet=True)
         # The names of a large catalog are gathered for this; meanwhile decisions go on.
         misfits = await asyncio.to_thread(lambda: list(names.list_misfits(entry.document)))
         if order.ip and not parse_network(order.ip).prefixlen:

@@ -148,6 +148,17 @@ async def test_what_is_probably_a_mistake_needs_force(
 
 
 @pytest.mark.parametrize(
+    ("fields", "hidden"), [({"consumer_key": "abc124"}, "abc123"), ({"user": "Alice"}, "alice")]
+)
+async def test_a_mistake_is_told_without_the_keys_and_users_of_the_catalog(
+    fields: dict[str, str], hidden: str, service: Service
+) -> None:
+    with pytest.raises(NotBlocked) as refused:
+        await service.block(**fields)
+    assert hidden not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({}, "has no condition and would refuse everything"),
