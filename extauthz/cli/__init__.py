@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "demo": "show it all on this machine, with a real Envoy",
     "validate": "check settings and catalog, and print every problem",
     "explain": "decide one request and show each step; charges nothing",
+    "top": "show in the terminal what a running service decides, and keep it current",
     "doctor": "say why a running Envoy does not ask the service, or gets no answer",
     "block": "an emergency: refuse a client, application, user or API on every replica, at once",
     "unblock": "take blocks and revocations back",
@@ -44,7 +45,11 @@ COMMANDS: Final = {
     "compare": "list where Envoy's door and Mixer's decided differently",
 }
 
-_EMERGENCY: Final = frozenset({"block", "unblock", "revoke", "blocks"})
+_FOLDERS: Final = {
+    **dict.fromkeys(("block", "unblock", "revoke", "blocks"), "emergency"),
+    "top": "watching",
+}
+"""Where commands are that are not in this folder."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,5 +99,5 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _module(command: str) -> ModuleType:
-    folder = "extauthz.cli.emergency" if command in _EMERGENCY else "extauthz.cli"
-    return importlib.import_module(f"{folder}.{command.replace('-', '_')}")
+    folder = f"{_FOLDERS[command]}." if command in _FOLDERS else ""
+    return importlib.import_module(f"extauthz.cli.{folder}{command.replace('-', '_')}")

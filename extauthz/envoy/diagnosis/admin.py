@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -41,15 +41,23 @@ class AdminClient:
         option: the command line's option with this URL, for errors.
         timeout_s: the seconds for all requests together.
         max_bytes: the largest body that is read.
+        headers: are sent with each request.
 
     Raises:
         AdminError: the URL is invalid.
     """
 
     def __init__(
-        self, url: str, *, option: str, timeout_s: float = TIMEOUT_S, max_bytes: int = MAX_BYTES
+        self,
+        url: str,
+        *,
+        option: str,
+        timeout_s: float = TIMEOUT_S,
+        max_bytes: int = MAX_BYTES,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url, self._option = url, option
+        self._headers = {"accept-encoding": "identity", **(headers or {})}
         self._timeout_s, self._max_bytes = timeout_s, max_bytes
         self._deadline_s = time.monotonic() + timeout_s
         path = url.removeprefix("unix:") if url.startswith("unix:") else None
@@ -87,7 +95,7 @@ class AdminClient:
         try:
             with (
                 httpx2.Client(transport=self._transport, timeout=left_s, trust_env=False) as client,
-                client.stream("GET", url, headers={"accept-encoding": "identity"}) as response,
+                client.stream("GET", url, headers=self._headers) as response,
             ):
                 for chunk in response.iter_raw():
                     body += chunk
