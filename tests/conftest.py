@@ -23,7 +23,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_LONG_FILES: Final = ("tests/e2e/", "tests/demo/", "tests/properties/", "tests/contracts/")
+_LONG_FILES: Final = (
+    *("tests/e2e/", "tests/demo/", "tests/properties/", "tests/contracts/"),
+    "tests/serving/admin/page/",
+)
 """Where few tests take long. They are begun first, so that no process is left with one at the end."""
 _SHARING: Final = "tests/e2e/deciding/"
 """Files that go through the same Envoys to the same services, which are started once a process."""

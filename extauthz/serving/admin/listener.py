@@ -1,4 +1,4 @@
-"""The admin listener: ``/healthz``, ``/readyz`` and ``/metrics`` for probes, and the API.
+"""The admin listener: ``/healthz``, ``/readyz`` and ``/metrics`` for probes, the API and its page.
 
 The three are open to everybody who can connect: they show sums and states, no request, no
 credential, no customer. Who may use the API is judged in `extauthz.serving.admin.access`, and
@@ -11,11 +11,13 @@ import asyncio
 import json
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
 
 from extauthz.serving.admin.http import AdminServer, Api, in_pieces
+from extauthz.serving.admin.page.files import PAGE_HEADERS, PageFile, read_page
 from extauthz.serving.admin.readiness import (
     ReadyCheck,
     ReadyState,
@@ -75,6 +77,8 @@ class AdminListener:
             "/readyz": self._readyz,
             "/metrics": self._serve_metrics,
         }
+        if self._api is not None:
+            paths |= {path: partial(_serve_file, file) for path, file in read_page().items()}
         self._server = AdminServer(paths, self._api)
         self._runner = runner = web.ServerRunner(self._server)
         await runner.setup()
@@ -122,3 +126,8 @@ class AdminListener:
         text, content_type = await self._metrics()
         headers = {"content-type": content_type, **_NO_STORE}
         return web.Response(body=in_pieces(text), headers=headers)
+
+
+async def _serve_file(file: PageFile) -> web.Response:
+    headers = {"content-type": file.content_type, **PAGE_HEADERS}
+    return web.Response(body=file.body, headers=headers)

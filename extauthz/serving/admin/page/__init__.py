@@ -1,0 +1,1 @@
+"""The live page of the admin listener: HTML, CSS and JavaScript, served as they are."""
