@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 from extauthz.documents.document import write_duration
 from extauthz.emergency.entries import write_time
@@ -123,20 +123,7 @@ Found = (
     | FoundSubscription
     | FoundTier
 )
-
-
-_FIELDS: Final = {
-    it: list_fields(it)
-    for it in (
-        FoundApi,
-        FoundApplication,
-        FoundApiKey,
-        FoundConsumerKey,
-        FoundCertificate,
-        FoundSubscription,
-        FoundTier,
-    )
-}
+_FIELDS: Final = {it: list_fields(it) for it in get_args(Found)}
 
 
 def write_found(found: Found, masks: Masks) -> dict[str, Any]:

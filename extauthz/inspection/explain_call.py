@@ -4,7 +4,8 @@ Whoever may ask for explanations must not find keys by them any faster than by r
 counts invalid credentials by the client's address; here the asker would choose the address, and so
 could avoid the count, or have somebody else's address refused. So all explanations together have
 the guesses that one client has at a door, and further ones are refused without looking at the
-credential. A few are made at once, and none takes longer than `EXPLAIN_S`.
+credential. Requests with a credential are explained one after the other, and an issuer is waited
+for no longer than `EXPLAIN_S`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,7 @@ from pydantic import Field
 
 from extauthz.documents.document import StrictModel
 from extauthz.errors import ExtauthzError
-from extauthz.inspection.example_request import (
-    UnknownName,
-    find_api,
-    find_application,
-    name_api,
-)
+from extauthz.inspection.example_request import find_api, find_application, name_api
 from extauthz.inspection.explanation import Explainer, write_explanation
 from extauthz.model.decision import Deny
 from extauthz.model.deny_rules import read_address
@@ -172,6 +168,3 @@ class ExplainCalls:
         catalog = self._explainer.catalog()
         api = await find_api(catalog, asked.api, asked.version)
         return name_api(request, catalog, api, resource=asked.resource, method=method)
-
-
-__all__ = ["BadQuestion", "ExplainCalls", "ExplainDocument", "TooManyGuesses", "UnknownName"]
