@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from extauthz.app.log import start_log
+from extauthz.app.log import open_log_sending, start_log
 from extauthz.app.parameters import read_parameters
 from extauthz.app.service import open_service
 from extauthz.serving.inside_envoy.asgi_life import OpenedDoors, make_app
@@ -22,9 +22,11 @@ async def open_doors(text: str) -> AsyncIterator[OpenedDoors]:
         ConfigError, CatalogError, ListenError: it cannot start; the text says why.
     """
     parameters = read_parameters(text)
-    start_log(parameters.settings.log, worker=parameters.worker)
-    async with open_service(parameters.settings, worker=parameters.worker) as service:
-        yield OpenedDoors(doors=service.doors, words=service.words, questions=service.questions)
+    settings, worker = parameters.settings, parameters.worker
+    start_log(settings.log, worker=worker)
+    with open_log_sending(settings, worker=worker):
+        async with open_service(settings, worker=worker) as service:
+            yield OpenedDoors(doors=service.doors, words=service.words, questions=service.questions)
 
 
 app = make_app(open_doors)

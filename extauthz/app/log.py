@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extauthz.app.counting import check_redis, read_redis_settings
+from extauthz.app.tracing import make_otlp_exporter
 from extauthz.counters.redis.settings import RedisSettings
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.identity import Secret
@@ -26,6 +27,13 @@ from extauthz.telemetry.decision_log.redis_stream import DecisionStreamError, Re
 from extauthz.telemetry.decision_log.sampling import DecisionSampling
 from extauthz.telemetry.decision_log.sinks import SinkThread
 from extauthz.telemetry.log_lines import JsonFormatter
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk._logs.export import LogRecordExporter
+
+    from extauthz.telemetry.otlp_logs import LogSender
+
+_log = logging.getLogger(__name__)
 
 
 class PlainFormatter(logging.Formatter):
@@ -55,13 +63,77 @@ def start_log(settings: LogSettings, *, worker: int = 0) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def check_decision_log(settings: Settings) -> None:
-    """Checks that decisions can be written, without writing anything.
+@contextmanager
+def open_log_sending(
+    settings: Settings, *, worker: int = 0, environment: Mapping[str, str] = os.environ
+) -> Iterator[None]:
+    """Sends the lines of this process's log to a collector, for the block.
+
+    Does nothing when neither the settings nor the environment ask for it.
+
+    Raises:
+        ConfigError: they cannot be sent with these settings or variables.
+    """
+    asked_by = "log.otlp" if settings.log.otlp else ""
+    sender = _open_sender(settings, asked_by, environment)
+    if sender is None:
+        yield
+        return
+    from extauthz.telemetry.otlp_logs import OtlpHandler
+
+    handler, root = OtlpHandler(sender, worker), logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        if not sender.close():
+            _log.warning("the last lines of the log could not be sent: the collector is too slow")
+
+
+def _open_sender(
+    settings: Settings, asked_by: str, environment: Mapping[str, str] = os.environ
+) -> LogSender | None:
+    """What sends to the collector; None when it is not asked for, or turned off.
+
+    asked_by: the setting that asks for it; empty when a variable may still ask for it.
+
+    Raises:
+        ConfigError: nothing can be sent with these settings or variables.
+    """
+
+    def make(protocol: str, endpoint: str | None) -> LogRecordExporter:
+        from extauthz.telemetry.otlp_logs import make_log_exporter
+
+        return make_log_exporter(protocol, endpoint)
+
+    exporter = make_otlp_exporter(settings.telemetry, environment, "LOGS", make, asked_by=asked_by)
+    if exporter is None:
+        return None
+    from extauthz.telemetry.otlp_logs import LogSender
+
+    try:
+        return LogSender(exporter)
+    except ValueError as exc:  # an invalid OTEL_BLRP_* or OTEL_LOGRECORD_*
+        message = f"a variable OTEL_* is not usable: {exc}"
+        raise ConfigError([Problem(path=asked_by or "log.otlp", message=message)]) from exc
+
+
+def check_log(settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
+    """Checks that lines can be sent and decisions written, without doing either.
 
     Raises:
         ConfigError: they cannot.
     """
     decisions = settings.log.decisions
+    asked_by = [
+        "log.otlp" if settings.log.otlp else "",
+        *(["log.decisions.otlp"] if decisions is not None and decisions.otlp else []),
+    ]
+    for setting in asked_by:
+        sender = _open_sender(settings, setting, environment)
+        if sender is not None:
+            sender.close()
     if decisions is None:
         return
     _read_hash_key(decisions)
@@ -123,24 +195,32 @@ def read_masks(settings: Settings) -> Masks:
 
 
 def _open_sinks(settings: Settings, decisions: DecisionLogSettings) -> list[SinkThread]:
-    """Opens the sinks. Only the file may fail, and so it comes first."""
+    """Opens the sinks. What may fail comes first."""
     sinks = []
+    redis = None if decisions.redis is None else _read_stream(settings, decisions.redis)
+    file = None
     if decisions.file is not None:
         try:
             file = FileLines(decisions.file)
         except OSError as exc:
             raise _cannot_be_written(decisions.file, exc.strerror) from exc
+    sender = _open_sender(settings, "log.decisions.otlp") if decisions.otlp else None
+    if file is not None:
         sinks.append(SinkThread("file", file, place=str(decisions.file)))
     if decisions.stdout:
         sinks.append(SinkThread("stdout", StdoutLines(), place="standard output"))
-    if decisions.redis is not None:
-        stream = decisions.redis
-        redis = _read_stream(settings, stream)
+    stream = decisions.redis
+    if stream is not None and redis is not None:
         from extauthz.counters.redis.calls import RedisCalls  # brings Redis's client
 
         calls = RedisCalls(redis, (f"{redis.prefix}{stream.key}",), DecisionStreamError)
         sink = RedisStream(calls, max_length=stream.max_length)
         sinks.append(SinkThread("redis", sink, place=f"Redis at {redis.address}"))
+    if sender is not None:
+        from extauthz.telemetry.otlp_logs import OtlpDecisions
+
+        events = OtlpDecisions(sender)
+        sinks.append(SinkThread("otlp", events, place="the collector", lost=sender.count_lost))
     return sinks
 
 

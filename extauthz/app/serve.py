@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass
 
 from extauthz.app.envoy_door import APP
+from extauthz.app.log import open_log_sending
 from extauthz.app.parameters import DoorParameters, write_parameters
 from extauthz.app.service import open_service, read_host_limits, read_listeners
 from extauthz.app.watching_workers import watching_workers
@@ -49,9 +50,10 @@ async def serve(settings: Settings) -> None:
         ConfigError, CatalogError, ListenError, HostFailed: it cannot start or continue; the text
             says why.
     """
-    async with _open_host(settings) as steered:
-        await _live(steered, settings.server)
-    _log.info("stopped")
+    with open_log_sending(settings):
+        async with _open_host(settings) as steered:
+            await _live(steered, settings.server)
+        _log.info("stopped")
 
 
 def _open_host(settings: Settings) -> AbstractAsyncContextManager[_Steered]:

@@ -20,7 +20,7 @@ from extauthz.app.answers import read_answer_style
 from extauthz.app.core import open_core, read_authentication_rules
 from extauthz.app.counting import check_counting, probe_counting
 from extauthz.app.emergency import check_emergency
-from extauthz.app.log import check_decision_log, open_decision_log, read_masks
+from extauthz.app.log import check_log, open_decision_log, read_masks
 from extauthz.app.mixer_door import MIXER, open_mixer_door, read_callers
 from extauthz.app.tracing import Tracing, check_tracing, open_tracing, trace_method
 from extauthz.app.usage.opening import open_usage
@@ -74,7 +74,7 @@ def list_file_problems(settings: Settings) -> list[Problem]:
         lambda: check_counting(settings.counters),
         lambda: check_emergency(settings),
         lambda: read_callers(settings),
-        lambda: check_decision_log(settings),
+        lambda: check_log(settings),
         lambda: check_tracing(settings.telemetry),
         lambda: check_admin_tokens(settings),
         lambda: read_tls_files(admin_tls) if admin_tls is not None else None,

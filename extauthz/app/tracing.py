@@ -20,8 +20,9 @@ from extauthz.serving.methods import Call, RpcCode, RpcFailure, TextNames, Unary
 from extauthz.settings.telemetry import TelemetrySettings
 from extauthz.telemetry.current_trace import read_told
 from extauthz.telemetry.otel_variables import (
-    are_traces_off,
+    Signal,
     find_collector,
+    is_off,
     read_propagators,
     read_protocol,
     read_sampling,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
+Exporter = TypeVar("Exporter")
 
 _FIELDS: Final = TextNames(FIELDS)
 _log = logging.getLogger(__name__)
@@ -76,7 +78,8 @@ async def open_tracing(
     try:
         sender = SpanSender(exporter, sampling)
     except ValueError as exc:  # an invalid OTEL_BSP_* or OTEL_SPAN_*
-        raise _problem(f"a variable OTEL_* is not usable: {exc}") from exc
+        message = f"a variable OTEL_* is not usable: {exc}"
+        raise ConfigError([Problem(path="telemetry.otlp", message=message)]) from exc
     tracer = CallTracer(
         sender.provider,
         sampling,
@@ -108,33 +111,61 @@ def _make_exporter(
     settings: TelemetrySettings, environment: Mapping[str, str]
 ) -> SpanExporter | None:
     """Makes the exporter of spans; None when traces are not turned on, or are turned off."""
-    if are_traces_off(environment):
+
+    def make(protocol: str, endpoint: str | None) -> SpanExporter:
+        from extauthz.telemetry.otlp import make_exporter
+
+        return make_exporter(protocol, endpoint)
+
+    asked_by = "" if settings.otlp is None else "telemetry.otlp"
+    return make_otlp_exporter(settings, environment, "TRACES", make, asked_by=asked_by)
+
+
+def make_otlp_exporter(
+    settings: TelemetrySettings,
+    environment: Mapping[str, str],
+    signal: Signal,
+    make: Callable[[str, str | None], Exporter],
+    *,
+    asked_by: str,
+) -> Exporter | None:
+    """Makes an exporter of OpenTelemetry's.
+
+    Args:
+        make: makes it for a protocol and an endpoint, which is None to read it from the
+            environment.
+        asked_by: the setting that turns the signal on; empty when none does.
+
+    Returns:
+        The exporter; None when the signal is not turned on, or is turned off.
+
+    Raises:
+        ConfigError: there can be none with these settings or variables.
+    """
+    if is_off(environment, signal):
         return None
-    asked_by = find_collector(environment)
-    if settings.otlp is None and not asked_by:
+    variable = find_collector(environment, signal)
+    if not asked_by and not variable:
         return None
     endpoint = protocol = None
     if settings.otlp is not None:
         endpoint, protocol = settings.otlp.endpoint, settings.otlp.protocol
     try:
-        from extauthz.telemetry.otlp import make_exporter
-
-        return make_exporter(protocol or read_protocol(environment), endpoint)
+        return make(protocol or read_protocol(environment, signal), endpoint)
     except ModuleNotFoundError as exc:
-        if settings.otlp is None:
+        if not asked_by:
             # The variable may be set for other programs.
-            _log.warning("%s asks for traces, which need extauthz[otlp]: none are sent", asked_by)
+            _log.warning(
+                "%s asks for %s, which need extauthz[otlp]: none are sent", variable, signal.lower()
+            )
             return None
         message = (
             f"needs OpenTelemetry ({exc.name} is missing): install extauthz[otlp], or remove it"
         )
-        raise _problem(message) from exc
+        raise ConfigError([Problem(path=asked_by, message=message)]) from exc
     except (ValueError, OSError) as exc:
-        raise _problem(f"a variable OTEL_EXPORTER_OTLP_* is not usable: {exc}") from exc
-
-
-def _problem(message: str) -> ConfigError:
-    return ConfigError([Problem(path="telemetry.otlp", message=message)])
+        message = f"a variable OTEL_EXPORTER_OTLP_* is not usable: {exc}"
+        raise ConfigError([Problem(path=asked_by or variable, message=message)]) from exc
 
 
 def trace_method(

@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Final
 
-from extauthz.app.log import start_log
+from extauthz.app.log import open_log_sending, start_log
 from extauthz.app.parameters import DoorParameters, read_parameters
 from extauthz.app.service import open_service, read_host_limits
 from extauthz.model.limits import US_PER_S
@@ -27,20 +27,22 @@ async def work() -> None:
     try:
         first = await steered.read_first()
         parameters = read_parameters(first["parameters"])
-        start_log(parameters.settings.log, worker=parameters.worker)
-        async with open_service(parameters.settings, worker=parameters.worker) as service:
-            host = GrpcioHost(
-                service.doors,
-                parameters.listeners,
-                limits=read_host_limits(parameters.settings.server, is_shared=True),
-            )
-            try:
-                await host.start()
-                opened = True
-                steered.say_open()
-                await steered.obey(service.words, {**service.questions, STOP: host.stop})
-            finally:
-                await host.stop(_read_grace_s(parameters))
+        settings, worker = parameters.settings, parameters.worker
+        start_log(settings.log, worker=worker)
+        with open_log_sending(settings, worker=worker):
+            async with open_service(settings, worker=worker) as service:
+                host = GrpcioHost(
+                    service.doors,
+                    parameters.listeners,
+                    limits=read_host_limits(settings.server, is_shared=True),
+                )
+                try:
+                    await host.start()
+                    opened = True
+                    steered.say_open()
+                    await steered.obey(service.words, {**service.questions, STOP: host.stop})
+                finally:
+                    await host.stop(_read_grace_s(parameters))
     except ControlEnded:
         pass
     except Exception as exc:

@@ -113,7 +113,7 @@ def _find_log_conflicts(settings: Settings) -> Iterator[Fault]:
     if decisions is None:
         return
     if not decisions.has_sink:
-        message = "names no place to write to; set file, stdout or redis, or remove it"
+        message = "names no place to write to; set file, stdout, redis or otlp, or remove it"
         yield Fault(path=path, message=message)
     if decisions.client_address is AddressMask.HASH and decisions.hash_key_file is None:
         message = "hash needs hash_key_file: without a key, every address could be tried"

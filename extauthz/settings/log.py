@@ -31,6 +31,8 @@ class DecisionLogSettings(StrictModel):
     """Write the lines to standard output, too."""
     redis: DecisionStreamSettings | None = None
     """A stream of Redis that gets each decision."""
+    otlp: bool = False
+    """Send each decision to the collector of OpenTelemetry's (needs extauthz[otlp])."""
     allow_ratio: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
     """Share of the allowed requests that is written; 0 for none of them."""
     deny_ratio: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
@@ -46,7 +48,7 @@ class DecisionLogSettings(StrictModel):
     @property
     def has_sink(self) -> bool:
         """Whether decisions are written anywhere."""
-        return self.file is not None or self.stdout or self.redis is not None
+        return self.file is not None or self.redis is not None or self.stdout or self.otlp
 
 
 def _read_short_form(value: Any) -> Any:
@@ -62,6 +64,8 @@ class LogSettings(StrictModel):
     """text: lines for people; json: a JSON object a line, with OpenTelemetry's names."""
     output: Literal["stderr", "stdout"] = "stderr"
     """Standard error or standard output."""
+    otlp: bool = False
+    """Send the lines to the collector of OpenTelemetry's, too (needs extauthz[otlp])."""
     decisions: Annotated[
         DecisionLogSettings | None,
         BeforeValidator(_read_short_form, json_schema_input_type=DecisionLogSettings | str | None),

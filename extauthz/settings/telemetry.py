@@ -14,11 +14,11 @@ from extauthz.settings.values import CollectorUrl
 
 
 class OtlpSettings(StrictModel):
-    """The collector that traces are sent to."""
+    """The collector that traces are sent to, and logs where `log` says so."""
 
     endpoint: CollectorUrl
     """http or https URL of the collector, like http://127.0.0.1:4317. With http as protocol,
-    /v1/traces is added."""
+    /v1/traces or /v1/logs is added."""
     protocol: Literal["grpc", "http"] | None = None
     """grpc or http (protobuf over HTTP). Left out: as OTEL_EXPORTER_OTLP_PROTOCOL says, else
     grpc."""

@@ -17,8 +17,15 @@ from extauthz.telemetry.trace_context import PROPAGATORS, ReadParent, Sampling
 DEFAULT_RATIO: Final = 0.01
 """The share of calls that are traced by default, of those about which no caller has decided."""
 
-_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+Signal = Literal["TRACES", "LOGS"]
+"""What is sent, as it stands in the names of variables."""
+
+_ENDPOINTS: Final[Mapping[Signal, tuple[str, ...]]] = {
+    "TRACES": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    # That of all signals is set for traces, mostly, and not every collector takes logs.
+    "LOGS": ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",),
+}
+"""The variables that turn a signal on."""
 _SAMPLERS: Final[Mapping[str, tuple[float | None, bool]]] = {
     "always_on": (1.0, False),
     "always_off": (0.0, False),
@@ -33,30 +40,32 @@ Protocol = Literal["grpc", "http"]
 _log = logging.getLogger(__name__)
 
 
-def are_traces_off(environment: Mapping[str, str]) -> bool:
-    """Whether a variable turns traces off, also when others or the settings turn them on."""
+def is_off(environment: Mapping[str, str], signal: Signal) -> bool:
+    """Whether a variable turns a signal off, also when others or the settings turn it on."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return True
-    exporters = _read_list(environment, "OTEL_TRACES_EXPORTER")
+    variable = f"OTEL_{signal}_EXPORTER"
+    exporters = _read_list(environment, variable)
     for unknown in (name for name in exporters if name not in {"otlp", "none"}):
-        _warn("OTEL_TRACES_EXPORTER", unknown, "otlp and none")
+        _warn(variable, unknown, "otlp and none")
     return "none" in exporters
 
 
-def find_collector(environment: Mapping[str, str]) -> str:
-    """Finds the variable that turns sending traces on.
+def find_collector(environment: Mapping[str, str], signal: Signal) -> str:
+    """Finds the variable that turns sending a signal on.
 
     Returns:
         Its name; empty when there is none.
     """
-    if "otlp" in _read_list(environment, "OTEL_TRACES_EXPORTER"):
-        return "OTEL_TRACES_EXPORTER"
-    return next((name for name in _ENDPOINTS if environment.get(name)), "")
+    variable = f"OTEL_{signal}_EXPORTER"
+    if "otlp" in _read_list(environment, variable):
+        return variable
+    return next((name for name in _ENDPOINTS[signal] if environment.get(name)), "")
 
 
-def read_protocol(environment: Mapping[str, str]) -> Protocol:
-    """The protocol for sending spans: grpc unless a variable says http/protobuf."""
-    for name in _PROTOCOLS:
+def read_protocol(environment: Mapping[str, str], signal: Signal) -> Protocol:
+    """The protocol for sending a signal: grpc unless a variable says http/protobuf."""
+    for name in (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         match environment.get(name, "").strip():
             case "grpc":
                 return "grpc"

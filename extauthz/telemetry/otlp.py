@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import version
 from threading import Thread
 from typing import Final
@@ -62,7 +63,7 @@ class SpanSender:
         self._batches = _CountingProcessor(self._exporter)
         self.provider: Final = TracerProvider(
             sampler=ALWAYS_ON,  # only calls that are sampled begin spans
-            resource=_make_resource(),
+            resource=make_resource(),
             id_generator=_SampledIds(sampling),
             shutdown_on_exit=False,
         )
@@ -90,13 +91,27 @@ class SpanSender:
 
     async def close(self, within_s: float = CLOSE_S) -> None:
         """Sends the spans that wait; those that take longer than `within_s` seconds are lost."""
-        # The SDK itself would wait for half a minute before it interrupts the exporter's retries.
-        thread = Thread(target=self.provider.shutdown, name="last spans", daemon=True)
-        thread.start()
-        await asyncio.to_thread(thread.join, within_s)
-        if thread.is_alive():
+        if not await asyncio.to_thread(shut_down, self.provider.shutdown, within_s):
             _log.warning("the last spans could not be sent: the collector takes too long")
             self._exporter.shutdown()
+
+
+def shut_down(provider: Callable[[], None], within_s: float) -> bool:
+    """Shuts a provider of the SDK down, in a thread.
+
+    The SDK itself would wait for half a minute before it interrupts the exporter's retries.
+
+    Args:
+        provider: its method for that, which sends what waits.
+        within_s: how long it may take.
+
+    Returns:
+        False when it takes longer; then the exporter should be shut down.
+    """
+    thread = Thread(target=provider, name="last telemetry", daemon=True)
+    thread.start()
+    thread.join(within_s)
+    return not thread.is_alive()
 
 
 class _CountingProcessor(BatchSpanProcessor):
@@ -145,11 +160,18 @@ class _SampledIds(RandomIdGenerator):
         return False
 
 
-def _make_resource() -> Resource:
+def make_resource() -> Resource:
+    """What all telemetry of this process says of where it comes from."""
     own = {
         "service.name": "extauthz",
         "service.version": version("extauthz"),
-        "service.instance.id": str(uuid4()),
+        "service.instance.id": _make_instance_id(),
     }
     told = OTELResourceDetector().detect().attributes
     return Resource.create({name: value for name, value in own.items() if name not in told})
+
+
+@cache
+def _make_instance_id() -> str:
+    """The same for all telemetry of this process."""
+    return str(uuid4())

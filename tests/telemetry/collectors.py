@@ -1,4 +1,4 @@
-"""Collectors of OTLP on loopback: one that takes spans, by gRPC and HTTP, and ones that do not."""
+"""Collectors of OTLP on loopback: ones that take spans and logs, and ones that do not."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 import grpc
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 _EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_EXPORT_LOGS: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _WAIT_S: Final = 60
 
 
@@ -37,6 +44,36 @@ class Received:
         return {item.key: item.value.string_value for item in self.span.attributes}
 
 
+def read_value(value: AnyValue) -> Any:
+    """A value of an attribute or a body, as Python has it."""
+    match value.WhichOneof("value"):
+        case "kvlist_value":
+            return {item.key: read_value(item.value) for item in value.kvlist_value.values}
+        case "array_value":
+            return [read_value(item) for item in value.array_value.values]
+        case None:
+            return None
+        case kind:
+            return getattr(value, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedLog:
+    """A log record, as it came. `resource` is what the sender says of itself."""
+
+    resource: Mapping[str, Any]
+    scope: str
+    record: LogRecord
+
+    @property
+    def body(self) -> Any:
+        return read_value(self.record.body)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {item.key: read_value(item.value) for item in self.record.attributes}
+
+
 @dataclass(slots=True)
 class Collector:
     """What was sent to a collector.
@@ -49,6 +86,7 @@ class Collector:
     url: str = ""
     headers: list[Mapping[str, str]] = field(default_factory=list)
     _spans: list[Received] = field(default_factory=list)
+    _logs: list[ReceivedLog] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def take(self, message: bytes, headers: Mapping[str, str]) -> bytes:
@@ -66,6 +104,27 @@ class Collector:
                 ]
             self._changed.notify_all()
         return ExportTraceServiceResponse().SerializeToString()
+
+    def take_logs(self, message: bytes, headers: Mapping[str, str]) -> bytes:
+        """As `take`, for log records."""
+        request = ExportLogsServiceRequest.FromString(message)
+        with self._changed:
+            self.headers.append(headers)
+            for of_resource in request.resource_logs:
+                attributes = of_resource.resource.attributes
+                names = {item.key: read_value(item.value) for item in attributes}
+                self._logs += [
+                    ReceivedLog(names, one.scope.name, record)
+                    for one in of_resource.scope_logs
+                    for record in one.log_records
+                ]
+            self._changed.notify_all()
+        return ExportLogsServiceResponse().SerializeToString()
+
+    def logs(self) -> list[ReceivedLog]:
+        """The log records, as they came."""
+        with self._changed:
+            return list(self._logs)
 
     def spans(self, service: str = "extauthz") -> list[Received]:
         """Those of a service, as they came."""
@@ -86,19 +145,23 @@ class Collector:
 
 @contextmanager
 def run_grpc_collector(refuses: grpc.StatusCode | None = None) -> Iterator[Collector]:
-    """Takes spans by gRPC, or refuses all of them with a status."""
+    """Takes spans and logs by gRPC, or refuses all of them with a status."""
     collector = Collector()
-
-    def export(message: bytes, context: grpc.ServicerContext) -> bytes:
-        if refuses is not None:
-            context.abort(refuses, "not today")
-        headers = {key: str(value) for key, value in context.invocation_metadata()}
-        return collector.take(message, headers)
+    takers = {_EXPORT: collector.take, _EXPORT_LOGS: collector.take_logs}
 
     class Export(grpc.GenericRpcHandler):
         def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-            is_export = handler_call_details.method == _EXPORT
-            return grpc.unary_unary_rpc_method_handler(export) if is_export else None
+            take = takers.get(handler_call_details.method)
+            if take is None:
+                return None
+
+            def export(message: bytes, context: grpc.ServicerContext) -> bytes:
+                if refuses is not None:
+                    context.abort(refuses, "not today")
+                headers = {key: str(value) for key, value in context.invocation_metadata()}
+                return take(message, headers)
+
+            return grpc.unary_unary_rpc_method_handler(export)
 
     server = grpc.server(ThreadPoolExecutor(max_workers=2), handlers=[Export()])
     collector.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -111,16 +174,17 @@ def run_grpc_collector(refuses: grpc.StatusCode | None = None) -> Iterator[Colle
 
 @contextmanager
 def run_http_collector(refuses: int | None = None) -> Iterator[Collector]:
-    """Takes spans by HTTP, at the usual path alone, or refuses all of them with a status."""
+    """Takes spans and logs by HTTP, at the usual paths, or refuses all of them with a status."""
     collector = Collector()
+    takers = {"/v1/traces": collector.take, "/v1/logs": collector.take_logs}
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             message = self.rfile.read(int(self.headers["content-length"]))
             answer, status = b"", refuses
-            if status is None and self.path == "/v1/traces":
+            if status is None and self.path in takers:
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                answer, status = collector.take(message, headers), 200
+                answer, status = takers[self.path](message, headers), 200
             self.send_response(status or 404)
             self.send_header("content-type", "application/x-protobuf")
             self.send_header("content-length", str(len(answer)))

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from extauthz.telemetry.otel_variables import (
-    are_traces_off,
     find_collector,
+    is_off,
     read_propagators,
     read_protocol,
     read_sampling,
@@ -64,8 +64,8 @@ def test_variables_ask_for_traces_and_turn_them_off(
     off: bool,  # noqa: FBT001
     asked_by: str,
 ) -> None:
-    assert are_traces_off(environment) is off
-    assert find_collector(environment) == asked_by
+    assert is_off(environment, "TRACES") is off
+    assert find_collector(environment, "TRACES") == asked_by
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_variables_ask_for_traces_and_turn_them_off(
 def test_the_protocol_of_traces_goes_before_that_of_all(
     environment: dict[str, str], expected: str
 ) -> None:
-    assert read_protocol(environment) == expected
+    assert read_protocol(environment, "TRACES") == expected
 
 
 def test_the_last_propagator_has_the_last_word() -> None:
@@ -106,9 +106,9 @@ def test_the_last_propagator_has_the_last_word() -> None:
 def test_an_unknown_value_is_named(variable: str, caplog: pytest.LogCaptureFixture) -> None:
     environment = {variable: "zipkin\n"}
     with caplog.at_level(logging.WARNING):
-        are_traces_off(environment)
+        is_off(environment, "TRACES")
         read_sampling(environment, None)
         read_propagators(environment)
-        read_protocol(environment)
+        read_protocol(environment, "TRACES")
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{variable}: 'zipkin' is unknown and is ignored")

@@ -14,7 +14,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Event, Thread
 from typing import Final, Protocol
 
@@ -107,6 +107,7 @@ class SinkThread:
         name: of the kind of sink, for metrics.
         place: where it writes to, for the log.
         what: what is written, in the plural, for the log.
+        lost: how many entries the sink has taken and lost afterwards.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class SinkThread:
         place: str,
         what: str = "decisions",
         max_waiting: int = MAX_WAITING,
+        lost: Callable[[], int] = int,
     ) -> None:
         self.name: Final = name
         self.max_waiting: Final = max_waiting
@@ -125,6 +127,7 @@ class SinkThread:
         self._place = place
         self._what = what
         self._sink = sink
+        self._lost = lost
         self._entries: deque[Entry] = deque()
         self._refused = self._failed = self._left = 0
         self._is_good = True
@@ -141,8 +144,8 @@ class SinkThread:
 
     @property
     def dropped(self) -> int:
-        """Decisions that were not written: too many waited, writing failed, or the stop came."""
-        return self._refused + self._failed + self._left
+        """Decisions that were not written: too many waited, the sink failed, or the stop came."""
+        return self._refused + self._failed + self._left + self._lost()
 
     def put(self, entry: Entry) -> bool:
         """Adds an entry; drops it when too many wait, and gives False then."""

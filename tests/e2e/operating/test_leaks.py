@@ -9,6 +9,7 @@ users, and for what stood in the paths and queries of requests.
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -208,6 +209,14 @@ def write_spans(collector: Collector) -> bytes:
     return b"\n".join(received.span.SerializeToString() for received in collector.spans())
 
 
+def write_logs(collector: Collector) -> dict[str, bytes]:
+    """The log records that came: lines of the service's log, and decisions."""
+    logs = [received.record for received in collector.logs()]
+    lines = [record.SerializeToString() for record in logs if not record.event_name]
+    decisions = [record.SerializeToString() for record in logs if record.event_name]
+    return {"sent log": b"\n".join(lines), "sent decisions": b"\n".join(decisions)}
+
+
 def test_nothing_tells_a_key_a_token_a_user_or_a_path(
     deployment: Deployment, world: World, tmp_path: Path
 ) -> None:
@@ -224,7 +233,11 @@ def test_nothing_tells_a_key_a_token_a_user_or_a_path(
             "counters": {"store": "redis", "url": f"redis://127.0.0.1:{redis.port}"},
             "credentials": {"trust_xfcc": True},
             "listen": {"admin": admin, "mixer": mixer},
-            "log": {"decisions": str(decisions)},
+            "log": {
+                "format": "json",
+                "otlp": True,
+                "decisions": {"file": str(decisions), "otlp": True},
+            },
             "usage": {"file": {"path": str(usage)}},
             "telemetry": {
                 "otlp": {"endpoint": collector.url},
@@ -232,7 +245,11 @@ def test_nothing_tells_a_key_a_token_a_user_or_a_path(
                 "request_context": "follow",
             },
         }
-        environment = {"OTEL_BSP_SCHEDULE_DELAY": "50", "NO_PROXY": "127.0.0.1"}
+        environment = {
+            "OTEL_BSP_SCHEDULE_DELAY": "50",
+            "OTEL_BLRP_SCHEDULE_DELAY": "50",
+            "NO_PROXY": "127.0.0.1",
+        }
         with (
             deployment.run_service("searched", settings, environment=environment) as service,
             deployment.run_gateway(
@@ -245,13 +262,14 @@ def test_nothing_tells_a_key_a_token_a_user_or_a_path(
             # Errors of a dependency that is away are told, too.
             gateway.call("POST", planted.path, {"x-api-key": world.keys["mobile"]})
             told |= read_pages(admin)
-        told["spans"] = write_spans(collector)
+        told |= {"spans": write_spans(collector), **write_logs(collector)}
     told["log"] = service.log_file.read_bytes()
     told["decisions"] = decisions.read_bytes()
     told["usage"] = usage.read_bytes()
     # What is shown is found: the search could fail.
     shown = {place.partition(" in ")[2] for place in search(told, [planted.name])}
     pages = {"/metrics", "/api/decisions", "/api/denials"}
-    assert shown >= {"spans", "log", "decisions", "usage", *pages}
+    assert shown >= {"spans", "log", "sent log", "decisions", "sent decisions", "usage", *pages}
+    assert all(json.loads(line)["body"] for line in told["log"].splitlines())
     assert b"extauthz_dependency_calls_total" in told["/metrics"]
     assert search(told, list_needles(world, planted)) == []
