@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from extauthz.emergency.entries import emergency_schema
 from extauthz.emergency.files import read_blocks_file
 from extauthz.settings.reading import read_settings
 from extauthz.settings.tree import PlaceSettings, settings_schema
+from tests.commands import Command, Streams
 from tests.json_schema import find_schema_faults
 from tests.settings.settings_reference import list_rows, write_row
 
@@ -176,6 +178,29 @@ def _examples() -> Iterator[tuple[str, str]]:
                 yield part[: end.start()], part[end.end() :]
 
 
+def _run(command: str, folder: Path) -> str:
+    """What a line prints on both streams. A shell runs it, where it is more than one command."""
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    if re.match(r"extauthz [^|;&<>$`*]+$", command):
+        with tempfile.TemporaryDirectory() as made:
+            words = shlex.split(command.replace("\\\n", " "))
+            printed = Path(made, "printed")
+            streams = Streams(printed, printed)
+            Command(*words[1:], streams=streams, folder=folder, environment=environment).wait(60)
+            return printed.read_text()
+    program = f"{shlex.quote(sys.executable)} -m extauthz "
+    return subprocess.run(
+        ["/bin/sh", "-c", re.sub(r"(^|[|;] )extauthz ", rf"\1{program}", command)],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    ).stdout
+
+
 @pytest.mark.parametrize(("command", "output"), list(_examples()), ids=lambda text: text[:40])
 def test_a_command_prints_what_the_page_shows(command: str, output: str, tmp_path: Path) -> None:
     """A line of "…" stands for any lines, and "…" in a line for any text."""
@@ -183,18 +208,7 @@ def test_a_command_prints_what_the_page_shows(command: str, output: str, tmp_pat
     assert {name for name, _ in files} >= {"extauthz.yaml", "catalog.yaml"}
     for name, text in files:
         (tmp_path / name).write_text(f"# {name}\n{text}")
-    program = f"{shlex.quote(sys.executable)} -m extauthz "
-    done = subprocess.run(
-        ["/bin/sh", "-c", re.sub(r"(^|[|;] )extauthz ", rf"\1{program}", command)],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    printed = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+    printed = "".join(f"{line.rstrip()}\n" for line in _run(command, tmp_path).splitlines())
     pattern = "".join(
         "(?:.*\n)*?" if line == "…" else ".*".join(map(re.escape, line.split("…"))) + "\n"
         for line in output.splitlines()

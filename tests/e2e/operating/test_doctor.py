@@ -24,9 +24,10 @@ import yaml
 
 from extauthz.cli import main
 from extauthz.demo.ports import find_free_port
-from extauthz.demo.processes import run_envoy, run_extauthz
+from extauthz.demo.processes import run_envoy, wait_until_healthy
 from extauthz.envoy.configuration.bootstrap import write_bootstrap
 from extauthz.envoy.configuration.parameters import ClientTls, EnvoyParameters, Upstream
+from tests.commands import running_command
 from tests.e2e.backends import hold_dead_port, run_echo, run_grpc_echo
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
 from tests.e2e.raw_upstreams import serve
@@ -421,9 +422,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             }
             file = folder / f"{name}.yaml"
             file.write_text(yaml.safe_dump(settings))
-            stack.enter_context(
-                run_extauthz(file, address, folder / f"{name}.log", credentials=shown)
+            log_file = folder / f"{name}.log"
+            process = stack.enter_context(
+                running_command("serve", "--config", str(file), log_file=log_file)
             )
+            wait_until_healthy(process, address, log_file, shown)
         yield Place(
             plain=addresses["plain"],
             admin=admin,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ PRINTED = EnvoyParameters(
         Upstream(address="127.0.0.1:8081", name="grpc", speaks_http2=True),
     )
 )
+FILTER, BOOTSTRAP = write_filter(PRINTED), write_bootstrap(PRINTED)
 TYPES = "type.googleapis.com/envoy.extensions."
 
 
@@ -27,7 +29,7 @@ def said(document: Any) -> list[str]:
 
 def a_filter(*without: str, **fields: Any) -> dict[str, Any]:
     """The printed filter, changed."""
-    made = write_filter(PRINTED)
+    made = deepcopy(FILTER)
     made["typed_config"] = {
         name: value
         for name, value in {**made["typed_config"], **fields}.items()
@@ -38,7 +40,7 @@ def a_filter(*without: str, **fields: Any) -> dict[str, Any]:
 
 def a_manager(*without: str, **fields: Any) -> dict[str, Any]:
     """The printed connection manager, changed."""
-    listener = write_bootstrap(PRINTED)["static_resources"]["listeners"][0]
+    listener = deepcopy(BOOTSTRAP)["static_resources"]["listeners"][0]
     made: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
     return {name: value for name, value in {**made, **fields}.items() if name not in without}
 
