@@ -66,7 +66,10 @@ def read_attributes(record: logging.LogRecord, worker: int) -> dict[str, str | i
 
 
 def write_text(text: str) -> str:
-    """The text, with an escape for what UTF-8 cannot encode: a name of a file may hold that."""
+    """The text, with an escape for what UTF-8 cannot encode: a name of a file may hold that.
+
+    One such text would make the exporters of OpenTelemetry drop all records of its batch.
+    """
     return text.encode("utf-8", "backslashreplace").decode()
 
 

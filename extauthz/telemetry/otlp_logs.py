@@ -212,6 +212,15 @@ def write_decision_attributes(record: Mapping[str, Any]) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     for name, value in record.items():
         if name not in _LEFT_OUT and value not in ("", []):
-            shown = write_text(value) if isinstance(value, str) else value
-            attributes[_RENAMED.get(name, f"extauthz.{name}")] = shown
+            attributes[_RENAMED.get(name, f"extauthz.{name}")] = _write_value(value)
     return attributes
+
+
+def _write_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return write_text(value)
+    if isinstance(value, list):
+        return [_write_value(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _write_value(item) for name, item in value.items()}
+    return value

@@ -44,7 +44,7 @@ ALLOW: Final = Allow(
     route=ROUTE,
     identity=Identity(scheme=SecurityScheme.JWT, user="alice", consumer_key="c-1"),
     tier="Gold",
-    limits=(LimitStatus(LimitLevel.API, "Gold", a_limit(9), Reading(False, 8, 7, 0), True),),
+    limits=(LimitStatus(LimitLevel.API, "G\udcff", a_limit(9), Reading(False, 8, 7, 0), True),),
     client_address="192.0.2.7",
 )
 DENY: Final = Deny(
@@ -135,7 +135,7 @@ def test_a_decision_is_an_event_with_its_record(tmp_path: Path, protocol: str) -
         "extauthz.limits": [
             {
                 "level": "api",
-                "name": "Gold",
+                "name": "G\\udcff",
                 "unit": "requests",
                 "limit": 9,
                 "remaining": 8,
