@@ -27,7 +27,7 @@ from envoy_data_plane.envoy.extensions.access_loggers.stream.v3 import StdoutAcc
 from envoy_data_plane.google.protobuf import Any as AnyMessage
 from envoy_data_plane.google.protobuf import Struct
 
-from extauthz.envoy.configuration.parameters import EXTAUTHZ_CLUSTER
+from extauthz.envoy.configuration.parameters import EXTAUTHZ_CLUSTER, USAGE_CLUSTER
 from extauthz.envoy.decision_metadata import NAMESPACE
 
 DECISION_FIELDS: Final = (
@@ -70,7 +70,7 @@ def make_grpc_log() -> AccessLog:
     """A report to extauthz (ALS v3) for each finished request."""
     common = CommonGrpcAccessLogConfig(
         log_name=EXTAUTHZ_CLUSTER,
-        grpc_service=GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=EXTAUTHZ_CLUSTER)),
+        grpc_service=GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=USAGE_CLUSTER)),
         transport_api_version=ApiVersion.V3,
         # Without it, the entries of the moment in which the service is away are lost.
         grpc_stream_retry_policy=RetryPolicy(num_retries=_STREAM_RETRIES),

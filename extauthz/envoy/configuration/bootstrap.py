@@ -62,13 +62,13 @@ def write_access_log() -> dict[str, Any]:
     return typed.write_dict(access_log.make_grpc_log())
 
 
-def write_cluster(parameters: EnvoyParameters) -> dict[str, Any]:
-    """The cluster that `write_filter` asks, in its JSON form."""
+def write_clusters(parameters: EnvoyParameters) -> list[dict[str, Any]]:
+    """The cluster that `write_filter` asks, and that of access logs if there are, as JSON."""
     _require_messages()
     from extauthz.envoy.configuration import typed
 
     check_parameters(parameters)
-    return typed.write_dict(typed.make_extauthz_cluster(parameters))
+    return [typed.write_dict(each) for each in typed.make_extauthz_clusters(parameters)]
 
 
 def render_bootstrap(parameters: EnvoyParameters) -> str:
@@ -81,7 +81,7 @@ def render_filter(parameters: EnvoyParameters) -> str:
 
     With `access_logs`, the entry of the connection manager's `access_log`, too.
     """
-    written = {"http_filters": [write_filter(parameters)], "clusters": [write_cluster(parameters)]}
+    written = {"http_filters": [write_filter(parameters)], "clusters": write_clusters(parameters)}
     if parameters.access_logs:
         written["access_log"] = [write_access_log()]
     return _render(written)

@@ -12,6 +12,10 @@ from extauthz.answers.upstream import default_identity_headers
 from extauthz.errors import ConfigError, Problem
 
 EXTAUTHZ_CLUSTER: Final = "extauthz"
+USAGE_CLUSTER: Final = "extauthz-usage"
+"""The same service, for access logs, so that these have a connection of their own. A server inside
+an Envoy closes a connection on which many calls were cancelled, as timed-out checks are, and
+everything on its way in a stream of access logs would be lost."""
 OWN_HEADERS: Final = tuple(default_identity_headers().values())
 """The header fields of identities by the default settings."""
 _ERROR_STATUSES: Final = frozenset(
@@ -189,7 +193,7 @@ def check_parameters(parameters: EnvoyParameters) -> None:
             problems.append(Problem(path=path, message=message))
     if not parameters.upstreams:
         problems.append(Problem(path="upstreams", message="name at least one"))
-    names = [EXTAUTHZ_CLUSTER, *(upstream.name for upstream in parameters.upstreams)]
+    names = [EXTAUTHZ_CLUSTER, USAGE_CLUSTER, *(upstream.name for upstream in parameters.upstreams)]
     problems += [
         Problem(path="upstreams", message=f"the name {name!r} is taken; give each its own")
         for name in sorted({name for name in names if names.count(name) > 1})

@@ -86,6 +86,7 @@ from envoy_data_plane.google.protobuf import Any as AnyMessage
 from extauthz.envoy.configuration.access_log import make_grpc_log, make_stdout_log
 from extauthz.envoy.configuration.parameters import (
     EXTAUTHZ_CLUSTER,
+    USAGE_CLUSTER,
     ClientTls,
     EnvoyParameters,
     ServerTls,
@@ -121,7 +122,7 @@ def make_bootstrap(parameters: EnvoyParameters) -> Bootstrap:
         admin=admin,
         static_resources=BootstrapStaticResources(
             listeners=[_make_listener(parameters)],
-            clusters=[make_extauthz_cluster(parameters), *upstreams],
+            clusters=[*make_extauthz_clusters(parameters), *upstreams],
         ),
     )
 
@@ -155,11 +156,17 @@ def make_filter(parameters: EnvoyParameters) -> HttpFilter:
     return HttpFilter(name=FILTER_NAME, typed_config=AnyMessage.pack(config))
 
 
-def make_extauthz_cluster(parameters: EnvoyParameters) -> Cluster:
-    """Makes the HTTP/2 cluster of extauthz. Its pings detect connections that died silently."""
+def make_extauthz_clusters(parameters: EnvoyParameters) -> list[Cluster]:
+    """Makes the clusters of extauthz: for checks, and with `access_logs` for these."""
+    names = [EXTAUTHZ_CLUSTER, *([USAGE_CLUSTER] if parameters.access_logs else [])]
+    return [_make_extauthz_cluster(name, parameters) for name in names]
+
+
+def _make_extauthz_cluster(name: str, parameters: EnvoyParameters) -> Cluster:
+    """An HTTP/2 cluster of extauthz. Its pings detect connections that died silently."""
     pings = KeepaliveSettings(interval=_PING_INTERVAL, timeout=_PING_TIMEOUT)
     cluster = _make_cluster(
-        EXTAUTHZ_CLUSTER, parameters.extauthz, Http2ProtocolOptions(connection_keepalive=pings)
+        name, parameters.extauthz, Http2ProtocolOptions(connection_keepalive=pings)
     )
     cluster.circuit_breakers = CircuitBreakers(
         thresholds=[

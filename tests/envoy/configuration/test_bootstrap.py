@@ -17,7 +17,7 @@ from extauthz.envoy.configuration.bootstrap import (
     render_bootstrap,
     render_filter,
     write_bootstrap,
-    write_cluster,
+    write_clusters,
     write_filter,
 )
 from extauthz.envoy.configuration.parameters import (
@@ -200,7 +200,7 @@ def test_only_upstreams_that_get_trailers_have_ours_taken_out(*, speaks_http2: b
 
 
 def test_the_name_in_extauthzs_certificate_is_checked(tmp_path: Path) -> None:
-    tls = write_cluster(with_everything(tmp_path))["transport_socket"]["typed_config"]
+    tls = write_clusters(with_everything(tmp_path))[0]["transport_socket"]["typed_config"]
     assert tls["sni"] == "extauthz.example"
     assert tls["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"] == [
         {"san_type": "DNS", "matcher": {"exact": "extauthz.example"}}
