@@ -41,6 +41,8 @@ def test_says_where_to_add_what_is_added_most() -> None:
         "A host",
         "A setting",
         "A metric",
+        "A field of the log of decisions",
+        "A place that decisions are written to",
         "An endpoint of the admin API",
         "A command",
         "A property of Mixer's instances",
