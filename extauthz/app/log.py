@@ -75,7 +75,7 @@ def open_log_sending(
         ConfigError: they cannot be sent with these settings or variables.
     """
     asked_by = "log.otlp" if settings.log.otlp else ""
-    sender = _open_sender(settings, asked_by, environment)
+    sender = open_log_sender(settings, asked_by, environment)
     if sender is None:
         yield
         return
@@ -91,7 +91,7 @@ def open_log_sending(
             _log.warning("the last lines of the log could not be sent: the collector is too slow")
 
 
-def _open_sender(
+def open_log_sender(
     settings: Settings, asked_by: str, environment: Mapping[str, str] = os.environ
 ) -> LogSender | None:
     """What sends to the collector; None when it is not asked for, or turned off.
@@ -131,7 +131,7 @@ def check_log(settings: Settings, environment: Mapping[str, str] = os.environ) -
         *(["log.decisions.otlp"] if decisions is not None and decisions.otlp else []),
     ]
     for setting in asked_by:
-        sender = _open_sender(settings, setting, environment)
+        sender = open_log_sender(settings, setting, environment)
         if sender is not None:
             sender.close()
     if decisions is None:
@@ -204,7 +204,7 @@ def _open_sinks(settings: Settings, decisions: DecisionLogSettings) -> list[Sink
             file = FileLines(decisions.file)
         except OSError as exc:
             raise _cannot_be_written(decisions.file, exc.strerror) from exc
-    sender = _open_sender(settings, "log.decisions.otlp") if decisions.otlp else None
+    sender = open_log_sender(settings, "log.decisions.otlp") if decisions.otlp else None
     if file is not None:
         sinks.append(SinkThread("file", file, place=str(decisions.file)))
     if decisions.stdout:
@@ -217,9 +217,9 @@ def _open_sinks(settings: Settings, decisions: DecisionLogSettings) -> list[Sink
         sink = RedisStream(calls, max_length=stream.max_length)
         sinks.append(SinkThread("redis", sink, place=f"Redis at {redis.address}"))
     if sender is not None:
-        from extauthz.telemetry.otlp_logs import OtlpDecisions
+        from extauthz.telemetry.otlp_logs import DECISION, OtlpEvents
 
-        events = OtlpDecisions(sender)
+        events = OtlpEvents(sender, DECISION)
         sinks.append(SinkThread("otlp", events, place="the collector", lost=sender.count_lost))
     return sinks
 

@@ -48,6 +48,8 @@ class UsageSettings(StrictModel):
     """Lines of JSON in a file. Left out: no file is written."""
     redis: UsageStreamSettings | None = None
     """A stream of Redis. Left out: none is written."""
+    otlp: bool = False
+    """Send each request to the collector of OpenTelemetry's (needs extauthz[otlp])."""
     plugin: UsagePluginSettings | None = None
     """A sink of your own. Left out: there is none."""
     client_address: AddressMask = AddressMask.NETWORK

@@ -8,6 +8,7 @@ and a stop takes at most `CLOSE_S`. The SDK and the exporters read the variables
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,11 +30,14 @@ from extauthz.telemetry.otlp import CLOSE_S, make_resource, shut_down
 
 _log = logging.getLogger(__name__)
 
-EVENT: Final = "extauthz.decision"
+DECISION: Final = "extauthz.decision"
 """The event's name of a decision."""
+USAGE: Final = "extauthz.usage"
+"""The event's name of a finished request."""
 
 _OWN: Final = ("opentelemetry", "grpc", "requests", "urllib3")
 """Loggers of what sends. A line about a failure to send must not be sent."""
+_TRACE_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _RENAMED: Final = {"version": "extauthz.api.version"}
 _LEFT_OUT: Final = frozenset({"time", "trace_id"})
 """Fields of a record that a log record has itself."""
@@ -175,36 +179,42 @@ def _write_context(trace: CurrentTrace | None) -> Context:
     return set_span_in_context(NonRecordingSpan(span), context)
 
 
-class OtlpDecisions:
-    """A `Sink` that sends each decision as an event."""
+class OtlpEvents:
+    """A `Sink` that sends each entry as an event of this name."""
 
     at_once: Final = AT_ONCE
 
-    def __init__(self, sender: LogSender) -> None:
+    def __init__(self, sender: LogSender, name: str) -> None:
         self._sender = sender
+        self._name = name
         self._logger = sender.find_logger("extauthz")
 
     def write(self, entries: Sequence[Entry]) -> None:
         """See `Sink.write`."""
         for entry in entries:
             record = entry.record
-            trace_id = int(str(record["trace_id"]) or "0", 16)
+            trace_id = _read_trace_id(str(record.get("trace_id", "")))
             self._logger.emit(
                 LogRecord(
-                    timestamp=entry.time_ns,
+                    timestamp=max(0, entry.time_ns),
                     context=_write_context(CurrentTrace(trace_id, 0, sampled=False)),
                     severity_text="INFO",
                     severity_number=SeverityNumber.INFO,
-                    body=record["reason"] or record["outcome"],
+                    body=record.get("reason") or record["outcome"],
                     attributes=write_decision_attributes(record),
-                    event_name=EVENT,
+                    event_name=self._name,
                 )
             )
 
     def close(self) -> None:
         """See `Sink.close`."""
         if not self._sender.close():
-            _log.error("the last decisions could not be sent: the collector takes too long")
+            _log.error("the last events could not be sent: the collector takes too long")
+
+
+def _read_trace_id(text: str) -> int:
+    """The number of a trace id; 0 for anything else."""
+    return int(text, 16) if _TRACE_ID.fullmatch(text) else 0
 
 
 def write_decision_attributes(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,6 @@ class UsageFile:
     """
 
     at_once: Final = AT_ONCE
-    lost: Final = 0
 
     def __init__(
         self, path: Path, clock: Clock, marks: Marks, *, max_bytes: int, keep: int

@@ -13,7 +13,6 @@ class PluginSink:
     """A `Sink` over a `UsageSink`. Whatever it raises, the same requests come again."""
 
     at_once: Final = AT_ONCE
-    lost: Final = 0
 
     def __init__(self, sink: UsageSink) -> None:
         self._sink = sink

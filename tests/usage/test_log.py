@@ -16,12 +16,14 @@ import yaml
 from extauthz.app.usage import sinks as app_sinks
 from extauthz.app.usage.sinks import check_usage, open_usage_log
 from extauthz.errors import ConfigError
+from extauthz.model.usage import UsageRecord, UsageSource
 from extauthz.settings.reading import read_settings
 from extauthz.settings.tree import Settings
 from extauthz.usage.log import UsageLog
 from extauthz.usage.marks import Marks
 from tests.builders import FakeClock
 from tests.redis_server import find_shared
+from tests.telemetry.collectors import run_grpc_collector, run_http_collector
 from tests.usage.test_record import RECORD
 
 _WAIT_S: Final = 30
@@ -103,6 +105,33 @@ def test_every_sink_gets_every_request(tmp_path: Path) -> None:
     entries = redis.servers[0].ask("XRANGE", f"{tmp_path.name}:usage", "-", "+")
     assert [fields[b"record"] for _, fields in entries] == lines
     assert json.loads(lines[0])["application"] == "mobile"
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_request_is_an_event_at_a_collector(
+    tmp_path: Path, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    run = run_grpc_collector if protocol == "grpc" else run_http_collector
+    with run() as collector:
+        file = tmp_path / "extauthz.yaml"
+        otlp = {"endpoint": collector.url, "protocol": protocol}
+        tree = {"catalog": {"files": ["c"]}, "telemetry": {"otlp": otlp}, "usage": {"otlp": True}}
+        file.write_text(yaml.safe_dump(tree))
+        settings = read_settings(file, {})
+        check_usage(settings)
+        log = open_usage_log(settings, FakeClock(), 0)
+        log.observe_usage(RECORD)
+        log.observe_usage(UsageRecord(source=UsageSource.MIXER_TRACESPAN, trace_id="no number"))
+        log.close(_WAIT_S)
+    whole, bare = collector.logs()
+    assert (whole.record.event_name, whole.body) == ("extauthz.usage", "rate_limited")
+    assert whole.attributes["extauthz.application"] == "mobile"
+    assert whole.attributes["extauthz.status"] == 429
+    assert whole.record.time_unix_nano == RECORD.at_us * 1000
+    assert "a-user" not in str(whole.record) and "a-secret-path" not in str(whole.record)
+    assert (bare.body, bare.record.trace_id) == ("unknown", b"")
+    assert [(sink.written, sink.dropped) for sink in log.sinks] == [(2, 0)]
 
 
 def test_no_sink_is_no_error(tmp_path: Path) -> None:

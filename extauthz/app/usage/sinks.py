@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from extauthz.app.counting import check_redis, read_redis_settings
+from extauthz.app.log import open_log_sender
 from extauthz.counters.redis.settings import RedisSettings
 from extauthz.errors import ConfigError, Problem
 from extauthz.ports import Clock, UsageSink
@@ -26,6 +28,7 @@ from extauthz.usage.plugin import PluginSink
 
 _log = logging.getLogger(__name__)
 
+_OTLP: Final = "usage.otlp"
 MAX_WAITING: Final = 100_000
 """Requests that may wait for a sink, some 60 MB."""
 
@@ -44,6 +47,9 @@ def check_usage(settings: Settings) -> None:
         _read_stream(settings, usage.redis)
     if usage.plugin is not None:
         _find_factory(usage.plugin)
+    sender = open_log_sender(settings, _OTLP) if usage.otlp else None
+    if sender is not None:
+        sender.close()
     if usage.file is not None:
         _check_file(usage.file.path)
 
@@ -78,12 +84,16 @@ def open_usage_log(settings: Settings, clock: Clock, worker: int) -> UsageLog:
     sinks: list[SinkThread] = []
     masks, marks = _read_masks(usage), None
 
-    def add(name: str, sink: Sink, place: str) -> None:
-        sinks.append(SinkThread(name, sink, place=place, what="requests", max_waiting=MAX_WAITING))
+    def add(name: str, sink: Sink, place: str, lost: Callable[[], int] = int) -> None:
+        thread = SinkThread(
+            name, sink, place=place, what="requests", max_waiting=MAX_WAITING, lost=lost
+        )
+        sinks.append(thread)
 
     # What may fail comes before the threads.
     stream = None if usage.redis is None else _read_stream(settings, usage.redis)
     plugin = None if usage.plugin is None else _open_plugin(usage.plugin)
+    sender = open_log_sender(settings, _OTLP) if usage.otlp else None
     if usage.file is not None:
         path = name_worker_file(usage.file.path, worker)
         file, marks = open_usage_file(
@@ -96,6 +106,10 @@ def open_usage_log(settings: Settings, clock: Clock, worker: int) -> UsageLog:
 
         calls = RedisCalls(stream, (f"{stream.prefix}{usage.redis.key}",), DecisionStreamError)
         add("redis", RedisStream(calls, max_length=usage.redis.max_length), f"{stream.address}")
+    if sender is not None:
+        from extauthz.telemetry.otlp_logs import USAGE, OtlpEvents
+
+        add("otlp", OtlpEvents(sender, USAGE), "the collector", sender.count_lost)
     if usage.plugin is not None and plugin is not None:
         add("plugin", PluginSink(plugin), usage.plugin.factory)
     return UsageLog(sinks, masks, clock, marks)
