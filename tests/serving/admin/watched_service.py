@@ -98,16 +98,22 @@ class WatchedService:
 
     @asynccontextmanager
     async def flood(self, folder: Path, per_s: int) -> AsyncIterator[None]:
-        """Offers checks at a fixed rate while the block runs; every second one is denied."""
+        """Offers checks at a fixed rate while the block runs; every second one is denied.
+
+        When it ends, ``flood-*.tsv`` in the folder have what h2load wrote of each request.
+        """
         commands = []
         for number, application in enumerate(("mobile", HOSTILE)):
             body = folder / f"body-{number}"
             body.write_bytes(write_frame(write_check("/pets/v1/7", application)))
+            log_file = folder / f"flood-{number}.tsv"
+            log_file.unlink(missing_ok=True)
             commands.append(
                 await asyncio.create_subprocess_exec(
                     *("h2load", "-c", "2", "-m", "50", f"--rps={per_s / 4}", "-D", str(FLOOD_S)),
                     *("-H", "content-type: application/grpc", "-H", "te: trailers"),
-                    *("-d", str(body), f"http://{self.grpc_address}{CHECK}"),
+                    *("-d", str(body), f"--log-file={log_file}"),
+                    f"http://{self.grpc_address}{CHECK}",
                     stdout=asyncio.subprocess.DEVNULL,
                 )
             )

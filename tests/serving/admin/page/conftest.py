@@ -6,7 +6,6 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -78,9 +77,3 @@ async def open_tab(browser: Browser, url: str, **options: Any) -> AsyncIterator[
         assert [it for it in tab.asked if not it.startswith(f"{url}/")] == []
     finally:
         await context.close()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """For the files of a service of a test's own."""
-    return tmp_path

@@ -52,6 +52,15 @@ async def test_a_denial_shows_up_and_its_explanation_is_one_click_away(
         assert await find_axe_violations(tab) == []
         await page.keyboard.press("Escape")
         await expect(drawer).to_be_hidden()
+        # What was allowed has neither a reason nor advice.
+        await asyncio.to_thread(service.ask, "/pets/v1/7", "mobile")
+        await page.select_option("#filter [name=view]", "")
+        await page.locator(ROWS, has_text="allowed").first.click()
+        await expect(drawer.locator("h2")).to_have_text("Allowed")
+        await expect(drawer).to_contain_text("The upstream gets")
+        await expect(drawer).to_contain_text("requests left, reset in")
+        await expect(drawer).not_to_contain_text("null")
+        await page.keyboard.press("Escape")
         # Grouped, the same denial is an example of its kind.
         await page.select_option("#filter [name=view]", "groups")
         await page.get_by_role("button", name="subscription_not_found: explain").first.click()
@@ -151,12 +160,12 @@ async def test_axe_finds_nothing_in_either_scheme_and_on_a_small_screen(
 
 
 async def test_it_stays_live_under_load(
-    browser: Browser, service: WatchedService, folder: Path
+    browser: Browser, service: WatchedService, tmp_path: Path
 ) -> None:
     async with open_tab(browser, service.admin) as tab:
         page = tab.page
         await be_live(tab)
-        async with service.flood(folder, per_s=2_000):
+        async with service.flood(tmp_path, per_s=2_000):
             await expect(page.locator("#decisions-note")).to_contain_text("a sample")
             first = await page.locator(ROWS).first.inner_text()
             await expect(page.locator(ROWS).first).not_to_have_text(first)
@@ -172,9 +181,9 @@ async def test_it_stays_live_under_load(
 
 
 async def test_it_says_when_it_is_not_connected_and_recovers(
-    browser: Browser, folder: Path
+    browser: Browser, tmp_path: Path
 ) -> None:
-    with run_watched(folder) as service:
+    with run_watched(tmp_path) as service:
         url, port = service.admin, int(service.admin.rpartition(":")[2])
         context = open_tab(browser, url)
         tab = await context.__aenter__()
@@ -183,7 +192,7 @@ async def test_it_says_when_it_is_not_connected_and_recovers(
     await expect(tab.page.locator("#state-words")).to_have_text("Not connected")
     await expect(notice).to_contain_text("Shown is what was known at")
     assert await find_axe_violations(tab) == []
-    with run_watched(folder, port=port) as service:
+    with run_watched(tmp_path, port=port) as service:
         await be_live(tab)
         await expect(notice).to_be_hidden()
         await asyncio.to_thread(service.ask, "/pets/v1/7")
@@ -192,10 +201,10 @@ async def test_it_says_when_it_is_not_connected_and_recovers(
 
 
 async def test_it_asks_for_the_token_and_keeps_it_in_its_tab_alone(
-    browser: Browser, folder: Path
+    browser: Browser, tmp_path: Path
 ) -> None:
-    (folder / "tokens").write_text(f"{TOKEN}\n")
-    with run_watched(folder, admin={"token_file": str(folder / "tokens")}) as service:
+    (tmp_path / "tokens").write_text(f"{TOKEN}\n")
+    with run_watched(tmp_path, admin={"token_file": str(tmp_path / "tokens")}) as service:
         async with open_tab(browser, service.admin) as tab:
             page = tab.page
             dialog = page.locator("#token")

@@ -50,10 +50,6 @@ export class Connection {
     setInterval(() => this.#countDown(), 500);
   }
 
-  get isPaused() {
-    return this.#isPaused;
-  }
-
   /** Asks at once, and goes on. */
   askNow() {
     this.#failures = 0;

@@ -21,7 +21,8 @@ export class Decisions {
   #waiting = [];
   #skipped = 0;
   #timer = 0;
-  #isHeld = false;
+  /** Whether what happened before is still awaited: it is drawn wherever the pointer is. */
+  #isFresh = true;
   #problem = "";
   #groups = [];
 
@@ -39,10 +40,7 @@ export class Decisions {
       form.elements[name].addEventListener("change", () => this.#listAnew());
     }
     const list = byId("decision-list").tBodies[0];
-    for (const event of ["pointerenter", "focusin"]) list.addEventListener(event, () => this.#hold(true));
-    for (const event of ["pointerleave", "focusout"]) {
-      list.addEventListener(event, () => this.#hold(list.matches(":hover, :focus-within")));
-    }
+    for (const event of ["pointerleave", "focusout"]) list.addEventListener(event, () => this.#drawSoon());
     for (const body of [list, byId("group-list").tBodies[0]]) {
       body.addEventListener("click", (event) => {
         // The whole row is a large target; its button is what the keyboard reaches.
@@ -68,6 +66,11 @@ export class Decisions {
     byId("decisions-heading").focus({ preventScroll: true });
   }
 
+  /** Looked up each time: an element that is taken away with the focus in it tells of nothing. */
+  get #isHeld() {
+    return !this.#isFresh && byId("decision-list").tBodies[0].matches(":hover, :focus-within");
+  }
+
   get #isGrouped() {
     return byId("filter").elements.view.value === "groups";
   }
@@ -87,6 +90,7 @@ export class Decisions {
     this.#waiting = [];
     this.#skipped = 0;
     this.#problem = "";
+    this.#isFresh = true;
     byId("decision-list").hidden = this.#isGrouped;
     byId("group-list").hidden = !this.#isGrouped;
     this.#draw();
@@ -114,7 +118,10 @@ export class Decisions {
     try {
       const { decisions } = await get("decisions", { ...parameters, limit: MOST_ROWS });
       // Another filter may have been chosen meanwhile.
-      if (JSON.stringify(parameters) === JSON.stringify(this.#filters())) this.#add([...decisions].reverse());
+      if (JSON.stringify(parameters) !== JSON.stringify(this.#filters())) return;
+      this.#add([...decisions].reverse());
+      if (this.#isFresh) this.#draw();
+      this.#isFresh = false;
     } catch (error) {
       this.#problem = error.message;
       this.#drawSoon();
@@ -138,11 +145,6 @@ export class Decisions {
       this.#skipped += this.#waiting.length - MOST_ROWS;
       this.#waiting.splice(0, this.#waiting.length - MOST_ROWS);
     }
-    this.#drawSoon();
-  }
-
-  #hold(isHeld) {
-    this.#isHeld = isHeld;
     this.#drawSoon();
   }
 

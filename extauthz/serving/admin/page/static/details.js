@@ -2,12 +2,12 @@
 
 import { post } from "./api.js";
 import { apiOf, badge } from "./decisions.js";
-import { button, byId, clock, count, el, milliseconds, named } from "./elements.js";
+import { button, byId, clock, count, el, milliseconds, named, span } from "./elements.js";
 import { drawExplanation } from "./explanation.js";
 
 /** What a reader asks for first; other fields follow as they come. */
-const FIRST = ["reason", "level", "rule", "limits", "missing_scopes", "application", "consumer",
-  "user", "client", "api", "version", "method", "resource", "tier", "door"];
+const FIRST = ["reason", "level", "rule", "limits", "missing_scopes", "application", "consumer_key",
+  "user", "client_address", "api", "version", "method", "resource", "tier", "door"];
 const IN_THE_HEAD = new Set(["outcome", "time", "detail"]);
 
 export class Details {
@@ -39,7 +39,7 @@ export class Details {
     byId("details-body").replaceChildren(
       el("p", { class: "lead" }, badge(record), " ", clock(record.time), " · ", apiOf(record),
         record.application ? [" · ", named(record.application)] : null),
-      record.detail ? el("p", { class: "lead" }, record.detail) : null,
+      ...(record.detail ? [el("p", { class: "lead" }, record.detail)] : []),
       el("h3", null, "What was decided"),
       facts(record),
       el("h3", null, "The same request now"),
@@ -104,7 +104,7 @@ function valueOf(name, value) {
 }
 
 function sayLimit({ level, name, unit, limit, remaining, reset_us: resetUs, exceeded, enforced }) {
-  const words = `: ${count(remaining)} of ${count(limit)} ${unit} left, reset in ${milliseconds(resetUs / 1000)}`;
+  const words = `: ${count(remaining)} of ${count(limit)} ${unit} left, reset in ${span(resetUs / 1e6)}`;
   return el("span", null, named(`${level} ${name}`.trim()), words,
     exceeded ? ", exceeded" : "", enforced ? "" : ", not enforced");
 }

@@ -73,6 +73,10 @@ byId("forget").addEventListener("click", () => {
   connection.askNow();
 });
 
-const titles = await (await fetch(new URL("page/reasons.json", document.baseURI))).json();
-for (const one of [overview, decisions, details]) one.learn(titles);
+try {
+  const titles = await (await fetch(new URL("page/reasons.json", document.baseURI))).json();
+  for (const one of [overview, decisions, details]) one.learn(titles);
+} catch {
+  // The page works with the names of reasons alone; that the service is away is said below.
+}
 connection.askNow();
