@@ -64,15 +64,18 @@ def _run(folder: Path, console: Console, *, keep: bool) -> int:
             folder,
             upstream,
             grpc=find_free_port(),
-            envoy=find_free_port(_ENVOY_PORT),
             admin=find_free_port(),
+            envoy=find_free_port(_ENVOY_PORT),
+            envoy_admin=find_free_port(),
             host=host,
         )
         console.print(f"[1/3] upstream on {upstream}, configuration in {folder}")
         console.print(f"[2/3] extauthz on {stage.grpc_address}, host {host} …")
         with run_extauthz(stage.settings_file, stage.grpc_address, folder / "extauthz.log"):
             console.print(f"[3/3] Envoy on 127.0.0.1:{stage.envoy_port} …")
-            with run_envoy(stage.bootstrap_file, stage.admin_port, folder / "envoy.log", envoy):
+            with run_envoy(
+                stage.bootstrap_file, stage.envoy_admin_port, folder / "envoy.log", envoy
+            ):
                 outcomes = _make_calls(stage)
                 console.print(_table(outcomes))
                 good = sum(outcome.as_expected for outcome in outcomes)
@@ -115,7 +118,10 @@ def _print_curl_lines(stage: Stage, console: Console) -> None:
         f"  curl -i -H 'x-api-key: {stage.keys['mobile']}' {url}/ip",
         f"  curl -i -H 'authorization: Bearer {token}' {url}/headers",
         f"Change the files in {stage.folder / 'catalog'}: they are read again at once.",
+        f"Watch: http://127.0.0.1:{stage.admin_port}/ in a browser, or",
+        f"  extauthz top --admin http://127.0.0.1:{stage.admin_port}",
         f"Ask why: extauthz explain --config {stage.settings_file} --url {url}/ip",
+        f"Ask Envoy: extauthz doctor --envoy-admin http://127.0.0.1:{stage.envoy_admin_port}",
     )
     for line in lines:
         console.print(line, soft_wrap=True)

@@ -41,6 +41,7 @@ class Stage:
     bootstrap_file: Path
     grpc_address: str
     envoy_port: int
+    envoy_admin_port: int
     admin_port: int
     keys: dict[str, str]
     private_key: rsa.RSAPrivateKey
@@ -62,14 +63,22 @@ class Stage:
 
 
 def set_stage(
-    folder: Path, upstream: str, *, grpc: int, envoy: int, admin: int, host: str = "grpcio"
+    folder: Path,
+    upstream: str,
+    *,
+    grpc: int,
+    admin: int,
+    envoy: int,
+    envoy_admin: int,
+    host: str = "grpcio",
 ) -> Stage:
     """Writes all files.
 
     Args:
         folder: the folder for the files.
         upstream: the upstream's address, as ``host:port``.
-        grpc, envoy, admin: ports on loopback, of the service, of Envoy and of Envoy's admin.
+        grpc, admin: ports on loopback, of the service.
+        envoy, envoy_admin: the same, of Envoy.
         host: the name of the service's host, as in the settings.
     """
     private_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -80,6 +89,7 @@ def set_stage(
         bootstrap_file=folder / "envoy.yaml",
         grpc_address=f"127.0.0.1:{grpc}",
         envoy_port=envoy,
+        envoy_admin_port=envoy_admin,
         admin_port=admin,
         keys=keys,
         private_key=private_key,
@@ -89,14 +99,14 @@ def set_stage(
     jwk = jwt.algorithms.RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
     jwks = {"keys": [{**jwk, "kid": "demo", "use": "sig", "alg": "RS256"}]}
     (folder / "jwks.json").write_text(json.dumps(jwks))
-    _write_yaml(stage.settings_file, _settings(stage.grpc_address, host))
+    _write_yaml(stage.settings_file, _settings(stage.grpc_address, admin, host))
     _write_yaml(catalog / "apis.yaml", _APIS)
     _write_yaml(catalog / "consumers.yaml", _consumers(keys))
     parameters = EnvoyParameters(
         upstreams=(Upstream(address=upstream),),
         extauthz=stage.grpc_address,
         listen=f"127.0.0.1:{envoy}",
-        admin_port=admin,
+        admin_port=envoy_admin,
     )
     stage.bootstrap_file.write_text(render_bootstrap(parameters))
     return stage
@@ -106,9 +116,9 @@ def _write_yaml(file: Path, tree: dict[str, Any]) -> None:
     file.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
-def _settings(grpc_address: str, host: str) -> dict[str, Any]:
+def _settings(grpc_address: str, admin: int, host: str) -> dict[str, Any]:
     return {
-        "listen": {"grpc": grpc_address},
+        "listen": {"grpc": grpc_address, "admin": f"127.0.0.1:{admin}"},
         "server": {"host": host},
         "catalog": {"files": ["catalog/"]},
     }

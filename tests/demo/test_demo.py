@@ -8,17 +8,16 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import httpx2
 import pytest
 
+from tests.demo.keeping import DEMO, keep_demo, write_environment
+
 pytestmark = pytest.mark.e2e
 
-DEMO: Final = (sys.executable, "-m", "extauthz", "demo")
 TURN_S: Final = 60
 ROWS: Final = (
     ("no credential", 401, "missing_credentials"),
@@ -45,16 +44,11 @@ def read_rows(printed: str) -> list[tuple[str, int, str]]:
     return [(call, int(answer), reason) for call, answer, reason, _ in cells if call]
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Temporary files go to a folder where it can be seen what is left of them."""
-    return {**os.environ, "TMPDIR": str(folder), "COLUMNS": "120"}
-
-
 def test_the_demonstration_shows_what_it_should(tmp_path: Path, temporary: Path) -> None:
     folder = tmp_path / "new" / "demo"
     done = subprocess.run(
         [*DEMO, "--folder", str(folder)],
-        env=environment(temporary),
+        env=write_environment(temporary),
         capture_output=True,
         text=True,
         timeout=TURN_S,
@@ -71,29 +65,6 @@ def test_the_demonstration_shows_what_it_should(tmp_path: Path, temporary: Path)
     assert checked.returncode == 0, checked.stderr
     assert "Traceback" not in (folder / "extauthz.log").read_text()
     assert not re.search(r"\[(error|critical)\]", (folder / "envoy.log").read_text())
-
-
-@contextmanager
-def kept_demo(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """A demonstration that stays up, and the lines that it has printed until then."""
-    with subprocess.Popen(
-        [*DEMO, "--keep"],
-        env={**environment(folder), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            lines = []
-            for line in process.stdout:
-                lines.append(line.rstrip("\n"))
-                if line.startswith("Ask why:"):
-                    break
-            yield process, lines
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 def list_children(process: subprocess.Popen[str]) -> list[int]:
@@ -121,7 +92,7 @@ def run_curl(line: str) -> httpx2.Response:
 
 
 def test_the_lines_to_try_work_until_it_is_interrupted(temporary: Path) -> None:
-    with kept_demo(temporary) as (process, lines):
+    with keep_demo(temporary) as (process, lines):
         curl = [line.strip() for line in lines if line.strip().startswith("curl ")]
         assert [run_curl(line).status_code for line in curl] == [401, 200, 200]
         (ask,) = [line for line in lines if line.startswith("Ask why:")]
@@ -140,7 +111,7 @@ def test_the_lines_to_try_work_until_it_is_interrupted(temporary: Path) -> None:
 
 
 def test_a_signal_to_it_alone_stops_everything(temporary: Path) -> None:
-    with kept_demo(temporary) as (process, _):
+    with keep_demo(temporary) as (process, _):
         children = list_children(process)
         process.terminate()
         assert process.wait(TURN_S) == 0

@@ -55,16 +55,11 @@ USAGE: Final = Dashboard(
                     ),
                 ),
                 Panel(
-                    title="Lines written",
-                    description="Lines of usage that each sink has taken. Where they are fewer than the "
+                    title="Records written",
+                    description="Records that each sink has taken. Where they are fewer than the "
                     "requests reported for long, the sink is away or slow.",
                     unit="wps",
-                    queries=(
-                        Query(rate("extauthz_usage_written_total", "sink"), "{{sink}}"),
-                        Query(
-                            rate("extauthz_usage_failures_total", "sink"), "{{sink}}: tried again"
-                        ),
-                    ),
+                    queries=(Query(rate("extauthz_usage_written_total", "sink"), "{{sink}}"),),
                 ),
                 Panel(
                     title="Lost",
