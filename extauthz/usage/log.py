@@ -40,6 +40,8 @@ class UsageLog:
 
     def observe_usage(self, record: UsageRecord) -> None:
         """See `UsageObserver.observe_usage`."""
+        if not self.sinks:
+            return
         entry = Entry(note_usage(record), self._masks)
         for sink in self.sinks:
             if sink.name == FILE:
@@ -47,18 +49,16 @@ class UsageLog:
             else:
                 sink.put(entry)
 
-    def _put(self, sink: SinkThread, entry: Entry) -> None:
+    def _put(self, file: SinkThread, entry: Entry) -> None:
         """Puts an entry for the file, and before it how many are missing there."""
-        if self._missing and self._put_marked(sink, self._note_missing()):
+        has_room_for_both = file.waiting <= file.max_waiting - 2
+        if self._missing and has_room_for_both and self._put_marked(file, self._note_missing()):
             self._missing = 0
-        if not self._put_marked(sink, entry):
+        if not self._put_marked(file, entry):
             self._missing += 1
 
-    def _put_marked(self, sink: SinkThread, entry: Entry) -> bool:
-        if sink.waiting >= sink.max_waiting - 1 and self._missing:
-            # A place for the line that says how many are missing, and one for the next.
-            return False
-        was_put = sink.put(entry)
+    def _put_marked(self, file: SinkThread, entry: Entry) -> bool:
+        was_put = file.put(entry)
         if was_put and self._marks is not None:
             self._marks.accept()
         return was_put

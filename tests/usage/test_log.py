@@ -193,6 +193,7 @@ def test_what_a_full_queue_dropped_is_said_in_the_file(
     assert sum(line.get("lost", 0) for line in lines) == 4
     assert sum("source" in line for line in lines) == 6
     assert [line.get("lost") for line in lines[-2:]] == [4, None]
+    assert log.sinks[0].dropped == 4
 
 
 def test_the_start_after_a_crash_says_what_is_missing(
