@@ -62,11 +62,11 @@ check: ## lint, format, types, architecture, generated code, hygiene
 	@.ci/check
 
 bench: ## measure, and write tables to build/bench (ARGS names some of them, as in ARGS=routing)
-	@.ci/setup python redis h2load
+	@.ci/setup python redis h2load chromium
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 bench-compiled: ## the same for a compiled wheel, to a folder in build/compiled
-	@.ci/setup python redis compiler h2load
+	@.ci/setup python redis compiler h2load chromium
 	@.ci/compiled tests.bench $(ARGS)
 
 docs: ## the documentation as pages, in build/docs; a broken link fails
