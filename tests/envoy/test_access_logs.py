@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 import pytest
 
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.envoy.access_log_entries import AddressRules
 from extauthz.envoy.access_logs import ACCESS_LOG_PATH, ENTRIES_AT_ONCE, AccessLogs
+from extauthz.envoy.check_response import write_metadata
+from extauthz.envoy.decision_metadata import BYTE_LIMITS, NAMESPACE
 from extauthz.envoy.proto.access_log_pb2 import HTTPAccessLogEntry, StreamAccessLogsMessage
+from extauthz.errors import CounterStoreError
+from extauthz.model.limits import Taking
 from extauthz.model.usage import UsageRecord
 from extauthz.policy.limits.byte_charges import ByteCharger
 from extauthz.serving.methods import Call, RpcCode, RpcFailure
@@ -172,3 +178,47 @@ def test_the_method_is_that_of_envoys_service() -> None:
     method = some_logs()[0].method()
     assert method.path == ACCESS_LOG_PATH
     assert method.path == "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
+
+
+def a_charged_entry(decision_id: str, note: str) -> bytes:
+    entry = HTTPAccessLogEntry()
+    entry.ParseFromString(an_entry(decision_id))
+    metadata = write_metadata(
+        {"reason": "allowed", "decision_id": decision_id, BYTE_LIMITS: [note]}
+    )
+    entry.common_properties.metadata.filter_metadata[NAMESPACE] = metadata
+    entry.request.request_body_bytes = 300
+    return entry.SerializeToString()
+
+
+class Away(MemoryCounterStore):
+    """A store that does not answer."""
+
+    async def take(self, charges: Any, **how: Any) -> Taking:
+        raise CounterStoreError("no answer")
+
+
+NOTE = json.dumps(["s|bytes-sliding-1", "sliding_window", 9, 1, "", "", "local", "", False])
+
+
+async def test_bytes_are_charged_once_for_each_decision() -> None:
+    clock, told = FakeClock(), Told()
+    store = MemoryCounterStore(clock)
+    logs = AccessLogs(AddressRules(), told, ByteCharger(store, clock))
+    entry = a_charged_entry("d-1", NOTE)
+    await logs.receive(messages([a_message(entry, entry)]), Call())
+    await logs.finish()
+    assert (len(told.records), logs.uncharged, len(store)) == (2, 0, 1)
+
+
+@pytest.mark.parametrize("note", [NOTE, "no note"])
+async def test_bytes_that_cannot_be_charged_are_counted_and_the_record_stays(
+    note: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, told = FakeClock(), Told()
+    logs = AccessLogs(AddressRules(), told, ByteCharger(Away(clock), clock))
+    with caplog.at_level(logging.WARNING):
+        await logs.receive(messages([a_message(a_charged_entry("d-1", note))]), Call())
+        await logs.finish()
+    assert (len(told.records), logs.uncharged, logs.unreadable) == (1, 1, 0)
+    assert "bytes of a request could not be charged" in caplog.text
