@@ -33,9 +33,9 @@ from extauthz.process import collector
 from extauthz.settings.reading import read_secret_file
 from extauthz.settings.tree import PlaceSettings, Settings
 from extauthz.telemetry.measures.dependencies import Dependencies
-from extauthz.telemetry.metrics import CountedCache
 
 if TYPE_CHECKING:
+    from extauthz.telemetry.metrics import CountedCache
     from extauthz.telemetry.tracing import CallTracer
 
 MAX_FAILED_ADDRESSES: Final = 100_000
