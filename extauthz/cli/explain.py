@@ -52,11 +52,13 @@ _NOT_REACHED: Final = Text("-", style="dim")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("-X", "--method", help="default: GET, or one that the resource takes")
-    parser.add_argument("--url", help="http://host/path?query, or only /path")
-    parser.add_argument("--api", metavar="NAME", help="an API, instead of a URL")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--url", help="http://host/path?query, or only /path")
+    asked.add_argument("--api", metavar="NAME", help="an API, instead of a URL")
     parser.add_argument("--version", help="its version; left out: the default one, or the only one")
-    parser.add_argument("--resource", metavar="TEMPLATE", help="its resource, like '/pets/{id}'")
-    parser.add_argument("--path", help="instead: a path, with the API's base path or without")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--resource", metavar="TEMPLATE", help="its resource, like '/pets/{id}'")
+    place.add_argument("--path", help="instead: a path, with the API's base path or without")
     parser.add_argument(
         "--application",
         metavar="NAME",
@@ -133,13 +135,9 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: the text says what to write.
     """
-    if (arguments.url is None) is (arguments.api is None):
-        raise ValueError("write --url URL, or --api NAME with --resource or --path")
     for word in ("version", "resource", "path"):
         if arguments.api is None and getattr(arguments, word) is not None:
             raise ValueError(f"--{word} goes with --api")
-    if arguments.resource is not None and arguments.path is not None:
-        raise ValueError("write --resource or --path, and not both")
     for word in ("key-type", "scopes"):
         if arguments.application is None and getattr(arguments, word.replace("-", "_")) is not None:
             raise ValueError(f"--{word} goes with --application")

@@ -338,11 +338,8 @@ def test_a_host_header_is_the_host(folder: Path, run: Run) -> None:
         ("--url", "/", "-H", ": no name"),
         ("--url", "/", "--context", "no-equals"),
         ("--url", "/", "--client", "somebody"),
-        (),
-        ("--url", "/", "--api", "Pets"),
         ("--url", "/", "--resource", "/ip"),
         ("--api", "Pets", "--path", "x"),
-        ("--api", "Pets", "--path", "/x", "--resource", "/*"),
         ("--url", "/", "--scopes", "a"),
         ("--url", "/", "--key-type", "SANDBOX"),
     ],
@@ -353,6 +350,26 @@ def test_says_how_a_request_is_written(arguments: tuple[str, ...], run: Run) -> 
     assert done.code == 2 and not done.out
     assert "--" in done.err
     assert done.err.startswith("extauthz: ") and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "one of the arguments --url --api is required"),
+        (("--url", "/", "--api", "Pets"), "argument --api: not allowed with argument --url"),
+        (
+            ("--api", "Pets", "--path", "/x", "--resource", "/*"),
+            "argument --resource: not allowed with argument --path",
+        ),
+    ],
+)
+def test_says_which_arguments_exclude_each_other(
+    arguments: tuple[str, ...], said: str, run: Run
+) -> None:
+    done = run("explain", *arguments)
+    assert done.code == 2 and not done.out
+    assert done.err.startswith("usage: extauthz explain")
+    assert done.err.endswith(f"extauthz explain: error: {said}\n")
 
 
 # Secrets

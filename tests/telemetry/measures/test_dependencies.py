@@ -103,31 +103,28 @@ def test_prometheus_reads_calls_by_result_and_their_durations() -> None:
     } == {("redis", "count"): 3, ("jwks", "fetch"): 0}
 
 
-def a_process(**results: tuple[CallResult, ...]) -> Dependencies:
-    """One whose Redis has these operations."""
-    dependencies = Dependencies()
-    for operation, made in results.items():
-        make_calls(dependencies.add("redis", operation), *made)
-    return dependencies
-
-
 @pytest.mark.parametrize(
     ("processes", "state", "calls", "failures"),
     [
-        ([a_process(count=())], "unused", 0, 0),
-        ([a_process(count=(OK, ERROR, OK))], "ok", 3, 1),
-        ([a_process(count=(OK, ERROR))], "failing", 2, 1),
-        ([a_process(count=(OK,), connect=(OK, TIMEOUT))], "failing", 3, 1),
-        ([a_process(count=(OK,)), a_process(count=(TIMEOUT,))], "failing", 2, 1),
-        ([a_process(count=(OK,)), a_process(count=())], "ok", 1, 0),
+        ([{"count": ()}], "unused", 0, 0),
+        ([{"count": (OK, ERROR, OK)}], "ok", 3, 1),
+        ([{"count": (OK, ERROR)}], "failing", 2, 1),
+        ([{"count": (OK,), "connect": (OK, TIMEOUT)}], "failing", 3, 1),
+        ([{"count": (OK,)}, {"count": (TIMEOUT,)}], "failing", 2, 1),
+        ([{"count": (OK,)}, {"count": ()}], "ok", 1, 0),
     ],
 )
 def test_a_state_is_over_all_operations_and_processes(
-    processes: list[Dependencies], state: str, calls: int, failures: int
+    processes: list[dict[str, tuple[CallResult, ...]]], state: str, calls: int, failures: int
 ) -> None:
-    # As between processes.
-    answers = json.loads(json.dumps([process.list_counts() for process in processes]))
-    (told,) = merge_states(answers)
+    counts = []
+    for results in processes:
+        dependencies = Dependencies()
+        for operation, made in results.items():
+            make_calls(dependencies.add("redis", operation), *made)
+        # As between processes.
+        counts.append(json.loads(json.dumps(dependencies.list_counts())))
+    (told,) = merge_states(counts)
     assert (told.name, told.state, told.calls, told.failures) == ("redis", state, calls, failures)
     assert (told.p50_ms is None) is (told.p99_ms is None) is (calls == 0)
 
