@@ -94,7 +94,7 @@ def answer_recent(recent: RecentDecisions) -> Questions:
         records = await _write_records([it.noted for it in page.entries], recent.masks)
         return {
             "entries": [
-                (it.at_s, it.number, it.noted.decision, record)
+                (it.noted.time, it.number, it.noted.decision, record)
                 for it, record in zip(page.entries, records, strict=True)
             ],
             "next": page.next,

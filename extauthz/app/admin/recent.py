@@ -269,9 +269,9 @@ class Place:
 
 
 class Entry(NamedTuple):
-    """A record in an answer."""
+    """A record in an answer. The time is the one that it shows, in nanoseconds."""
 
-    at_s: float
+    at_ns: int
     number: int
     decision_id: str
     record: str
