@@ -117,7 +117,7 @@ def _print_curl_lines(stage: Stage, console: Console) -> None:
         f"  curl -i {url}/ip",
         f"  curl -i -H 'x-api-key: {stage.keys['mobile']}' {url}/ip",
         f"  curl -i -H 'authorization: Bearer {token}' {url}/headers",
-        f"Change the files in {stage.folder / 'catalog'}: they are read again at once.",
+        f"Change the files in {stage.folder / 'catalog'}: they are read again within a second or two.",
         f"Watch: http://127.0.0.1:{stage.admin_port}/ in a browser, or",
         f"  extauthz top --admin http://127.0.0.1:{stage.admin_port}",
         f"Ask why: extauthz explain --config {stage.settings_file} --url {url}/ip",

@@ -104,12 +104,6 @@ class Exercise:
         return catalog["loaded"], bool(catalog["problems"])
 
 
-def split(block: str) -> tuple[str, str]:
-    """What changes the catalog, and the call in the last line."""
-    *change, calls = block.strip().split("\n")
-    return "\n".join(change), calls
-
-
 def read_faults() -> list[tuple[str, list[str]]]:
     """The title of each fault, and its blocks."""
     sections = re.findall(
@@ -142,9 +136,13 @@ def test_five_faults_are_seen_where_the_page_says(
 ) -> None:
     faults = dict(read_faults())
     assert [title[0] for title in faults] == ["1", "2", "3", "4", "5"]
-    (typing, mend_typing), (lost_key, mend_key), (limit,), (issuer, mend_issuer), (gone, doctor) = (
-        faults.values()
-    )
+    (
+        (typing, mend_typing),
+        (lost_key, calls_with_key, mend_key),
+        (limit,),
+        (issuer, calls_with_token, mend_issuer),
+        (gone, calls_to_nobody, doctor),
+    ) = faults.values()
 
     exercise.change(typing)
     problems = exercise.get("/api/status")["catalog"]["problems"]
@@ -152,9 +150,8 @@ def test_five_faults_are_seen_where_the_page_says(
     exercise.change(mend_typing)
     assert exercise.get("/api/status")["catalog"]["problems"] == []
 
-    change, calls = split(lost_key)
-    exercise.change(change)
-    group = exercise.call_until_denied(calls, "invalid_credentials")
+    exercise.change(lost_key)
+    group = exercise.call_until_denied(calls_with_key, "invalid_credentials")
     assert group["api"] == "HttpbinAPI"
     assert group["last"] > exercise.get("/api/status")["catalog"]["loaded"]
     exercise.change(mend_key)
@@ -164,9 +161,8 @@ def test_five_faults_are_seen_where_the_page_says(
     (nearest, *_) = exercise.get("/api/limits")["limits"]
     assert (nearest["tier"], nearest["share"]) == ("10PerMin", 1)
 
-    change, calls = split(issuer)
-    exercise.change(change)
-    assert exercise.call_until_denied(calls, "unavailable")["api"] == "HttpbinAPI"
+    exercise.change(issuer)
+    assert exercise.call_until_denied(calls_with_token, "unavailable")["api"] == "HttpbinAPI"
     dependencies = {one["name"]: one for one in exercise.get("/api/status")["dependencies"]}
     assert dependencies["jwks"]["state"] == "failing"
     log = (exercise.folder / "demo" / "extauthz.log").read_text()
@@ -174,6 +170,7 @@ def test_five_faults_are_seen_where_the_page_says(
     exercise.change(mend_issuer)
 
     exercise.run(gone)
+    exercise.run(calls_to_nobody)
     command = doctor.replace("$ENVOY_ADMIN", exercise.variables["ENVOY_ADMIN"]).split()
     assert main(command[1:]) == 1
     said = capsys.readouterr().out
