@@ -108,8 +108,11 @@ class RedisServer:
         raise AssertionError(f"redis-server ended before it said {sign!r}:\n{''.join(seen)}")
 
     def signal(self, number: signal.Signals) -> None:
+        """Sends a signal. After SIGSTOP the process has stopped: it reads nothing any more."""
         assert self._process is not None
         os.kill(self._process.pid, number)
+        if number is signal.SIGSTOP:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def kill(self) -> None:
         """As when the machine dies; and waits for its end."""
