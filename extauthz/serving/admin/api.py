@@ -209,10 +209,13 @@ async def _read_body(request: web.BaseRequest) -> bytes:
     if request.content_type != _JSON or "content-encoding" in request.headers:
         raise ApiError(415, "not_json", f"send the body as {_JSON}, not compressed")
     body = bytearray()
-    async for piece in request.content.iter_any():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise ApiError(413, "body_too_large", f"a body has {MAX_BODY_BYTES} bytes at most")
+    try:
+        async for piece in request.content.iter_any():
+            body += piece
+            if len(body) > MAX_BODY_BYTES:
+                raise ApiError(413, "body_too_large", f"a body has {MAX_BODY_BYTES} bytes at most")
+    except ConnectionError:  # nobody reads this, and it is no failure for the log
+        raise ApiError(400, "body_incomplete", "the connection ended before the body") from None
     return bytes(body)
 
 

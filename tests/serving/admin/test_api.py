@@ -13,7 +13,7 @@ import pytest
 from extauthz.serving.admin.api import DOCUMENT, MAX_AT_ONCE
 from extauthz.serving.admin.endpoints import MAX_BODY_BYTES
 from extauthz.serving.admin.streams import write_event
-from tests.serving.admin.serving_api import PATIENCE_S, serving_api, write_request
+from tests.serving.admin.serving_api import PATIENCE_S, Served, serving_api, write_request
 
 JSON = (("content-type", "application/json"),)
 
@@ -134,6 +134,29 @@ async def test_a_failure_is_told_in_the_apis_form_and_only_the_log_says_more(
         assert record.exc_info is not None and isinstance(record.exc_info[1], ValueError)
         answer = await served.send("/api/misses")
         assert (answer.status, answer.json["error"]["message"]) == (503, "Redis is away")
+
+
+async def test_a_body_that_is_never_sent_to_its_end_is_no_failure_for_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving_api() as served:
+        writers = []
+        for _ in range(MAX_AT_ONCE):
+            _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(write_request("/api/asked", method="POST", headers=JSON, body=b"{}")[:-1])
+            writers.append(writer)
+        # With all places taken, each of these bodies is waited for.
+        await _wait_for(served, 503)
+        for writer in writers:
+            writer.transport.abort()
+        await _wait_for(served, 200)
+    assert not [it for it in caplog.records if it.levelno >= logging.WARNING]
+
+
+async def _wait_for(served: Served, status: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while (await served.send("/api/echo")).status != status:
+            pass
 
 
 async def test_what_would_change_decisions_needs_a_caller_that_is_known() -> None:
