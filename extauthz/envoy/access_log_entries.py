@@ -2,8 +2,9 @@
 
 Who called, and what was decided, is read from the dynamic metadata that the decision left
 (`extauthz.envoy.decision_metadata`): only filters can write it, so a client cannot. What clients do
-choose, like the user agent, is cut to `MAX_TEXT` characters. Neither the path nor the query is
-read: clients put secrets into both.
+choose, like the user agent, is cut to `MAX_TEXT` characters, and metadata to what a decision writes:
+whoever reaches the listener may send entries, and many records wait in memory. Neither the path nor
+the query is read: clients put secrets into both.
 
 Source: envoy/data/accesslog/v3/accesslog.proto. What Envoy fills, and when, is listed in
 docs/reference/usage.md.
@@ -19,6 +20,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 
+from extauthz.envoy.check_response import MAX_METADATA_CHARACTERS, MAX_METADATA_ITEMS
 from extauthz.envoy.decision_metadata import BYTE_LIMITS, NAMESPACE
 from extauthz.envoy.proto.access_log_pb2 import (
     AccessLogCommon,
@@ -79,6 +81,8 @@ _FLAGS: Final = {
 }
 """ResponseFlags, and the words of %RESPONSE_FLAGS% in text access logs."""
 _MAX_CACHED_FLAGS: Final = 64
+_MOST: Final = 2**53
+"""No number of a request is larger; collectors take none of more than 63 bits."""
 _YEAR_10000_S: Final = 253_402_300_800
 """The end of what RFC 3339, and a protobuf Timestamp, can say."""
 
@@ -179,8 +183,8 @@ def find_record(data: bytes, proxy: str, rules: AddressRules) -> UsageRecord | N
         response_code=response.response_code.value,
         flags=flags,
         details=details,
-        request_bytes=request.request_body_bytes,
-        response_bytes=response.response_body_bytes,
+        request_bytes=_read_number(request.request_body_bytes),
+        response_bytes=_read_number(response.response_body_bytes),
         outcome=outcome,
         reason=reason,
         level=told.find_text("level"),
@@ -200,19 +204,21 @@ class _Decided:
         self._fields = decided.fields
 
     def find_text(self, name: str) -> str:
-        """A text of ours, which has at most `check_response.MAX_METADATA_CHARACTERS`."""
-        return self._fields[name].string_value if name in self._fields else ""
+        if name not in self._fields:
+            return ""
+        return self._fields[name].string_value[:MAX_METADATA_CHARACTERS]
 
     def find_texts(self, name: str) -> tuple[str, ...]:
         if name not in self._fields:
             return ()
-        return tuple(value.string_value for value in self._fields[name].list_value.values)
+        values = self._fields[name].list_value.values[:MAX_METADATA_ITEMS]
+        return tuple(value.string_value[:MAX_METADATA_CHARACTERS] for value in values)
 
     def find_number(self, name: str) -> int:
         if name not in self._fields:
             return UNKNOWN
         number = self._fields[name].number_value
-        return int(number) if 0 <= number <= 2**53 else UNKNOWN
+        return int(number) if 0 <= number <= _MOST else UNKNOWN
 
 
 def _judge(reason: str, details: str) -> tuple[UsageOutcome, str]:
@@ -240,11 +246,15 @@ def _find_upstream_us(common: AccessLogCommon) -> int:
     took_us = _read_us(common.time_to_last_upstream_rx_byte) - _read_us(
         common.time_to_first_upstream_tx_byte
     )
-    return took_us if took_us >= 0 else UNKNOWN
+    return _read_number(took_us)
 
 
 def _read_us(duration: Duration) -> int:
-    return max(UNKNOWN, duration.seconds * 1_000_000 + duration.nanos // 1000)
+    return _read_number(duration.seconds * 1_000_000 + duration.nanos // 1000)
+
+
+def _read_number(number: int) -> int:
+    return number if 0 <= number <= _MOST else UNKNOWN
 
 
 def _find_client_address(common: AccessLogCommon, forwarded_for: bytes, rules: AddressRules) -> str:

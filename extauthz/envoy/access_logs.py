@@ -38,6 +38,8 @@ ENTRIES_AT_ONCE: Final = 4
 """An entry takes some 50 µs, about as long as a decision."""
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
 """Of messages that were received and not read yet."""
+_ENTRY_BYTES: Final = 64
+"""What an entry that waits takes in memory besides its content: a message may have a million."""
 
 
 @dataclass(slots=True)
@@ -119,13 +121,15 @@ class AccessLogs:
         if stream.fault is not None:
             # It was counted when it was found.
             raise RpcFailure(RpcCode.INVALID_ARGUMENT, str(stream.fault))
+        # Before the message is taken apart: its entries take many times its bytes.
+        while not self._has_room.is_set():
+            await self._has_room.wait()
         message = read_log_message(data)
         stream.proxy = message.proxy or stream.proxy
         self.skipped += message.tcp_entries
-        while not self._has_room.is_set():
-            await self._has_room.wait()
-        self._queue.append((stream, message.entries, len(data)))
-        self._waiting_bytes += len(data)
+        size = len(data) + _ENTRY_BYTES * len(message.entries)
+        self._queue.append((stream, message.entries, size))
+        self._waiting_bytes += size
         if self._waiting_bytes >= self.max_waiting_bytes:
             self._has_room.clear()
         self._came.set()

@@ -29,6 +29,7 @@ from envoy_data_plane.envoy.service.accesslog.v3 import (
     StreamAccessLogsMessageTcpAccessLogEntries,
 )
 from envoy_data_plane.google.protobuf import Struct
+from google.protobuf.struct_pb2 import Struct as StructMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +40,8 @@ from extauthz.envoy.access_log_entries import (
     find_record,
     read_log_message,
 )
-from extauthz.envoy.decision_metadata import NAMESPACE, write_decision_metadata
+from extauthz.envoy.check_response import MAX_METADATA_CHARACTERS, MAX_METADATA_ITEMS
+from extauthz.envoy.decision_metadata import BYTE_LIMITS, NAMESPACE, write_decision_metadata
 from extauthz.envoy.proto.access_log_pb2 import ResponseFlags as OwnResponseFlags
 from extauthz.errors import MalformedRequest
 from extauthz.model.applications import Application
@@ -47,7 +49,7 @@ from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.identity import Identity, KeyType, SecurityScheme
 from extauthz.model.limits import LimitLevel
 from extauthz.model.routing.routes import Route
-from extauthz.model.usage import UsageOutcome, UsageRecord, UsageSource
+from extauthz.model.usage import UNKNOWN, UsageOutcome, UsageRecord, UsageSource
 from tests.builders import a_resource, an_api
 from tests.envoy.wire import an_address
 
@@ -268,6 +270,29 @@ def test_a_long_text_of_a_client_is_cut() -> None:
     )
     record = read(bytes(entry))
     assert (record.user_agent, record.request_id) == ("é" * MAX_TEXT, "r" * MAX_TEXT)
+
+
+def test_metadata_that_no_decision_left_is_cut_to_what_one_may_leave() -> None:
+    texts = dict.fromkeys(("api", "application", "client_address", "rule"), "a" * 10_000)
+    told = StructMessage()
+    told.update({**texts, "reason": "allowed", BYTE_LIMITS: ["n" * 10_000] * 1_000})
+    metadata = Metadata(filter_metadata={NAMESPACE: Struct.parse(told.SerializeToString())})
+    record = read(an_entry(metadata=metadata))
+    most = "a" * MAX_METADATA_CHARACTERS
+    assert (record.api, record.application, record.rule) == (most, most, most)
+    assert record.client_address == most
+    assert record.byte_limits == ("n" * MAX_METADATA_CHARACTERS,) * MAX_METADATA_ITEMS
+
+
+def test_a_number_that_no_request_can_have_is_not_known() -> None:
+    entry = HttpAccessLogEntry(
+        common_properties=AccessLogCommon(start_time=START, duration=timedelta(days=200_000)),
+        request=HttpRequestProperties(request_body_bytes=2**53 + 1),
+        response=HttpResponseProperties(response_body_bytes=2**64 - 1),
+    )
+    record = read(bytes(entry))
+    assert (record.request_bytes, record.response_bytes) == (UNKNOWN, UNKNOWN)
+    assert record.duration_us == UNKNOWN
 
 
 @pytest.mark.parametrize("data", [b"", b"\x0a\x00", b"\xff", b"\x0a\x05\x8a\x01\x02\x0a\xff"])

@@ -87,8 +87,11 @@ def read_byte_charge(note: str, size: int, now_us: int) -> Charge:
         )
         is_good = (
             # A key belongs to one rule, and the rule says that bytes are counted.
-            f"|{limit.rule}" in key
+            isinstance(key, str)
+            and f"|{limit.rule}" in key
             and all(type(each) is int and 0 <= each <= _MAX for each in (number, window_us))
+            # A calendar window has no length of its own.
+            and (window_us > 0 or limit.algorithm is Algorithm.CALENDAR)
             and isinstance(origin, str)
             and isinstance(roams, bool)
         )

@@ -111,6 +111,7 @@ GOOD: Final = ["{aapp}s|bytes-sliding-1", "sliding_window", 1000, 1, "", "", "lo
     [
         (0, "{aapp}s|sliding-1"),
         (0, 1),
+        (0, ["|bytes-sliding-1"]),
         (1, "burst"),
         (1, "fixed_window"),
         (3, 2),
@@ -136,6 +137,14 @@ def test_a_note_that_is_none_is_refused(place: int, value: object) -> None:
         written[4], written[1] = "day", "calendar"
     with pytest.raises(BAD):
         read_byte_charge(json.dumps(written), 1, START_US)
+
+
+@pytest.mark.parametrize("algorithm", ["sliding_window", "fixed_window", "burst"])
+def test_a_window_without_a_length_is_refused(algorithm: str) -> None:
+    rule = {"sliding_window": "sliding"}.get(algorithm, algorithm)
+    note = json.dumps([f"{{aapp}}s|bytes-{rule}-0", algorithm, 1000, 0, *GOOD[4:]])
+    with pytest.raises(BAD):
+        read_byte_charge(note, 1, START_US)
 
 
 @given(note=st.text(max_size=50) | st.just("[" * 5000))
