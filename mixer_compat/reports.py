@@ -27,6 +27,7 @@ from extauthz.model.usage import UsageRecord
 from extauthz.policy.limits.quota import UsedBytes
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.ports import UsageObserver
+from extauthz.serving.deferred import DeferredWork
 from extauthz.serving.methods import Call, UnaryMethod
 from mixer_compat.callers import check_caller
 from mixer_compat.door import Handler, MixerDoor, make_row
@@ -68,8 +69,8 @@ _KINDS: Final = {
 _NOTHING: Final = "reportnothing.HandleReportNothingService/HandleReportNothing"
 
 
-class Reports:
-    """The handlers of the report templates, and the queue behind them. One event loop uses it."""
+class Reports(DeferredWork):
+    """The handlers of the report templates, and the queue behind them."""
 
     def __init__(
         self,
@@ -79,13 +80,13 @@ class Reports:
         max_waiting: int = MAX_WAITING,
         max_waiting_bytes: int = MAX_WAITING_BYTES,
     ) -> None:
+        super().__init__()
         self._door = door
         self._observers: Sequence[UsageObserver] = tuple(observers)
         self.max_waiting: Final = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
         self._queue: deque[tuple[_Kind, bytes]] = deque()
         self._bytes = 0
-        self._came = asyncio.Event()
         self._unread = RepeatedWarnings(_log, "a report of Mixer's cannot be read")
         self.records = 0
         """Requests that were reported, since the start."""
@@ -94,7 +95,6 @@ class Reports:
         self.unreadable = 0
         """Calls that could not be read, and requests in them that could not be handled, since the
         start."""
-        self._is_ending = False
 
     @property
     def waiting(self) -> int:
@@ -126,21 +126,7 @@ class Reports:
             return
         self._queue.append((kind, data))
         self._bytes += len(data)
-        self._came.set()
-
-    async def run(self) -> None:
-        """Reads reports until `end` is called; when it is cancelled, those that wait are lost."""
-        while True:
-            await self._came.wait()
-            self._came.clear()
-            await self.finish()
-            if self._is_ending:
-                return
-
-    def end(self) -> None:
-        """Lets `run` return after it has read the reports that wait."""
-        self._is_ending = True
-        self._came.set()
+        self._wake()
 
     async def finish(self) -> None:
         """Reads the reports that wait now."""

@@ -28,6 +28,7 @@ from extauthz.policy.limits.byte_charges import ByteCharger
 from extauthz.policy.limits.quota import UsedBytes
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.ports import UsageObserver
+from extauthz.serving.deferred import DeferredWork
 from extauthz.serving.methods import Call, ClientStreamMethod, RpcCode, RpcFailure
 
 _log = logging.getLogger(__name__)
@@ -50,11 +51,8 @@ class _Stream:
     fault: MalformedRequest | None = None
 
 
-class AccessLogs:
-    """The method `StreamAccessLogs`, and the queue behind it. One event loop uses it.
-
-    The code that opens the door must run `run`.
-    """
+class AccessLogs(DeferredWork):
+    """The method `StreamAccessLogs`, and the queue behind it."""
 
     def __init__(
         self,
@@ -64,6 +62,7 @@ class AccessLogs:
         *,
         max_waiting_bytes: int = MAX_WAITING_BYTES,
     ) -> None:
+        super().__init__()
         self._rules = rules
         self._observer = observer
         self._charger = charger
@@ -71,11 +70,9 @@ class AccessLogs:
         self.max_waiting_bytes: Final = max_waiting_bytes
         self._queue: deque[tuple[_Stream, list[bytes], int]] = deque()
         self._waiting_bytes = 0
-        self._came = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._unread = RepeatedWarnings(_log, "an entry of an access log cannot be read")
-        self._is_ending = False
         self.records = 0
         """Finished requests that were reported, since the start."""
         self.skipped = 0
@@ -132,21 +129,7 @@ class AccessLogs:
         self._waiting_bytes += size
         if self._waiting_bytes >= self.max_waiting_bytes:
             self._has_room.clear()
-        self._came.set()
-
-    async def run(self) -> None:
-        """Reads entries until `end` is called; when it is cancelled, those that wait are lost."""
-        while True:
-            await self._came.wait()
-            self._came.clear()
-            await self.finish()
-            if self._is_ending:
-                return
-
-    def end(self) -> None:
-        """Lets `run` return after it has read the entries that wait."""
-        self._is_ending = True
-        self._came.set()
+        self._wake()
 
     async def finish(self) -> None:
         """Reads the entries that wait now."""

@@ -13,12 +13,12 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from io import FileIO
 from pathlib import Path
 from typing import Final
 
 from extauthz.errors import ConfigError, Problem
 from extauthz.ports import Clock
+from extauthz.telemetry.decision_log.appended_file import AppendedFile
 from extauthz.telemetry.decision_log.sinks import AT_ONCE, Entry, SinkAway
 from extauthz.usage.marks import Marks
 
@@ -46,12 +46,11 @@ class UsageFile:
         Raises:
             OSError: it cannot be written.
         """
-        self._path = path
         self._clock = clock
         self._marks = marks
         self._max_bytes = max_bytes
         self._keep = keep
-        self._opened = self._open()
+        self._appended = AppendedFile(path)
 
     def write(self, entries: Sequence[Entry]) -> None:
         """See `Sink.write`."""
@@ -62,19 +61,17 @@ class UsageFile:
         self._marks.write(len(entries))
 
     def _append(self, lines: Sequence[bytes]) -> None:
-        if not self._is_in_place():
-            anew = self._open()
-            self._opened.close()
-            self._opened = anew
-        size = os.fstat(self._opened.fileno()).st_size
+        self._appended.open_in_place()
+        file = self._appended.file
+        size = os.fstat(file.fileno()).st_size
         rest = memoryview(b"".join([b"%b\n" % line for line in lines]))
         end = size + len(rest)
         try:
             while rest:
-                rest = rest[self._opened.write(rest) :]
+                rest = rest[file.write(rest) :]
         except OSError:
             with suppress(OSError):
-                self._opened.truncate(size)
+                file.truncate(size)
             raise
         if end >= self._max_bytes:
             self._rotate()
@@ -82,29 +79,20 @@ class UsageFile:
     def close(self) -> None:
         """See `Sink.close`."""
         self._marks.close()
-        with suppress(OSError):  # failed writes have been reported already
-            self._opened.close()
+        self._appended.close()
 
     def _rotate(self) -> None:
         """Renames the file; the next batch makes a new one."""
         at = datetime.fromtimestamp(self._clock.now_us() / 1e6, UTC)
-        name = f"{self._path.name}.{at:%Y%m%dT%H%M%S.%fZ}"
+        path = self._appended.path
+        name = f"{path.name}.{at:%Y%m%dT%H%M%S.%fZ}"
         try:
-            self._path.rename(self._path.with_name(name))
-            for old in list_rotated(self._path)[: -self._keep or None]:
+            path.rename(path.with_name(name))
+            for old in list_rotated(path)[: -self._keep or None]:
                 old.unlink(missing_ok=True)
         except OSError as exc:
             # Lines go on into the same file, which is better than losing them.
-            _log.error("%s cannot be rotated: %s", self._path, exc.strerror)
-
-    def _open(self) -> FileIO:
-        return self._path.open("ab", buffering=0)
-
-    def _is_in_place(self) -> bool:
-        try:
-            return os.path.samestat(self._path.stat(), os.fstat(self._opened.fileno()))
-        except FileNotFoundError:
-            return False
+            _log.error("%s cannot be rotated: %s", path, exc.strerror)
 
 
 def list_rotated(path: Path) -> list[Path]:

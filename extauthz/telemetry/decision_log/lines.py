@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
-from io import FileIO
 from pathlib import Path
 from typing import Final
 
+from extauthz.telemetry.decision_log.appended_file import AppendedFile
 from extauthz.telemetry.decision_log.sinks import Entry
 
 _STDOUT: Final = 1
@@ -30,37 +29,24 @@ class FileLines:
         Raises:
             OSError: it cannot be written.
         """
-        self._path = path
-        self._opened = self._open()
+        self._appended = AppendedFile(path)
         self._is_torn = False
 
     def write(self, entries: Sequence[Entry]) -> None:
         """See `Sink.write`."""
-        if not self._is_in_place():
-            anew = self._open()
-            self.close()
-            self._opened, self._is_torn = anew, False
+        if self._appended.open_in_place():
+            self._is_torn = False
         for entry in entries:
             rest = b"%b\n" % entry.line
             if self._is_torn:
                 rest = b"\n" + rest
             while rest:
-                rest = rest[self._opened.write(rest) :]
+                rest = rest[self._appended.file.write(rest) :]
                 self._is_torn = bool(rest)
 
     def close(self) -> None:
         """See `Sink.close`."""
-        with suppress(OSError):  # failed writes have been reported already
-            self._opened.close()
-
-    def _open(self) -> FileIO:
-        return self._path.open("ab", buffering=0)
-
-    def _is_in_place(self) -> bool:
-        try:
-            return os.path.samestat(self._path.stat(), os.fstat(self._opened.fileno()))
-        except FileNotFoundError:
-            return False
+        self._appended.close()
 
 
 class StdoutLines:
