@@ -29,7 +29,7 @@ from extauthz.model.catalog import Catalog
 from extauthz.telemetry.decision_log.masking import Masks
 
 SEARCH_S: Final = 0.2
-"""How long one search goes on: a worker answers its questions one after the other."""
+"""How long one search goes on, so that none keeps a worker busy for long."""
 MOST_FOUND: Final = 100
 MOST_SUBSCRIPTIONS: Final = 50
 """Subscriptions that are listed with an application."""

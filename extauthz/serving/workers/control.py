@@ -6,7 +6,8 @@ started process's end is in its environment (`CONTROL_FD`).
 - The first line has the parameters for opening the doors. The answer is ``{"open": true}``, or
   ``{"failed": ...}`` with the reasons.
 - A word, like ``"reload"``, is a command without an answer.
-- A question is ``{"ask": name, "of": argument, "id": number}``. Its answer is
+- A question is ``{"ask": name, "of": argument, "id": number}``. Questions are answered at the same time:
+  one that takes long delays none of the others. The answer is
   ``{"id": number, "answer": ...}``, or ``"failed"`` in the place of the answer. An answer that
   is bytes follows its line, ``{"id": number, "bytes": length}``: writing megabytes as JSON would
     delay decisions.
@@ -55,9 +56,11 @@ class Control:
         self._ours, self._theirs = socket.socketpair()
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._asking = asyncio.Lock()
-        self._half_read: dict[str, Any] | None = None
         self._asked = 0
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        """For the answer to each question, by its number."""
+        self._listening: asyncio.Task[None] | None = None
+        self._ended: ControlEnded | None = None
 
     @property
     def descriptor(self) -> int:
@@ -96,20 +99,27 @@ class Control:
             HostFailed: there was none within the time, or it says that it failed.
             ControlEnded: the process has ended.
         """
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen())
+        if self._ended is not None:
+            raise ControlEnded(str(self._ended))
+        self._asked = number = self._asked + 1
+        self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._write({"ask": question, "of": of, "id": number})
         try:
-            async with asyncio.timeout(within_s), self._asking:
-                self._asked = number = self._asked + 1
-                self._write({"ask": question, "of": of, "id": number})
-                # What was asked before, and not waited for, may be answered first.
-                while (answer := await self._read()).get("id") != number:
-                    pass
+            async with asyncio.timeout(within_s):
+                answer = await self._waiting[number]
         except TimeoutError as exc:
             raise HostFailed(f"no answer to {question!r} within {within_s:g} s") from exc
+        finally:
+            del self._waiting[number]
         _check(answer)
         return answer["answer"]
 
     def close(self) -> None:
         """Closes the pair, which the started process notices."""
+        if self._listening is not None:
+            self._listening.cancel()
         self._theirs.close()
         if self._writer is not None:
             self._writer.close()
@@ -120,20 +130,22 @@ class Control:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
 
-    async def _read(self) -> dict[str, Any]:
-        assert self._reader is not None
-        # Whoever waited for bytes may have given up between the line and them.
-        read, self._half_read = self._half_read or await self._read_line(), None
-        if "bytes" in read:
-            self._half_read = read
-            try:
-                read["answer"] = await self._reader.readexactly(read["bytes"])
-            except (asyncio.IncompleteReadError, ConnectionError) as exc:
-                raise ControlEnded("the process ended") from exc
-            self._half_read = None
-        return read
+    async def _listen(self) -> None:
+        """Gives each answer to whoever waits for it, until the other end is closed."""
+        try:
+            while True:
+                answer = await self._read()
+                waiting = self._waiting.get(answer["id"])
+                # Nobody may wait any more.
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(answer)
+        except ControlEnded as exc:
+            self._ended = exc
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_exception(ControlEnded(str(exc)))
 
-    async def _read_line(self) -> dict[str, Any]:
+    async def _read(self) -> dict[str, Any]:
         assert self._reader is not None
         line = b""
         with suppress(ConnectionError):  # as much an end as any
@@ -141,6 +153,11 @@ class Control:
         if not line.endswith(b"\n"):
             raise ControlEnded("the process ended")
         read: dict[str, Any] = json.loads(line)
+        if "bytes" in read:
+            try:
+                read["answer"] = await self._reader.readexactly(read["bytes"])
+            except (asyncio.IncompleteReadError, ConnectionError) as exc:
+                raise ControlEnded("the process ended") from exc
         return read
 
 
@@ -207,19 +224,29 @@ class Steered:
 
     async def obey(self, words: Words, questions: Questions) -> None:
         """Executes words and answers questions until the other end is closed."""
-        with suppress(ConnectionError):
-            while line := await self._reader.readline():
-                message = json.loads(line)
-                if isinstance(message, str):
-                    _do(message, words)
-                else:
-                    answer = await _answer(message, questions)
-                    body = answer.get("answer")
-                    if isinstance(body, bytes):
-                        self._say({"id": answer["id"], "bytes": len(body)})
-                        self._writer.write(body)
+        answering = set[asyncio.Task[None]]()
+        try:
+            with suppress(ConnectionError):
+                while line := await self._reader.readline():
+                    message = json.loads(line)
+                    if isinstance(message, str):
+                        _do(message, words)
                     else:
-                        self._say(answer)
+                        task = asyncio.create_task(self._answer(message, questions))
+                        answering.add(task)
+                        task.add_done_callback(answering.discard)
+        finally:
+            for task in answering:
+                task.cancel()
+
+    async def _answer(self, message: Mapping[str, Any], questions: Questions) -> None:
+        answer = await _find_answer(message, questions)
+        body = answer.get("answer")
+        if isinstance(body, bytes):
+            self._say({"id": answer["id"], "bytes": len(body)})
+            self._writer.write(body)
+        else:
+            self._say(answer)
 
     def close(self) -> None:
         """Closes this end."""
@@ -236,7 +263,7 @@ def _do(word: str, words: Words) -> None:
         _log.exception("the order %r could not be carried out", word)
 
 
-async def _answer(message: Mapping[str, Any], questions: Questions) -> dict[str, Any]:
+async def _find_answer(message: Mapping[str, Any], questions: Questions) -> dict[str, Any]:
     question, number = message["ask"], message["id"]
     try:
         return {"id": number, "answer": await questions[question](message["of"])}

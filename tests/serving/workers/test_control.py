@@ -60,3 +60,43 @@ async def test_bytes_that_end_early_are_the_end(control: Control) -> None:
     control.leave_to_started()
     with pytest.raises(ControlEnded):
         await control.ask("first", within_s=PATIENCE_S)
+
+
+async def test_a_question_that_takes_long_delays_no_other(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONTROL_FD, str(os.dup(control.descriptor)))
+    steered = await Steered.connect()
+    may_end = asyncio.Event()
+
+    async def wait(_of: object) -> str:
+        await may_end.wait()
+        return "late"
+
+    async def give(_of: object) -> bytes:
+        return LARGE
+
+    obeying = asyncio.create_task(steered.obey({}, {"wait": wait, "give": give}))
+    late = asyncio.create_task(control.ask("wait", within_s=PATIENCE_S))
+    for _ in range(3):
+        assert await control.ask("give", within_s=PATIENCE_S) == LARGE
+    assert not late.done()
+    may_end.set()
+    assert await late == "late"
+    control.leave_to_started()
+    control.close()
+    await obeying
+    steered.close()
+
+
+async def test_everybody_who_waits_hears_of_the_end_and_nobody_waits_after_it(
+    control: Control,
+) -> None:
+    asked = [asyncio.create_task(control.ask("first", within_s=PATIENCE_S)) for _ in range(3)]
+    await asyncio.sleep(0)
+    control._theirs.close()
+    for each in asked:
+        with pytest.raises(ControlEnded):
+            await each
+    with pytest.raises(ControlEnded):
+        await control.ask("later", within_s=PATIENCE_S)
