@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from extauthz.errors import ConfigError
@@ -156,12 +156,16 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 
 @given(line=st.binary(max_size=100))
+@example(line=b"\x1f\x8b")
 def test_any_bytes_are_summed_or_a_problem(
     tmp_path_factory: pytest.TempPathFactory, line: bytes
 ) -> None:
     file = tmp_path_factory.mktemp("any") / "usage.jsonl"
     file.write_bytes(line)
-    sum_files([file], BY)
+    try:
+        sum_files([file], BY)
+    except ConfigError:
+        assert line.startswith(b"\x1f\x8b"), "only what begins as gzip can be unreadable"
 
 
 # The picture
