@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass
 
 from extauthz.app.envoy_door import APP
+from extauthz.app.http_door import list_http_listeners
 from extauthz.app.log import open_log_sending
 from extauthz.app.parameters import DoorParameters, write_parameters
 from extauthz.app.service import open_service, read_host_limits, read_listeners
@@ -81,11 +82,16 @@ async def _open_envoy(settings: Settings) -> AsyncIterator[_Steered]:
 
 @asynccontextmanager
 async def _open_workers(settings: Settings) -> AsyncIterator[_Steered]:
-    with hold_ports(read_listeners(settings)) as listeners:
+    with (
+        hold_ports(read_listeners(settings)) as listeners,
+        hold_ports(list_http_listeners(settings)) as asked_over_http,
+    ):
+        # The workers open this door themselves, on the port that is held here.
+        http = str(asked_over_http[0].addresses[0]) if asked_over_http else None
 
         def make(number: int) -> Worker:
             parameters = DoorParameters(
-                settings=settings.for_worker(), listeners=listeners, worker=number
+                settings=settings.for_worker(http), listeners=listeners, worker=number
             )
             if settings.server.host == "envoy":
                 return _make_envoy(parameters)

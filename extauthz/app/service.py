@@ -20,6 +20,7 @@ from extauthz.app.answers import read_answer_style
 from extauthz.app.core import open_core, read_authentication_rules
 from extauthz.app.counting import check_counting, probe_counting
 from extauthz.app.emergency import check_emergency
+from extauthz.app.http_door import open_http_door
 from extauthz.app.log import check_log, open_decision_log, read_masks
 from extauthz.app.mixer_door import MIXER, open_mixer_door, read_callers
 from extauthz.app.tracing import Tracing, check_tracing, open_tracing, trace_method
@@ -220,7 +221,11 @@ async def _open_service(
         }
         own = OwnProcess(questions)
         try:
-            async with running_admin(settings, own, checks=list_checks, metrics=write_metrics):
+            limits = read_host_limits(server, is_shared=worker > 0)
+            async with (
+                open_http_door(settings, core, style, load, limits),
+                running_admin(settings, own, checks=list_checks, metrics=write_metrics),
+            ):
                 yield Service(doors, words, questions)
         finally:
             for task in tuple(tasks):

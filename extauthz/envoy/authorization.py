@@ -17,10 +17,10 @@ from typing import Final, Protocol
 from extauthz.answers.denial import DenialStyle, write_denial
 from extauthz.answers.limit_headers import write_limit_headers
 from extauthz.answers.reasons import MEANINGS
+from extauthz.answers.sendable import UNSENDABLE, AnswerError
 from extauthz.answers.upstream import UpstreamStyle, find_header_basis, write_upstream_changes
 from extauthz.envoy.check_request import read_check_request
 from extauthz.envoy.check_response import (
-    AnswerError,
     write_allow,
     write_allow_from,
     write_deny,
@@ -45,10 +45,6 @@ _PARTIAL_HEADERS: Final = (
     "of Envoy Gateway): a credential in one of them cannot be found, and a second one not be seen. "
     "Let through all that the page on Envoy names, or leave the list out. Said once."
 )
-UNSENDABLE: Final = Denial(
-    reason=Reason.UNAVAILABLE, detail="The caller's identity cannot be sent on."
-)
-"""The denial when a header of an allow cannot be written."""
 _UNREAD: Final = ApiRequest(method="", host="", path="")
 
 

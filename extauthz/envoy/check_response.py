@@ -24,16 +24,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import isfinite
 from struct import pack
-from typing import ClassVar, Final, TypeAlias
+from typing import Final, TypeAlias
 
+from extauthz.answers.sendable import AnswerError, check_name, check_removed_name, check_value
 from extauthz.envoy.protobuf_fields import write_field, write_varint
-from extauthz.errors import ExtauthzError
-from extauthz.model.field_names import FIELD_NAME
 
-MAX_VALUE_BYTES: Final = 8192
-MAX_CLIENT_VALUE_BYTES: Final = 65_536
-"""Characters of the client's path or cookies, when a part of them is removed."""
-_OF_THE_CLIENT: Final = frozenset({":path", "cookie"})
 _ANOTHER_EACH_TIME: Final = frozenset(
     {"ratelimit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after"}
 )
@@ -44,10 +39,7 @@ MAX_METADATA_ITEMS: Final = 64
 
 MetadataValue: TypeAlias = "str | int | float | bool | Sequence[MetadataValue] | None"
 
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PATH: Final = re.compile(r"/[!-~]*")
-_FRAMING: Final = frozenset({"connection", "content-length", "host", "transfer-encoding"})
-"""Headers about a message's end or destination, which only the proxy may set."""
 
 # Tags: field number * 8 + 2 (length-delimited), + 0 (varint) or + 1 (eight bytes).
 _STATUS: Final = b"\x0a"  # CheckResponse.status
@@ -77,12 +69,6 @@ _LIST: Final = b"\x32"  # Value.list_value
 
 _STATUS_OK: Final = b"\x0a\x00"
 _PERMISSION_DENIED: Final = 7
-
-
-class AnswerError(ExtauthzError):
-    """An allow that cannot be written, as with an identity that has a line break."""
-
-    code: ClassVar[str] = "answer_invalid"
 
 
 def write_allow(
@@ -241,9 +227,7 @@ def _set_header(name: str, value: str) -> bytes:
 
 @lru_cache(maxsize=256)
 def _remove_header(name: str) -> bytes:
-    if not FIELD_NAME.fullmatch(name):
-        raise AnswerError(f"{name[:64]!r} is no header name that can be removed")
-    return write_field(_TO_REMOVE, name.lower().encode())
+    return write_field(_TO_REMOVE, check_removed_name(name).encode())
 
 
 def _response_headers(
@@ -279,27 +263,12 @@ _cached_header_option = lru_cache(maxsize=2048)(_header_option)
 @lru_cache(maxsize=256)
 def _header_key(name: str) -> bytes:
     """A checked HeaderValue.key, in lower case."""
-    if not FIELD_NAME.fullmatch(name):
-        raise AnswerError(f"{name[:64]!r} is no header name that can be set")
-    name = name.lower()
-    if name in _FRAMING:
-        raise AnswerError(f"{name!r} is the proxy's to set; leave it out")
-    return write_field(_KEY, name.encode())
+    return write_field(_KEY, check_name(name).encode())
 
 
 def _header_value(name: str, value: str) -> bytes:
-    """A checked HeaderValue.value. Errors name the header, never its value."""
-    # Upstreams strip white space at the ends, so that two values would read the same there.
-    if not (value.isascii() and value.isprintable()) and _CONTROL.search(value):
-        raise AnswerError(f"the value for header {name!r} has a control character")
-    if value != value.strip():
-        raise AnswerError(f"the value for header {name!r} begins or ends with white space")
-    written = value.encode()
-    if len(written) > MAX_VALUE_BYTES:
-        most = MAX_CLIENT_VALUE_BYTES if name.lower() in _OF_THE_CLIENT else MAX_VALUE_BYTES
-        if len(written) > most:
-            raise AnswerError(f"the value for header {name!r} is over {most} bytes long")
-    return write_field(_VALUE, written)
+    """A checked HeaderValue.value."""
+    return write_field(_VALUE, check_value(name, value))
 
 
 def _cut(body: str) -> bytes:

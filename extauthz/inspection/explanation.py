@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, assert_never
 
 from extauthz.answers.denial import HttpAnswer, write_denial
+from extauthz.answers.sendable import UNSENDABLE, AnswerError
 from extauthz.answers.upstream import UpstreamChanges, write_upstream_changes
-from extauthz.envoy.authorization import UNSENDABLE, AnswerStyle
-from extauthz.envoy.check_response import AnswerError, write_allow
+from extauthz.envoy.authorization import AnswerStyle
+from extauthz.envoy.check_response import write_allow
 from extauthz.inspection.advice import advise_on_credentials, list_advice
 from extauthz.inspection.findings import Finding, say_assumed, say_finding
 from extauthz.model.catalog import Catalog

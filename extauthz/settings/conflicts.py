@@ -46,7 +46,12 @@ def find_conflicts(settings: Settings) -> Iterator[Fault]:
 
 def _find_listener_conflicts(settings: Settings) -> Iterator[Fault]:
     listen, taken = settings.listen, list[tuple[str, str]]()
-    for name, address in (("grpc", listen.grpc), ("mixer", listen.mixer), ("admin", listen.admin)):
+    for name, address in (
+        ("grpc", listen.grpc),
+        ("mixer", listen.mixer),
+        ("http", listen.http),
+        ("admin", listen.admin),
+    ):
         if address is None:
             continue
         here = read_listen_address(address)
@@ -68,7 +73,8 @@ def _find_worker_conflicts(settings: Settings) -> Iterator[Fault]:
         )
         yield Fault(path=("counters", "store"), message=message)
     message = "workers cannot share a unix socket; listen on a TCP port, or write server.workers: 1"
-    for door, address in (("grpc", settings.listen.grpc), ("mixer", settings.listen.mixer)):
+    listen = settings.listen
+    for door, address in (("grpc", listen.grpc), ("mixer", listen.mixer), ("http", listen.http)):
         if address is not None and address.startswith("unix:"):
             yield Fault(path=("listen", door), message=message)
 

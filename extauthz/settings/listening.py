@@ -29,6 +29,9 @@ class ListenSettings(StrictModel):
     """ext_authz v3 and health: host:port, [ipv6]:port or unix:/path."""
     mixer: Address | None = None
     """The adapter for Istio's Mixer, in the same form; left out: closed."""
+    http: Address | None = None
+    """Checks over HTTP, for proxies other than Envoy and for Istio's envoyExtAuthzHttp, in the same
+    form; left out: closed."""
     admin: Address | None = None
     """/healthz, /readyz, /metrics and the admin API over HTTP; left out: closed."""
 

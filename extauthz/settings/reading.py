@@ -43,7 +43,6 @@ _MAX_TOKENS_BYTES: Final = 65_536
 MAX_TOKENS: Final = 16
 
 _NOT_IN_THIS_RELEASE: Final[tuple[tuple[str, ...], ...]] = (
-    ("listen", "http"),
     ("catalog", "wso2"),
     ("analytics",),
 )

@@ -82,7 +82,7 @@ class ServerSettings(StrictModel):
     """How long new calls are still answered after SIGTERM, while health says NOT_SERVING."""
     grace: Duration = 10_000_000
     """How long calls in flight may take to finish once the listeners have closed."""
-    shadow: Literal["grpc", "mixer"] | None = None
+    shadow: Literal["grpc", "mixer", "http"] | None = None
     """This door only logs what it would have decided (`log.decisions`): it lets every request
     pass, changes nothing and counts nothing. For a change of doors."""
 
@@ -275,10 +275,14 @@ class Settings(StrictModel):
         """The same settings, with so many proxies of our own in front."""
         return _change(self, credentials=_change(self.credentials, trusted_hops=hops))
 
-    def for_worker(self) -> Settings:
-        """What one of the workers goes by: it counts as one of all, and is watched elsewhere."""
+    def for_worker(self, http: str | None = None) -> Settings:
+        """What one of the workers goes by: it counts as one of all, and is watched elsewhere.
+
+        Args:
+            http: the address of `listen.http`, with the actual port.
+        """
         counters = _change(self.counters, replicas=self.counters.replicas * self.server.workers)
-        listen = _change(self.listen, admin=None)
+        listen = _change(self.listen, admin=None, http=http)
         # The process that owns the admin listener asks the workers for what the API shows.
         admin = _change(self.admin, api=self.is_admin_api_open)
         return _change(self.with_workers(1), listen=listen, admin=admin, counters=counters)

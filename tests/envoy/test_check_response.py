@@ -18,12 +18,12 @@ from google.protobuf.struct_pb2 import Struct as GoogleStruct
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extauthz.answers.sendable import MAX_VALUE_BYTES, AnswerError
 from extauthz.envoy.check_response import (
     MAX_BODY_BYTES,
     MAX_METADATA_CHARACTERS,
     MAX_METADATA_ITEMS,
     MAX_VALUE_BYTES,
-    AnswerError,
     write_allow,
     write_deny,
     write_entry,

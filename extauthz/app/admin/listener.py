@@ -82,7 +82,7 @@ def check_admin_tokens(settings: Settings) -> None:
 
 
 def _make_context(files: TlsFiles) -> ssl.SSLContext:
-    from extauthz.serving.admin.https import make_context
+    from extauthz.serving.https import make_context
 
     return make_context(files)
 

@@ -1,0 +1,1 @@
+"""The door for proxies that ask over HTTP: Envoy's HTTP service, nginx, Traefik and Caddy."""
