@@ -33,6 +33,7 @@ STATUS_HEADER: Final = "x-extauthz-status"
 """The status that the client should get, where the proxy cannot be told it by the status itself."""
 REMOVE_HEADER: Final = "x-envoy-auth-headers-to-remove"
 _FORBIDDEN: Final = 403
+_UNAVAILABLE: Final = 503
 _SERVER_ERRORS: Final = 500
 _PASSED_BY_NGINX: Final = frozenset({401, 403})
 
@@ -81,6 +82,11 @@ def write_denied(answer: HttpAnswer, asker: Asker) -> Reply:
     if is_told_apart:
         status, fields = _FORBIDDEN, (*fields, (STATUS_HEADER, str(status)))
     return Reply(status, tuple(filter(_can_be_sent, fields)), answer.body)
+
+
+def write_undecided(answer: HttpAnswer) -> Reply:
+    """The answer when no decision was possible: 503, which no proxy takes for a decision."""
+    return Reply(_UNAVAILABLE, tuple(filter(_can_be_sent, answer.headers)), answer.body)
 
 
 def _can_be_sent(field: tuple[str, str]) -> bool:

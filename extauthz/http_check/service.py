@@ -10,14 +10,14 @@ from extauthz.answers.denial import DenialStyle, write_denial
 from extauthz.answers.sendable import UNSENDABLE, AnswerError
 from extauthz.answers.upstream import UpstreamStyle, write_upstream_changes
 from extauthz.errors import MalformedRequest
-from extauthz.http_check.answer import Asker, write_allowed, write_denied
+from extauthz.http_check.answer import Asker, write_allowed, write_denied, write_undecided
 from extauthz.http_check.question import DOOR, find_asker, read_question
 from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.request import ApiRequest
 from extauthz.policy.decision_record import DecisionRecord
 from extauthz.policy.repeated_warnings import RepeatedWarnings
 from extauthz.ports import NO_DEADLINE, Clock, Deadline
-from extauthz.serving.http_messages import NOT_DECIDED, Question, Reply
+from extauthz.serving.http_messages import Question, Reply
 
 _log = logging.getLogger(__name__)
 _UNREAD: Final = ApiRequest(method="", host="", path="", door=DOOR)
@@ -68,7 +68,7 @@ class HttpCheckService:
         self._unread = RepeatedWarnings(_log, "a question over HTTP could not be read")
 
     async def answer(self, question: Question) -> Reply:
-        """The answer to a question; `NOT_DECIDED` when no decision was possible."""
+        """The answer to a question."""
         asker = find_asker(question.target)
         if asker is None:
             return _NOTHING_HERE
@@ -96,8 +96,6 @@ class HttpCheckService:
                     client_address=decision.client_address,
                 )
                 return self._write_denied(decision, request, asker)
-        if decision.reason is Reason.UNAVAILABLE:
-            return NOT_DECIDED
         return self._write_denied(decision, request, asker)
 
     def _refuse_unread(self, error: MalformedRequest, asker: Asker) -> Reply:
@@ -108,4 +106,6 @@ class HttpCheckService:
 
     def _write_denied(self, deny: Deny, request: ApiRequest, asker: Asker) -> Reply:
         answer = write_denial(deny, request, self._denial, self._clock.now_us())
+        if deny.reason is Reason.UNAVAILABLE and deny.denial is not UNSENDABLE:
+            return write_undecided(answer)
         return write_denied(answer, asker)

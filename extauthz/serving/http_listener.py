@@ -35,10 +35,8 @@ from extauthz.serving.load import Load
 from extauthz.serving.methods import RpcFailure
 
 _log = logging.getLogger(__name__)
-_MAX_LINE_BYTES: Final = 16_384
-"""Of the request line: a path is refused above 8 KiB, and a query may follow it."""
-_MAX_FIELD_BYTES: Final = 65_536
-"""Of one field: all of Envoy's fields together have 60 KiB at most."""
+_MAX_LINE_BYTES: Final = 65_536
+"""Of the request line, and of each field. All of a request's head has 60 KiB at Envoy at most."""
 _MAX_FIELDS: Final = 256
 _BACKLOG: Final = 1024
 _NAME: Final = "extauthz"
@@ -147,9 +145,14 @@ class HttpListener:
             _log.exception("a check over HTTP failed")
             reply = NOT_DECIDED
         response = web.Response(status=reply.status, body=reply.body.encode())
+        # A body of nothing said would be called application/octet-stream.
+        response.content_type, response.charset = "text/plain", "utf-8"
         response.headers["server"] = _NAME  # else aiohttp would tell clients its version
         for name, value in reply.fields:
-            response.headers.add(name, value)
+            if name == "content-type":
+                response.headers[name] = value
+            else:
+                response.headers.add(name, value)
         if request.can_read_body or connection.is_old:
             response.force_close()
         return response
@@ -175,7 +178,7 @@ class _Server(web.Server):
             lingering_time=0,
             keepalive_timeout=self._limits.keepalive_time_s,
             max_line_size=_MAX_LINE_BYTES,
-            max_field_size=_MAX_FIELD_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
             max_headers=_MAX_FIELDS,
         )
 

@@ -23,7 +23,6 @@ from extauthz.envoy.check_response import (
     MAX_BODY_BYTES,
     MAX_METADATA_CHARACTERS,
     MAX_METADATA_ITEMS,
-    MAX_VALUE_BYTES,
     write_allow,
     write_deny,
     write_entry,

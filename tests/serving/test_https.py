@@ -15,9 +15,9 @@ from cryptography import x509
 
 from extauthz.serving.admin.access import Access, AccessRules
 from extauthz.serving.admin.api import AdminApi
-from extauthz.serving.https import make_context
 from extauthz.serving.admin.listener import AdminListener
 from extauthz.serving.admin.readiness import ReadyCheck
+from extauthz.serving.https import make_context
 from extauthz.serving.listen import read_listen_address
 from tests.certificates import Authority, Leaf, MutualFiles, a_uri, renew_file
 from tests.serving.admin.serving_api import (

@@ -227,7 +227,7 @@ def read_check_response(data: bytes) -> Answer:
     told = told or response.denied_response
     headers = [(one.header.key, one.header.value) for one in told.headers]
     assert len(dict(headers)) == len(headers), "a map cannot hold the same field twice"
-    return _read_denial(reason, response.status.code, told.status.code, dict(headers), told.body)
+    return read_denial(reason, response.status.code, told.status.code, dict(headers), told.body)
 
 
 def read_check_result(data: bytes) -> Answer:
@@ -240,7 +240,7 @@ def read_check_result(data: bytes) -> Answer:
         return Answer(reason=ALLOWED, is_reusable=seconds > 0 and uses > 0)
     assert (seconds, uses) == (0, 0)
     code = result.status.code
-    return _read_denial(reason_of(result), code, direct.status, direct.headers, direct.body)
+    return read_denial(reason_of(result), code, direct.status, direct.headers, direct.body)
 
 
 def read_granted(data: bytes) -> int:
@@ -250,9 +250,10 @@ def read_granted(data: bytes) -> int:
     return result.quotas[RQ].granted_amount
 
 
-def _read_denial(
+def read_denial(
     reason: str, code: int, status: int, headers: Mapping[str, str], body: str
 ) -> Answer:
+    """A denial without what is another each time."""
     if headers.get("content-type") == "application/problem+json":
         problem = json.loads(body)
         assert problem.pop("decision_id")
