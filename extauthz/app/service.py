@@ -223,7 +223,7 @@ async def _open_service(
         try:
             limits = read_host_limits(server, is_shared=worker > 0)
             async with (
-                open_http_door(settings, core, style, load, limits),
+                open_http_door(settings, core, style, load, limits, tracer),
                 running_admin(settings, own, checks=list_checks, metrics=write_metrics),
             ):
                 yield Service(doors, words, questions)

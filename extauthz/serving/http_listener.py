@@ -226,6 +226,6 @@ class _Connection(web.RequestHandler):
         if status >= 500:
             return super().handle_error(request, status, exc, message)
         self.note_head()
-        answer = web.Response(status=status, text=_UNREADABLE)
+        answer = web.Response(status=status, text=_UNREADABLE, headers={"server": _NAME})
         answer.force_close()
         return answer

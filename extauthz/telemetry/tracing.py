@@ -63,9 +63,9 @@ RequestContext = Literal["ignore", "join", "follow"]
 that are traced anyway; or, like a caller's, also to say whether a call is traced."""
 
 _SERVER_ERRORS: Final = frozenset(
-    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "503"}
 )
-"""The statuses that are errors of a server (semantic conventions for gRPC)."""
+"""The statuses that are errors of a server (semantic conventions for gRPC and for HTTP)."""
 
 _current: ContextVar[Span | None] = ContextVar("extauthz_span", default=None)
 """The span of the call in this task; None when it is not traced."""
@@ -83,8 +83,9 @@ class _Held(NamedTuple):
 class CallSpan:
     """The span of one call."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, *, is_http: bool = False) -> None:
         self._span = span
+        self._is_http = is_http
 
     def hold(self) -> _Held:
         """Makes this the span of the current task, until `end` gets the returned tokens."""
@@ -97,12 +98,15 @@ class CallSpan:
 
         Args:
             held: the tokens of `hold`.
-            status: the name of the gRPC status code, like ``OK``.
+            status: the name of the gRPC status code, like ``OK``; for HTTP the status as text.
         """
         _current.reset(held.span)
         current_trace.reset(held.trace)
         span = self._span
-        span.set_attribute(names.RPC_STATUS, status)
+        if self._is_http:
+            span.set_attribute(names.HTTP_STATUS, int(status))
+        else:
+            span.set_attribute(names.RPC_STATUS, status)
         if status in _SERVER_ERRORS:
             span.set_attribute(names.ERROR_TYPE, status)
             span.set_status(StatusCode.ERROR)
@@ -145,11 +149,14 @@ class CallTracer:
         path: str,
         fields: Mapping[str, str],
         read_request: Callable[[], Mapping[str, str]] = dict,
+        *,
+        http_method: str = "",
     ) -> CallSpan | None:
         """Begins the span of a call.
 
         Args:
-            path: the method's path, like ``/package.Service/Method``.
+            path: the method's path, like ``/package.Service/Method``; over HTTP the route's.
+            http_method: the method of a call over HTTP; empty for gRPC.
             fields: those of `trace_context.FIELDS` that the caller sent.
             read_request: reads those that the checked request has; raises nothing.
 
@@ -178,10 +185,14 @@ class CallTracer:
                 trace_state=TraceState(read_state(parent.state)),
             )
             context = set_span_in_context(NonRecordingSpan(told), context)
-        method = path.removeprefix("/")
-        attributes = {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: method}
-        span = self._start(method, context, SpanKind.SERVER, attributes)
-        return None if span is None else CallSpan(span)
+        if http_method:
+            name = f"{http_method} {path}"
+            attributes = {names.HTTP_METHOD: http_method, names.HTTP_ROUTE: path}
+        else:
+            name = path.removeprefix("/")
+            attributes = {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: name}
+        span = self._start(name, context, SpanKind.SERVER, attributes)
+        return None if span is None else CallSpan(span, is_http=bool(http_method))
 
     def observe(self, request: ApiRequest, decision: Decision, duration_us: int) -> None:
         """See `DecisionObserver.observe`."""

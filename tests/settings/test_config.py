@@ -285,7 +285,6 @@ def test_authorization_is_free_when_no_credential_stands_there(tmp_path: Path) -
 @pytest.mark.parametrize(
     "tree",
     [
-        {"listen": {"http": "0.0.0.0:9002"}},
         {"catalog": {"files": ["a"], "wso2": {"url": "https://apim.example"}}},
         {"analytics": {"sink": "log"}},
     ],
@@ -299,10 +298,10 @@ def test_says_that_a_key_is_not_part_of_this_release(tree: dict[str, Any], tmp_p
 
 
 def test_what_is_not_in_this_release_hides_no_other_problem(tmp_path: Path) -> None:
-    text = MINIMAL + "listen: {http: '0.0.0.0:9002', grpc: nowhere}\nlog: {level: loud}"
+    text = MINIMAL + "listen: {grpc: nowhere}\nanalytics: {}\nlog: {level: loud}"
     found = problems_of(tmp_path, text)
     assert [problem.split(": ")[1] for problem in found] == [
-        "listen.http",
+        "analytics",
         "listen.grpc",
         "log.level",
     ]

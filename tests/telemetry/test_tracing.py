@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
+import httpx2
 import pytest
 import yaml
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -31,6 +32,7 @@ from extauthz.telemetry.trace_context import Sampling, read_traceparent
 from extauthz.telemetry.tracing import MAX_TRACED_PER_S, CallTracer
 from tests.builders import API_KEY, sha256
 from tests.envoy.wire import a_check
+from tests.free_ports import find_free_port
 from tests.mixer_compat.asking import GivenCaller
 from tests.telemetry.collectors import (
     Collector,
@@ -71,10 +73,14 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def read(folder: Path, **telemetry: Any) -> Settings:
+def read(folder: Path, *, listen: Mapping[str, str] | None = None, **telemetry: Any) -> Settings:
     (folder / "catalog.yaml").write_text(yaml.safe_dump(CATALOG))
     file = folder / "extauthz.yaml"
-    written = {"catalog": {"files": ["catalog.yaml"]}, "telemetry": telemetry}
+    written = {
+        "listen": dict(listen or {}),
+        "catalog": {"files": ["catalog.yaml"]},
+        "telemetry": telemetry,
+    }
     file.write_text(yaml.safe_dump(written))
     return read_settings(file, {})
 
@@ -133,6 +139,52 @@ async def test_a_traced_call_is_told_by_a_closed_list(protocol: str, tmp_path: P
     ]
     sent = b"".join(received.span.SerializeToString() for received in spans)
     for secret in (API_KEY, "secret-dog", "mobile", "alice", sha256(API_KEY).hex()):
+        assert secret.encode() not in sent
+
+
+async def test_a_question_over_http_has_a_span_of_its_own_kind(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{find_free_port()}"
+    fields = {
+        "x-forwarded-method": "GET",
+        "x-forwarded-host": "secret.example",
+        "x-forwarded-uri": "/pets/v1/secret-dog",
+        "x-forwarded-proto": "http",
+        "x-forwarded-for": "192.0.2.7",
+        "x-api-key": API_KEY,
+        SAMPLED[0]: SAMPLED[1],
+    }
+    with run_grpc_collector() as collector:
+        settings = read(
+            tmp_path,
+            listen={"http": address},
+            otlp={"endpoint": collector.url, "protocol": "grpc"},
+            request_context="follow",
+        )
+        async with open_service(settings), httpx2.AsyncClient(trust_env=False) as client:
+            url = f"http://{address}"
+            await client.get(f"{url}/forward-auth", headers=fields)
+            await client.request("PURGE", f"{url}/envoy/secret", headers=dict([SAMPLED]))
+    passed, refused = collector.spans()
+    assert passed.span.trace_id.hex() == TRACE
+    assert [received.span.name for received in (passed, refused)] == [
+        "GET /forward-auth",
+        "_OTHER /envoy",
+    ]
+    told = dict(passed.attributes)
+    assert told.pop("extauthz.decision")
+    assert told == {
+        "http.request.method": "GET",
+        "http.route": "/forward-auth",
+        "http.response.status_code": 200,
+        "extauthz.door": "http",
+        "extauthz.api": "Pets",
+        "extauthz.api.version": "v1",
+        "extauthz.resource": "/{pet}",
+        "extauthz.outcome": "allow",
+    }
+    assert refused.span.status.code == Status.STATUS_CODE_UNSET, "a denial is no error"
+    sent = b"".join(received.span.SerializeToString() for received in (passed, refused))
+    for secret in (API_KEY, "secret", "192.0.2.7", "PURGE"):
         assert secret.encode() not in sent
 
 

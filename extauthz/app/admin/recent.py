@@ -113,7 +113,7 @@ _FILTERS: Final = (
     text_parameter("version", "Version of the API."),
     text_parameter("application", "Name of the application."),
     text_parameter("consumer", "Hash of the consumer key, as `consumer_key` of a record."),
-    text_parameter("door", "The door it came to.", ("envoy", "mixer")),
+    text_parameter("door", "The door it came to.", ("envoy", "mixer", "http")),
 )
 
 

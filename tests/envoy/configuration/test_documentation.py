@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from extauthz.envoy.check_response import MAX_BODY_BYTES, MAX_VALUE_BYTES
+from extauthz.answers.sendable import MAX_VALUE_BYTES
+from extauthz.envoy.check_response import MAX_BODY_BYTES
 from extauthz.envoy.configuration.bootstrap import render_filter
 from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 
