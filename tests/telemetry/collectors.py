@@ -39,9 +39,9 @@ class Received:
     span: Span
 
     @property
-    def attributes(self) -> Mapping[str, str]:
-        """All are text."""
-        return {item.key: item.value.string_value for item in self.span.attributes}
+    def attributes(self) -> Mapping[str, Any]:
+        """By name, as Python has them."""
+        return {item.key: read_value(item.value) for item in self.span.attributes}
 
 
 def read_value(value: AnyValue) -> Any:

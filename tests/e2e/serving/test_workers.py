@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,8 +22,11 @@ import httpx2
 import pytest
 import yaml
 
+from extauthz.http_check.answer import Asker
 from extauthz.serving.workers.private_folder import PrivateFolder
 from tests.child_processes import children_of, is_running
+from tests.e2e.doors.both_doors import Asked
+from tests.e2e.doors.http_door import ask_http
 from tests.e2e.load import steady_load
 from tests.e2e.replicas import (
     CHECK,
@@ -187,6 +191,38 @@ def test_workers_count_a_limit_together(
         families = re.findall(r"^# TYPE (\S+)", replica.read_metrics(), re.MULTILINE)
         assert len(set(families)) == len(families)
         assert {"extauthz_build_info", "process_cpu_seconds_total"} <= set(families)
+
+
+def test_workers_share_the_port_for_checks_over_http(
+    deployment: Deployment, server: RedisServer, world: World
+) -> None:
+    http = f"127.0.0.1:{find_free_port()}"
+    port = int(http.rpartition(":")[2])
+    counters = {
+        "store": "redis",
+        "url": f"redis://127.0.0.1:{server.port}",
+        "prefix": f"{secrets.token_hex(8)}:",
+        **PATIENT,
+    }
+    settings = {
+        "listen": {"http": http},
+        "server": {"workers": WORKERS},
+        "counters": counters,
+        "credentials": {"trusted_hops": 0},
+    }
+    headers = (("x-api-key", world.keys["counted"]),)
+    asked = Asked(path=OPEN, headers=headers, client="192.0.2.77")
+    with deployment.run_service("workers-over-http", settings) as service, ExitStack() as stack:
+        waiting = children_of(service.process.pid)
+        assert len(waiting) == WORKERS
+        connections = 0
+        while waiting:  # the kernel chooses a worker for each connection
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connections += 1
+            assert connections < MAX_CHANNELS, "a worker gets no connections"
+            waiting = {worker for worker in waiting if not serves(worker, port)}
+        statuses = [ask_http(http, asked, Asker.FORWARD_AUTH).status for _ in range(20)]
+        assert (statuses.count(200), statuses.count(429)) == (1, 19)
 
 
 async def test_a_worker_that_is_killed_under_load_is_replaced(
