@@ -26,7 +26,6 @@ from extauthz.envoy.proto.access_log_pb2 import (
     AccessLogCommon,
     HTTPAccessLogEntry,
     ResponseFlags,
-    StreamAccessLogsMessage,
     TLSProperties,
 )
 from extauthz.errors import MalformedRequest
@@ -93,38 +92,6 @@ class AddressRules:
 
     trusted_hops: int = 0
     use_remote_address: bool | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogMessage:
-    """One message of a stream of access logs.
-
-    Attributes:
-        proxy: id of the Envoy that sends the stream; only its first message has it.
-        entries: serialised HTTPAccessLogEntries.
-        tcp_entries: number of entries about connections, which are not read.
-    """
-
-    proxy: str
-    entries: list[bytes]
-    tcp_entries: int
-
-
-def read_log_message(data: bytes) -> LogMessage:
-    """Reads a serialised envoy.service.accesslog.v3.StreamAccessLogsMessage.
-
-    Raises:
-        MalformedRequest: the bytes are no such message.
-    """
-    try:
-        message = StreamAccessLogsMessage.FromString(data)
-    except DecodeError as exc:
-        raise MalformedRequest("the message is not a StreamAccessLogsMessage (ALS v3)") from exc
-    return LogMessage(
-        proxy=_read_text(message.identifier.node.id),
-        entries=list(message.http_logs.log_entry),
-        tcp_entries=len(message.tcp_logs.log_entry),
-    )
 
 
 def find_record(data: bytes, proxy: str, rules: AddressRules) -> UsageRecord | None:

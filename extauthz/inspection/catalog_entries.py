@@ -1,7 +1,9 @@
 """What there is to find in a catalog: its entries as they are shown, and the tables to look through.
 
-An API key is found by the first digits of its hash, as the catalog has it, and a consumer key by
-itself or by its hash in the log of decisions. Neither is ever shown.
+What is masked is found by what is shown of it, or whole, and never by a part: the answers to many
+searches would say it otherwise. So an API key is found by the first digits of its hash, as the
+catalog has it, a consumer key by itself or by its hash in the log of decisions, and an owner or a
+certificate's principal by itself or as `Masks.user` shows it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from extauthz.telemetry.decision_log.masking import (
     Masks,
     Name,
     User,
+    UserMask,
     list_fields,
     write_fields,
 )
@@ -137,8 +140,8 @@ class Search:
     """What is searched for.
 
     Attributes:
-        text: a part of a name, a base path or a host, in any case; or a key as in the module's
-            text. Empty for everything.
+        text: a part of a name, a base path or a host, in any case; or a key or user as in the
+            module's text. Empty for everything.
         kind: one of `LOOKS`; empty for all.
         application, api: exact names, of credentials and subscriptions.
         most: how many are found at most.
@@ -170,6 +173,31 @@ class Asked:
         """Whether the text is in any of the names."""
         text = self.text
         return not text or any(text in name.casefold() for name in names)
+
+    def means(self, user: str) -> bool:
+        """Whether the text is a user, or its hash, or a part of a user that is shown in full."""
+        if not self.text or user == self.exact:
+            return True
+        match self.masks.user:
+            case UserMask.FULL:
+                return self.text in user.casefold()
+            case UserMask.HASH:
+                return self._begins(self.masks.hash_text(user), HASH_DIGITS)
+            case UserMask.OFF:
+                return False
+
+    def means_hash(self, of_key: str) -> bool:
+        """Whether the text is the beginning of a key's hash in the log of decisions."""
+        return self._begins(self.masks.hash_text(of_key), HASH_DIGITS)
+
+    def means_digest(self, digest: bytes) -> bool:
+        """Whether the text is an API key's hash, or the beginning of what is shown of it."""
+        if self.digits and len(self.digits) == 2 * len(digest):
+            return digest.hex() == self.digits
+        return self._begins(digest.hex(), _KEY_DIGITS)
+
+    def _begins(self, digits: str, shown: int) -> bool:
+        return 0 < len(self.digits) <= shown and digits.startswith(self.digits)
 
     def is_of(self, application: Application) -> bool:
         """Whether an application is wanted, and its credentials."""
@@ -210,7 +238,7 @@ def _look_at_applications(catalog: Catalog, asked: Asked) -> Iterator[Table]:
     def find(application: Application) -> FoundApplication | None:
         if not asked.is_of(application):
             return None
-        if not asked.fits(application.name, application.owner):
+        if not asked.fits(application.name) and not asked.means(application.owner):
             return None
         return FoundApplication(
             kind=Name("application"),
@@ -225,16 +253,11 @@ def _look_at_applications(catalog: Catalog, asked: Asked) -> Iterator[Table]:
 
 
 def _look_at_api_keys(catalog: Catalog, asked: Asked) -> Iterator[Table]:
-    whole = bytes.fromhex(asked.digits[: len(asked.digits) // 2 * 2])
-
     def find(key: ApiKey) -> FoundApiKey | None:
         if not asked.is_of(key.application):
             return None
-        if asked.text:
-            if not asked.digits or not key.digest.startswith(whole):
-                return None
-            if not key.digest.hex().startswith(asked.digits):
-                return None
+        if asked.text and not asked.means_digest(key.digest):
+            return None
         return FoundApiKey(
             kind=Name("api_key"),
             id=Digest(key.digest.hex()[:_KEY_DIGITS]),
@@ -248,16 +271,13 @@ def _look_at_api_keys(catalog: Catalog, asked: Asked) -> Iterator[Table]:
 
 
 def _look_at_consumer_keys(catalog: Catalog, asked: Asked) -> Iterator[Table]:
-    by_hash = asked.digits if len(asked.digits) <= HASH_DIGITS else ""
-
     def find(
         item: tuple[tuple[str, str], ClientRegistration],
     ) -> FoundConsumerKey | None:
         (issuer, key), registered = item
         if not asked.is_of(registered.application):
             return None
-        is_meant = not asked.text or key == asked.exact
-        if not is_meant and (not by_hash or not asked.masks.hash_text(key).startswith(by_hash)):
+        if asked.text and key != asked.exact and not asked.means_hash(key):
             return None
         return FoundConsumerKey(
             kind=Name("consumer_key"),
@@ -273,7 +293,7 @@ def _look_at_consumer_keys(catalog: Catalog, asked: Asked) -> Iterator[Table]:
 def _look_at_certificates(catalog: Catalog, asked: Asked) -> Iterator[Table]:
     def find(item: tuple[str, ClientRegistration]) -> FoundCertificate | None:
         principal, registered = item
-        if not asked.is_of(registered.application) or not asked.fits(principal):
+        if not asked.is_of(registered.application) or not asked.means(principal):
             return None
         return FoundCertificate(
             kind=Name("certificate"),

@@ -3,13 +3,16 @@
 Which counters these are is remembered from takings (`extauthz.policy.limits.most_used`). When
 somebody asks, they are read again from where they are counted, and sorted by what is found. So the
 numbers are exact, and a limit is listed once one of its requests has come to this process.
+
+Callers can make up addresses and values, and use up a small limit with each: half of what is listed
+is kept for subjects that the catalog names, as long as there are such.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from extauthz.documents.document import write_duration
 from extauthz.errors import CounterStoreError
@@ -17,7 +20,7 @@ from extauthz.inspection.catalog_entries import write_us
 from extauthz.inspection.slices import LOOK, Turn
 from extauthz.model.limits import Algorithm, Charge, Limit, LimitLevel, Reading
 from extauthz.policy.limits.calendar_windows import plan_calendar_bounds
-from extauthz.policy.limits.most_used import MostUsed, UsedLimit, find_share
+from extauthz.policy.limits.most_used import MostUsed, UsedLimit, find_share, is_open
 from extauthz.ports import Clock
 from extauthz.telemetry.decision_log.masking import (
     ClientAddress,
@@ -30,6 +33,7 @@ from extauthz.telemetry.decision_log.masking import (
 )
 
 MOST_LISTED: Final = 200
+_Row = TypeVar("_Row")
 _AT_ONCE: Final = 100
 """Counters that are read in one call."""
 
@@ -128,8 +132,8 @@ class LimitsInUse:
     async def find(self, wanted: LimitFilter) -> list[dict[str, Any]]:
         """The limits, the nearest to its end first; values that JSON can hold.
 
-        Each has the key of its counter, by which `merge` knows it; the key is not masked, and must
-        not be shown.
+        Each has the key of its counter, by which `merge` knows it, and `is_open`; the key is not
+        masked, and neither must be shown.
         """
         fitting = [used for used in self._most_used.rank() if wanted.fits(used)]
         in_use: list[tuple[float, UsedLimit, CounterReading, bool]] = []
@@ -142,9 +146,10 @@ class LimitsInUse:
             await turn.pass_on()
         in_use.sort(key=lambda it: it[0], reverse=True)
         now_us, rows = self._clock.now_us(), []
-        for number, (_, used, found, is_fresh) in enumerate(in_use[: wanted.most], 1):
+        chosen = _choose(in_use, wanted.most, lambda it: is_open(it[1]))
+        for number, (_, used, found, is_fresh) in enumerate(chosen, 1):
             row = self._write(used, found, now_us, is_fresh=is_fresh)
-            rows.append({"key": used.planned.charge.key, **row})
+            rows.append({"key": used.planned.charge.key, "is_open": is_open(used), **row})
             if number % LOOK == 0 and turn.is_over:
                 await turn.pass_on()
         return rows
@@ -211,8 +216,21 @@ def merge(answers: Iterable[Sequence[Mapping[str, Any]]], *, most: int) -> list[
                 leased = one["leased"] + known["leased"]
                 one = {**(one if _rank(one) > _rank(known) else known), "leased": leased}
             by_key[key] = one
-    merged = sorted(by_key.values(), key=_rank, reverse=True)[:most]
-    return [_show_consumer(one) for one in merged]
+    merged = sorted(by_key.values(), key=_rank, reverse=True)
+    chosen = _choose(merged, most, lambda one: bool(one["is_open"]))
+    return [_show_consumer(one) for one in chosen]
+
+
+def _choose(ranked: Sequence[_Row], most: int, is_open: Callable[[_Row], bool]) -> list[_Row]:
+    """The first of them. Open subjects get half of the places, and those that others leave."""
+    kinds = [is_open(one) for one in ranked]
+    places = max(most // 2, most - kinds.count(False))
+    chosen: list[_Row] = []
+    for one, of_open in zip(ranked, kinds, strict=True):
+        if len(chosen) < most and (not of_open or places > 0):
+            chosen.append(one)
+            places -= of_open
+    return chosen
 
 
 def _rank(one: Mapping[str, Any]) -> tuple[bool, float]:
@@ -220,7 +238,8 @@ def _rank(one: Mapping[str, Any]) -> tuple[bool, float]:
 
 
 def _show_consumer(one: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {name: value for name, value in one.items() if name not in _CONSUMERS}
+    hidden = (*_CONSUMERS, "is_open")
+    shown = {name: value for name, value in one.items() if name not in hidden}
     kind = one["consumer_kind"]
     shown["application"] = one["application"]
     shown["consumer"] = one[kind] if kind else ""

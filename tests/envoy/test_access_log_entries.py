@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
-from envoy_data_plane.envoy.config.core.v3 import Address, Metadata, Node, Pipe, RequestMethod
+from envoy_data_plane.envoy.config.core.v3 import Address, Metadata, Pipe, RequestMethod
 from envoy_data_plane.envoy.data.accesslog.v3 import (
     AccessLogCommon,
     AccessLogType,
@@ -17,16 +17,9 @@ from envoy_data_plane.envoy.data.accesslog.v3 import (
     HttpResponseProperties,
     ResponseFlags,
     ResponseFlagsUnauthorized,
-    TcpAccessLogEntry,
     TlsProperties,
     TlsPropertiesCertificateProperties,
     TlsPropertiesCertificatePropertiesSubjectAltName,
-)
-from envoy_data_plane.envoy.service.accesslog.v3 import (
-    StreamAccessLogsMessage,
-    StreamAccessLogsMessageHttpAccessLogEntries,
-    StreamAccessLogsMessageIdentifier,
-    StreamAccessLogsMessageTcpAccessLogEntries,
 )
 from envoy_data_plane.google.protobuf import Struct
 from google.protobuf.struct_pb2 import Struct as StructMessage
@@ -38,7 +31,6 @@ from extauthz.envoy.access_log_entries import (
     MAX_TEXT,
     AddressRules,
     find_record,
-    read_log_message,
 )
 from extauthz.envoy.check_response import MAX_METADATA_CHARACTERS, MAX_METADATA_ITEMS
 from extauthz.envoy.decision_metadata import BYTE_LIMITS, NAMESPACE, write_decision_metadata
@@ -303,9 +295,8 @@ def test_what_is_no_entry_is_refused(data: bytes) -> None:
 
 @given(data=st.binary(max_size=200))
 def test_any_bytes_are_an_entry_or_refused(data: bytes) -> None:
-    for read_any in (lambda: find_record(data, "", RULES), lambda: read_log_message(data)):
-        with contextlib.suppress(MalformedRequest):
-            read_any()
+    with contextlib.suppress(MalformedRequest):
+        find_record(data, "", RULES)
 
 
 @given(start=st.integers(min_value=-(2**63), max_value=2**63 - 1), nanos=st.integers(0, 2**31 - 1))
@@ -320,19 +311,3 @@ def test_any_time_can_be_written_or_is_refused(start: int, nanos: int) -> None:
     except MalformedRequest:
         return
     assert record is not None and record.at_us >= 0
-
-
-def test_a_message_has_its_entries_and_its_envoy() -> None:
-    message = StreamAccessLogsMessage(
-        identifier=StreamAccessLogsMessageIdentifier(node=Node(id="gateway-1"), log_name="x"),
-        http_logs=StreamAccessLogsMessageHttpAccessLogEntries(
-            log_entry=[HttpAccessLogEntry(), HttpAccessLogEntry(request=HttpRequestProperties())]
-        ),
-    )
-    read = read_log_message(bytes(message))
-    assert (read.proxy, read.entries, read.tcp_entries) == ("gateway-1", [b"", b"\x1a\x00"], 0)
-    connections = StreamAccessLogsMessage(
-        tcp_logs=StreamAccessLogsMessageTcpAccessLogEntries(log_entry=[TcpAccessLogEntry()] * 3)
-    )
-    read = read_log_message(bytes(connections))
-    assert (read.proxy, read.entries, read.tcp_entries) == ("", [], 3)

@@ -12,8 +12,14 @@ import pytest
 
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.envoy import access_logs
-from extauthz.envoy.access_log_entries import AddressRules, LogMessage, read_log_message
-from extauthz.envoy.access_logs import ACCESS_LOG_PATH, ENTRIES_AT_ONCE, AccessLogs
+from extauthz.envoy.access_log_entries import AddressRules
+from extauthz.envoy.access_log_messages import LogMessage
+from extauthz.envoy.access_logs import (
+    ACCESS_LOG_PATH,
+    ENTRIES_AT_ONCE,
+    MAX_ENTRY_BYTES,
+    AccessLogs,
+)
 from extauthz.envoy.check_response import write_metadata
 from extauthz.envoy.decision_metadata import BYTE_LIMITS, NAMESPACE
 from extauthz.envoy.proto.access_log_pb2 import HTTPAccessLogEntry, StreamAccessLogsMessage
@@ -143,7 +149,7 @@ async def test_no_message_is_read_while_too_much_waits() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
     # One message waits to be read, and each stream holds one more.
-    assert (taken, logs.waiting_bytes) == (3, len(message) + access_logs._ENTRY_BYTES)
+    assert (taken, logs.waiting_bytes) == (3, len(message) + access_logs._MESSAGE_BYTES)
     reading = asyncio.create_task(logs.run())
     await asyncio.gather(*streams)
     logs.end()
@@ -151,22 +157,60 @@ async def test_no_message_is_read_while_too_much_waits() -> None:
     assert len(told.records) == 10
 
 
-async def test_small_entries_take_the_room_that_they_take_in_memory() -> None:
-    logs, _ = some_logs(max_waiting_bytes=64_000)
-    taken = 0
+async def test_a_message_of_tiny_entries_takes_a_turn_for_each_few_of_them() -> None:
+    """2,000,000 of them fit into a message; taken apart at once, they hold up every decision."""
+    logs, _ = some_logs(max_waiting_bytes=8 * 1024 * 1024)
+    connections = StreamAccessLogsMessage()
+    connections.tcp_logs.log_entry.extend([b""] * 1_000)
+    sent = [a_message(*[b""] * 1_000), connections.SerializeToString()]
+    await logs.receive(messages(sent), Call())
+    assert logs.waiting_bytes < sum(map(len, sent)) + 2_000, "they wait as they came"
+    reading = asyncio.create_task(logs.finish())
+    turns, most = 0, 0
+    while not reading.done():
+        before = logs.unreadable, logs.skipped
+        await asyncio.sleep(0)
+        turns += 1
+        most = max(most, logs.unreadable - before[0], logs.skipped - before[1])
+    assert (logs.unreadable, logs.skipped, logs.waiting_bytes) == (1_000, 1_000, 0)
+    assert most <= 64 and turns >= 1_000 // ENTRIES_AT_ONCE
+
+
+async def test_large_entries_are_read_one_in_a_turn_and_no_larger_ones() -> None:
+    def large(bytes_: int) -> bytes:
+        entry = HTTPAccessLogEntry()
+        entry.ParseFromString(an_entry("large"))
+        entry.common_properties.metadata.filter_metadata["other"] = b"x" * bytes_
+        return entry.SerializeToString()
+
+    logs, told = some_logs()
+    much = large(MAX_ENTRY_BYTES // 2)
+    too_much = large(MAX_ENTRY_BYTES)
+    await logs.receive(messages([a_message(*[much] * 8, too_much, an_entry("last"))]), Call())
+    reading = asyncio.create_task(logs.finish())
+    most = 0
+    while not reading.done():
+        before = len(told.records)
+        await asyncio.sleep(0)
+        most = max(most, len(told.records) - before)
+    assert most == 2
+    assert (len(told.records), told.records[-1].request_id, logs.unreadable) == (9, "last", 1)
+    # It is no junk: the stream goes on.
+    await logs.receive(messages([a_message(an_entry("after"))]), Call())
+
+
+async def test_entries_that_are_cut_off_end_the_stream(caplog: pytest.LogCaptureFixture) -> None:
+    logs, told = some_logs()
 
     async def send() -> AsyncIterator[bytes]:
-        nonlocal taken
-        for _ in range(3):
-            taken += 1
-            yield a_message(*[b""] * 1_000)
+        yield b"\x12\x06" + b"\x0a\x09" + b"\x1a\x00" * 2
+        await logs.finish()
+        yield a_message(an_entry("too late"))
 
-    stream = asyncio.create_task(logs.receive(send(), Call()))
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert taken == 2, "the second waits, though each has 2 kB alone"
-    stream.cancel()
-    await asyncio.gather(stream, return_exceptions=True)
+    with pytest.raises(RpcFailure) as failure:
+        await logs.receive(send(), Call())
+    assert failure.value.code is RpcCode.INVALID_ARGUMENT
+    assert (told.records, logs.unreadable) == ([], 1)
 
 
 async def test_a_message_that_waits_for_room_is_not_taken_apart(
@@ -177,9 +221,9 @@ async def test_a_message_that_waits_for_room_is_not_taken_apart(
 
     def note(data: bytes) -> LogMessage:
         read.append(data)
-        return read_log_message(data)
+        return LogMessage(data)
 
-    monkeypatch.setattr(access_logs, "read_log_message", note)
+    monkeypatch.setattr(access_logs, "LogMessage", note)
     sent = a_message(an_entry("1"))
     streams = [asyncio.create_task(logs.receive(messages([sent]), Call())) for _ in range(5)]
     for _ in range(20):

@@ -76,6 +76,7 @@ KEY = sha256("a-good-key").hex()
 OTHER = sha256("other").hex()
 CLIENT = MASKS.hash_text("abc123")
 PRINCIPAL = MASKS.hash_text("spiffe://mesh/shop")
+ALICE = MASKS.hash_text("alice")
 
 
 @pytest.mark.parametrize(
@@ -86,8 +87,17 @@ PRINCIPAL = MASKS.hash_text("spiffe://mesh/shop")
         ({"text": "/pets"}, [("api", "Pets")]),
         ({"text": "alice"}, [("application", "mobile")]),
         ({"text": "shop", "kind": "application"}, [("application", "Web Shop")]),
-        ({"text": "shop", "kind": "certificate"}, [("certificate", PRINCIPAL)]),
+        ({"text": "lic"}, []),
+        ({"text": ALICE[:6]}, [("application", "mobile")]),
+        ({"text": "spiffe://mesh/shop"}, [("certificate", PRINCIPAL)]),
+        ({"text": "SPIFFE://mesh/shop"}, []),
+        ({"text": PRINCIPAL[:8].upper()}, [("certificate", PRINCIPAL)]),
+        ({"text": "shop", "kind": "certificate"}, []),
         ({"text": KEY}, [("api_key", KEY[:12])]),
+        ({"text": KEY[:12]}, [("api_key", KEY[:12])]),
+        ({"text": KEY[:13]}, []),
+        ({"text": KEY[:63]}, []),
+        ({"text": KEY[:-1] + ("0" if KEY[-1] != "0" else "1")}, []),
         ({"text": KEY[:7].upper()}, [("api_key", KEY[:12])]),
         ({"text": f"sha256: {KEY[:8]}"}, [("api_key", KEY[:12])]),
         ({"text": "a-good-key"}, []),
@@ -150,6 +160,27 @@ async def test_users_and_consumer_keys_are_shown_as_in_the_log_of_decisions() ->
     open_masks = Masks(user=UserMask.FULL)
     page = await search_catalog(a_catalog(), Search(text="mobile", kind="application"), open_masks)
     assert page.results[0]["owner"] == "alice"
+
+
+@pytest.mark.parametrize(
+    ("mask", "text", "is_found"),
+    [
+        (UserMask.FULL, "ALI", True),
+        (UserMask.FULL, "mesh/sh", True),
+        (UserMask.HASH, "ali", False),
+        (UserMask.HASH, "mesh/sh", False),
+        (UserMask.HASH, ALICE, True),
+        (UserMask.OFF, "ali", False),
+        (UserMask.OFF, ALICE, False),
+        (UserMask.OFF, "alice", True),
+    ],
+)
+async def test_what_is_masked_is_not_found_by_its_parts(
+    mask: UserMask, text: str, *, is_found: bool
+) -> None:
+    """Else many searches would say a name letter by letter."""
+    page = await search_catalog(a_catalog(), Search(text=text), Masks(user=mask))
+    assert bool(page.results) is is_found
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 100])

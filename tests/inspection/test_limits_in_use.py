@@ -219,7 +219,7 @@ def a_row(key: str, remaining: int, **fields: Any) -> dict[str, Any]:
     consumer = {"consumer_key": "", "user": "", "client_address": "", "subject": ""}
     return {
         "key": key, "limit": 10, "remaining": remaining, "leased": 0, "is_fresh": True,
-        "application": key, "consumer_kind": "application", **consumer, **fields,
+        "is_open": False, "application": key, "consumer_kind": "application", **consumer, **fields,
     }  # fmt: skip
 
 
@@ -231,4 +231,32 @@ def test_workers_limits_are_merged_by_counter() -> None:
         ("c", 1, 0),
         ("a", 3, 7),
     ]
-    assert not [row for row in merged if "key" in row]
+    assert not [row for row in merged if "key" in row or "is_open" in row]
+
+
+@pytest.mark.parametrize(
+    ("named", "made_up", "most", "shown"),
+    [(9, 9, 6, (3, 3)), (1, 9, 6, (1, 5)), (0, 9, 6, (0, 6)), (9, 0, 6, (6, 0)), (9, 9, 1, (1, 0))],
+)
+def test_callers_that_can_be_made_up_take_half_of_the_places(
+    named: int, made_up: int, most: int, shown: tuple[int, int]
+) -> None:
+    """As an address can: who has thousands has used up thousands of small limits."""
+    rows = [a_row(f"app {it}", 5) for it in range(named)]
+    rows += [a_row(f"address {it}", 0, is_open=True) for it in range(made_up)]
+    merged = [row["consumer"].split(" ")[0] for row in merge([rows], most=most)]
+    assert (merged.count("app"), merged.count("address")) == shown
+    assert merged == sorted(merged), "the nearest to its end first"
+
+
+async def test_a_flood_of_addresses_hides_no_application() -> None:
+    free = a_resource("/free", security=(SecurityScheme.NONE,))
+    tiers = [a_tier("Unauthenticated", a_limit(1)), a_tier("Gold", a_limit(10))]
+    api = an_api(a_resource("/ip"), free)
+    deciding = Deciding(a_catalog(api, subscription_fields={"tier": tiers[1]}, tiers=tiers))
+    await deciding.allow(keyed())
+    for number in range(1_500):
+        client = f"2001:db8:{number:x}::1"
+        await deciding.allow(a_request("/httpbin/1.0.0/free", client=client))
+    rows = await listed(listing(deciding, Counting(deciding.memory, deciding.memory).read))
+    assert (len(rows), rows[-1]["application"]) == (50, "mobile")

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from extauthz.errors import ExtauthzError
 from extauthz.serving.admin.access import Access, Caller
+from extauthz.serving.admin.bodies import JSON, Bodies
 from extauthz.serving.admin.endpoints import (
-    MAX_BODY_BYTES,
     Answer,
     ApiCall,
     Endpoint,
@@ -37,7 +37,6 @@ HEADERS: Final = {
     "x-content-type-options": "nosniff",
     "cross-origin-resource-policy": "same-origin",
 }
-_JSON: Final = "application/json"
 _log = logging.getLogger(__name__)
 
 
@@ -60,9 +59,17 @@ class AdminApi:
         endpoints: one for each method of each path; the OpenAPI document of them is added.
         access: checks each request.
         version: of the program, for the document.
+        bodies: reads the bodies of requests.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], access: Access, *, version: str) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        access: Access,
+        *,
+        version: str,
+        bodies: Bodies | None = None,
+    ) -> None:
         document = Endpoint(
             method="GET",
             path=DOCUMENT,
@@ -73,6 +80,7 @@ class AdminApi:
         self.endpoints = (*endpoints, document)
         self._access = access
         self._version = version
+        self._bodies = bodies or Bodies()
         self._document: str | None = None
         self._routes: dict[str, dict[str, Endpoint]] = {}
         """By path and method."""
@@ -105,11 +113,13 @@ class AdminApi:
                 "asks; set admin.token_file or admin.tls.client_ca"
             )
             raise ApiError(403, "caller_not_known", message)
+        call = await self._read(endpoint, request, in_path, caller)
+        # From here on nothing waits for the client.
         if self._answering >= MAX_AT_ONCE:
             raise ApiError(503, "busy", "too many requests at once", {"retry-after": "1"})
         self._answering += 1
         try:
-            answer = await self._ask(endpoint, request, in_path, caller)
+            answer = await endpoint.handle(call)
         finally:
             self._answering -= 1
         if isinstance(answer, EventStream):
@@ -138,30 +148,28 @@ class AdminApi:
                 return methods, in_path
         raise ApiError(404, "not_found", f"there is nothing here; {DOCUMENT} lists what there is")
 
-    async def _ask(
+    async def _read(
         self,
         endpoint: Endpoint,
         request: web.BaseRequest,
         in_path: Mapping[str, str],
         caller: Caller,
-    ) -> Answer:
+    ) -> ApiCall:
         query = endpoint.read_query(list(request.rel_url.query.items()))
         wants_events = endpoint.has_events and CONTENT_TYPE in request.headers.get("accept", "")
         body = None
         if endpoint.body is not None:
-            text = await _read_body(request)
+            text = await self._bodies.read(request)
             try:
                 body = endpoint.body.model_validate_json(text)
             except ValidationError as exc:
                 raise ApiError(400, "bad_body", _write_fault(exc)) from None
-        return await endpoint.handle(
-            ApiCall(
-                query=query,
-                path=in_path,
-                body=body,
-                caller=caller,
-                wants_events=wants_events and request.method == "GET",
-            )
+        return ApiCall(
+            query=query,
+            path=in_path,
+            body=body,
+            caller=caller,
+            wants_events=wants_events and request.method == "GET",
         )
 
     async def _write_document(self, call: ApiCall) -> WrittenJson:
@@ -176,7 +184,7 @@ def write_error(error: ApiError) -> web.Response:
     response = web.Response(
         status=error.status,
         text=json.dumps(body) + "\n",
-        content_type=_JSON,
+        content_type=JSON,
         headers={**HEADERS, **error.headers},
     )
     response.force_close()  # what it has sent besides is not read
@@ -190,7 +198,7 @@ def _write_answer(endpoint: Endpoint, answer: Answer) -> web.Response:
     return web.Response(
         status=endpoint.status,
         body=in_pieces(f"{text}\n".encode()),
-        content_type=_JSON,
+        content_type=JSON,
         headers=HEADERS,
     )
 
@@ -202,21 +210,6 @@ async def _stream(request: web.BaseRequest, stream: EventStream, hold: Hold) -> 
     except TooManyStreams:
         message = "too many live streams are open; close one"
         raise ApiError(503, "too_many_streams", message, {"retry-after": "10"}) from None
-
-
-async def _read_body(request: web.BaseRequest) -> bytes:
-    """The body, which must be JSON. A page of another origin cannot send that type by itself."""
-    if request.content_type != _JSON or "content-encoding" in request.headers:
-        raise ApiError(415, "not_json", f"send the body as {_JSON}, not compressed")
-    body = bytearray()
-    try:
-        async for piece in request.content.iter_any():
-            body += piece
-            if len(body) > MAX_BODY_BYTES:
-                raise ApiError(413, "body_too_large", f"a body has {MAX_BODY_BYTES} bytes at most")
-    except ConnectionError:  # nobody reads this, and it is no failure for the log
-        raise ApiError(400, "body_incomplete", "the connection ended before the body") from None
-    return bytes(body)
 
 
 def _write_fault(error: ValidationError) -> str:

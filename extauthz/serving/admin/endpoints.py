@@ -1,7 +1,7 @@
 """What an endpoint of the API is: a row of the one table that routes and the OpenAPI document have.
 
 Each parameter of a query is read by its `Parameter`; one that the endpoint does not have, or that
-stands twice, is refused. Bodies are JSON of `MAX_BODY_BYTES` at most, read into a model.
+stands twice, is refused. Bodies are JSON, read into a model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from extauthz.model.limits import US_PER_S
 from extauthz.serving.admin.access import Caller
 from extauthz.serving.admin.errors import ApiError
 
-MAX_BODY_BYTES: Final = 65_536
 MAX_TEXT: Final = 1_024
 """Characters of a parameter that is text."""
 

@@ -6,7 +6,8 @@
   one closes the oldest: a client that holds many open cannot keep a probe out.
 - A connection with a stream of the API is held for `STREAM_S` at most. There are `MAX_STREAMS` of
   these at most, which are counted apart: they keep no probe out, and no other connection ends them.
-- For the fixed paths, bodies are not read. Nothing is ever decompressed.
+- For the fixed paths, bodies are not read. Nothing is ever decompressed. An expectation other than
+  ``100-continue`` is refused with 417.
 
 A handler that fails is answered with 500, and logged with its traceback, as everywhere.
 """
@@ -29,6 +30,9 @@ API: Final = "/api"
 CONNECTION_S: Final = 30.0
 """Longer than a scrape takes."""
 MAX_CONNECTIONS: Final = 100
+LINGER_S: Final = 1.0
+"""What is left of a body that was not read is taken for so long: without it, the client's system
+could throw the answer away."""
 STREAM_S: Final = 900.0
 MAX_STREAMS: Final = 10
 _PIECE_BYTES: Final = 131_072
@@ -54,7 +58,7 @@ class AdminServer(web.Server):
     Args:
         paths: what answers for each path.
         api: what answers below `API`; None: nothing is there.
-        connection_s, max_connections, stream_s, max_streams: see the module.
+        connection_s, max_connections, linger_s, stream_s, max_streams: see the module.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class AdminServer(web.Server):
         *,
         connection_s: float = CONNECTION_S,
         max_connections: int = MAX_CONNECTIONS,
+        linger_s: float = LINGER_S,
         stream_s: float = STREAM_S,
         max_streams: int = MAX_STREAMS,
     ) -> None:
@@ -72,6 +77,7 @@ class AdminServer(web.Server):
         self._api = api
         self._connection_s = connection_s
         self._max_connections = max_connections
+        self._linger_s = linger_s
         self._stream_s = stream_s
         self._max_streams = max_streams
         self._closers: dict[web.RequestHandler, _Closer] = {}
@@ -86,6 +92,7 @@ class AdminServer(web.Server):
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]  # what the documentation says for "none"
             auto_decompress=False,
+            lingering_time=self._linger_s,
         )
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -111,6 +118,17 @@ class AdminServer(web.Server):
             closer.close()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if not _meets_expectations(request):
+            text = "nothing but 100-continue can be expected here\n"
+            response: web.StreamResponse = web.Response(status=417, text=text)
+        else:
+            response = await self._route(request)
+        if "expect" in request.headers and not request.content.is_eof():
+            # Whether the client still sends its body is not known.
+            response.force_close()
+        return response
+
+    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
         if self._api is not None and (path == API or path.startswith(f"{API}/")):
             response = await self._api.answer(request, partial(self._hold, request))
@@ -144,6 +162,12 @@ class AdminServer(web.Server):
             if closer is not None:
                 # Not among the others again: its client opens a new one for what comes next.
                 closer.close()
+
+
+def _meets_expectations(request: web.BaseRequest) -> bool:
+    """Whether all that a request expects can be met (RFC 9110 10.1.1)."""
+    expected = ",".join(request.headers.getall("expect", []))
+    return all(it.strip().lower() in ("", "100-continue") for it in expected.split(","))
 
 
 async def in_pieces(text: bytes) -> AsyncIterator[bytes]:

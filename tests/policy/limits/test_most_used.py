@@ -14,7 +14,7 @@ from extauthz.model.limits import Algorithm, Charge, Limit, LimitLevel, QuotaUni
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
 from extauthz.policy.limits.limited_request import LimitedRequest
-from extauthz.policy.limits.most_used import MOST_KEPT, MostUsed, UsedLimit
+from extauthz.policy.limits.most_used import MOST_KEPT, MOST_OPEN_KEPT, MostUsed, UsedLimit, is_open
 from extauthz.policy.limits.quota import QuotaAsk, UsedBytes
 from extauthz.policy.limits.tier_limits import PlannedLimit
 from tests.builders import (
@@ -42,16 +42,27 @@ def a_caller(api: Api | None = None, identity: Identity = ANONYMOUS) -> LimitedR
     return LimitedRequest(a_request(), Route(api, api.resources[0]), identity, None, "192.0.2.1")
 
 
+NAMED = Identity(scheme=SecurityScheme.API_KEY, application=Application(name="mobile", owner="a"))
+
+
 def planned(key: str, limit: Limit = LIMIT) -> PlannedLimit:
     charge = Charge(key, limit.algorithm, limit.requests, limit.window_us)
     return PlannedLimit(LimitLevel.SUBSCRIPTION, "Gold", limit, charge, LimitLevel.SUBSCRIPTION)
 
 
 def note(
-    most_used: MostUsed, key: str, remaining: int, *, reset_s: float = 60, at_s: float = 0
+    most_used: MostUsed,
+    key: str,
+    remaining: int,
+    *,
+    reset_s: float = 60,
+    at_s: float = 0,
+    identity: Identity = NAMED,
+    limit: Limit = LIMIT,
 ) -> None:
     reading = Reading(remaining == 0, remaining, round(reset_s * S), 0)
-    most_used.note(a_caller(), [planned(key)], [reading], START_US + round(at_s * S))
+    caller, at_us = a_caller(identity=identity), START_US + round(at_s * S)
+    most_used.note(caller, [planned(key, limit)], [reading], at_us)
 
 
 def keys(used: Iterable[UsedLimit]) -> list[str]:
@@ -85,6 +96,63 @@ def test_never_holds_more_than_it_may_and_keeps_the_most_used() -> None:
     assert ranked[:100] == [f"much {number}" for number in range(0, 10 * MOST_KEPT, 100)]
 
 
+@pytest.mark.parametrize("identity", [ANONYMOUS, Identity(scheme=SecurityScheme.JWT, user="u")])
+def test_who_is_not_in_the_catalog_takes_no_place_of_those_who_are(identity: Identity) -> None:
+    most_used = MostUsed()
+    note(most_used, "mobile", 40)
+    for number in range(4 * MOST_KEPT):  # each has used up a limit of its own
+        note(most_used, f"made up {number}", 0, identity=identity)
+    note(most_used, "newcomer", 99)
+    ranked = keys(most_used.rank())
+    assert ranked[-2:] == ["mobile", "newcomer"]
+    assert len(ranked) == MOST_OPEN_KEPT + 2
+    for number in range(4 * MOST_KEPT):
+        note(most_used, f"application {number}", 10)
+        assert len(most_used) <= 2 * (MOST_KEPT + MOST_OPEN_KEPT)
+    ranked = keys(most_used.rank())
+    assert len(ranked) == MOST_KEPT
+    assert sum(key.startswith("made up") for key in ranked) == MOST_OPEN_KEPT
+
+
+def test_of_equal_shares_the_heaviest_use_is_kept() -> None:
+    most_used = MostUsed()
+    heavy = a_limit(1_000)
+    for number in range(4 * MOST_KEPT):
+        note(most_used, f"light {number}", 0, identity=ANONYMOUS)
+        if number == MOST_OPEN_KEPT:
+            note(most_used, "heavy", 0, identity=ANONYMOUS, limit=heavy)
+    assert keys(most_used.rank())[0] == "heavy"
+
+
+async def test_which_subjects_the_catalog_names() -> None:
+    """Rotating addresses, values and users make new counters; an application has its own."""
+    tiers = [a_tier("Unauthenticated", a_limit(5)), a_tier("Gold", a_limit(10))]
+    custom = [
+        CustomLimit(name="per ip", template="$clientIp", tier=a_tier("C", a_limit(50))),
+        CustomLimit(name="per app", template="$application", tier=a_tier("A", a_limit(50))),
+    ]
+    free = a_resource("/free", security=(SecurityScheme.NONE,), tier=a_tier("Res", a_limit(90)))
+    catalog = a_catalog(
+        an_api(a_resource("/ip"), free),
+        application=MOBILE,
+        subscription_fields={"tier": tiers[1]},
+        custom_limits=custom,
+        tiers=tiers,
+    )
+    deciding = Deciding(catalog)
+    await deciding.allow(keyed())
+    await deciding.allow(a_request("/httpbin/1.0.0/free"))
+    told = {(it.planned.level.value, it.planned.name): is_open(it) for it in deciding.most_used.rank()}
+    assert told == {
+        ("resource", "Res"): False,
+        ("subscription", "Gold"): False,
+        ("application", "App"): False,
+        ("client", "Unauthenticated"): True,
+        ("custom", "per ip"): True,
+        ("custom", "per app"): False,
+    }
+
+
 def test_less_used_ones_are_turned_away_for_a_while_only() -> None:
     most_used = MostUsed()
     for number in range(2 * MOST_KEPT + 1):
@@ -101,7 +169,7 @@ def test_one_consumers_limits_are_noted_once_in_a_second() -> None:
     of_one = [planned("a")]
     for at_s, remaining, expected in ((0, 90, 90), (0.5, 80, 90), (1, 70, 70), (1.5, 60, 70)):
         reading = Reading(False, remaining, S, 0)
-        most_used.note(a_caller(), of_one, [reading], START_US + round(at_s * S))
+        most_used.note(a_caller(identity=NAMED), of_one, [reading], START_US + round(at_s * S))
         (used,) = most_used.rank()
         assert used.reading.remaining == expected
     note(most_used, "b", 50, at_s=1.5)
@@ -120,8 +188,7 @@ def test_another_value_of_the_limit_replaces_what_was_known() -> None:
     most_used = MostUsed()
     note(most_used, "a", 10)
     raised = a_limit(1000)
-    reading = Reading(False, 910, S, 0)
-    most_used.note(a_caller(), [planned("a", raised)], [reading], START_US)
+    note(most_used, "a", 910, limit=raised)
     assert [one.limit for one in most_used.rank()] == [raised]
 
 

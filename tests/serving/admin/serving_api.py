@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from extauthz.errors import CounterStoreError
 from extauthz.serving.admin.access import Access, AccessRules
 from extauthz.serving.admin.api import AdminApi
+from extauthz.serving.admin.bodies import Bodies
 from extauthz.serving.admin.endpoints import (
     Answer,
     ApiCall,
@@ -28,6 +29,7 @@ from extauthz.serving.admin.http import AdminServer
 
 PATIENCE_S: Final = 20
 OPEN: Final = AccessRules(is_local=True)
+Stream: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Asked(BaseModel):
@@ -46,6 +48,8 @@ class Endpoints:
 
     streams: list[asyncio.Queue[bytes | None]] = field(default_factory=list)
     ended: int = 0
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    """Lets the endpoint that waits answer."""
 
     def send(self, piece: bytes | None) -> None:
         """Sends a piece on every stream; None ends them."""
@@ -68,6 +72,10 @@ class Endpoints:
 
     async def miss(self, call: ApiCall) -> Answer:
         raise CounterStoreError("Redis is away")
+
+    async def wait(self, call: ApiCall) -> Answer:
+        await self.go_on.wait()
+        return {}
 
     async def _follow(self) -> AsyncGenerator[bytes, None]:
         pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -124,6 +132,9 @@ class Endpoints:
                 method="GET", path="/api/fails", summary="Fails.", handle=self.fail, **any_answer
             ),
             Endpoint(
+                method="GET", path="/api/waits", summary="Waits.", handle=self.wait, **any_answer
+            ),
+            Endpoint(
                 method="GET", path="/api/misses", summary="Misses.", handle=self.miss, **any_answer
             ),
         )
@@ -173,7 +184,7 @@ class Served:
         finally:
             writer.transport.abort()
 
-    async def follow(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def follow(self) -> Stream:
         """Opens a stream, once its head has come."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         accept = (("accept", "text/event-stream"),)
@@ -213,15 +224,18 @@ async def read_answer(reader: asyncio.StreamReader, *, has_body: bool = True) ->
         while size := int((await reader.readline()).strip() or b"0", 16):
             body += await reader.readexactly(size)
             await reader.readline()
+        await reader.readline()
     return Answered(int(first.split(" ")[1]), headers, body)
 
 
 @asynccontextmanager
-async def serving_api(rules: AccessRules = OPEN, **bounds: Any) -> AsyncIterator[Served]:
+async def serving_api(
+    rules: AccessRules = OPEN, *, bodies: Bodies | None = None, **bounds: Any
+) -> AsyncIterator[Served]:
     """The endpoints behind these rules, on loopback, until the block ends."""
     endpoints = Endpoints()
-    api = AdminApi(endpoints.table(), Access(rules), version="1")
-    server = AdminServer({"/healthz": alive}, api, **bounds)
+    api = AdminApi(endpoints.table(), Access(rules), version="1", bodies=bodies)
+    server = AdminServer({"/healthz": alive}, api, **{"linger_s": 0.05, **bounds})
     runner = web.ServerRunner(server)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

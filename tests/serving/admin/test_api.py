@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 
 from extauthz.serving.admin.api import DOCUMENT, MAX_AT_ONCE
-from extauthz.serving.admin.endpoints import MAX_BODY_BYTES
+from extauthz.serving.admin.bodies import MAX_BODY_BYTES, MAX_WAITING, Bodies
 from extauthz.serving.admin.streams import write_event
-from tests.serving.admin.serving_api import PATIENCE_S, Served, serving_api, write_request
+from tests.serving.admin.serving_api import (
+    PATIENCE_S,
+    Served,
+    Stream,
+    read_answer,
+    serving_api,
+    write_request,
+)
 
 JSON = (("content-type", "application/json"),)
 
@@ -136,27 +143,87 @@ async def test_a_failure_is_told_in_the_apis_form_and_only_the_log_says_more(
         assert (answer.status, answer.json["error"]["message"]) == (503, "Redis is away")
 
 
-async def test_a_body_that_is_never_sent_to_its_end_is_no_failure_for_the_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+WHOLE = write_request("/api/asked", method="POST", headers=JSON, body=b'{"name": "thing"}')
+
+
+async def open_unfinished(served: Served) -> Stream:
+    """A request whose body lacks its last byte."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(WHOLE[:-1])
+    return reader, writer
+
+
+async def test_bodies_that_do_not_end_keep_nobody_out(caplog: pytest.LogCaptureFixture) -> None:
     async with serving_api() as served:
-        writers = []
-        for _ in range(MAX_AT_ONCE):
-            _, writer = await asyncio.open_connection("127.0.0.1", served.port)
-            writer.write(write_request("/api/asked", method="POST", headers=JSON, body=b"{}")[:-1])
-            writers.append(writer)
-        # With all places taken, each of these bodies is waited for.
-        await _wait_for(served, 503)
-        for writer in writers:
+        held = [await open_unfinished(served) for _ in range(MAX_AT_ONCE + MAX_WAITING)]
+        # One more than are waited for ends the wait for the oldest: all of them are there.
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await read_answer(held[MAX_AT_ONCE - 1][0])).code == "body_late"
+        for _ in range(2 * MAX_WAITING):
+            answer = await served.send("/api/asked", method="POST", headers=JSON, body=b'{"name": "a"}')
+            assert answer.status == 200
+            assert (await served.send("/api/echo")).status == 200
+        for _, writer in held:
             writer.transport.abort()
-        await _wait_for(served, 200)
+        assert (await served.send("/api/echo")).status == 200
     assert not [it for it in caplog.records if it.levelno >= logging.WARNING]
 
 
-async def _wait_for(served: Served, status: int) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while (await served.send("/api/echo")).status != status:
-            pass
+async def test_a_body_that_comes_late_is_not_waited_for() -> None:
+    async with serving_api(bodies=Bodies(body_s=0.05)) as served:
+        reader, writer = await open_unfinished(served)
+        async with asyncio.timeout(PATIENCE_S):
+            answer = await read_answer(reader)
+            assert (answer.status, answer.code) == (408, "body_late")
+            assert answer.headers["connection"] == "close"
+        writer.transport.abort()
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on() -> None:
+    """RFC 9110 10.1.1, as curl does with a body of more than 1 MiB, and many libraries always."""
+    async with serving_api() as served:
+        body = b'{"name": "thing"}'
+        headers = (*JSON, ("expect", "100-continue"), ("content-length", str(len(body))))
+        head = write_request("/api/asked", method="POST", headers=headers)
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        async with asyncio.timeout(PATIENCE_S):
+            for _ in range(2):  # the connection stays
+                writer.write(head)
+                assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+                writer.write(body)
+                assert (await read_answer(reader)).json["name"] == "thing"
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "expected", "status"),
+    [
+        ("/api/asked", "POST", "the-moon", 417),
+        ("/api/echo", "GET", "100-continue, the-moon", 417),
+        ("/healthz", "GET", "the-moon", 417),
+        ("/api/things", "POST", "100-continue", 403),
+        ("/api/echo", "GET", "100-Continue", 200),
+        ("/healthz", "GET", "100-continue", 200),
+    ],
+)
+async def test_an_expectation_that_cannot_be_met_or_a_body_that_is_not_read(
+    target: str, method: str, expected: str, status: int
+) -> None:
+    """The answer is final, and the connection ends: the body may follow or not."""
+    async with serving_api() as served:
+        headers = (*JSON, ("expect", expected), ("content-length", "10"))
+        answer = await served.send(target, method=method, headers=headers)
+    assert (answer.status, answer.headers["connection"]) == (status, "close")
+
+
+async def test_an_old_client_is_not_told_to_go_on() -> None:
+    async with serving_api() as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        old = WHOLE.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"host:", b"expect: 100-continue\r\nhost:")
+        writer.write(old)
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await read_answer(reader)).status == 200
+        writer.transport.abort()
 
 
 async def test_what_would_change_decisions_needs_a_caller_that_is_known() -> None:
@@ -248,19 +315,15 @@ async def test_a_stream_whose_reader_is_gone_is_ended_and_its_place_is_free() ->
 
 async def test_only_so_many_requests_are_answered_at_once() -> None:
     async with serving_api() as served:
-        slow: list[Any] = []
-        for _ in range(MAX_AT_ONCE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-            unfinished = write_request("/api/asked", method="POST", headers=JSON, body=b"{}")[:-1]
-            writer.write(unfinished)
-            slow.append((reader, writer))
+        asking = [asyncio.create_task(served.send("/api/waits")) for _ in range(MAX_AT_ONCE)]
         async with asyncio.timeout(PATIENCE_S):
             while (answer := await served.send("/api/echo")).status != 503:
                 pass
         assert answer.code == "busy"
         assert (await served.send("/healthz")).status == 200
-        for _, writer in slow:
-            writer.transport.abort()
+        served.endpoints.go_on.set()
+        assert {answer.status for answer in await asyncio.gather(*asking)} == {200}
+        assert (await served.send("/api/echo")).status == 200
 
 
 # The document

@@ -54,7 +54,7 @@ ODD: Final = {
     "a body without a length": (GET + b"transfer-encoding: what\r\n" + HOST, 400),
     "two lengths": (GET + b"content-length: 1\r\ncontent-length: 2\r\n" + HOST, 400),
     "a chunk that is none": (GET + CHUNKED + b"zz\r\n", 400),
-    "an expectation": (GET + b"expect: the best\r\n" + HOST, 200),
+    "an expectation": (GET + b"expect: the best\r\n" + HOST, 417),
     "many requests at once": ((GET + HOST) * 100, 200),
 }
 
