@@ -105,7 +105,9 @@ def _read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 def _read_proxy(identifier: bytes) -> str:
     if len(identifier) > MAX_IDENTIFIER_BYTES:
-        raise MalformedRequest(f"the node of the message has more than {MAX_IDENTIFIER_BYTES} bytes")
+        raise MalformedRequest(
+            f"the node of the message has more than {MAX_IDENTIFIER_BYTES} bytes"
+        )
     try:
         node = StreamAccessLogsMessage.Identifier.FromString(identifier).node
     except DecodeError as exc:

@@ -199,7 +199,7 @@ async def test_large_entries_are_read_one_in_a_turn_and_no_larger_ones() -> None
     await logs.receive(messages([a_message(an_entry("after"))]), Call())
 
 
-async def test_entries_that_are_cut_off_end_the_stream(caplog: pytest.LogCaptureFixture) -> None:
+async def test_entries_that_are_cut_off_end_the_stream() -> None:
     logs, told = some_logs()
 
     async def send() -> AsyncIterator[bytes]:

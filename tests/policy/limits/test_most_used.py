@@ -142,7 +142,9 @@ async def test_which_subjects_the_catalog_names() -> None:
     deciding = Deciding(catalog)
     await deciding.allow(keyed())
     await deciding.allow(a_request("/httpbin/1.0.0/free"))
-    told = {(it.planned.level.value, it.planned.name): is_open(it) for it in deciding.most_used.rank()}
+    told = {
+        (it.planned.level.value, it.planned.name): is_open(it) for it in deciding.most_used.rank()
+    }
     assert told == {
         ("resource", "Res"): False,
         ("subscription", "Gold"): False,

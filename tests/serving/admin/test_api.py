@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from typing import Any
 
 import pytest
 
@@ -160,7 +159,9 @@ async def test_bodies_that_do_not_end_keep_nobody_out(caplog: pytest.LogCaptureF
         async with asyncio.timeout(PATIENCE_S):
             assert (await read_answer(held[MAX_AT_ONCE - 1][0])).code == "body_late"
         for _ in range(2 * MAX_WAITING):
-            answer = await served.send("/api/asked", method="POST", headers=JSON, body=b'{"name": "a"}')
+            answer = await served.send(
+                "/api/asked", method="POST", headers=JSON, body=b'{"name": "a"}'
+            )
             assert answer.status == 200
             assert (await served.send("/api/echo")).status == 200
         for _, writer in held:
@@ -219,7 +220,9 @@ async def test_an_expectation_that_cannot_be_met_or_a_body_that_is_not_read(
 async def test_an_old_client_is_not_told_to_go_on() -> None:
     async with serving_api() as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-        old = WHOLE.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"host:", b"expect: 100-continue\r\nhost:")
+        old = WHOLE.replace(b"HTTP/1.1", b"HTTP/1.0").replace(
+            b"host:", b"expect: 100-continue\r\nhost:"
+        )
         writer.write(old)
         async with asyncio.timeout(PATIENCE_S):
             assert (await read_answer(reader)).status == 200
