@@ -64,9 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         _print_table(summary)
     for problem in summary.problems:
         print(f"extauthz: {write_plain(str(problem))}", file=sys.stderr)
-    if summary.unreadable > len(summary.problems):
-        more = summary.unreadable - len(summary.problems)
-        print(f"extauthz: {more} more lines are no records", file=sys.stderr)
+    if summary.unlisted:
+        print(f"extauthz: {summary.unlisted} more lines are no records", file=sys.stderr)
     if summary.lost:
         print(f"extauthz: up to {summary.lost} records are missing", file=sys.stderr)
     if not summary.groups and not summary.problems:

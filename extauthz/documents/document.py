@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -29,14 +29,15 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     ValidationError,
     WithJsonSchema,
 )
 from pydantic import model_validator as _model_validator
-from pydantic_core import core_schema
+from pydantic_core import ErrorDetails, core_schema
 
 from extauthz.documents.lines import NodePath, find_lines, write_path
-from extauthz.documents.messages import say_what_is_wrong
+from extauthz.documents.messages import is_meant, say_what_is_wrong
 from extauthz.documents.values import MAX_PROBLEMS, SourceText, one_problem, read_values
 from extauthz.errors import ConfigError, Problem
 
@@ -93,6 +94,40 @@ def _check_printable(text: str) -> str:
     if text != text.strip() or not text.isprintable():
         raise ValueError("must have no space at its ends and no control characters")
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """In `Annotated`: the text fits a regular expression.
+
+    Attributes:
+        pattern: it starts with ``^`` and ends with ``$``, for the JSON Schema.
+        words: what a text must be or have, for people: "must have …".
+    """
+
+    pattern: str
+    words: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "pattern": self.pattern}
+
+    def _check(self, text: str) -> str:
+        if re.fullmatch(self.pattern, text) is None:
+            raise ValueError(self.words)
+        return text
+
+
+def printable(least: int, most: int) -> Fits:
+    """ASCII characters that can be seen, so no space."""
+    words = f"must have {least} to {most} printable ASCII characters, and no space"
+    return Fits(f"^[!-~]{{{least},{most}}}$", words)
 
 
 Line = Annotated[str, Field(max_length=1024), AfterValidator(_check_printable)]
@@ -266,6 +301,7 @@ def list_problems(
     for details in found if shift else ():
         first, *rest = details["loc"]
         details["loc"] = (int(first) + shift, *rest)
+    found = _leave_out_misspelled(found)
     # A list with wrong items also counts as too short: only the items are reported.
     above = {details["loc"][:depth] for details in found for depth in range(len(details["loc"]))}
     faults = [
@@ -275,6 +311,23 @@ def list_problems(
         for path, message in [say_what_is_wrong(details, below, tree, model)]
     ]
     return locate(source, faults)
+
+
+def _leave_out_misspelled(found: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """All faults but those of keys that are missing only because they are misspelled."""
+    unknown: dict[tuple[int | str, ...], list[str]] = {}
+    for details in found:
+        if details["type"] == "extra_forbidden":
+            *above, name = details["loc"]
+            unknown.setdefault(tuple(above), []).append(str(name))
+    return [
+        details
+        for details in found
+        if details["type"] != "missing"
+        or not any(
+            is_meant(name, str(details["loc"][-1])) for name in unknown.get(details["loc"][:-1], ())
+        )
+    ]
 
 
 def locate(source: SourceText, faults: Iterable[Fault]) -> tuple[Problem, ...]:

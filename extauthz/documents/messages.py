@@ -29,6 +29,7 @@ _BY_TYPE: Final[Mapping[str, str]] = {
     "model_type": "must be a mapping of keys to values",
     "model_attributes_type": "must be a mapping of keys to values",
     "dataclass_type": "must be a mapping of keys to values",
+    "path_type": "must be the name of a file, as text",
     "string_too_short": "must not be empty",
     "string_unicode": "must be text without lone surrogates",
     "too_short": "must not be empty",
@@ -56,13 +57,22 @@ def show_name(name: str) -> str:
 def suggest(word: str, known: list[str]) -> str:
     """``; did you mean 'x'?`` for the nearest known word, or the known words when few."""
     by_folded = {name.casefold(): name for name in known}
-    near = get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
+    near = _find_near(word, by_folded)
     if near:
         return f"; did you mean {show_name(by_folded[near[0]])}?"
     if not known:
         return ""
     listed = ", ".join(sorted(known)[:20])
     return f"; known are: {listed}" + (", …" if len(known) > 20 else "")
+
+
+def is_meant(word: str, known: str) -> bool:
+    """Whether a word is probably a misspelling of a known one."""
+    return bool(_find_near(word, {known.casefold(): known}))
+
+
+def _find_near(word: str, by_folded: Mapping[str, str]) -> list[str]:
+    return get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
 
 
 def say_what_is_wrong(
@@ -74,8 +84,10 @@ def say_what_is_wrong(
     if kind in ("missing", "missing_keyword_only_argument"):
         path = _existing((*below, *details["loc"][:-1]), tree)
         name = str(details["loc"][-1])
-        what = _schema_at(model, path).get("properties", {}).get(name, {}).get("description", "")
-        return path, f"{name} is missing; add it" + (f" ({what.rstrip('.')})" if what else "")
+        described = _schema_at(model, path).get("properties", {}).get(name, {})
+        # Its first sentence, in one line.
+        what = " ".join(described.get("description", "").split()).partition(". ")[0].rstrip(".")
+        return path, f"{name} is missing; add it" + (f" ({what})" if what else "")
     path = _existing((*below, *details["loc"]), tree)
     value = _value_at(path, tree)
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, model_validator
 
 from extauthz.catalog.documents.networks import parse_network
-from extauthz.documents.document import Line, Name, StrictModel, write_schema
+from extauthz.documents.document import Fits, Line, Name, StrictModel, write_schema
 from extauthz.model.deny_rules import DenyRule, DenyRules
 from extauthz.policy.authentication.revocations import Revocation, StandingOrders
 
@@ -26,7 +26,13 @@ _ID_DIGITS: Final = 12
 KEPT_AFTER_END_US: Final = 3_600_000_000
 """The least time for which an ended entry is kept, as clocks differ."""
 
-EntryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
+EntryId = Annotated[
+    str,
+    Fits(
+        r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$",
+        "must have 1 to 64 letters, digits and ._:-, a letter or digit first",
+    ),
+]
 
 
 def _check_network(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from extauthz.documents.document import StrictModel
+from extauthz.documents.document import Fits, StrictModel
 from extauthz.errors import ExtauthzError
 from extauthz.inspection.example_request import find_api, find_application, name_api
 from extauthz.inspection.explanation import Explainer, write_explanation
@@ -68,7 +68,7 @@ class AssumedDocument(StrictModel):
 class ExplainDocument(StrictModel):
     """A request. It is to a host and path, or to an API that is named."""
 
-    method: Annotated[str, Field(pattern=r"^[A-Za-z-]{1,32}$")] | None = None
+    method: Annotated[str, Fits(r"^[A-Za-z-]{1,32}$", "must be a method, like GET")] | None = None
     """Left out: GET, or one that the resource takes."""
     host: _Word = "localhost"
     """The host, with a port or without."""

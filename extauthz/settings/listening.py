@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from extauthz.documents.document import Duration, PositiveDuration, StrictModel
+from extauthz.documents.document import Duration, PositiveDuration, StrictModel, printable
 from extauthz.settings.values import Address, HeaderName, OwnHost, ParameterName
 from mixer_compat.property_names import PropertyNames
 
@@ -66,7 +66,7 @@ class AdminSettings(StrictModel):
     where other machines can connect, unless tls.client_ca is there."""
     tls: AdminTlsSettings | None = None
     """Left out: plain HTTP."""
-    client_sans: tuple[Annotated[str, Field(pattern=r"^[!-~]{1,2048}$")], ...] = ()
+    client_sans: tuple[Annotated[str, printable(1, 2048)], ...] = ()
     """URI or DNS SANs of client certificates that may use the API; empty: all that client_ca
     signed."""
     allowed_hosts: tuple[OwnHost, ...] = ()
@@ -87,7 +87,7 @@ class MixerCallerSettings(StrictModel):
     """File with the tokens that are taken, one a line; left out: none is asked for."""
     token_header: HeaderName = "authorization"
     """Header with the token: authorization (PLAIN or BEARER), or the handler's customHeader."""
-    uri_sans: tuple[Annotated[str, Field(pattern=r"^[!-~]{1,2048}$")], ...] = ()
+    uri_sans: tuple[Annotated[str, printable(1, 2048)], ...] = ()
     """URI SANs of client certificates that are taken; empty: all that client_ca signed."""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from extauthz.documents.document import StrictModel
+from extauthz.documents.document import StrictModel, printable
 from extauthz.settings.stores import RedisAccessSettings
 from extauthz.telemetry.decision_log.masking import AddressMask, UserMask
 
@@ -15,7 +15,7 @@ from extauthz.telemetry.decision_log.masking import AddressMask, UserMask
 class DecisionStreamSettings(RedisAccessSettings):
     """A stream of Redis that gets each decision. Left out of it: what is said of the counters'."""
 
-    key: str = Field(default="decisions", pattern=r"^[!-~]{1,128}$")
+    key: Annotated[str, printable(1, 128)] = "decisions"
     """Name of the stream, behind the prefix."""
     max_length: int = Field(default=100_000, ge=1, le=100_000_000)
     """Decisions that the stream keeps, and a few more; older ones are removed."""

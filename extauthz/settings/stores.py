@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
 from extauthz.counters.redis.settings import read_redis_url
-from extauthz.documents.document import PositiveDuration, StrictModel
+from extauthz.documents.document import Fits, PositiveDuration, StrictModel
 from extauthz.model.limits import OutageMode
+
+_PREFIX: Final = "must have 64 characters at most, and no space or brace"
 
 
 class RedisTlsSettings(StrictModel):
@@ -48,7 +50,7 @@ class RedisAccessSettings(StrictModel):
     """File with the Sentinels' password."""
     tls: RedisTlsSettings | None = None
     """Certificates for rediss://."""
-    prefix: str = Field(default="extauthz:", pattern=r"^[^{}\s]{0,64}$")
+    prefix: Annotated[str, Fits(r"^[^{}\s]{0,64}$", _PREFIX)] = "extauthz:"
     """Prefix of every key, so that several installations can share a Redis."""
 
     @model_validator(mode="after")

@@ -18,8 +18,10 @@ from extauthz.answers.limit_headers import LimitHeaderStyle
 from extauthz.answers.upstream import IdentityFact, default_identity_headers
 from extauthz.documents.document import (
     Duration,
+    Fits,
     PositiveDuration,
     StrictModel,
+    printable,
     write_duration,
 )
 from extauthz.model.identity import Place
@@ -51,6 +53,7 @@ MAX_WORKERS: Final = 256
 _MIN_TOKEN_LIFE_US: Final = 10_000_000
 _MAX_TOKEN_LIFE_US: Final = 86_400_000_000
 _PLACES: Final = CredentialPlaces()
+_REALM: Final = "must have 1 to 64 letters, digits, spaces and ._~:/-"
 
 
 def _check_token_life(life_us: int) -> int:
@@ -185,11 +188,11 @@ class BackendJwtSettings(StrictModel):
     """The header that it is sent in; a client's own copy never passes."""
     algorithm: SigningAlgorithm = SigningAlgorithm.RS256
     """JWS algorithm; the key must fit it."""
-    key_id: str = Field(default="", pattern=r"^[!-~]{0,256}$")
+    key_id: Annotated[str, printable(0, 256)] = ""
     """The kid in the token's header; left out when empty."""
-    issuer: str = Field(default="wso2.org/products/am", pattern=r"^[!-~]{1,256}$")
+    issuer: Annotated[str, printable(1, 256)] = "wso2.org/products/am"
     """The claim iss."""
-    dialect: str = Field(default="http://wso2.org/claims", pattern=r"^[!-~]{0,256}$")
+    dialect: Annotated[str, printable(0, 256)] = "http://wso2.org/claims"
     """Prefix of each claim's name, with a slash between them; may be empty."""
     ttl: Annotated[Duration, AfterValidator(_check_token_life)] = 900_000_000
     """How long a token is valid. One is used again until 80 % of this have passed."""
@@ -206,7 +209,7 @@ class ResponseSettings(StrictModel):
     """Facts that the upstream gets, and their headers. Replaces the default as a whole."""
     backend_jwt: BackendJwtSettings | None = None
     """A signed token that tells the upstream who calls. Left out: none is sent."""
-    realm: str = Field(default="extauthz", pattern=r"^[A-Za-z0-9 ._~:/-]{1,64}$")
+    realm: Annotated[str, Fits(r"^[A-Za-z0-9 ._~:/-]{1,64}$", _REALM)] = "extauthz"
     """Names this installation in WWW-Authenticate."""
     rate_limit_headers: LimitHeaderStyle = LimitHeaderStyle.IETF
     """ietf: RateLimit and RateLimit-Policy; x: X-RateLimit-*; both; none."""

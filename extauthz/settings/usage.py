@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
-from extauthz.documents.document import StrictModel
+from extauthz.documents.document import Fits, StrictModel, printable
 from extauthz.settings.stores import RedisAccessSettings
 from extauthz.telemetry.decision_log.masking import AddressMask
 
@@ -26,7 +27,7 @@ class UsageFileSettings(StrictModel):
 class UsageStreamSettings(RedisAccessSettings):
     """A stream of Redis that gets each request. Left out of it: what is said of the counters'."""
 
-    key: str = Field(default="usage", pattern=r"^[!-~]{1,128}$")
+    key: Annotated[str, printable(1, 128)] = "usage"
     """Name of the stream, behind the prefix."""
     max_length: int = Field(default=1_000_000, ge=1, le=100_000_000)
     """Requests that the stream keeps, and a few more; older ones are removed."""
@@ -35,7 +36,10 @@ class UsageStreamSettings(RedisAccessSettings):
 class UsagePluginSettings(StrictModel):
     """A sink of your own, in Python."""
 
-    factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    factory: Annotated[
+        str,
+        Fits(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", "must be module:function, like billing.sink:open"),
+    ]
     """module:function; it is called with the options, and gives the sink."""
     options: dict[str, str] = Field(default_factory=dict)
     """What the function is called with."""

@@ -71,8 +71,9 @@ class Summary:
         groups: by key.
         other_sources: records that were left out, since others report the same requests.
         lost: lines that are missing at most, as the files say.
-        problems: the first lines that are no records.
+        problems: the first lines that are no records; one problem of a file that holds none.
         unreadable: how many lines are no records.
+        unlisted: how many of them no problem tells of.
     """
 
     by: tuple[str, ...]
@@ -81,6 +82,7 @@ class Summary:
     lost: int = 0
     problems: list[Problem] = field(default_factory=list)
     unreadable: int = 0
+    unlisted: int = 0
 
     def add(self, record: Mapping[str, Any], sources: frozenset[str]) -> None:
         """Adds a record.
@@ -119,11 +121,13 @@ class Summary:
             found = self.groups.setdefault(key, Sums())
         return found
 
-    def note(self, file: str, line: int, message: str) -> None:
-        """Notes a line that is no record."""
-        self.unreadable += 1
+    def note(self, problem: Problem, lines: int = 1) -> None:
+        """Notes so many lines that are no records."""
+        self.unreadable += lines
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(file=file, line=line, message=message))
+            self.problems.append(problem)
+        else:
+            self.unlisted += lines
 
 
 def sum_files(
@@ -136,21 +140,47 @@ def sum_files(
     """
     summary = Summary(tuple(by))
     for file in files:
-        for number, line in enumerate(_read_lines(file), start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line.decode("utf-8", "replace"))
-                if not isinstance(record, dict):
-                    raise ValueError("is no record: write the files of `usage.file`")  # noqa: TRY301, TRY004
-                summary.add(record, sources)
-            except json.JSONDecodeError as error:
-                summary.note(str(file), number, f"is no JSON: {error.msg} at column {error.colno}")
-            except RecursionError:
-                summary.note(str(file), number, "is nested too deeply to be a record")
-            except ValueError as error:
-                summary.note(str(file), number, str(error))
+        _sum_file(file, summary, sources)
     return summary
+
+
+def _sum_file(file: Path, summary: Summary, sources: frozenset[str]) -> None:
+    has_records, wrong = False, 0
+    first: list[Problem] = []
+    for number, line in enumerate(_read_lines(file), start=1):
+        if not line.strip():
+            continue
+        message = _add_line(line, summary, sources)
+        if message:
+            wrong += 1
+            if len(first) < MAX_PROBLEMS:
+                first.append(Problem(file=str(file), line=number, message=message))
+        else:
+            has_records = True
+    if wrong > 1 and not has_records:  # it is another kind of file
+        what = f"none of its {wrong} lines is a record of usage; name files of `usage.file`"
+        summary.note(Problem(file=str(file), message=what), wrong)
+        return
+    for problem in first:
+        summary.note(problem)
+    summary.unreadable += wrong - len(first)
+    summary.unlisted += wrong - len(first)
+
+
+def _add_line(line: bytes, summary: Summary, sources: frozenset[str]) -> str:
+    """Adds a record; says why it is none."""
+    try:
+        record = json.loads(line.decode("utf-8", "replace"))
+        if not isinstance(record, dict):
+            return "is no record: name files of `usage.file`"
+        summary.add(record, sources)
+    except json.JSONDecodeError as error:
+        return f"is no JSON: {error.msg} at column {error.colno}"
+    except RecursionError:
+        return "is nested too deeply to be a record"
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _read_lines(file: Path) -> Iterator[bytes]:

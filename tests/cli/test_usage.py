@@ -88,6 +88,12 @@ def test_standard_input_is_read(
 def test_nothing_to_sum_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["usage", str(write(tmp_path))]) == 1
     assert "no records" in capsys.readouterr().err
+    other = write(tmp_path, *["apis: []"] * 20)
+    assert main(["usage", str(other)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"extauthz: {other}: none of its 20 lines is a record of usage; name files of `usage.file`"
+    )
     assert main(["usage", str(tmp_path / "missing")]) == 3
 
 

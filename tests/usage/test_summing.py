@@ -121,8 +121,19 @@ def test_a_line_that_is_no_record_is_a_problem_with_its_place(
 
 
 def test_only_some_problems_are_kept(tmp_path: Path) -> None:
-    summary = sum_files([write(tmp_path, *["x"] * 1000)], BY)
-    assert (len(summary.problems), summary.unreadable) == (MAX_PROBLEMS, 1000)
+    summary = sum_files([write(tmp_path, a_line(), *["x"] * 1000)], BY)
+    assert (len(summary.problems), summary.unreadable, summary.unlisted) == (
+        MAX_PROBLEMS,
+        1000,
+        1000 - MAX_PROBLEMS,
+    )
+
+
+def test_a_file_of_another_kind_is_one_problem(tmp_path: Path) -> None:
+    summary = sum_files([write(tmp_path, "apis:", '{"a": 1}', *["x"] * 1000)], BY)
+    (problem,) = summary.problems
+    assert (problem.line, summary.unreadable, summary.unlisted) == (0, 1002, 0)
+    assert problem.message.startswith("none of its 1002 lines is a record of usage")
 
 
 def test_groups_without_place_are_summed_together(

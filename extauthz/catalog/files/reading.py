@@ -98,7 +98,9 @@ class CatalogReader:
             parts = build_parts(files, read=read, has_pepper=self._has_pepper)
         except ConfigError as exc:
             _leave_out_fragments(others, referring)
-            raise ConfigError([*_gather(others.values()), *exc.problems]) from None
+            # What the others refer to may be in a file that is no catalog yet.
+            problems += _gather(others.values()) if others else exc.problems
+            raise ConfigError(problems) from None
         _leave_out_fragments(others, referring)
         if others:
             raise ConfigError(_gather(others.values()))

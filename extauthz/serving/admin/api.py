@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from extauthz.documents.lines import write_path
+from extauthz.documents.messages import say_what_is_wrong
 from extauthz.errors import ExtauthzError
 from extauthz.serving.admin.access import Access, Caller
 from extauthz.serving.admin.bodies import JSON, Bodies
@@ -163,7 +165,7 @@ class AdminApi:
             try:
                 body = endpoint.body.model_validate_json(text)
             except ValidationError as exc:
-                raise ApiError(400, "bad_body", _write_fault(exc)) from None
+                raise ApiError(400, "bad_body", _write_fault(exc, text, endpoint.body)) from None
         return ApiCall(
             query=query,
             path=in_path,
@@ -212,13 +214,18 @@ async def _stream(request: web.BaseRequest, stream: EventStream, hold: Hold) -> 
         raise ApiError(503, "too_many_streams", message, {"retry-after": "10"}) from None
 
 
-def _write_fault(error: ValidationError) -> str:
+def _write_fault(error: ValidationError, text: bytes, model: type[BaseModel]) -> str:
     """Where a body is wrong, and what is wrong; values are not shown."""
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    shown = [
-        f"{'.'.join(map(str, fault['loc'])) or 'the body'}: {fault['msg']}" for fault in faults
-    ]
-    return "; ".join(shown[:5])[:1_000]
+    faults = error.errors(include_url=False, include_input=False)
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return "the body is not JSON"
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError):
+        tree = None
+    told = (say_what_is_wrong(fault, (), tree, model) for fault in faults[:5])
+    shown = [f"{write_path(path) or 'the body'}: {message}" for path, message in told]
+    return "; ".join(shown)[:1_000]
 
 
 def _match(template: Sequence[str], segments: Sequence[str]) -> Mapping[str, str] | None:

@@ -54,6 +54,18 @@ async def test_a_misspelled_file_in_a_folder_is_a_problem(tmp_path: Path) -> Non
         await load_names(tmp_path)
 
 
+async def test_what_refers_to_a_misspelled_file_is_no_further_problem(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(api_text("a").replace("apis", "apies", 1))
+    (tmp_path / "b.yaml").write_text(
+        "applications: [{name: mobile}]\n"
+        "subscriptions: [{application: mobile, api: a, version: v1}]\n"
+        "deny: [{api: a}]\n"
+    )
+    with pytest.raises(ConfigError) as failure:
+        await load_names(tmp_path)
+    assert [problem.file for problem in failure.value.problems] == [str(tmp_path / "a.yaml")]
+
+
 async def test_a_file_that_an_openapi_document_refers_to_need_be_no_catalog(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("apis: [{name: A, version: v1, openapi: specs/pets.yaml}]\n")
     (tmp_path / "specs" / "ops").mkdir(parents=True)
