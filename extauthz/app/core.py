@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from extauthz.app.catalog import open_source
 from extauthz.app.counting import Counting, open_counting
 from extauthz.app.emergency import open_emergency
-from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.catalog.refresh import CatalogRefresher
 from extauthz.clients.introspection import IntrospectionClient
 from extauthz.clients.issuer_http import IssuerHttp, warn_of_unused_proxy
@@ -28,7 +28,7 @@ from extauthz.policy.blocks import Blocks
 from extauthz.policy.limits.most_used import MostUsed
 from extauthz.policy.pipeline import Pipeline
 from extauthz.policy.steps import PipelineRules
-from extauthz.ports import Clock, DecisionObserver, KeySource, TokenIntrospector
+from extauthz.ports import CatalogSource, Clock, DecisionObserver, KeySource, TokenIntrospector
 from extauthz.process import collector
 from extauthz.settings.reading import read_secret_file
 from extauthz.settings.tree import PlaceSettings, Settings
@@ -72,7 +72,22 @@ async def open_core(
     """
     clock = SystemClock()
     rules = read_authentication_rules(settings)
-    source = FileCatalogSource(settings.catalog.files, has_pepper=rules.pepper is not None)
+    async with (
+        open_source(settings, has_pepper=rules.pepper is not None) as source,
+        _open_core(settings, source, rules, clock, observers, tracer) as core,
+    ):
+        yield core
+
+
+@asynccontextmanager
+async def _open_core(
+    settings: Settings,
+    source: CatalogSource,
+    rules: AuthenticationRules,
+    clock: Clock,
+    observers: Sequence[DecisionObserver],
+    tracer: CallTracer | None,
+) -> AsyncIterator[Core]:
     refresher = CatalogRefresher(source, clock)
     revocations, blocks = Revocations(clock), Blocks(clock)
     proxy = settings.http.proxy

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from extauthz.app.doors.http import list_http_listeners
 from extauthz.app.envoy_door import APP
-from extauthz.app.http_door import list_http_listeners
 from extauthz.app.log import open_log_sending
 from extauthz.app.parameters import DoorParameters, write_parameters
 from extauthz.app.service import open_service, read_host_limits, read_listeners

@@ -19,10 +19,10 @@ from extauthz.app.admin.questions import answer_admin
 from extauthz.app.answers import read_answer_style
 from extauthz.app.core import open_core, read_authentication_rules
 from extauthz.app.counting import check_counting, probe_counting
+from extauthz.app.doors.http import open_http_door
+from extauthz.app.doors.mixer import MIXER, open_mixer_door, read_callers
 from extauthz.app.emergency import check_emergency
-from extauthz.app.http_door import open_http_door
 from extauthz.app.log import check_log, open_decision_log, read_masks
-from extauthz.app.mixer_door import MIXER, open_mixer_door, read_callers
 from extauthz.app.tracing import Tracing, check_tracing, open_tracing, trace_method
 from extauthz.app.usage.opening import open_usage
 from extauthz.app.usage.sinks import check_usage

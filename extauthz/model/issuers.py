@@ -73,6 +73,8 @@ class Issuer:
             (WSO2's self-contained tokens).
         ca: PEM of the authorities that may sign its servers' certificates, for keys and
             introspection; empty for the system's.
+        suspended: its signed tokens are not decided on for now, because it is not known which of
+            them were revoked.
         allow_bound_tokens: accept tokens that are bound to a key or certificate (``cnf``) without
             proof of possession.
     """
@@ -89,4 +91,5 @@ class Issuer:
     cooldown_us: int = 30_000_000
     subscriptions_from_token: bool = False
     allow_bound_tokens: bool = False
+    suspended: bool = False
     ca: str = field(default="", repr=False)

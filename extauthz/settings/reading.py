@@ -42,10 +42,7 @@ _MAX_SECRET_BYTES: Final = 4096
 _MAX_TOKENS_BYTES: Final = 65_536
 MAX_TOKENS: Final = 16
 
-_NOT_IN_THIS_RELEASE: Final[tuple[tuple[str, ...], ...]] = (
-    ("catalog", "wso2"),
-    ("analytics",),
-)
+_NOT_IN_THIS_RELEASE: Final[tuple[tuple[str, ...], ...]] = (("analytics",),)
 
 
 @dataclass(frozen=True, slots=True)

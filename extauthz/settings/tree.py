@@ -27,6 +27,7 @@ from extauthz.documents.document import (
 from extauthz.model.identity import Place
 from extauthz.policy.authentication.credentials import CredentialPlaces
 from extauthz.serving.listen import is_local, read_listen_address
+from extauthz.settings.catalog import CatalogSettings
 from extauthz.settings.listening import (
     AdminSettings,
     ListenSettings,
@@ -88,13 +89,6 @@ class ServerSettings(StrictModel):
     shadow: Literal["grpc", "mixer", "http"] | None = None
     """This door only logs what it would have decided (`log.decisions`): it lets every request
     pass, changes nothing and counts nothing. For a change of doors."""
-
-
-class CatalogSettings(StrictModel):
-    """Where the catalog comes from."""
-
-    files: tuple[Path, ...] = Field(min_length=1)
-    """Files and folders; all of them together are the catalog."""
 
 
 class PlaceSettings(StrictModel):

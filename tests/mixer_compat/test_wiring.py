@@ -11,7 +11,7 @@ import yaml
 
 from extauthz.answers.denial import DenialStyle
 from extauthz.app.core import open_core
-from extauthz.app.mixer_door import (
+from extauthz.app.doors.mixer import (
     MIXER,
     open_mixer_door,
     read_callers,

@@ -285,7 +285,6 @@ def test_authorization_is_free_when_no_credential_stands_there(tmp_path: Path) -
 @pytest.mark.parametrize(
     "tree",
     [
-        {"catalog": {"files": ["a"], "wso2": {"url": "https://apim.example"}}},
         {"analytics": {"sink": "log"}},
     ],
     ids=str,

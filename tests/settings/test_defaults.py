@@ -11,7 +11,7 @@ import pytest
 from extauthz.answers.backend_jwt_style import BackendJwtStyle
 from extauthz.app.answers import read_answer_style
 from extauthz.app.core import read_authentication_rules
-from extauthz.app.mixer_door import read_handler_params
+from extauthz.app.doors.mixer import read_handler_params
 from extauthz.app.service import read_host_limits
 from extauthz.counters.leases.store import LeaseRules
 from extauthz.counters.memory import MemoryCounterStore

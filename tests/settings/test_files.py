@@ -18,7 +18,9 @@ server: {tls: {cert: a, key: b, client_ca: c}}
 mixer:
   tls: {cert: d, key: e, client_ca: f}
   callers: {token_file: g}
-catalog: {files: [h]}
+catalog:
+  files: [h]
+  wso2: {url: https://apim.example, username: admin, password_file: ya, ca: yb, state_dir: yc}
 counters:
   store: redis
   url: rediss://redis.example
@@ -85,7 +87,8 @@ def test_every_file_is_found_and_is_relative_to_the_settings_file(tmp_path: Path
     schema = Settings.model_json_schema()
     assert set(found) == set(find_path_settings(schema, schema))
     usage = [f"z{letter}" for letter in "abcdefg"]
-    names = [*"123456abcdefghijklmnopqrstuvwxyz", *usage]
+    wso2 = ["ya", "yb", "yc"]
+    names = [*"123456abcdefghijklmnopqrstuvwxy", *wso2, "z", *usage]
     assert sorted(found.values()) == [tmp_path / name for name in names]
 
 

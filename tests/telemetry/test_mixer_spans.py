@@ -10,7 +10,7 @@ import pytest
 import yaml
 from google.protobuf.message import Message
 
-from extauthz.app.mixer_door import MIXER
+from extauthz.app.doors.mixer import MIXER
 from extauthz.app.service import open_service, read_listeners
 from extauthz.serving.grpcio.host import GrpcioHost
 from extauthz.settings.reading import read_settings

@@ -113,6 +113,7 @@ def _build_issuer(
         if document.tls is None
         else _read_ca(file, (*path, "tls", "ca"), document.tls, faults),
         allow_bound_tokens=document.allow_bound_tokens,
+        suspended=document.suspended,
     )
 
 

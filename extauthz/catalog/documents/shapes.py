@@ -292,6 +292,8 @@ class IssuerDocument(StrictModel):
     """How old fetched keys may get; 5m when left out."""
     keys_cooldown: PositiveDuration = 30_000_000
     """Shortest time between two fetches of keys; 30s when left out."""
+    suspended: bool = False
+    """Decide on none of its signed tokens: every request with a valid one gets "could not decide"."""
     subscriptions_from_token: bool = False
     """Take subscriptions from the tokens' subscribedAPIs claim (WSO2 API Manager)."""
 

@@ -247,6 +247,10 @@ class BearerTokens:
             return replace(BAD_SIGNATURE, found=found)
         if isinstance(claims, Denial):
             return claims
+        if issuer.suspended:
+            raise KeySourceError(
+                f"tokens of {issuer.issuer} are not decided on: what was revoked is not known"
+            )
         digest = token_digest(text)
         return self._believe(claims, issuer, catalog, SecurityScheme.JWT, issuer.ttl_us, digest)
 

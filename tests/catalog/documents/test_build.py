@@ -223,7 +223,7 @@ def test_reads_every_key_of_an_issuer(everything: Catalog) -> None:
     )  # fmt: skip
     assert (issuer.leeway_s, issuer.ttl_us) == (2, 60 * S)
     assert (issuer.refresh_us, issuer.cooldown_us) == (3_600 * S, 10 * S)
-    assert issuer.subscriptions_from_token and issuer.allow_bound_tokens
+    assert issuer.subscriptions_from_token and issuer.allow_bound_tokens and issuer.suspended
     assert endpoint.require_token_type
     assert issuer.ca.startswith("-----BEGIN CERTIFICATE-----\n")
 

@@ -1,0 +1,74 @@
+"""Opens the source of the catalog that the settings name."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from extauthz.catalog.files.source import FileCatalogSource
+from extauthz.errors import ConfigError, Problem
+from extauthz.model.limits import US_PER_S
+from extauthz.ports import CatalogSource
+from extauthz.settings.catalog import Wso2Settings
+from extauthz.settings.tree import Settings
+
+
+@asynccontextmanager
+async def open_source(settings: Settings, *, has_pepper: bool) -> AsyncIterator[CatalogSource]:
+    """Opens the source, and closes it at the end of the block.
+
+    Args:
+        has_pepper: whether the settings hold the secret that hmac_sha256 keys need.
+
+    Raises:
+        ConfigError: a folder that the settings name cannot be used.
+    """
+    catalog = settings.catalog
+    if catalog.wso2 is None:
+        yield FileCatalogSource(catalog.files, has_pepper=has_pepper)
+        return
+    from extauthz.catalog.wso2.messages import Parameters
+    from extauthz.catalog.wso2.source import Wso2CatalogSource
+
+    wso2 = catalog.wso2
+    with ExitStack() as stack:
+        parameters = Parameters(
+            url=wso2.url,
+            username=wso2.username,
+            password_file=str(wso2.password_file),
+            ca_file="" if wso2.ca is None else str(wso2.ca),
+            tenants=wso2.tenant_domains,
+            folder=str(_open_folder(wso2, stack)),
+            refresh_s=wso2.refresh / US_PER_S,
+            timeout_s=wso2.timeout / US_PER_S,
+            announce=wso2.announce,
+            labels=wso2.labels,
+        )
+        source = Wso2CatalogSource(
+            catalog.files,
+            parameters,
+            has_pepper=has_pepper,
+            accept_tokens_before_revocations=wso2.accept_tokens_before_revocations,
+            start_s=wso2.start_timeout / US_PER_S,
+        )
+        try:
+            yield source
+        finally:
+            await source.close()
+
+
+def _open_folder(wso2: Wso2Settings, stack: ExitStack) -> Path:
+    """The folder of the last good copy, which only this user may enter."""
+    if wso2.state_dir is None:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="extauthz-wso2-")))
+    try:
+        wso2.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = wso2.state_dir / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as exc:
+        message = f"{wso2.state_dir} cannot be written to: {exc.strerror}"
+        raise ConfigError([Problem(path="catalog.wso2.state_dir", message=message)]) from exc
+    return wso2.state_dir

@@ -1,0 +1,1 @@
+"""Writes rows of an API Manager as a catalog document."""

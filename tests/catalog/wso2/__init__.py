@@ -1,0 +1,1 @@
+"""Tests of the catalog source for WSO2 API Manager, against the stand-in."""
