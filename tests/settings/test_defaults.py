@@ -23,8 +23,9 @@ from extauthz.policy.authentication.authenticate import AuthenticationRules
 from extauthz.policy.steps import PipelineRules
 from extauthz.serving.limits import HostLimits
 from extauthz.serving.load import Load
+from extauthz.settings.catalog import CatalogSettings
 from extauthz.settings.stores import LeaseSettings
-from extauthz.settings.tree import BackendJwtSettings, CatalogSettings, Settings
+from extauthz.settings.tree import BackendJwtSettings, Settings
 from mixer_compat.params import HandlerParams
 from tests.builders import FakeClock
 
