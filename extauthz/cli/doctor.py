@@ -11,10 +11,12 @@ import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Final
 
-from extauthz.envoy.diagnosis.admin import AdminClient, ask_envoy
+from extauthz.cli.watching.admin_tls import make_admin_tls
+from extauthz.envoy.diagnosis.admin import EXTAUTHZ, AdminClient, ask_envoy
 from extauthz.envoy.diagnosis.diagnose import diagnose, list_addresses
 from extauthz.envoy.diagnosis.findings import Finding, Weight, sort_findings
 from extauthz.envoy.diagnosis.service import ServiceState, read_service
@@ -42,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="the service's own admin listener (listen.admin), to ask it, too: a URL, or "
         "unix:/path",
+    )
+    parser.add_argument(
+        "--extauthz-ca",
+        type=Path,
+        metavar="FILE",
+        help="a PEM file: who may have signed that listener's certificate, with https (default: "
+        "the system's authorities)",
     )
     parser.add_argument(
         "--no-probe",
@@ -83,7 +92,14 @@ def run(arguments: argparse.Namespace) -> int:
             ports = dict(zip(addresses, threads.map(probe, addresses), strict=True))
     service = None
     if arguments.extauthz_admin:
-        service = _ask_service(AdminClient(arguments.extauthz_admin, option="--extauthz-admin"))
+        url = arguments.extauthz_admin
+        own = AdminClient(
+            url,
+            option="--extauthz-admin",
+            interface=replace(EXTAUTHZ, ca_option="--extauthz-ca"),
+            tls=make_admin_tls(url, ca=arguments.extauthz_ca),
+        )
+        service = _ask_service(own)
     diagnosis = diagnose(state, arguments.listener, ports, service)
     findings = sort_findings(diagnosis.findings)
     looked_at = (_say_envoy(state, client.url), *diagnosis.looked_at)

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from extauthz.envoy.diagnosis.admin import AdminClient, AdminError
+from extauthz.cli.watching.admin_tls import make_admin_tls
+from extauthz.envoy.diagnosis.admin import EXTAUTHZ, AdminClient, AdminError
 from extauthz.settings.reading import read_secret_file
 
 _DEFAULT: Final = "http://127.0.0.1:9003"
@@ -26,6 +27,22 @@ def add_admin_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default: {_DEFAULT})",
     )
     parser.add_argument(
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="a PEM file: who may have signed its certificate, with https (default: the system's "
+        "authorities)",
+    )
+    parser.add_argument(
+        "--cert",
+        type=Path,
+        metavar="FILE",
+        help="a PEM file: the client certificate that the listener lets in (admin.tls.client_ca)",
+    )
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", help="a PEM file: its private key, if not in --cert"
+    )
+    parser.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
@@ -38,7 +55,7 @@ class AdminApi:
 
     Raises:
         AdminError: the URL is invalid.
-        ConfigError: the token's file cannot be read.
+        ConfigError: a file cannot be used.
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
@@ -48,12 +65,18 @@ class AdminApi:
             token = read_secret_file(arguments.token_file)
             self._headers["authorization"] = f"Bearer {token.reveal()}"
         self._has_token = arguments.token_file is not None
+        self._has_certificate = arguments.cert is not None
+        self._tls = make_admin_tls(
+            self.url, ca=arguments.ca, cert=arguments.cert, key=arguments.key
+        )
         self._make_client()
 
     def _make_client(self) -> AdminClient:
         return AdminClient(
             self.url,
             option=_OPTION,
+            interface=EXTAUTHZ,
+            tls=self._tls,
             timeout_s=_TIMEOUT_S,
             max_bytes=_MAX_BYTES,
             headers=self._headers,
@@ -83,9 +106,14 @@ class AdminApi:
     def _explain(self, client: AdminClient, status: int, answer: object) -> AdminError:
         error = answer.get("error") if isinstance(answer, dict) else None
         said = f": {error['message']}" if isinstance(error, dict) and "message" in error else ""
+        code = error.get("code") if isinstance(error, dict) else None
         if status == 401:
             todo = "the token is not one of its own" if self._has_token else "give --token-file"
+            if self._has_certificate:
+                todo += ", or another --cert"
             return client.fail(f"asks for a token; {todo}{said}")
+        if code == "certificate_needed":
+            return client.fail(f"asks for a client certificate; give --cert and --key{said}")
         if error is None and status in (200, 404):
             return client.fail(
                 "has no API: set admin.api in the settings of the service, or is this the address "

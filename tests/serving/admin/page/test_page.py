@@ -11,6 +11,8 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, expect
 
+from tests.certificates import MutualFiles
+from tests.free_ports import find_free_port
 from tests.serving.admin.page.conftest import PATIENCE_MS, Tab, open_tab
 from tests.serving.admin.watched_service import HOSTILE, WatchedService, run_watched
 
@@ -224,3 +226,22 @@ async def test_it_asks_for_the_token_and_keeps_it_in_its_tab_alone(
             assert not [it for it in tab.asked if TOKEN in it]
             await page.get_by_role("button", name="Forget the token").click()
             await expect(dialog).to_be_visible()
+
+
+@pytest.mark.parametrize("host", ["grpcio", "envoy"])
+async def test_it_is_live_over_mtls_on_each_host(
+    browser: Browser, host: str, tmp_path: Path
+) -> None:
+    files = MutualFiles(tmp_path)
+    leaf = files.authority.issue(common_name="operator")
+    port = find_free_port()
+    url = f"https://127.0.0.1:{port}"
+    tls = {"cert": str(files.cert), "key": str(files.key), "client_ca": str(files.client_ca)}
+    shown = {"origin": url, "cert": leaf.cert, "key": leaf.key}
+    known: dict[str, Any] = {"client_certificates": [shown], "ignore_https_errors": True}
+    listen, server = {"admin": f"0.0.0.0:{port}"}, {"host": host}
+    with run_watched(tmp_path, listen=listen, admin={"tls": tls}, server=server) as it:
+        async with open_tab(browser, url, **known) as tab:
+            await be_live(tab)
+            await asyncio.to_thread(it.ask, "/orders/v2/1", "mobile")
+            await expect(tab.page.locator(ROWS).first).to_contain_text("subscription_not_found")
