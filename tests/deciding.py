@@ -70,7 +70,12 @@ class GivenTokens:
     def __init__(self) -> None:
         self.active: dict[str, Mapping[str, Any]] = {}
         self.asked = 0
+        self.asked_issuers: list[str] = []
         self.error: Exception | None = None
+        self.known_to: dict[str, str] = {}
+        """By token: the only issuer that knows it."""
+        self.errors: dict[str, Exception] = {}
+        """By issuer."""
 
     async def introspect(
         self,
@@ -81,10 +86,14 @@ class GivenTokens:
         client: str = "",
     ) -> Mapping[str, Any] | None:
         self.asked += 1
-        if self.error is not None:
-            raise self.error
+        self.asked_issuers.append(issuer.issuer)
+        error = self.errors.get(issuer.issuer, self.error)
+        if error is not None:
+            raise error
         if issuer.introspection is None:
             raise IntrospectionError(f"issuer {issuer.issuer} has no introspection endpoint")
+        if self.known_to.get(token.reveal(), issuer.issuer) != issuer.issuer:
+            return None
         return self.active.get(token.reveal())
 
 

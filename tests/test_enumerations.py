@@ -92,7 +92,7 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, str]] = {
     ),
     ("Reason", "extauthz/policy/authentication/authenticate.py"): (
         "MISSING_CREDENTIALS AMBIGUOUS_CREDENTIALS TOKEN_EXPIRED TOKEN_REVOKED WRONG_KEY_TYPE "
-        f"CREDENTIAL_NOT_PERMITTED INSUFFICIENT_SCOPE {_OF_MATCHING} {_OF_SUBSCRIPTIONS} "
+        f"AUDIENCE_NOT_ALLOWED CREDENTIAL_NOT_PERMITTED INSUFFICIENT_SCOPE {_OF_MATCHING} {_OF_SUBSCRIPTIONS} "
         f"{_OF_ANY_STEP}",
         "are not what a guess ends as, and count as no failed attempt",
     ),

@@ -155,6 +155,7 @@ def write_wso2_claims(allow: Allow) -> dict[str, str]:
     claims = {
         "subscriber": application.get("owner", ""),
         "applicationid": application.get("id", ""),
+        "applicationUUId": application.get("uuid", ""),
         "applicationname": application.get("name", ""),
         "applicationtier": application.get("tier", ""),
         "apiname": api.name,
@@ -173,7 +174,9 @@ def _read_application(identity: Identity) -> dict[str, str]:
     application = identity.application
     if application is not None:
         return {
-            "name": application.name,
+            "id": str(application.number) if application.number else "",
+            "uuid": application.uuid,
+            "name": application.shown_name,
             "owner": application.owner,
             "tier": UNLIMITED_TIER if application.tier is None else application.tier.name,
         }
@@ -191,8 +194,13 @@ def _read_application(identity: Identity) -> dict[str, str]:
 def _usertype(identity: Identity) -> str:
     """WSO2's word for calls of a person or of an application itself.
 
-    A token from the client credentials grant names the client as its subject (RFC 9068 2.2).
+    A token from the client credentials grant names the client as its subject (RFC 9068 2.2); WSO2's
+    own tokens say in ``aut`` which of the two it is.
     """
+    words = {"APPLICATION": "Application", "APPLICATION_USER": "Application_User"}
+    said = identity.claims.get("aut")
+    if isinstance(said, str) and said in words:
+        return words[said]
     by_token = identity.scheme in (SecurityScheme.JWT, SecurityScheme.OPAQUE)
     is_person = by_token and identity.user not in ("", identity.consumer_key)
     return "Application_User" if is_person else "Application"

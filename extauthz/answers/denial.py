@@ -63,6 +63,7 @@ _BEARER_ERRORS: Final = {
     Reason.TOKEN_INACTIVE: "invalid_token",
     Reason.TOKEN_REVOKED: "invalid_token",
     Reason.WRONG_KEY_TYPE: "invalid_token",
+    Reason.AUDIENCE_NOT_ALLOWED: "invalid_token",
     Reason.INSUFFICIENT_SCOPE: "insufficient_scope",
     Reason.AMBIGUOUS_CREDENTIALS: "invalid_request",
 }

@@ -36,6 +36,7 @@ _INVALID: Final = (
     "Invalid Credentials",
     "Invalid Credentials. Make sure you have provided the correct security credentials",
 )
+_FORBIDDEN: Final = ("Resource forbidden ", "Resource forbidden ")
 _RESOURCE: Final = (
     "No matching resource found in the API for the given request",
     "No matching resource found in the API for the given request. Check the API documentation "
@@ -74,8 +75,13 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "Incorrect Access Token Type is provided",
         "Incorrect Access Token Type is provided",
     ),
+    Reason.AUDIENCE_NOT_ALLOWED: Meaning(
+        401, 16, "The token is not for this API", 900914, 403,
+        "Invalid audience",
+        "The access token does not allow you to access the requested resource",
+    ),
     Reason.CREDENTIAL_NOT_PERMITTED: Meaning(
-        403, 7, "The credential may not be used from here", 900901, 401, *_INVALID
+        403, 7, "The credential may not be used from here", 900908, 403, *_FORBIDDEN
     ),
     Reason.API_NOT_FOUND: Meaning(
         404, 5, "No such API", 404, 404,
@@ -95,9 +101,7 @@ MEANINGS: Final[dict[Reason, Meaning]] = {
         "administrators.",
     ),
     Reason.SUBSCRIPTION_NOT_FOUND: Meaning(
-        403, 7, "The application is not subscribed", 900908, 403,
-        "Resource forbidden ",
-        "Resource forbidden ",
+        403, 7, "The application is not subscribed", 900908, 403, *_FORBIDDEN
     ),
     Reason.SUBSCRIPTION_BLOCKED: Meaning(
         403, 7, "The subscription is blocked", 900907, 401,

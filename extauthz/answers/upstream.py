@@ -163,7 +163,7 @@ def _own_fields(allow: Allow, style: UpstreamStyle) -> Iterator[tuple[str, str]]
 
 def _read_application(allow: Allow) -> str:
     application = allow.identity.application
-    return application.name if application is not None else ""
+    return application.display_name or application.name if application is not None else ""
 
 
 def _read_key_type(allow: Allow) -> str:

@@ -51,6 +51,10 @@ _FIXED: Final = {
         "Get a new token or key; `revoked_tokens` in the catalog and `extauthz blocks` list what "
         "was taken back.",
     ),
+    Reason.AUDIENCE_NOT_ALLOWED: (
+        "Get a token for one of the API's `audiences`, or add the token's aud to them in the "
+        "catalog.",
+    ),
     Reason.CREDENTIAL_NOT_PERMITTED: (
         "The key lists the addresses or referers that may use it; --client gives the address.",
     ),

@@ -75,6 +75,9 @@ class Api:
         hosts: exact, ``*.example.com`` or ``*``; lower-case.
         tier: limits all callers of the API together.
         key_types: kinds of keys that are taken.
+        audiences: one of them must be in a bearer token's ``aud``; empty accepts any.
+        unsubscribed_tier: limits each consumer that needs no subscription and has none.
+        uuid, provider: its id and its owner in WSO2 API Manager; nothing is decided by them.
         bearer_header: lower-case name of the bearer token's header; None for the settings' place.
         api_key_places: places of API keys; None for the settings' places.
         forward_credentials: leave the credential in the request to the upstream.
@@ -93,6 +96,10 @@ class Api:
     tier: Tier | None = None
     key_types: frozenset[KeyType] = BOTH_KEY_TYPES
     subscription_required: bool = True
+    audiences: frozenset[str] = frozenset()
+    unsubscribed_tier: Tier | None = None
+    uuid: str = ""
+    provider: str = ""
     bearer_header: str | None = None
     api_key_places: tuple[Place, ...] | None = None
     forward_credentials: bool = False

@@ -76,9 +76,24 @@ class CustomLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokedToken:
-    """A revoked token, by its ``jti``, and when it would have expired."""
+    """A revoked token, or all tokens of a consumer key or user that are older than a time.
 
-    token_id: str
+    Exactly one of the first four attributes is set.
+
+    Attributes:
+        token_id: its ``jti``.
+        digest: as for `Revocations.revoke_digest`.
+        consumer_key, user: whose tokens issued before `issued_before_us` are revoked.
+        issuer: the issuer of these; empty for any.
+        expires_at_us: when the token, or the last of them, has expired; None if that is not known.
+    """
+
+    token_id: str = ""
+    digest: bytes = b""
+    consumer_key: str = ""
+    user: str = ""
+    issuer: str = ""
+    issued_before_us: int = 0
     expires_at_us: int | None = None
 
 
@@ -101,7 +116,7 @@ class Catalog:
         "default_versions",
         "deny_rules",
         "issuers",
-        "opaque_issuer",
+        "opaque_issuers",
         "revision",
         "revoked",
         "routes",
@@ -142,10 +157,13 @@ class Catalog:
             subscriptions = Subscriptions(subscriptions)
         self.subscriptions = subscriptions
         self.issuers = {issuer.issuer: issuer for issuer in issuers}
-        self.opaque_issuer = next(
-            (issuer for issuer in self.issuers.values() if issuer.introspection is not None), None
+        self.opaque_issuers = tuple(
+            issuer for issuer in self.issuers.values() if issuer.introspection is not None
         )
-        """The only issuer that opaque tokens are sent to, because they do not name their issuer."""
+        """The issuers that are asked about opaque tokens, in this order until one knows the token.
+
+        Such a token does not name its issuer, so there is one issuer, unless each of them may be
+        asked about the others' tokens."""
         self.deny_rules = DenyRules(deny_rules)
         self.custom_limits = tuple(custom_limits)
         self.revoked: tuple[RevokedToken, ...] = ()

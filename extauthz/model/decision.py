@@ -29,6 +29,8 @@ class Reason(Enum):
     """The token was revoked."""
     WRONG_KEY_TYPE = "wrong_key_type"
     """A sandbox key on a production API, or the other way round."""
+    AUDIENCE_NOT_ALLOWED = "audience_not_allowed"
+    """The token was not made for this API."""
     CREDENTIAL_NOT_PERMITTED = "credential_not_permitted"
     """The credential may not be used from this address or referer."""
     API_NOT_FOUND = "api_not_found"

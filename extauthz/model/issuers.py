@@ -9,12 +9,17 @@ from extauthz.model.identity import Secret
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimNames:
-    """The claims from which an issuer's tokens are read: of each list, the first present one."""
+    """The claims from which an issuer's tokens are read: of each list, the first present one.
+
+    Attributes:
+        mappings: claims and the names under which conditions and counters' keys know them, too.
+    """
 
     consumer_key: tuple[str, ...] = ("azp", "client_id", "consumerKey")
     scopes: tuple[str, ...] = ("scope", "scp")
     user: tuple[str, ...] = ("sub",)
     key_type: tuple[str, ...] = ("keytype",)
+    mappings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +32,7 @@ class IntrospectionEndpoint:
         ttl_us: longest time that a positive answer is cached.
         inactive_ttl_us: longest time that a definite "inactive" is cached.
         require_token_type: refuse an answer without ``token_type``.
+        allow_foreign_tokens: it may be asked about tokens that another issuer issued.
     """
 
     url: str
@@ -37,6 +43,7 @@ class IntrospectionEndpoint:
     ttl_us: int = 60_000_000
     inactive_ttl_us: int = 10_000_000
     require_token_type: bool = False
+    allow_foreign_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +53,7 @@ class KeyLocation:
     Attributes:
         jwks_url: a JWK Set (RFC 7517) over HTTP.
         discovery_url: an OpenID Provider configuration that names the JWK Set.
-        jwks, pem: the text itself, as read from a file.
+        jwks, pem: the text itself.
         hmac_secret: a shared secret; only with HS algorithms.
     """
 

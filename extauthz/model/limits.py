@@ -136,6 +136,7 @@ class Tier:
     Attributes:
         conditions: every group that a request fits is counted separately; `limits` and `burst`
             apply when it fits none.
+        per_user: counts each user of what it limits separately.
         stop_on_quota_reach: False counts and marks requests above the limit, and lets them
             through (WSO2 API Manager's name for it).
         on_outage: None for what the settings say.
@@ -147,6 +148,7 @@ class Tier:
     stop_on_quota_reach: bool = True
     on_outage: OutageMode | None = None
     conditions: tuple[ConditionGroup, ...] = ()
+    per_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,10 @@ def check_subscription(catalog: Catalog, api: Api, identity: Identity) -> Subscr
         else catalog.subscriptions.get((application.name, api.name, api.version))
     )
     if subscription is None:
-        return _NOT_FOUND if api.subscription_required else _UNNEEDED
+        if api.subscription_required:
+            return _NOT_FOUND
+        tier = api.unsubscribed_tier
+        return _UNNEEDED if tier is None else Subscribed(tier=tier)
     state = subscription.state
     if state is _UNBLOCKED:
         return Subscribed(subscription, subscription.tier)

@@ -121,6 +121,9 @@ def test_issuer_life_and_key_id_are_the_settings() -> None:
         (replace(ALICE, scheme=SecurityScheme.OPAQUE), "Application_User"),
         (replace(ALICE, scheme=SecurityScheme.API_KEY, user="bob"), "Application"),
         (replace(ALICE, scheme=SecurityScheme.MTLS), "Application"),
+        (replace(ALICE, claims={"aut": "APPLICATION"}), "Application"),
+        (replace(ALICE, user="abc123", claims={"aut": "APPLICATION_USER"}), "Application_User"),
+        (replace(ALICE, claims={"aut": ["APPLICATION"]}), "Application_User"),
     ],
 )
 def test_says_whether_a_person_stands_behind_the_call(identity: Identity, expected: str) -> None:
@@ -138,6 +141,13 @@ def test_leaves_out_what_nothing_is_known_for() -> None:
         "keytype": "PRODUCTION",
         "usertype": "Application",
     }
+
+
+def test_names_the_application_as_its_api_manager_does() -> None:
+    shop = Application(name="bob:ShopApp", display_name="ShopApp", uuid="a-1", number=7)
+    claims = write_wso2_claims(an_allow(replace(ALICE, application=shop)))
+    assert claims["applicationname"] == "ShopApp"
+    assert (claims["applicationid"], claims["applicationUUId"]) == ("7", "a-1")
 
 
 SAID = {"application": {"id": 7, "name": "shop", "owner": "eve", "tier": "Big", "x": [], "y": True}}

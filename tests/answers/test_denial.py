@@ -171,6 +171,7 @@ INVALID_TOKEN = {
     Reason.TOKEN_INACTIVE,
     Reason.TOKEN_REVOKED,
     Reason.WRONG_KEY_TYPE,
+    Reason.AUDIENCE_NOT_ALLOWED,
 }
 
 

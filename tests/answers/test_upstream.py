@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,6 +82,14 @@ def test_says_who_calls() -> None:
         ("x-extauthz-tier", "Gold"),
     )
     assert made.remove_headers == ()
+
+
+def test_names_the_application_as_people_know_it() -> None:
+    shop = Application(name="bob:ShopApp", display_name="ShopApp")
+    allow = an_allow(identity=replace(ALICE, application=shop))
+    assert dict(changes(allow).set_headers)["x-extauthz-application"] == "ShopApp"
+    basis = find_header_basis(allow, a_request(), UpstreamStyle())
+    assert basis is not None and basis[0] == "ShopApp"
 
 
 def test_every_fact_can_be_sent() -> None:

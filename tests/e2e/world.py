@@ -95,6 +95,14 @@ _APIS: Final[list[dict[str, Any]]] = [
         "resources": [_resource("/open")],
     },
     {
+        "name": "Addressed",
+        "version": "1.0.0",
+        "context": "/addressed",
+        "audiences": ["addressed"],
+        "subscription": "none",
+        "resources": [_resource("/open")],
+    },
+    {
         "name": "Blocked",
         "version": "1.0.0",
         "context": "/blocked",

@@ -141,6 +141,11 @@ DENIALS: list[tuple[str, Catalog, ApiRequest]] = [
     ("token_revoked", a_full_catalog(), bearer(a_jwt(jti="revoked"))),
     ("wrong_key_type", a_full_catalog(an_api(key_types=SANDBOX_ONLY)), keyed()),
     (
+        "audience_not_allowed",
+        a_full_catalog(an_api(audiences=frozenset({"shop"}))),
+        bearer(a_jwt()),
+    ),
+    (
         "credential_not_permitted",
         a_full_catalog(api_keys=a_key(networks=(ip_network("10.0.0.0/8"),))),
         keyed(),

@@ -108,6 +108,18 @@ def test_needs_none_where_the_api_asks_for_none(application: Application | None)
     assert found == Subscribed()
 
 
+def test_the_tier_of_those_without_a_subscription_is_not_for_those_with_one() -> None:
+    tier = a_tier("DefaultSubscriptionless", a_limit(10_000))
+    api = an_api(subscription_required=False, unsubscribed_tier=tier)
+    stranger = an_identity(application=None)
+    catalog = a_catalog(api, subscribed=False)
+    assert check_subscription(catalog, api, stranger) == Subscribed(tier=tier)
+    assert check_subscription(catalog, api, ANONYMOUS) == Subscribed()
+    subscribed = a_catalog_with(SubscriptionState.UNBLOCKED, api=api)
+    found = check_subscription(subscribed, api, an_identity())
+    assert isinstance(found, Subscribed) and found.tier is GOLD
+
+
 def test_one_that_is_there_counts_though_none_is_asked_for() -> None:
     api = an_api(subscription_required=False)
     found = check_subscription(

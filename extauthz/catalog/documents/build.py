@@ -108,6 +108,7 @@ def build_parts(
     subscriptions = build_subscriptions(files, apis, consumers.applications, tiers, faults)
     custom_limits = build_custom_limits(files, tiers, apis, faults)
     deny_rules = build_deny_rules(files, apis, consumers.applications, issuers, faults)
+    revoked = build_revoked_tokens(files, faults)
     faults.raise_if_any()
     return CatalogParts(
         tiers=tuple(tiers.values()),
@@ -120,6 +121,6 @@ def build_parts(
         consumer_keys=consumers.consumer_keys,
         certificates=consumers.certificates,
         subscriptions=subscriptions,
-        revoked=build_revoked_tokens(files),
+        revoked=revoked,
         warnings=faults.list_warnings(),
     )

@@ -1,9 +1,5 @@
 """Builds APIs and their resources from documents and OpenAPI documents.
 
-- Base path: the context as it is when the version is a whole segment of it (or ``{version}``
-  stands for it), else the context and the version. A default version is also served without the
-  version. Without a context the OpenAPI document's base path is used as it is, else the root: the
-  API is then found by its host alone.
 - Resources in the catalog override those of the OpenAPI document with the same template and
   method; one for any method overrides all of them.
 - What the catalog says of the API overrides the OpenAPI document.
@@ -14,10 +10,10 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from extauthz.catalog.documents.addresses import plan_base_paths, read_hosts
 from extauthz.catalog.documents.build_conditions import build_cost
 from extauthz.catalog.documents.build_limits import find_tier
 from extauthz.catalog.documents.faults import CatalogFile, Faults
@@ -33,7 +29,6 @@ from extauthz.model.apis import Api, Resource
 from extauthz.model.field_names import FIELD_NAME
 from extauthz.model.identity import Place, PlaceKind, SecurityScheme
 from extauthz.model.limits import Tier
-from extauthz.model.routing.authority import read_host
 from extauthz.model.routing.routes import ANY_METHOD, ResourceTree
 from extauthz.model.routing.segments import is_respelled
 from extauthz.model.routing.templates import TemplateError, split_template, write_shape
@@ -41,9 +36,7 @@ from extauthz.model.routing.templates import TemplateError, split_template, writ
 _LOG = logging.getLogger(__name__)
 
 DEFAULT_SECURITY: Final = (SecurityScheme.JWT, SecurityScheme.API_KEY)
-VERSION_PLACEHOLDER: Final = "{version}"
 _NO_DOCUMENT: Final = OpenApiResources()
-_SEGMENT: Final = re.compile(r"[A-Za-z0-9._~!$&'()+,=:@-]+")
 
 
 def build_apis(
@@ -148,14 +141,18 @@ class _ApiBuilder:
             name=written.name,
             version=written.version,
             resources=self._build_resources(described, tier),
-            base_paths=self._plan_base_paths(described.base_path),
+            base_paths=plan_base_paths(written, described.base_path, self._fault),
             base_path=written.base_path,
-            hosts=self._read_hosts(),
+            hosts=read_hosts(written, self._fault),
             is_default_version=written.default_version,
             state=written.state,
             tier=tier,
             key_types=written.key_types,
             subscription_required=written.subscription == "required",
+            audiences=frozenset(written.audiences),
+            unsubscribed_tier=self._find_unsubscribed_tier(),
+            uuid=written.uuid,
+            provider=written.provider,
             bearer_header=header,
             api_key_places=places,
             forward_credentials=written.forward_credentials,
@@ -167,6 +164,12 @@ class _ApiBuilder:
 
     def _find_tier(self, name: str | None, *below: str | int) -> Tier | None:
         return find_tier(self._tiers, name, self._file, (*self._path, *below), self._faults)
+
+    def _find_unsubscribed_tier(self) -> Tier | None:
+        written = self._written
+        if written.unsubscribed_tier is not None and written.subscription == "required":
+            self._fault("needs subscription: none; add it, or remove this", "unsubscribed_tier")
+        return self._find_tier(written.unsubscribed_tier, "unsubscribed_tier")
 
     def _read_openapi(self, name: str) -> OpenApiResources:
         source = self._faults.read_reference(self._file, (*self._path, "openapi"), name)
@@ -204,54 +207,6 @@ class _ApiBuilder:
             takes_default=security is None
             and any(entry.security is None for entry in self._written.resources),
         )
-
-    def _read_hosts(self) -> tuple[str, ...]:
-        hosts: dict[str, None] = {}
-        for position, written in enumerate(self._written.hosts):
-            host = _read_host(written)
-            if host is None:
-                self._fault(
-                    "must be a host without scheme, port and path: api.example.com, "
-                    "*.example.com or *; a name beyond ASCII is written as DNS has it, xn--…",
-                    "hosts",
-                    position,
-                )
-            elif host in hosts:
-                self._fault("is there already; remove one", "hosts", position)
-            else:
-                hosts[host] = None
-        return tuple(hosts)
-
-    def _plan_base_paths(self, described: str | None) -> tuple[str, ...]:
-        context, version = self._written.context, self._written.version
-        if context is None:
-            return (described or "",)
-        message = None
-        if not context.startswith("/"):
-            message = f"must start with a slash: write {show_name('/' + context)}"
-        elif context == "/":
-            message = "is the root: leave context out, and the API is found by host alone"
-        elif context.endswith("/"):
-            message = f"must not end with a slash: write {show_name(context.rstrip('/') or '/')}"
-        if message is not None:
-            self._fault(message, "context")
-            return ()
-        segments = [version if it == VERSION_PLACEHOLDER else it for it in context.split("/")[1:]]
-        if version not in segments:
-            segments.append(version)
-        for segment in segments:
-            if _SEGMENT.fullmatch(segment) is None or segment in (".", ".."):
-                at = "version" if segment == version else "context"
-                self._fault(
-                    f"{show_name(segment)} cannot be a segment of a path; use letters, digits, "
-                    f"'.', '_', '-' (and {VERSION_PLACEHOLDER} for the version)",
-                    at,
-                )
-        paths = ["/" + "/".join(segments)]
-        if self._written.default_version:
-            segments.remove(version)
-            paths.append("".join(f"/{segment}" for segment in segments))
-        return tuple(paths)
 
     def _build_resources(
         self, described: OpenApiResources, api_tier: Tier | None
@@ -381,16 +336,3 @@ class _ApiBuilder:
         if FIELD_NAME.fullmatch(name) is None:
             self._fault("is no header or cookie name; use letters, digits and '-'", *below)
         return name
-
-
-def _read_host(written: str) -> str | None:
-    """Reads a host or a wildcard of hosts in its normal form; None when it is not valid."""
-    if written == "*":
-        return written
-    if ":" in written.rpartition("]")[2]:  # a port
-        return None
-    name = written.removeprefix("*.")
-    host = read_host(name)
-    if host is None or name == written:
-        return host
-    return None if host.startswith("[") else f"*.{host}"

@@ -20,6 +20,7 @@ from extauthz.catalog.documents.shapes import (
     ApiKeyDocument,
     ApplicationDocument,
     ConsumerKeyDocument,
+    RevokedTokenDocument,
 )
 from extauthz.documents.lines import NodePath
 from extauthz.documents.messages import show_name
@@ -29,8 +30,10 @@ from extauthz.model.catalog import ApiKey, ClientRegistration, RevokedToken
 from extauthz.model.issuers import Issuer
 from extauthz.model.limits import US_PER_S, Tier
 from extauthz.model.subscriptions import Subscriptions
+from extauthz.policy.authentication.compact_jws import decode_base64url
 
 ANY_ISSUER: Final = "*"
+_REVOKED_BY: Final = ("jti", "signature", "consumer_key", "user")
 _DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
 _DIGEST_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()
 
@@ -71,6 +74,9 @@ def build_consumers(
             application = Application(
                 name=document.name,
                 owner=document.owner,
+                display_name=document.display_name,
+                uuid=document.uuid,
+                number=document.id,
                 tier=find_tier(tiers, document.tier, file, (*path, "tier"), faults),
             )
             consumers.applications[document.name] = application
@@ -247,10 +253,44 @@ def build_subscriptions(
     return subscriptions
 
 
-def build_revoked_tokens(files: Sequence[CatalogFile]) -> tuple[RevokedToken, ...]:
+def build_revoked_tokens(files: Sequence[CatalogFile], faults: Faults) -> tuple[RevokedToken, ...]:
     """Builds the revoked tokens. A token may occur several times."""
     return tuple(
-        RevokedToken(token_id=document.jti, expires_at_us=_write_us(document.expires))
+        _build_revoked_token(file, ("revoked_tokens", position), document, faults)
         for file in files
-        for document in file.document.revoked_tokens
+        for position, document in enumerate(file.document.revoked_tokens)
+    )
+
+
+def _read_signature(file: CatalogFile, path: NodePath, text: str | None, faults: Faults) -> bytes:
+    """The digest of a JWT's signature; of no text it is empty."""
+    if text is None:
+        return b""
+    signature = decode_base64url(text.encode())
+    if not signature:
+        faults.add(file, path, "is no base64url; write the third part of the token as it is in it")
+        return b""
+    return hashlib.sha256(signature).digest()
+
+
+def _build_revoked_token(
+    file: CatalogFile, path: NodePath, document: RevokedTokenDocument, faults: Faults
+) -> RevokedToken:
+    given = [name for name in _REVOKED_BY if getattr(document, name) is not None]
+    if len(given) != 1:
+        faults.add(file, path, f"needs exactly one of {', '.join(_REVOKED_BY)}")
+    names_tokens = "consumer_key" in given or "user" in given
+    if names_tokens and document.issued_before is None:
+        faults.add(file, path, "needs issued_before: tokens that are issued later are good")
+    for name in () if names_tokens else ("issuer", "issued_before"):
+        if getattr(document, name) is not None:
+            faults.add(file, (*path, name), "is for a consumer_key or user; remove it")
+    return RevokedToken(
+        token_id=document.jti or "",
+        digest=_read_signature(file, (*path, "signature"), document.signature, faults),
+        consumer_key=document.consumer_key or "",
+        user=document.user or "",
+        issuer=document.issuer or "",
+        issued_before_us=_write_us(document.issued_before) or 0,
+        expires_at_us=_write_us(document.expires),
     )

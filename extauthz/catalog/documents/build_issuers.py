@@ -7,6 +7,7 @@ key could be used as a shared secret (RFC 8725 3.1).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 
 from extauthz.catalog.documents.faults import CatalogFile, Faults
-from extauthz.catalog.documents.shapes import (
+from extauthz.catalog.documents.issuer_shapes import (
     IntrospectionDocument,
     IssuerDocument,
     IssuerTlsDocument,
@@ -34,14 +35,18 @@ from extauthz.policy.authentication.verification_keys import (
     read_pem,
 )
 
-_PLACES: Final = ("jwks_url", "discovery", "jwks_file", "pem_file", "hmac_secret_file")
+_PLACES: Final = (
+    *("jwks_url", "discovery", "jwks_file", "jwks", "pem_file", "pem", "hmac_secret_file"),
+)
+MAX_ASKED: Final = 8
+"""Issuers that are asked about an opaque token."""
 _DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 
 
 def build_issuers(files: Sequence[CatalogFile], faults: Faults) -> dict[str, Issuer]:
     """Every issuer by its name."""
     issuers: dict[str, Issuer] = {}
-    asked: str | None = None
+    asked: list[IssuerDocument] = []
     for file in files:
         for position, document in enumerate(file.document.issuers):
             path = ("issuers", position)
@@ -53,17 +58,32 @@ def build_issuers(files: Sequence[CatalogFile], faults: Faults) -> dict[str, Iss
                 )
             if document.issuer == "*":
                 faults.add(file, (*path, "issuer"), "must be the text of the iss claim, not *")
-            if document.introspection is not None and asked is not None:
-                faults.add(
-                    file,
-                    (*path, "introspection"),
-                    f"issuer {show_name(asked)} has introspection already, and an opaque token "
-                    "does not say whose it is; keep one",
-                )
-            elif document.introspection is not None:
-                asked = document.issuer
+            if document.introspection is not None:
+                asked.append(document)
+                _check_asked(file, (*path, "introspection"), asked, faults)
             issuers[document.issuer] = _build_issuer(file, path, document, faults)
     return issuers
+
+
+def _check_asked(
+    file: CatalogFile, path: NodePath, asked: Sequence[IssuerDocument], faults: Faults
+) -> None:
+    """Adds a fault for the last of several endpoints if it may not be asked beside the others."""
+    allowed = [
+        it.introspection is not None and it.introspection.allow_foreign_tokens for it in asked
+    ]
+    if len(asked) > 1 and not (allowed[0] and allowed[-1]):
+        faults.add(
+            file,
+            path,
+            f"issuer {show_name(asked[0].issuer)} has introspection already, and an opaque token "
+            "does not say whose it is; keep one, or write allow_foreign_tokens: true in each if "
+            "each may see the others' tokens",
+        )
+    elif len(asked) > MAX_ASKED:
+        faults.add(
+            file, path, f"is one too many: a token is asked about at {MAX_ASKED} issuers at most"
+        )
 
 
 def _build_issuer(
@@ -76,8 +96,8 @@ def _build_issuer(
         faults.add(
             file,
             path,
-            "has neither keys nor introspection; add jwks_url, discovery: true, jwks_file, "
-            "pem_file, hmac_secret_file or introspection",
+            "has neither keys nor introspection; add jwks_url, discovery: true, jwks_file, jwks, "
+            "pem_file, pem, hmac_secret_file or introspection",
         )
     if not document.audiences and not document.allow_any_audience:
         faults.add(
@@ -100,6 +120,7 @@ def _build_issuer(
             scopes=document.claims.scopes,
             user=document.claims.user,
             key_type=document.claims.key_type,
+            mappings=tuple(document.claims.mappings.items()),
         ),
         introspection=None
         if document.introspection is None
@@ -155,6 +176,14 @@ def _find_keys(
         case "jwks_file":
             text = _read_keys(file, at, document.jwks_file or "", _check_jwks, algorithms, faults)
             return KeyLocation(jwks=text)
+        case "jwks":
+            text = json.dumps(document.jwks)
+            _check_keys(file, at, place, text, _check_jwks, algorithms, faults)
+            return KeyLocation(jwks=text)
+        case "pem":
+            text = document.pem or ""
+            _check_keys(file, at, place, text, read_pem, algorithms, faults)
+            return KeyLocation(pem=text)
         case "pem_file":
             text = _read_keys(file, at, document.pem_file or "", read_pem, algorithms, faults)
             return KeyLocation(pem=text)
@@ -176,19 +205,31 @@ def _read_keys(
     source = faults.read_reference(file, path, name)
     if source is None:
         return ""
+    _check_keys(file, path, source.file, source.text, read, algorithms, faults)
+    return source.text
+
+
+def _check_keys(
+    file: CatalogFile,
+    path: NodePath,
+    holder: str,
+    text: str,
+    read: Callable[[str], KeySet],
+    algorithms: Sequence[str],
+    faults: Faults,
+) -> None:
+    """Adds a fault unless the text has a key for one of the algorithms."""
     try:
-        keys = read(source.text).keys
+        keys = read(text).keys
     except ValueError as exc:
-        faults.add(file, path, f"{source.file} cannot be used: {exc}")
-        return ""
-    unusable = [name for name in algorithms if not any(fits(key, name) for key in keys)]
-    if len(unusable) == len(algorithms):
+        faults.add(file, path, f"{holder} cannot be used: {exc}")
+        return
+    if not any(fits(key, name) for name in algorithms for key in keys):
         faults.add(
             file,
             path,
-            f"{source.file} has no key for {', '.join(algorithms)}; change algorithms or the file",
+            f"{holder} has no key for {', '.join(algorithms)}; change algorithms or the keys",
         )
-    return source.text
 
 
 def _check_jwks(text: str) -> KeySet:
@@ -252,4 +293,5 @@ def _build_introspection(
         ttl_us=document.ttl,
         inactive_ttl_us=document.inactive_ttl,
         require_token_type=document.require_token_type,
+        allow_foreign_tokens=document.allow_foreign_tokens,
     )

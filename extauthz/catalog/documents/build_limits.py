@@ -95,6 +95,7 @@ def _build_tier(
         name=name,
         limits=limits,
         burst=burst,
+        per_user=document.per_user,
         stop_on_quota_reach=document.stop_on_quota_reach,
         on_outage=document.on_outage,
         conditions=tuple(groups.values()),

@@ -165,6 +165,8 @@ class TierDocument(StrictModel):
     """Bounds how fast they may be used up."""
     conditions: tuple[ConditionGroupDocument, ...] = ()
     """Groups of conditions with limits of their own; every group that fits holds."""
+    per_user: bool = False
+    """Count each user of what it limits apart."""
     stop_on_quota_reach: bool = True
     """false: count and mark what is over, and let it through."""
     on_outage: OutageMode | None = None

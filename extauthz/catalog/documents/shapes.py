@@ -6,67 +6,17 @@ the description that editors show (`catalog_schema`) and `docs/reference/catalog
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    WithJsonSchema,
-)
+from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from extauthz.catalog.documents.issuer_shapes import FileName, IssuerDocument
 from extauthz.catalog.documents.limit_shapes import Cost, CustomLimitDocument, TierDocument
-from extauthz.documents.document import (
-    Duration,
-    Line,
-    Name,
-    PositiveDuration,
-    StrictModel,
-    write_schema,
-)
+from extauthz.documents.document import Line, Name, StrictModel, write_schema
 from extauthz.model.apis import ApiState, BasePath
 from extauthz.model.identity import KeyType, SecurityScheme
 from extauthz.model.subscriptions import SubscriptionState
-
-MAX_LEEWAY_US = 300_000_000
-"""Five minutes. Revocations are kept for longer than this past a token's expiry."""
-
-FileName = Annotated[str, Field(min_length=1, max_length=4096)]
-AlgorithmName = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "ES256K",
-    "EdDSA", "Ed25519", "Ed448", "HS256", "HS384", "HS512",
-]  # fmt: skip
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-ClaimList = Annotated[
-    tuple[Name, ...],
-    BeforeValidator(_as_list),
-    Field(min_length=1),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
-"""One claim, or several in order of preference."""
-
-
-def _read_discovery(value: object) -> object:
-    """``true`` stays true; a URL stays text."""
-    if isinstance(value, bool | str):
-        return value
-    raise ValueError("must be true, or the URL of the OpenID Provider configuration")
-
-
-Discovery = Annotated[
-    bool | str,
-    BeforeValidator(_read_discovery),
-    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "format": "uri"}]}),
-]
 
 
 class PlaceDocument(StrictModel):
@@ -128,6 +78,10 @@ class ApiDocument(StrictModel):
     """Kinds of keys that are taken."""
     subscription: Literal["required", "none"] = "required"
     """Whether the application must be subscribed."""
+    unsubscribed_tier: Name | None = None
+    """With subscription none: limits each consumer that has no subscription."""
+    audiences: tuple[Name, ...] = ()
+    """One of them must be in a bearer token's aud; any when left out."""
     bearer_header: Name | None = None
     """Header that the bearer token stands in, instead of the settings' one."""
     api_key_places: tuple[PlaceDocument, ...] | None = Field(default=None, min_length=1)
@@ -136,6 +90,10 @@ class ApiDocument(StrictModel):
     """Leave the credential in the request to the upstream."""
     allow_preflight: bool | None = None
     """Let CORS preflight requests through without a credential."""
+    uuid: Line = ""
+    """Its id in WSO2 API Manager; decides nothing."""
+    provider: Line = ""
+    """Its owner in WSO2 API Manager; decides nothing."""
 
 
 class ApiKeyDocument(StrictModel):
@@ -184,6 +142,12 @@ class ApplicationDocument(StrictModel):
     """Name of the application."""
     owner: Line = ""
     """Who owns it."""
+    display_name: Line = ""
+    """The name that the upstream is told, instead of name."""
+    uuid: Line = ""
+    """Its id in WSO2 API Manager."""
+    id: int = Field(default=0, ge=0, le=2**63 - 1)
+    """Its number in WSO2 API Manager."""
     tier: Name | None = None
     """Limits all that it does, on whatever API."""
     api_keys: tuple[ApiKeyDocument, ...] = ()
@@ -208,96 +172,6 @@ class SubscriptionDocument:
     )
 
 
-class ClaimsDocument(StrictModel):
-    """Which claims of an issuer's tokens say what; each one claim or a list by preference."""
-
-    consumer_key: ClaimList = ("azp", "client_id", "consumerKey")
-    """The OAuth client id."""
-    scopes: ClaimList = ("scope", "scp")
-    """The scopes."""
-    user: ClaimList = ("sub",)
-    """The user."""
-    key_type: ClaimList = ("keytype",)
-    """PRODUCTION or SANDBOX."""
-
-
-class IntrospectionDocument(StrictModel):
-    """Where opaque tokens are asked for (RFC 7662)."""
-
-    url: Name
-    """The introspection endpoint."""
-    client_id: Name
-    """The client id with which the endpoint is asked."""
-    client_secret_file: FileName
-    """File that holds the client secret."""
-    credentials_in_body: bool = False
-    """Send id and secret in the form, not as HTTP Basic."""
-    timeout: PositiveDuration = 1_000_000
-    """For one call; 1s when left out."""
-    ttl: Duration = 60_000_000
-    """Longest time that "active" is believed; 1m when left out."""
-    inactive_ttl: Duration = 10_000_000
-    """Longest time that "inactive" is believed; 10s when left out."""
-    require_token_type: bool = False
-    """Refuse answers without token_type: with some providers only that tells refresh tokens."""
-
-
-class IssuerTlsDocument(StrictModel):
-    """Certificates of https connections to an issuer. Its name is always checked."""
-
-    ca: FileName
-    """PEM file: who may sign its certificate, instead of the system's authorities."""
-
-
-def _check_leeway(leeway_us: int) -> int:
-    if leeway_us > MAX_LEEWAY_US:
-        raise ValueError("must be 5m at most: an expired token is good for that long")
-    return leeway_us
-
-
-class IssuerDocument(StrictModel):
-    """Who signs tokens, and how they are read. At most one place of keys may be given."""
-
-    issuer: Name
-    """The exact text of the tokens' iss claim."""
-    audiences: tuple[Name, ...] = ()
-    """One of them must be in the tokens' aud claim."""
-    allow_any_audience: bool = False
-    """Take tokens that were made for anybody. Not recommended."""
-    allow_bound_tokens: bool = False
-    """Take tokens that are bound to a key or certificate (cnf) without proof. Not recommended."""
-    algorithms: tuple[AlgorithmName, ...] | None = Field(default=None, min_length=1)
-    """The only signature algorithms taken; RS256, or HS256 with hmac_secret_file."""
-    jwks_url: Name | None = None
-    """URL of the JWK Set."""
-    discovery: Discovery | None = None
-    """true: find the JWK Set by OpenID Connect discovery; or the configuration's URL."""
-    jwks_file: FileName | None = None
-    """File that holds the JWK Set."""
-    pem_file: FileName | None = None
-    """File that holds public keys or certificates in PEM."""
-    hmac_secret_file: FileName | None = None
-    """File that holds the shared secret of HS256, HS384 or HS512."""
-    claims: ClaimsDocument = ClaimsDocument()
-    """Names of the claims that are read."""
-    introspection: IntrospectionDocument | None = None
-    """How its opaque tokens are introspected."""
-    tls: IssuerTlsDocument | None = None
-    """Certificates, for keys and introspection; the system's authorities when left out."""
-    leeway: Annotated[Duration, AfterValidator(_check_leeway)] = 5_000_000
-    """Clock skew that is allowed; 5s when left out, 5m at most."""
-    token_ttl: Duration = 300_000_000
-    """Longest time that a verified token is believed without looking again; 5m if left out."""
-    keys_refresh: PositiveDuration = 300_000_000
-    """How old fetched keys may get; 5m when left out."""
-    keys_cooldown: PositiveDuration = 30_000_000
-    """Shortest time between two fetches of keys; 30s when left out."""
-    suspended: bool = False
-    """Decide on none of its signed tokens: every request with a valid one gets "could not decide"."""
-    subscriptions_from_token: bool = False
-    """Take subscriptions from the tokens' subscribedAPIs claim (WSO2 API Manager)."""
-
-
 class DenyDocument(StrictModel):
     """Refuses what fits all conditions that are given, before anything is counted."""
 
@@ -318,12 +192,22 @@ class DenyDocument(StrictModel):
 
 
 class RevokedTokenDocument(StrictModel):
-    """A token that is no longer good."""
+    """A token that is no longer good, or all older tokens of a client or user."""
 
-    jti: Name
+    jti: Name | None = None
     """The token's jti claim."""
+    signature: str | None = Field(default=None, min_length=1, max_length=16_384)
+    """The third part of a JWT, as it stands in the token."""
+    consumer_key: Name | None = None
+    """A client, whose tokens from before issued_before are revoked."""
+    user: Name | None = None
+    """A user, whose tokens from before issued_before are revoked."""
+    issuer: Name | None = None
+    """The issuer of the client or user; any when left out."""
+    issued_before: AwareDatetime | None = None
+    """Revokes tokens of the client or user whose iat is before this time."""
     expires: AwareDatetime | None = None
-    """When it would have expired anyway, like 2030-01-31T12:00:00Z."""
+    """When it, or the last of them, would have expired anyway, like 2030-01-31T12:00:00Z."""
 
 
 class CatalogDocument(StrictModel):

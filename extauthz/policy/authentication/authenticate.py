@@ -49,6 +49,9 @@ _NOT_PERMITTED: Final = Denial(
     reason=Reason.CREDENTIAL_NOT_PERMITTED,
     detail="The credential may not be used from this address or referer.",
 )
+_WRONG_AUDIENCE: Final = Denial(
+    reason=Reason.AUDIENCE_NOT_ALLOWED, detail="The token was not made for this API."
+)
 NETWORK_NOT_KNOWN: Final = Denial(
     reason=Reason.CREDENTIAL_NOT_PERMITTED,
     detail="The credential is bound to networks, and the client's address is not known.",
@@ -60,6 +63,7 @@ GUESSES: Final = frozenset({Reason.INVALID_CREDENTIALS, Reason.TOKEN_INACTIVE})
 _NONE: Final = SecurityScheme.NONE
 _MTLS: Final = SecurityScheme.MTLS
 _API_KEY: Final = SecurityScheme.API_KEY
+_WITHOUT_AUDIENCE: Final = (SecurityScheme.API_KEY, SecurityScheme.MTLS, SecurityScheme.NONE)
 _PROTOTYPED: Final = ApiState.PROTOTYPED
 
 
@@ -169,7 +173,7 @@ class Authenticator:
                 break
         if isinstance(outcome, Denial):
             return ANONYMOUS if outcome is _MISSING and _NONE in security else outcome
-        return check_key_type(outcome, route.api)
+        return check_audience(check_key_type(outcome, route.api), route.api)
 
     def _identify_certificate(self, request: ApiRequest, catalog: Catalog) -> Identity | Denial:
         names: tuple[str, ...] = (request.source.principal,) if request.source.principal else ()
@@ -301,6 +305,19 @@ def check_key_type(identity: Identity, api: Api) -> Identity | Denial:
     if identity.key_type is not None and identity.key_type not in api.key_types:
         return _WRONG_KEY_TYPE
     return identity
+
+
+def check_audience(found: Identity | Denial, api: Api) -> Identity | Denial:
+    """The same, or the denial when a bearer token was not made for the API."""
+    if not api.audiences or isinstance(found, Denial) or found.scheme in _WITHOUT_AUDIENCE:
+        return found
+    audience = found.claims.get("aud")
+    named = [audience] if isinstance(audience, str) else audience
+    if isinstance(named, list) and any(
+        isinstance(one, str) and one in api.audiences for one in named
+    ):
+        return found
+    return _WRONG_AUDIENCE
 
 
 def _is_permitted(key: ApiKey, request: ApiRequest, client_address: str) -> bool:

@@ -1,7 +1,7 @@
 """Verifies bearer tokens, and caches those that were valid.
 
-A JWT is verified with its issuer's keys; any other token is introspected at the issuer of opaque
-tokens, unless it cannot be a token of that issuer. Only these two steps may wait. A valid token is
+A JWT is verified with its issuer's keys; any other token is introspected at the issuers of opaque
+tokens, one after the other, unless it cannot be a token of theirs. Only these two steps may wait. A valid token is
 cached until it expires or its time in the cache is over, as long as the issuer's configuration
 stays the same. Its application is looked up again in every new catalog, and revocations are
 checked with every request.
@@ -9,12 +9,15 @@ checked with every request.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from extauthz.errors import IntrospectionShareError, KeySourceError
-from extauthz.model.catalog import Catalog, ClientRegistration
+from extauthz.errors import IntrospectionError, IntrospectionShareError, KeySourceError
+from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Identity, Secret, SecurityScheme
 from extauthz.model.issuers import Issuer
@@ -26,7 +29,11 @@ from extauthz.policy.authentication.claim_checks import (
     say_no_client,
     show_text,
 )
-from extauthz.policy.authentication.claims import TokenIdentity, read_identity_claims
+from extauthz.policy.authentication.claims import (
+    TokenIdentity,
+    read_identity_claims,
+    resolve_identity,
+)
 from extauthz.policy.authentication.credentials import INVALID
 from extauthz.policy.authentication.recently_used import RecentlyUsed
 from extauthz.policy.authentication.revocations import Revocations
@@ -64,7 +71,8 @@ class _Verified:
 
     Attributes:
         identity: as the catalog of `generation` has it.
-        digest: what revocations know the token by (`tokens.token_digest`).
+        digest, signature: what revocations know the token by: `tokens.token_digest`, and the
+            SHA-256 of a JWT's signature.
         until_us: when it has to be verified again.
     """
 
@@ -75,6 +83,7 @@ class _Verified:
     since_us: int
     until_us: int
     digest: bytes
+    signature: bytes
 
 
 class BearerTokens:
@@ -131,7 +140,7 @@ class BearerTokens:
             if issuer is None or issuer != verified.issuer:
                 self._verified.drop(digest)
                 return None
-            identity = _resolve(verified.token, issuer, catalog, verified.identity.scheme)
+            identity = resolve_identity(verified.token, issuer, catalog, verified.identity.scheme)
             verified = replace(verified, issuer=issuer, generation=generation, identity=identity)
             self._verified.keep(digest, verified)
         return self._check_revoked(verified, digest)
@@ -168,6 +177,7 @@ class BearerTokens:
             user=token.user,
             issuer=verified.issuer.issuer,
             issued_at_us=token.issued_at_us,
+            signature=verified.signature,
         )
         if revoked is not None:
             self._verified.drop(digest)
@@ -198,11 +208,13 @@ class BearerTokens:
             issuer = _find_signer(token, catalog)
             if issuer is not None:
                 return await self._verify_jwt(token, text, issuer, catalog, deadline)
-        issuer = catalog.opaque_issuer if SecurityScheme.OPAQUE in security else None
-        if issuer is not None and (token is None or may_be_explained(token, issuer)):
-            # Text that cannot be a token is never sent to the issuer.
+        asked = catalog.opaque_issuers if SecurityScheme.OPAQUE in security else ()
+        if token is not None:
+            asked = tuple(issuer for issuer in asked if may_be_explained(token, issuer))
+        if asked:
+            # Text that cannot be a token is never sent to an issuer.
             if has_bearer_form(text):
-                return await self._introspect(secret, issuer, catalog, deadline, client_address)
+                return await self._ask_issuers(secret, asked, catalog, deadline, client_address)
             return INVALID
         return INVALID if token is None else _unknown_issuer(token, catalog)
 
@@ -252,7 +264,41 @@ class BearerTokens:
                 f"tokens of {issuer.issuer} are not decided on: what was revoked is not known"
             )
         digest = token_digest(text)
-        return self._believe(claims, issuer, catalog, SecurityScheme.JWT, issuer.ttl_us, digest)
+        signature = hashlib.sha256(token.signature).digest()
+        return self._believe(
+            claims, issuer, catalog, SecurityScheme.JWT, issuer.ttl_us, digest, signature
+        )
+
+    async def _ask_issuers(
+        self,
+        secret: Secret,
+        asked: Sequence[Issuer],
+        catalog: Catalog,
+        deadline: Deadline,
+        client_address: str,
+    ) -> _Verified | Denial:
+        """Asks one issuer after the other, until one calls the token active.
+
+        Each gets an equal part of the time that is left, so that one that is away does not keep the
+        others from being asked. When none knows the token and one did not answer, there is no
+        decision, unless another has called it active and its claims refuse it.
+        """
+        outcome: Denial = _INACTIVE
+        failure: IntrospectionError | None = None
+        for number, issuer in enumerate(asked):
+            part = _share(deadline, len(asked) - number)
+            try:
+                answer = await self._introspect(secret, issuer, catalog, part, client_address)
+            except IntrospectionError as error:
+                failure = failure or error
+                continue
+            if not isinstance(answer, Denial) or answer is _TOO_MANY:
+                return answer
+            if outcome is _INACTIVE:
+                outcome = answer
+        if failure is not None and outcome is _INACTIVE:
+            raise failure
+        return outcome
 
     async def _introspect(
         self,
@@ -287,6 +333,7 @@ class BearerTokens:
         scheme: SecurityScheme,
         ttl_us: int,
         digest: bytes,
+        signature: bytes = b"",
     ) -> _Verified | Denial:
         token = read_identity_claims(claims, issuer)
         if isinstance(token, Denial):
@@ -295,7 +342,7 @@ class BearerTokens:
         until_us = since_us + ttl_us
         if token.expires_at_us is not None:
             until_us = min(until_us, token.expires_at_us + issuer.leeway_s * 1_000_000)
-        identity = _resolve(token, issuer, catalog, scheme)
+        identity = resolve_identity(token, issuer, catalog, scheme)
         generation = self._generation_of(catalog)
         if not token.consumer_key and issuer.issuer not in self._without_client:
             self._without_client.add(issuer.issuer)
@@ -305,7 +352,15 @@ class BearerTokens:
                 issuer.issuer,
                 say_no_client(claims, issuer),
             )
-        return _Verified(issuer, token, identity, generation, since_us, until_us, digest)
+        return _Verified(issuer, token, identity, generation, since_us, until_us, digest, signature)
+
+
+def _share(deadline: Deadline, parts: int) -> Deadline:
+    """An equal part of the time until a deadline."""
+    if deadline.monotonic_s is None or parts == 1:
+        return deadline
+    now_s = time.monotonic()
+    return Deadline(now_s + (deadline.monotonic_s - now_s) / parts)
 
 
 def _find_signer(token: UnverifiedToken, catalog: Catalog) -> Issuer | None:
@@ -324,28 +379,3 @@ def _unknown_issuer(token: UnverifiedToken, catalog: Catalog) -> Denial:
         iss = show_text(token.issuer) if token.issuer else "missing"
         found = f"its iss is {iss}, and the catalog's issuers are {list_some(catalog.issuers)}"
     return replace(INVALID, found=found)
-
-
-def _resolve(
-    token: TokenIdentity, issuer: Issuer, catalog: Catalog, scheme: SecurityScheme
-) -> Identity:
-    """The identity of a verified token, with its application in this catalog."""
-    registration: ClientRegistration | None = None
-    if token.consumer_key:
-        registration = catalog.consumer_keys.get(
-            (issuer.issuer, token.consumer_key)
-        ) or catalog.consumer_keys.get(("", token.consumer_key))
-    return Identity(
-        scheme=scheme,
-        application=None if registration is None else registration.application,
-        key_type=token.key_type or (None if registration is None else registration.key_type),
-        user=token.user,
-        consumer_key=token.consumer_key,
-        issuer=issuer.issuer,
-        scopes=token.scopes,
-        claims=token.claims,
-        subscribed=token.subscribed,
-        expires_at_us=token.expires_at_us,
-        token_id=token.token_id,
-        application_name="" if registration is not None else token.application_name,
-    )

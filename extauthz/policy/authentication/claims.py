@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from extauthz.model.catalog import Catalog, ClientRegistration
 from extauthz.model.decision import Denial, Reason
-from extauthz.model.identity import KeyType
+from extauthz.model.identity import Identity, KeyType, SecurityScheme
 from extauthz.model.issuers import Issuer
 
 _S: Final = 1_000_000
@@ -99,7 +100,7 @@ def read_identity_claims(claims: Mapping[str, Any], issuer: Issuer) -> TokenIden
             application_tier=_read_text("application.tier", application.get("tier") or ""),
             expires_at_us=read_numeric_date_us(claims.get("exp")),
             issued_at_us=read_numeric_date_us(claims.get("iat")),
-            claims=claims,
+            claims=_add_mapped(claims, names.mappings),
         )
     except _WrongClaim as error:
         return Denial(
@@ -107,6 +108,31 @@ def read_identity_claims(claims: Mapping[str, Any], issuer: Issuer) -> TokenIden
             detail="A claim of the token cannot be used.",
             found=str(error),
         )
+
+
+def resolve_identity(
+    token: TokenIdentity, issuer: Issuer, catalog: Catalog, scheme: SecurityScheme
+) -> Identity:
+    """The identity of a verified token, with its application in this catalog."""
+    registration: ClientRegistration | None = None
+    if token.consumer_key:
+        registration = catalog.consumer_keys.get(
+            (issuer.issuer, token.consumer_key)
+        ) or catalog.consumer_keys.get(("", token.consumer_key))
+    return Identity(
+        scheme=scheme,
+        application=None if registration is None else registration.application,
+        key_type=token.key_type or (None if registration is None else registration.key_type),
+        user=token.user,
+        consumer_key=token.consumer_key,
+        issuer=issuer.issuer,
+        scopes=token.scopes,
+        claims=token.claims,
+        subscribed=token.subscribed,
+        expires_at_us=token.expires_at_us,
+        token_id=token.token_id,
+        application_name="" if registration is not None else token.application_name,
+    )
 
 
 def _find_claim(claims: Mapping[str, Any], names: Sequence[str]) -> tuple[str, Any]:
@@ -120,6 +146,16 @@ def _find_claim(claims: Mapping[str, Any], names: Sequence[str]) -> tuple[str, A
         if found is not None:
             return name, found
     return "", ""
+
+
+def _add_mapped(
+    claims: Mapping[str, Any], mappings: Sequence[tuple[str, str]]
+) -> Mapping[str, Any]:
+    """The claims, with those that the issuer's configuration gives further names."""
+    if not mappings:
+        return claims
+    found = ((local, _find_claim(claims, (remote,))[1]) for remote, local in mappings)
+    return {**claims, **{local: value for local, value in found if value != ""}}
 
 
 def _read_text(name: str, value: Any) -> str:

@@ -137,6 +137,77 @@ class _Entries(Generic[_K]):
                 del self._ends[key]
 
 
+class _OlderTokens:
+    """Names whose tokens are revoked when they were issued before a time."""
+
+    __slots__ = ("_issued_before_us", "_names")
+
+    def __init__(self) -> None:
+        self._names: _Entries[str] = _Entries()
+        self._issued_before_us: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, name: str, issued_before_us: int, expires_at_us: int | None) -> None:
+        """Adds a name, or moves its times on; never back."""
+        known_us = self._issued_before_us.get(name, issued_before_us)
+        self._issued_before_us[name] = max(known_us, issued_before_us)
+        self._names.add(name, expires_at_us)
+
+    def has(self, name: str, issued_at_us: int | None) -> bool:
+        """Whether a token of the name is revoked; one without an issue time counts as old."""
+        issued_before_us = self._issued_before_us.get(name) if name else None
+        return issued_before_us is not None and (
+            issued_at_us is None or issued_at_us < issued_before_us
+        )
+
+    def drop_expired(self, now_us: int) -> None:
+        """Removes the names whose time is over."""
+        self._names.drop_expired(now_us)
+        if len(self._issued_before_us) > len(self._names):
+            self._issued_before_us = {
+                name: before_us
+                for name, before_us in self._issued_before_us.items()
+                if name in self._names
+            }
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """The revocations of a source's list."""
+
+    tokens: frozenset[str] = frozenset()
+    digests: frozenset[bytes] = frozenset()
+    orders: tuple[Revocation, ...] = ()
+
+
+def _list(source: str, entries: Iterable[RevokedToken], gone_us: int) -> _Listed:
+    """The entries of a list whose tokens did not expire before `gone_us`."""
+    tokens: set[str] = set()
+    digests: set[bytes] = set()
+    orders: list[Revocation] = []
+    for entry in entries:
+        if entry.expires_at_us is not None and entry.expires_at_us <= gone_us:
+            continue
+        if entry.token_id:
+            tokens.add(entry.token_id)
+        elif entry.digest:
+            digests.add(entry.digest)
+        else:
+            orders.append(
+                Revocation(
+                    name="revoked_tokens",
+                    consumer_key=entry.consumer_key,
+                    user=entry.user,
+                    issuer=entry.issuer,
+                    issued_before_us=entry.issued_before_us,
+                    source=source,
+                )
+            )
+    return _Listed(frozenset(tokens), frozenset(digests), tuple(orders))
+
+
 class Revocations:
     """All revocations, in memory. A check costs a few dictionary look-ups, and none when empty.
 
@@ -150,15 +221,17 @@ class Revocations:
         self._is_over = False
         self._tokens: _Entries[str] = _Entries()
         self._digests: _Entries[bytes] = _Entries()
-        self._consumers: _Entries[str] = _Entries()
-        self._issued_before_us: dict[str, int] = {}
-        self._lists: dict[str, frozenset[str]] = {}
-        self._listed: frozenset[str] = frozenset()
+        self._consumers = _OlderTokens()
+        self._users = _OlderTokens()
+        self._lists: dict[str, _Listed] = {}
+        self._listed = _Listed()
+        self._listed_orders = StandingOrders()
         self.standing = StandingOrders()
 
     def __len__(self) -> int:
-        told = len(self._tokens) + len(self._digests) + len(self._consumers)
-        return told + len(self._listed)
+        told = len(self._tokens) + len(self._digests) + len(self._consumers) + len(self._users)
+        listed = self._listed
+        return told + len(listed.tokens) + len(listed.digests) + len(listed.orders)
 
     def revoke_token(self, token_id: str, expires_at_us: int | None = None) -> None:
         """Revokes the token with this ``jti``, until it expires; None when that is not known."""
@@ -168,8 +241,9 @@ class Revocations:
     def revoke_digest(self, digest: bytes, expires_at_us: int | None = None) -> None:
         """Revokes an API key or token by its digest.
 
-        The digest is `Secret.digest` of an API key, and
-        `extauthz.policy.authentication.tokens.token_digest` of a bearer token.
+        The digest is `Secret.digest` of an API key,
+        `extauthz.policy.authentication.tokens.token_digest` of a bearer token, or the SHA-256 of
+        the decoded signature of a JWT.
         """
         self._digests.add(digest, expires_at_us)
         self._tidy()
@@ -181,25 +255,34 @@ class Revocations:
 
         `expires_at_us` is when the last of those tokens expires; None when that is not known.
         """
-        known_us = self._issued_before_us.get(consumer_key, issued_before_us)
-        self._issued_before_us[consumer_key] = max(known_us, issued_before_us)
-        self._consumers.add(consumer_key, expires_at_us)
+        self._consumers.add(consumer_key, issued_before_us, expires_at_us)
+        self._tidy()
+
+    def revoke_user(
+        self, user: str, issued_before_us: int, expires_at_us: int | None = None
+    ) -> None:
+        """Revokes every token of a user, of any issuer, as `revoke_consumer` does."""
+        self._users.add(user, issued_before_us, expires_at_us)
         self._tidy()
 
     def replace(self, source_name: str, entries: Iterable[RevokedToken]) -> None:
         """Replaces a source's last list by this one. An empty list removes it."""
         gone_us = self._clock.now_us() - KEPT_AFTER_EXPIRY_US
-        listed = frozenset(
-            entry.token_id
-            for entry in entries
-            if entry.expires_at_us is None or entry.expires_at_us > gone_us
-        )
+        listed = _list(source_name, entries, gone_us)
         self._lists.pop(source_name, None)
-        if listed:
+        if listed != _Listed():
             self._lists[source_name] = listed
         lists = tuple(self._lists.values())
         # A single list is not copied: it may be long, and no decision is made meanwhile.
-        self._listed = lists[0] if len(lists) == 1 else frozenset().union(*lists)
+        if len(lists) == 1:
+            self._listed = lists[0]
+        else:
+            self._listed = _Listed(
+                tokens=frozenset().union(*(one.tokens for one in lists)),
+                digests=frozenset().union(*(one.digests for one in lists)),
+                orders=tuple(order for one in lists for order in one.orders),
+            )
+        self._listed_orders = StandingOrders(self._listed.orders)
         self._tidy()
 
     def judge(
@@ -211,10 +294,17 @@ class Revocations:
         user: str = "",
         issuer: str = "",
         issued_at_us: int | None = None,
+        signature: bytes = b"",
     ) -> Denial | None:
-        """The denial when any of these is revoked; None when none is."""
-        if self.standing.count:
-            order = self.standing.find(
+        """The denial when any of these is revoked; None when none is.
+
+        Args:
+            signature: the SHA-256 of the decoded signature of a JWT.
+        """
+        for orders in (self.standing, self._listed_orders):
+            if not orders.count:
+                continue
+            order = orders.find(
                 now_us=self._clock.now_us(),
                 token_id=token_id,
                 digest=digest,
@@ -227,7 +317,12 @@ class Revocations:
                 found = f"{order.name} of {order.source}"
                 return replace(REVOKED, rule=order.name, found=found)
         is_revoked = self.is_revoked(
-            token_id=token_id, digest=digest, consumer_key=consumer_key, issued_at_us=issued_at_us
+            token_id=token_id,
+            digest=digest,
+            consumer_key=consumer_key,
+            user=user,
+            issued_at_us=issued_at_us,
+            signature=signature,
         )
         return REVOKED if is_revoked else None
 
@@ -237,19 +332,22 @@ class Revocations:
         token_id: str = "",
         digest: bytes = b"",
         consumer_key: str = "",
+        user: str = "",
         issued_at_us: int | None = None,
+        signature: bytes = b"",
     ) -> bool:
-        """Whether any of these is revoked; does not look at `standing`.
+        """Whether any of these is revoked; does not look at orders about consumers and users.
 
         A token without an issue time counts as old.
         """
-        if token_id and (token_id in self._tokens or token_id in self._listed):
+        listed = self._listed
+        if token_id and (token_id in self._tokens or token_id in listed.tokens):
             return True
-        if digest and digest in self._digests:
-            return True
-        issued_before_us = self._issued_before_us.get(consumer_key) if consumer_key else None
-        return issued_before_us is not None and (
-            issued_at_us is None or issued_at_us < issued_before_us
+        for one in (digest, signature):
+            if one and (one in self._digests or one in listed.digests):
+                return True
+        return self._consumers.has(consumer_key, issued_at_us) or self._users.has(
+            user, issued_at_us
         )
 
     def _tidy(self) -> None:
@@ -257,12 +355,7 @@ class Revocations:
         self._tokens.drop_expired(now_us)
         self._digests.drop_expired(now_us)
         self._consumers.drop_expired(now_us)
-        if len(self._issued_before_us) > len(self._consumers):
-            self._issued_before_us = {
-                key: before_us
-                for key, before_us in self._issued_before_us.items()
-                if key in self._consumers
-            }
+        self._users.drop_expired(now_us)
         is_over = len(self) > self._max_entries
         if is_over and not self._is_over:
             _LOG.error(

@@ -10,7 +10,7 @@ Limits have WSO2 API Manager's order, and the first one without room is named in
 6. for callers without a credential, the unauthenticated tier: each client address
 
 A tier's burst follows its limits, at every level. The limits of the condition groups that a request
-fits replace the tier's own. A consumer is the application; for tokens that name none, the issuer's
+fits replace the tier's own. A tier may count each user apart. A consumer is the application; for tokens that name none, the issuer's
 consumer key, else its user, else the client address.
 
 A limit in bytes is charged 0 before the response, as the bytes are not known yet: `answers.judge`
@@ -69,12 +69,16 @@ class _Basis:
     Attributes:
         tiers: the tier of all callers, the subscription's and the application's. Keeps the tiers
             alive whose identities are part of the plan's key.
+        user: issuer and name of the user, where a tier counts users apart; else empty.
+        origin: the caller's network, with `user`.
     """
 
     route: Route
     consumer: str | tuple[str, ...]
     tiers: _Tiers
     groups: _Groups = _NO_GROUPS
+    user: tuple[str, ...] = ()
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class _Plan:
     Attributes:
         asks_request: whether the limits depend on the request: a tier has condition groups
             (`limits` is then for requests that fit none), or the request states its cost.
+        asks_user: whether a tier counts users apart; `limits` is then for requests without a user.
     """
 
     limits: tuple[PlannedLimit, ...]
@@ -91,6 +96,7 @@ class _Plan:
     until_us: int
     basis: _Basis
     asks_request: bool
+    asks_user: bool
 
 
 class RateLimitPlanner:
@@ -130,15 +136,22 @@ class RateLimitPlanner:
             consumer = _find_nameless_consumer(limited.identity, limited.client_address)
         # Tiers by identity: hashing one by value would cost more than all the rest. The plan
         # keeps them alive, so that no other object can get the same id.
+        key: tuple[object, ...]
         key = (route.api, route.resource, consumer, id(tier), id(application_tier))
         plan = self._plans.get(key)
         if plan is None or not plan.since_us <= now_us < plan.until_us:
             tiers = (route.api.tier or route.resource.tier, tier, application_tier)
             plan = self._remember_plan(key, _Basis(route, consumer, tiers), now_us)
+        if plan.asks_user and limited.identity.user:
+            user = (limited.identity.issuer, limited.identity.user)
+            origin = find_origin(write_client(limited.client_address))
+            key = (*key, user, origin)
+            plan = self._find_variant(key, replace(plan.basis, user=user, origin=origin), now_us)
         if plan.asks_request:
             groups = _find_groups(plan.basis.tiers, limited)
             if groups != _NO_GROUPS:
-                plan = self._find_plan_of_groups(key, plan.basis, groups, now_us)
+                basis = replace(plan.basis, groups=groups)
+                plan = self._find_variant((*key, groups), basis, now_us)
             source = route.resource.cost_from
             if cost is None and source is not None:
                 cost = read_cost(source, limited.request, route.resource.cost)
@@ -201,14 +214,11 @@ class RateLimitPlanner:
         """Whether the unauthenticated tier applies to a request."""
         return limited.identity.scheme is _NONE and self._client_tier is not None
 
-    def _find_plan_of_groups(
-        self, key: tuple[object, ...], basis: _Basis, groups: _Groups, now_us: int
-    ) -> _Plan:
-        """The plan of the same consumer for requests that fit some groups."""
-        key = (*key, groups)
+    def _find_variant(self, key: tuple[object, ...], basis: _Basis, now_us: int) -> _Plan:
+        """The plan of the same consumer for some groups, or one of its users."""
         found = self._plans.get(key)
         if found is None or not found.since_us <= now_us < found.until_us:
-            found = self._remember_plan(key, replace(basis, groups=groups), now_us)
+            found = self._remember_plan(key, basis, now_us)
         return found
 
     def _remember_plan(self, key: tuple[object, ...], basis: _Basis, now_us: int) -> _Plan:
@@ -240,16 +250,19 @@ class RateLimitPlanner:
         origin = find_origin(consumer[1]) if is_by_address else ""
         limits: list[PlannedLimit] = []
         for (level, subject), tier, fitting in zip(places, basis.tiers, basis.groups, strict=True):
-            if tier is not None:
-                limits += self._tiers.plan(
-                    level,
-                    tier,
-                    subject,
-                    resource.cost,
-                    now_us,
-                    fitting=fitting,
-                    origin="" if level is shared[0] else origin,
-                )
+            if tier is None:
+                continue
+            is_of_user = tier.per_user and bool(basis.user)
+            limits += self._tiers.plan(
+                level,
+                tier,
+                f"{subject}u{write_parts(*basis.user)}" if is_of_user else subject,
+                resource.cost,
+                now_us,
+                fitting=fitting,
+                origin=basis.origin if is_of_user else "" if level is shared[0] else origin,
+                roams=is_of_user,
+            )
         since_us, until_us = _ALWAYS
         for planned in limits:
             if planned.charge.bounds:
@@ -258,7 +271,8 @@ class RateLimitPlanner:
         asks_request = resource.cost_from is not None or any(
             tier is not None and tier.conditions for tier in basis.tiers
         )
-        return _Plan(tuple(limits), since_us, until_us, basis, asks_request)
+        asks_user = any(tier is not None and tier.per_user for tier in basis.tiers)
+        return _Plan(tuple(limits), since_us, until_us, basis, asks_request, asks_user)
 
     def _plan_for_request(
         self, limited: LimitedRequest, now_us: int, cost: int

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from extauthz.catalog.documents.build_apis import VERSION_PLACEHOLDER
+from extauthz.catalog.documents.addresses import VERSION_PLACEHOLDER
 from mixer_compat.migrate.reading.objects import MixerObject, Part
 from mixer_compat.migrate.reading.path_templates import (
     REST,

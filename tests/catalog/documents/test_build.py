@@ -21,7 +21,7 @@ from extauthz.catalog.parts import index_catalog
 from extauthz.documents.values import SourceText
 from extauthz.errors import ConfigError
 from extauthz.model.apis import Api, ApiState, CostSource
-from extauthz.model.catalog import Catalog
+from extauthz.model.catalog import Catalog, RevokedToken
 from extauthz.model.conditions import AddressCondition, Pattern, TextCondition, TextSource
 from extauthz.model.identity import KeyType, Place, PlaceKind, Secret, SecurityScheme
 from extauthz.model.issuers import KeyLocation
@@ -84,6 +84,9 @@ def test_reads_every_key_of_an_api(everything: Catalog) -> None:
     assert api.tier is everything.tiers["Api"]
     assert api.key_types == {KeyType.SANDBOX}
     assert not api.subscription_required
+    assert api.unsubscribed_tier is everything.tiers["Subscription"]
+    assert api.audiences == {"pets", "shop"}
+    assert (api.uuid, api.provider) == ("6a1f", "alice")
     assert api.bearer_header == "x-token"
     assert api.api_key_places == (
         Place(PlaceKind.HEADER, "x-key"),
@@ -117,6 +120,7 @@ def test_reads_resources_of_an_openapi_document(everything: Catalog) -> None:
 def test_reads_every_key_of_an_application(everything: Catalog) -> None:
     mobile = everything.applications["mobile"]
     assert (mobile.owner, mobile.tier) == ("alice", everything.tiers["Application"])
+    assert (mobile.display_name, mobile.uuid, mobile.number) == ("Mobile App", "a-1", 7)
     key = everything.api_keys[hashlib.sha256(b"test").digest()]
     assert key.application is mobile and key.key_type is KeyType.SANDBOX
     assert key.scopes == frozenset({"read"})
@@ -152,7 +156,7 @@ def test_reads_every_key_of_a_tier(everything: Catalog) -> None:
     assert (secondly.algorithm, secondly.window_us) == (Algorithm.SLIDING_WINDOW, S)
     weekly = tiers["Subscription"]
     assert weekly.limits[0].timezone is not None and weekly.limits[0].timezone.key == "UTC"
-    assert weekly.burst is not None and not weekly.stop_on_quota_reach
+    assert weekly.burst is not None and not weekly.stop_on_quota_reach and weekly.per_user
     assert (weekly.burst.requests, weekly.burst.window_us, weekly.burst.shadow) == (
         6, 50_000, True,
     )  # fmt: skip
@@ -214,8 +218,10 @@ def test_reads_every_key_of_an_issuer(everything: Catalog) -> None:
     )
     assert (issuer.claims.consumer_key, issuer.claims.scopes) == (("cid",), ("scp",))
     assert (issuer.claims.user, issuer.claims.key_type) == (("email", "sub"), ("kt",))
+    assert issuer.claims.mappings == (("given_name", "name"),)
+    assert everything.opaque_issuers == (issuer,)
     endpoint = issuer.introspection
-    assert endpoint is not None and endpoint is everything.opaque_issuer.introspection  # type: ignore[union-attr]
+    assert endpoint is not None and endpoint.allow_foreign_tokens
     assert (endpoint.url, endpoint.client_id) == ("https://idp.example/introspect", "gw")
     assert endpoint.client_secret == Secret("gateways-secret") and endpoint.credentials_in_body
     assert (endpoint.timeout_us, endpoint.ttl_us, endpoint.inactive_ttl_us) == (
@@ -235,6 +241,12 @@ def test_reads_every_place_of_keys(everything: Catalog) -> None:
     assert keys["by-discovery"] == KeyLocation(discovery_url="https://a.example/oidc")
     assert keys["by-pem"] == KeyLocation(pem=pem)
     assert keys["by-jwks"] == KeyLocation(jwks=jwks)
+    itself = keys["by-jwks-itself"]
+    assert itself is not None and itself.jwks is not None
+    assert json.loads(itself.jwks)["keys"][0]["crv"] == "Ed25519"
+    itself = keys["by-pem-itself"]
+    assert itself is not None and itself.pem is not None
+    assert itself.pem.startswith("-----BEGIN PUBLIC KEY-----\n")
     secret = Secret("an-example-secret-of-32-bytes-or-more")
     assert keys["by-secret"] == KeyLocation(hmac_secret=secret)
     assert everything.issuers["by-secret"].algorithms == ("HS256",)
@@ -254,10 +266,14 @@ def test_reads_deny_rules_custom_limits_and_revoked_tokens(everything: Catalog) 
     mapped = int(IPv4Address("192.0.2.7"))
     assert limit.when == (AddressCondition(family=4, first=mapped, last=mapped),)
     assert limit.apis == {"Pets"}
-    assert [(it.token_id, it.expires_at_us) for it in everything.revoked] == [
-        ("j1", 1_896_087_600 * S),
-        ("j2", None),
-    ]
+    noon_us = 1_896_091_200 * S
+    assert everything.revoked == (
+        RevokedToken(token_id="j1", expires_at_us=noon_us - 3_600 * S),
+        RevokedToken(token_id="j2"),
+        RevokedToken(digest=hashlib.sha256(b"signature").digest()),
+        RevokedToken(consumer_key="abc", issuer="https://idp.example", issued_before_us=noon_us),
+        RevokedToken(user="alice", issued_before_us=noon_us, expires_at_us=noon_us + 28 * DAY),
+    )
 
 
 def test_the_good_catalog_holds_every_key() -> None:

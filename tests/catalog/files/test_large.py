@@ -220,7 +220,7 @@ async def test_every_key_of_a_catalog_comes_through_the_hand_over() -> None:
     here = await FileCatalogSource([GOOD]).load()
     for name in (
         "apis", "default_versions", "applications", "api_keys", "consumer_keys", "certificates",
-        "issuers", "custom_limits", "revoked", "tiers", "unauthenticated_tier", "opaque_issuer",
+        "issuers", "custom_limits", "revoked", "tiers", "unauthenticated_tier", "opaque_issuers",
         "revision",
     ):  # fmt: skip
         found = getattr(here, name)

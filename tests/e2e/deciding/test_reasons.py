@@ -149,6 +149,13 @@ CASES: Final = (
         challenge=_invalid("The key is for another environment"),
     ),
     Case(
+        title="token for another API",
+        reason=Reason.AUDIENCE_NOT_ALLOWED,
+        path="/addressed/1.0.0/open",
+        headers=_token(),
+        challenge=_invalid("The token is not for this API"),
+    ),
+    Case(
         title="key from another network",
         reason=Reason.CREDENTIAL_NOT_PERMITTED,
         headers=_key("pinned"),
@@ -235,7 +242,8 @@ MEANINGS: Final[dict[Reason, tuple[int, grpc.StatusCode, int, int]]] = {
     Reason.TOKEN_INACTIVE: (401, grpc.StatusCode.UNAUTHENTICATED, 900904, 401),
     Reason.TOKEN_REVOKED: (401, grpc.StatusCode.UNAUTHENTICATED, 900901, 401),
     Reason.WRONG_KEY_TYPE: (401, grpc.StatusCode.UNAUTHENTICATED, 900905, 401),
-    Reason.CREDENTIAL_NOT_PERMITTED: (403, grpc.StatusCode.PERMISSION_DENIED, 900901, 401),
+    Reason.AUDIENCE_NOT_ALLOWED: (401, grpc.StatusCode.UNAUTHENTICATED, 900914, 403),
+    Reason.CREDENTIAL_NOT_PERMITTED: (403, grpc.StatusCode.PERMISSION_DENIED, 900908, 403),
     Reason.API_NOT_FOUND: (404, grpc.StatusCode.NOT_FOUND, 404, 404),
     Reason.RESOURCE_NOT_FOUND: (404, grpc.StatusCode.NOT_FOUND, 900906, 404),
     Reason.METHOD_NOT_ALLOWED: (405, grpc.StatusCode.NOT_FOUND, 900906, 405),

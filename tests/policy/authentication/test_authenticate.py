@@ -22,6 +22,7 @@ from tests.builders import (
     a_request,
     sha256,
 )
+from tests.catalog.documents.test_build import load
 from tests.deciding import OPAQUE_ENDPOINT, TWO_FAILURES, Deciding
 from tests.keys import START_S, a_jwt, an_issuer, rsa_key
 from tests.policy.authentication.identifying import (
@@ -536,3 +537,46 @@ async def test_a_full_counter_store_does_not_stop_authentication() -> None:
 async def test_rubbish_is_refused_and_not_undecided(secret: str, request_of: Any) -> None:
     reason = await who(Deciding(a_catalog_for()), request_of(secret))
     assert reason in ("invalid_credentials", "token_inactive", "missing_credentials")
+
+
+# Audiences of an API
+
+
+@pytest.mark.parametrize(
+    ("audience", "expected"),
+    [
+        (["httpbin", "shop"], "jwt:mobile"),
+        (["httpbin"], "audience_not_allowed"),
+        ("httpbin", "audience_not_allowed"),
+        (["httpbin", "SHOP"], "audience_not_allowed"),
+    ],
+)
+async def test_an_api_may_ask_for_tokens_of_its_own(audience: Any, expected: str) -> None:
+    api = {"audiences": frozenset({"shop", "store"})}
+    deciding = Deciding(a_catalog_for(JWT, KEY, api=api))
+    for _ in range(2):  # from the cache, too
+        assert await who(deciding, bearer(a_jwt(aud=audience))) == expected
+    assert await who(deciding, keyed()) == "api_key:mobile"
+
+
+async def test_an_opaque_token_is_for_an_api_only_when_its_issuer_says_so() -> None:
+    api = {"audiences": frozenset({"shop"})}
+    issuer = an_issuer(introspection=OPAQUE_ENDPOINT, audiences=frozenset())
+    deciding = Deciding(a_catalog_for(OPAQUE, api=api, issuers=(issuer,)))
+    knowing(deciding, "mine", aud="shop")
+    knowing(deciding, "other")
+    knowing(deciding, "silent", aud=None)
+    found = [await who(deciding, bearer(token)) for token in ("mine", "other", "silent")]
+    assert found == ["opaque:mobile", "audience_not_allowed", "audience_not_allowed"]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+async def test_a_jwt_may_be_revoked_by_its_signature(padded: bool) -> None:  # noqa: FBT001
+    deciding = Deciding(a_catalog_for(JWT))
+    token = a_jwt(padded=padded)
+    assert await who(deciding, bearer(token)) == "jwt:mobile"
+    signature = token.rpartition(".")[2]
+    catalog = {"revoked_tokens": [{"signature": signature}]}
+    deciding.revocations.replace("catalog", load(catalog).revoked)
+    assert await who(deciding, bearer(token)) == "token_revoked"
+    assert await who(deciding, bearer(token.rstrip("="))) == "token_revoked"

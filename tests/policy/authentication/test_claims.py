@@ -192,3 +192,11 @@ def test_text_that_no_header_can_hold_makes_the_token_invalid(claim: str, text: 
     claims = {claim: [text] if claim == "scope" else text}
     found = read_identity_claims(claims, an_issuer())
     assert isinstance(found, Denial) and found.reason is Reason.INVALID_CREDENTIALS
+
+
+def test_a_claim_may_have_a_further_name() -> None:
+    names = ClaimNames(mappings=(("given_name", "http://wso2.org/claims/givenname"), ("x", "y")))
+    claims = {"given_name": "Alice", "sub": "alice"}
+    identity = read(claims, names)
+    assert identity.claims == {**claims, "http://wso2.org/claims/givenname": "Alice"}
+    assert read(claims).claims is claims

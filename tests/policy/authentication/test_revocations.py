@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extauthz.model.catalog import RevokedToken
+from extauthz.model.decision import Reason
 from extauthz.policy.authentication.revocations import KEPT_AFTER_EXPIRY_US, Revocations
 from tests.builders import START_US, FakeClock, S, sha256
 
@@ -167,3 +169,65 @@ def test_whatever_the_order_a_live_revocation_counts(
     for token in range(6):
         live = any(end_s is None or end_s + KEPT_S > later_s for end_s in ends_s.get(token, []))
         assert revocations.is_revoked(token_id=str(token)) is live
+
+
+# Lists that revoke all older tokens of somebody
+
+
+def a_list_with(**fields: Any) -> list[RevokedToken]:
+    return [RevokedToken(issued_before_us=START_US, **fields)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "token", "expected"),
+    [
+        ({"user": "alice"}, {"user": "alice"}, True),
+        ({"user": "alice"}, {"user": "alice", "issued_at_us": START_US - 1}, True),
+        ({"user": "alice"}, {"user": "alice", "issued_at_us": START_US}, False),
+        ({"user": "alice"}, {"user": "bob"}, False),
+        ({"user": "alice"}, {"consumer_key": "alice"}, False),
+        ({"user": "alice", "issuer": "i"}, {"user": "alice", "issuer": "i"}, True),
+        ({"user": "alice", "issuer": "i"}, {"user": "alice", "issuer": "other"}, False),
+        ({"consumer_key": "c"}, {"consumer_key": "c", "issuer": "i"}, True),
+        ({"consumer_key": "c"}, {"consumer_key": "c", "issued_at_us": START_US}, False),
+    ],
+)
+def test_a_list_may_revoke_the_older_tokens_of_a_client_or_user(
+    revocations: Revocations, entry: dict[str, Any], token: dict[str, Any], *, expected: bool
+) -> None:
+    revocations.replace("catalog", a_list_with(**entry))
+    denial = revocations.judge(**token)
+    assert (denial is not None) is expected
+    if denial is not None:
+        assert denial.reason is Reason.TOKEN_REVOKED and denial.found == "revoked_tokens of catalog"
+    revocations.replace("catalog", [])
+    assert revocations.judge(**token) is None
+
+
+def test_the_orders_of_several_lists_hold_side_by_side(revocations: Revocations) -> None:
+    revocations.replace("catalog", a_list_with(user="alice"))
+    revocations.replace("feed", [*a_list_with(consumer_key="c"), RevokedToken(digest=sha256("s"))])
+    assert len(revocations) == 3
+    assert revocations.judge(user="alice") and revocations.judge(consumer_key="c")
+    assert revocations.judge(signature=sha256("s")) and revocations.judge(digest=sha256("s"))
+    revocations.replace("feed", [])
+    assert revocations.judge(user="alice") and not revocations.judge(consumer_key="c")
+    assert not revocations.judge(signature=sha256("s"))
+
+
+def test_an_order_in_a_list_ends_when_its_tokens_have_expired(clock: FakeClock) -> None:
+    revocations = Revocations(clock)
+    revocations.replace("catalog", a_list_with(user="alice", expires_at_us=START_US - KEPT_S * S))
+    assert not revocations.judge(user="alice")
+
+
+def test_a_user_loses_the_tokens_that_were_issued_before(
+    revocations: Revocations, clock: FakeClock
+) -> None:
+    revocations.revoke_user("alice", START_US, START_US + S)
+    assert revocations.is_revoked(user="alice", issued_at_us=START_US - 1)
+    assert not revocations.is_revoked(user="alice", issued_at_us=START_US)
+    assert not revocations.is_revoked(user="bob")
+    clock.advance(KEPT_S + 1)
+    revocations.replace("catalog", [])
+    assert not revocations.is_revoked(user="alice")
