@@ -129,7 +129,8 @@ def make_call(client: httpx2.Client, call: Call) -> Outcome:
     for _ in range(call.repeat - 1):
         answer = client.request(call.method, call.path, headers=dict(call.headers))
     denied = answer.headers.get("content-type") == "application/problem+json"
-    body: dict[str, Any] = answer.json() if answer.content else {}
+    is_json = "json" in answer.headers.get("content-type", "")
+    body: dict[str, Any] = answer.json() if is_json and answer.content else {}
     reason = str(body["reason"]) if denied else ""
     as_expected = answer.status_code == call.expected_status and reason == (
         call.expected_reason or ""
@@ -137,9 +138,10 @@ def make_call(client: httpx2.Client, call: Call) -> Outcome:
     if denied:
         remark = _remark_denied(answer, body)
     else:
-        remark = _remark_allowed(body["headers"])
-        as_expected = as_expected and SPOOFED not in body["headers"].values()
-        as_expected = as_expected and _CREDENTIALS.isdisjoint(body["headers"])
+        seen = body.get("headers", {})
+        remark = _remark_allowed(seen)
+        as_expected = as_expected and SPOOFED not in seen.values()
+        as_expected = as_expected and _CREDENTIALS.isdisjoint(seen)
     return Outcome(call, answer.status_code, reason, remark, as_expected)
 
 

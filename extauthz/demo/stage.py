@@ -10,7 +10,7 @@ import hashlib
 import json
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,15 +26,23 @@ AUDIENCE: Final = "httpbin"
 CONSUMER_KEY: Final = "abc123"
 BASE_PATH: Final = "/httpbin/1.0.0"
 _TOKEN_LIFE_S: Final = 3600
+_PATIENT_MS: Final = 5_000
+"""The time-out of a check. The first of an issuer waits for its keys, on a machine that is busy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """The files and credentials of the demonstration.
+class Ports:
+    """Ports on loopback: of the service (`grpc`, `admin`), and of Envoy."""
 
-    Attributes:
-        keys: API keys by application.
-    """
+    grpc: int
+    admin: int
+    envoy: int
+    envoy_admin: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """The files and addresses that every demonstration has."""
 
     folder: Path
     settings_file: Path
@@ -43,6 +51,16 @@ class Stage:
     envoy_port: int
     envoy_admin_port: int
     admin_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage(Surroundings):
+    """The files and credentials of the demonstration with files.
+
+    Attributes:
+        keys: API keys by application.
+    """
+
     keys: dict[str, str]
     private_key: rsa.RSAPrivateKey
 
@@ -62,66 +80,66 @@ class Stage:
         return jwt.encode(claims, self.private_key, "RS256", headers={"kid": "demo"})
 
 
-def set_stage(
-    folder: Path,
-    upstream: str,
-    *,
-    grpc: int,
-    admin: int,
-    envoy: int,
-    envoy_admin: int,
-    host: str = "grpcio",
-) -> Stage:
+def set_stage(folder: Path, upstream: str, ports: Ports, *, host: str = "grpcio") -> Stage:
     """Writes all files.
 
     Args:
         folder: the folder for the files.
         upstream: the upstream's address, as ``host:port``.
-        grpc, admin: ports on loopback, of the service.
-        envoy, envoy_admin: the same, of Envoy.
         host: the name of the service's host, as in the settings.
     """
     private_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     keys = {name: f"xak_{secrets.token_urlsafe(24)}" for name in ("mobile", "partner", "rogue")}
-    stage = Stage(
-        folder=folder,
-        settings_file=folder / "extauthz.yaml",
-        bootstrap_file=folder / "envoy.yaml",
-        grpc_address=f"127.0.0.1:{grpc}",
-        envoy_port=envoy,
-        envoy_admin_port=envoy_admin,
-        admin_port=admin,
-        keys=keys,
-        private_key=private_key,
-    )
     catalog = folder / "catalog"
     catalog.mkdir(parents=True, exist_ok=True)
     jwk = jwt.algorithms.RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
     jwks = {"keys": [{**jwk, "kid": "demo", "use": "sig", "alg": "RS256"}]}
     (folder / "jwks.json").write_text(json.dumps(jwks))
-    _write_yaml(stage.settings_file, _settings(stage.grpc_address, admin, host))
     _write_yaml(catalog / "apis.yaml", _APIS)
     _write_yaml(catalog / "consumers.yaml", _consumers(keys))
+    around = write_surroundings(folder, upstream, ports, {"files": ["catalog/"]}, host=host)
+    return Stage(
+        **{field.name: getattr(around, field.name) for field in fields(around)},
+        keys=keys,
+        private_key=private_key,
+    )
+
+
+def write_surroundings(
+    folder: Path,
+    upstream: str,
+    ports: Ports,
+    catalog: dict[str, Any],
+    *,
+    host: str,
+    **settings: Any,
+) -> Surroundings:
+    """Writes the settings, with this catalog, and Envoy's configuration."""
+    around = Surroundings(
+        folder=folder,
+        settings_file=folder / "extauthz.yaml",
+        bootstrap_file=folder / "envoy.yaml",
+        grpc_address=f"127.0.0.1:{ports.grpc}",
+        envoy_port=ports.envoy,
+        envoy_admin_port=ports.envoy_admin,
+        admin_port=ports.admin,
+    )
+    listen = {"grpc": around.grpc_address, "admin": f"127.0.0.1:{ports.admin}"}
+    written = {"listen": listen, "server": {"host": host}, "catalog": catalog, **settings}
+    _write_yaml(around.settings_file, written)
     parameters = EnvoyParameters(
         upstreams=(Upstream(address=upstream),),
-        extauthz=stage.grpc_address,
-        listen=f"127.0.0.1:{envoy}",
-        admin_port=envoy_admin,
+        extauthz=around.grpc_address,
+        listen=f"127.0.0.1:{ports.envoy}",
+        admin_port=ports.envoy_admin,
+        timeout_ms=_PATIENT_MS,
     )
-    stage.bootstrap_file.write_text(render_bootstrap(parameters))
-    return stage
+    around.bootstrap_file.write_text(render_bootstrap(parameters))
+    return around
 
 
 def _write_yaml(file: Path, tree: dict[str, Any]) -> None:
     file.write_text(yaml.safe_dump(tree, sort_keys=False))
-
-
-def _settings(grpc_address: str, admin: int, host: str) -> dict[str, Any]:
-    return {
-        "listen": {"grpc": grpc_address, "admin": f"127.0.0.1:{admin}"},
-        "server": {"host": host},
-        "catalog": {"files": ["catalog/"]},
-    }
 
 
 _APIS: Final[dict[str, Any]] = {

@@ -67,6 +67,41 @@ def test_the_demonstration_shows_what_it_should(tmp_path: Path, temporary: Path)
     assert not re.search(r"\[(error|critical)\]", (folder / "envoy.log").read_text())
 
 
+WSO2_ROWS: Final = (
+    ("no credential", 401, "missing_credentials"),
+    ("JWT with the scope", 200, "allowed"),
+    ("JWT without the scope", 403, "insufficient_scope"),
+    ("opaque token with the scope", 200, "allowed"),
+    ("unknown opaque token", 401, "token_inactive"),
+    ("JWT, not subscribed", 403, "subscription_not_found"),
+    ("11th of 10 a minute", 429, "rate_limited"),
+    ("API not published yet", 404, "api_not_found"),
+    ("JWT, PetsAPI published", 200, "allowed"),
+    ("the same JWT, revoked", 401, "token_revoked"),
+    ("JWT, application blocked", 403, "blocked"),
+)
+
+
+def test_what_is_published_in_an_api_manager_is_enforced(tmp_path: Path, temporary: Path) -> None:
+    folder = tmp_path / "demo"
+    done = subprocess.run(
+        [*DEMO, "--wso2", "--folder", str(folder)],
+        env=write_environment(temporary),
+        capture_output=True,
+        text=True,
+        timeout=2 * TURN_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_rows(done.stdout) == list(WSO2_ROWS)
+    assert done.stdout.count("enforced after") == 3
+    assert done.stderr == ""
+    assert list(temporary.iterdir()) == []
+    log = (folder / "extauthz.log").read_text()
+    assert "Traceback" not in log
+    assert (folder / "apim-password").read_text() not in log
+
+
 def list_children(process: subprocess.Popen[str]) -> list[int]:
     """What the process has started itself."""
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()

@@ -109,6 +109,8 @@ class BothDoors:
 
     envoy: grpc.Channel
     mixer: grpc.Channel
+    grpc_address: str = ""
+    """That of Envoy's door."""
 
     def ask_envoy(self, asked: Asked) -> Answer:
         """At Envoy's door. Raises RpcError where the call fails."""
@@ -160,7 +162,7 @@ def run_both_doors(
         grpc.insecure_channel(service.grpc_address, options) as envoy,
         grpc.insecure_channel(address, options) as mixer,
     ):
-        yield BothDoors(envoy, mixer)
+        yield BothDoors(envoy, mixer, service.grpc_address)
 
 
 def _begin(channel: grpc.Channel, path: str, message: Message) -> Any:

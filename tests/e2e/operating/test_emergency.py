@@ -98,7 +98,7 @@ def start(
         ]
         client = httpx2.Client(base_url=f"http://{admin}", timeout=TURN_S, trust_env=False)
         services.append(service)
-        doors.append(BothDoors(*channels))
+        doors.append(BothDoors(channels[0], channels[1]))
         admins.append(stack.enter_context(client))
     return Stage(tuple(services), tuple(doors), tuple(admins), catalog)
 
