@@ -53,7 +53,10 @@ class CatalogNames:
         fits: list[str] = []
         application = document.application if isinstance(document, BlockDocument) else None
         if application is not None and application in catalog.applications:
-            keys = sum(it.application.name == application for it in catalog.api_keys.values())
+            keys = sum(
+                it.application is not None and it.application.name == application
+                for it in catalog.api_keys.values()
+            )
             clients = sum(
                 it.application.name == application for it in catalog.consumer_keys.values()
             )

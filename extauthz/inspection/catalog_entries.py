@@ -199,9 +199,10 @@ class Asked:
     def _begins(self, digits: str, shown: int) -> bool:
         return 0 < len(self.digits) <= shown and digits.startswith(self.digits)
 
-    def is_of(self, application: Application) -> bool:
+    def is_of(self, application: Application | None) -> bool:
         """Whether an application is wanted, and its credentials."""
-        return self.application in ("", application.name)
+        name = "" if application is None else application.name
+        return self.application in ("", name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +262,7 @@ def _look_at_api_keys(catalog: Catalog, asked: Asked) -> Iterator[Table]:
         return FoundApiKey(
             kind=Name("api_key"),
             id=Digest(key.digest.hex()[:_KEY_DIGITS]),
-            application=Name(key.application.name),
+            application=Name("" if key.application is None else key.application.name),
             key_type=Name(key.key_type.value),
             scopes=tuple(map(Name, sorted(key.scopes or ()))),
             expires=Name("" if key.expires_at_us is None else write_us(key.expires_at_us)),

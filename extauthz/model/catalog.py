@@ -19,6 +19,7 @@ from extauthz.model.deny_rules import DenyRule, DenyRules, Network
 from extauthz.model.identity import KeyType
 from extauthz.model.issuers import Issuer
 from extauthz.model.limits import Tier
+from extauthz.model.referers import RefererPattern
 from extauthz.model.routing.route_table import RouteTable
 from extauthz.model.subscriptions import Subscription, Subscriptions
 
@@ -31,23 +32,35 @@ UNLIMITED_TIER: Final = "Unlimited"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ApiKey:
-    """A key of an application, found by its digest.
+    """A key of an application or for an API, found by its digest.
 
     Attributes:
         digest: SHA-256 of the key, or HMAC-SHA-256 under the configured pepper.
+        application: whose key it is; None for a key for an API that belongs to no application.
+        api: name and version of the only API that it is good for; None for every API.
+        user: whom it stands for; empty for the application's owner.
         scopes: None when scopes do not apply to this key.
         networks: networks of clients that may use it; empty for all.
-        referers: prefixes of the Referer header that may use it; empty for all.
+        referers, referer_patterns: prefixes of the Referer header and patterns of pages that may
+            use it; both empty for all.
         expires_at_us: None for never.
     """
 
     digest: bytes = field(repr=False)
-    application: Application
+    application: Application | None
+    api: tuple[str, str] | None = None
+    user: str = ""
     key_type: KeyType = KeyType.PRODUCTION
     scopes: frozenset[str] | None = None
     networks: tuple[Network, ...] = ()
     referers: tuple[str, ...] = ()
+    referer_patterns: tuple[RefererPattern, ...] = ()
     expires_at_us: int | None = None
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether it depends on the request from where it may be used."""
+        return bool(self.networks or self.referers or self.referer_patterns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -16,8 +16,9 @@ from extauthz.errors import BackendError, MalformedRequest
 from extauthz.model.catalog import Catalog
 from extauthz.model.decision import UNAVAILABLE, Allow, Decision, Denial, Reason
 from extauthz.model.request import ApiRequest
+from extauthz.policy.authentication.api_keys.restrictions import NETWORK_NOT_KNOWN
 from extauthz.policy.authentication.assumed import AssumedCaller
-from extauthz.policy.authentication.authenticate import NETWORK_NOT_KNOWN, Authenticator
+from extauthz.policy.authentication.authenticate import Authenticator
 from extauthz.policy.blocks import Blocks
 from extauthz.policy.decision_record import DecisionRecord
 from extauthz.policy.limits.charging import CHARGE, PEEK, ChargeMode, LimitCharger, has_passed

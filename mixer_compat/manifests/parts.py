@@ -60,7 +60,7 @@ def find_request_parts(
     headers.add("content-type")  # tells gRPC clients, which need a denial of their own form
     if any(place.kind is PlaceKind.COOKIE for place in found):
         headers.add("cookie")
-    if any(key.referers for key in catalog.api_keys.values()):
+    if any(key.referers or key.referer_patterns for key in catalog.api_keys.values()):
         headers.add("referer")
     if any(api.allow_preflight for api in catalog.apis.values()):
         headers |= {"origin", "access-control-request-method"}

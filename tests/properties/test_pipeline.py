@@ -272,7 +272,7 @@ def decide(request: ApiRequest, points: Points) -> tuple[Decision | None, int]:
     tokens.active["opaque"] = {"client_id": "abc123", "aud": "httpbin"}
     authenticator.tokens._keys = PointedKeys(points)
     authenticator.tokens._introspector = tokens
-    authenticator.tokens._clock = authenticator._clock = pipeline._charger._clock = clock
+    authenticator.tokens._clock = authenticator.api_keys._clock = pipeline._charger._clock = clock
     authenticator._failed_attempts._counters = PointedStore(points, "failures")
     pipeline._catalog = lambda: points.read("catalog", CATALOG)
 

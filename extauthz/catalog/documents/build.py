@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from extauthz.catalog.documents.build_api_keys import add_keys_of_apis
 from extauthz.catalog.documents.build_apis import build_apis
 from extauthz.catalog.documents.build_consumers import (
     build_consumers,
@@ -105,6 +106,9 @@ def build_parts(
     issuers = build_issuers(files, faults)
     apis = build_apis(files, tiers, faults)
     consumers = build_consumers(files, tiers, issuers, faults, has_pepper=has_pepper)
+    add_keys_of_apis(
+        files, consumers.applications, consumers.api_keys, faults, has_pepper=has_pepper
+    )
     subscriptions = build_subscriptions(files, apis, consumers.applications, tiers, faults)
     custom_limits = build_custom_limits(files, tiers, apis, faults)
     deny_rules = build_deny_rules(files, apis, consumers.applications, issuers, faults)

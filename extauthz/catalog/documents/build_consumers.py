@@ -7,17 +7,14 @@ subscription names an application, an API and a version that exist.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
+from extauthz.catalog.documents.build_api_keys import add_keys, write_us
 from extauthz.catalog.documents.build_limits import find_tier
 from extauthz.catalog.documents.faults import CatalogFile, Faults
-from extauthz.catalog.documents.networks import read_network
 from extauthz.catalog.documents.shapes import (
-    ApiKeyDocument,
     ApplicationDocument,
     ConsumerKeyDocument,
     RevokedTokenDocument,
@@ -28,14 +25,12 @@ from extauthz.model.apis import Api
 from extauthz.model.applications import Application
 from extauthz.model.catalog import ApiKey, ClientRegistration, RevokedToken
 from extauthz.model.issuers import Issuer
-from extauthz.model.limits import US_PER_S, Tier
+from extauthz.model.limits import Tier
 from extauthz.model.subscriptions import Subscriptions
 from extauthz.policy.authentication.compact_jws import decode_base64url
 
 ANY_ISSUER: Final = "*"
 _REVOKED_BY: Final = ("jti", "signature", "consumer_key", "user")
-_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
-_DIGEST_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,13 +75,15 @@ def build_consumers(
                 tier=find_tier(tiers, document.tier, file, (*path, "tier"), faults),
             )
             consumers.applications[document.name] = application
-            _add_keys(file, path, document, application, consumers, issuers, faults)
-            if not has_pepper:
-                _refuse_peppered_keys(file, path, document, faults)
+            add_keys(
+                file, (*path, "api_keys"), document.api_keys, application, consumers.api_keys,
+                faults, has_pepper=has_pepper,
+            )  # fmt: skip
+            _add_clients(file, path, document, application, consumers, issuers, faults)
     return consumers
 
 
-def _add_keys(
+def _add_clients(
     file: CatalogFile,
     path: NodePath,
     document: ApplicationDocument,
@@ -95,16 +92,6 @@ def _add_keys(
     issuers: Mapping[str, Issuer],
     faults: Faults,
 ) -> None:
-    for position, key in enumerate(document.api_keys):
-        at = (*path, "api_keys", position)
-        built = _build_api_key(file, at, key, application, faults)
-        if built is not None and built.digest in consumers.api_keys:
-            other = consumers.api_keys[built.digest].application.name
-            faults.add(
-                file, at, f"is a key of application {show_name(other)} already; make a new key"
-            )
-        elif built is not None:
-            consumers.api_keys[built.digest] = built
     for position, client in enumerate(document.consumer_keys):
         at = (*path, "consumer_keys", position)
         issuer = _find_issuer(file, at, client, issuers, faults)
@@ -137,56 +124,6 @@ def _add_keys(
             )
 
 
-def _refuse_peppered_keys(
-    file: CatalogFile, path: NodePath, document: ApplicationDocument, faults: Faults
-) -> None:
-    for position, key in enumerate(document.api_keys):
-        if key.hmac_sha256 is not None:
-            faults.add(
-                file,
-                (*path, "api_keys", position, "hmac_sha256"),
-                "could match no key: the settings have no credentials.api_key_pepper_file",
-            )
-
-
-def _build_api_key(
-    file: CatalogFile,
-    path: NodePath,
-    document: ApiKeyDocument,
-    application: Application,
-    faults: Faults,
-) -> ApiKey | None:
-    if (document.sha256 is None) is (document.hmac_sha256 is None):
-        faults.add(file, path, "needs exactly one of sha256 and hmac_sha256")
-        return None
-    digest = document.sha256 or document.hmac_sha256 or ""
-    if _DIGEST.fullmatch(digest) is None:
-        name = "sha256" if document.sha256 is not None else "hmac_sha256"
-        faults.add(
-            file,
-            (*path, name),
-            "must be 64 hexadecimal digits, the digest of the key and never the key itself; "
-            "make it with `extauthz key hash`",
-        )
-        return None
-    if digest.lower() == _DIGEST_OF_NOTHING:
-        faults.add(file, (*path, "sha256"), "is the digest of an empty key; make one with a key")
-        return None
-    networks = [
-        read_network(file, (*path, "networks", position), text, faults)
-        for position, text in enumerate(document.networks)
-    ]
-    return ApiKey(
-        digest=bytes.fromhex(digest),
-        application=application,
-        key_type=document.key_type,
-        scopes=None if document.scopes is None else frozenset(document.scopes),
-        networks=tuple(network for network in networks if network is not None),
-        referers=document.referers,
-        expires_at_us=_write_us(document.expires),
-    )
-
-
 def _find_issuer(
     file: CatalogFile,
     path: NodePath,
@@ -211,10 +148,6 @@ def _find_issuer(
         faults.add_unknown(file, (*path, "issuer"), "issuer", document.issuer, issuers)
         return None
     return document.issuer
-
-
-def _write_us(moment: datetime | None) -> int | None:
-    return None if moment is None else round(moment.timestamp() * US_PER_S)
 
 
 def build_subscriptions(
@@ -291,6 +224,6 @@ def _build_revoked_token(
         consumer_key=document.consumer_key or "",
         user=document.user or "",
         issuer=document.issuer or "",
-        issued_before_us=_write_us(document.issued_before) or 0,
-        expires_at_us=_write_us(document.expires),
+        issued_before_us=write_us(document.issued_before) or 0,
+        expires_at_us=write_us(document.expires),
     )

@@ -49,6 +49,36 @@ class ResourceDocument(StrictModel):
     """What one request takes from each limit, or where the request says it."""
 
 
+class ApiKeyDocument(StrictModel):
+    """An API key, known by its digest only: `extauthz key new` makes one."""
+
+    sha256: Name | None = None
+    """SHA-256 of the key: 64 hexadecimal digits."""
+    hmac_sha256: Name | None = None
+    """HMAC-SHA-256 of the key under the settings' pepper: 64 hexadecimal digits."""
+    key_type: KeyType = KeyType.PRODUCTION
+    """Kind of the key."""
+    scopes: tuple[Name, ...] | None = None
+    """Scopes that the key has; left out, resources' scopes do not apply to it."""
+    networks: tuple[Name, ...] = ()
+    """Addresses that may use it, like 192.0.2.0/24; empty for all."""
+    referers: tuple[Name, ...] = ()
+    """Beginnings of the Referer header that may use it; empty for all."""
+    referer_patterns: tuple[Name, ...] = ()
+    """Pages that may use it: www.example.com/path, sub.example.com/* or *.example.com/*."""
+    expires: AwareDatetime | None = None
+    """When it ends, like 2030-01-31T12:00:00Z."""
+
+
+class BoundApiKeyDocument(ApiKeyDocument):
+    """An API key that is good for one API only."""
+
+    application: Name | None = None
+    """Name of the application that it belongs to; without one, no subscription is found for it."""
+    user: Line = ""
+    """Whom it stands for; the owner of its application when left out."""
+
+
 class ApiDocument(StrictModel):
     """A named, versioned interface."""
 
@@ -86,6 +116,8 @@ class ApiDocument(StrictModel):
     """Header that the bearer token stands in, instead of the settings' one."""
     api_key_places: tuple[PlaceDocument, ...] | None = Field(default=None, min_length=1)
     """Where API keys stand, instead of the settings' places."""
+    api_keys: tuple[BoundApiKeyDocument, ...] = ()
+    """API keys that are good for this API only."""
     forward_credentials: bool = False
     """Leave the credential in the request to the upstream."""
     allow_preflight: bool | None = None
@@ -94,25 +126,6 @@ class ApiDocument(StrictModel):
     """Its id in WSO2 API Manager; decides nothing."""
     provider: Line = ""
     """Its owner in WSO2 API Manager; decides nothing."""
-
-
-class ApiKeyDocument(StrictModel):
-    """An API key, known by its digest only: `extauthz key new` makes one."""
-
-    sha256: Name | None = None
-    """SHA-256 of the key: 64 hexadecimal digits."""
-    hmac_sha256: Name | None = None
-    """HMAC-SHA-256 of the key under the settings' pepper: 64 hexadecimal digits."""
-    key_type: KeyType = KeyType.PRODUCTION
-    """Kind of the key."""
-    scopes: tuple[Name, ...] | None = None
-    """Scopes that the key has; left out, resources' scopes do not apply to it."""
-    networks: tuple[Name, ...] = ()
-    """Addresses that may use it, like 192.0.2.0/24; empty for all."""
-    referers: tuple[Name, ...] = ()
-    """Beginnings of the Referer header that may use it; empty for all."""
-    expires: AwareDatetime | None = None
-    """When it ends, like 2030-01-31T12:00:00Z."""
 
 
 class ConsumerKeyDocument(StrictModel):

@@ -90,7 +90,8 @@ async def give(
         placed = await place(store, {order.id: order})
     fits = "" if catalog is None else CatalogNames(catalog).say_fits(order.document)
     if found:
-        fits = f"an API key of application {found[0].application.name!a}"
+        holder = found[0].application
+        fits = "an API key" if holder is None else f"an API key of application {holder.name!a}"
     warnings = [*misfits, *([f"names were not checked: {unchecked}"] if unchecked else [])]
     if arguments.json:
         told = {

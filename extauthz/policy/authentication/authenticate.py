@@ -3,34 +3,32 @@
 The resource says which schemes it accepts, in order of preference; the first one that the caller
 presents counts. Where "none" stands beside other schemes, a caller is anonymous only when it
 presents no credential at all: one that is presented must be valid, and a certificate without a
-readable name is not. Certificates and API keys are looked up in the catalog; bearer tokens are
-verified by `extauthz.policy.authentication.bearer_tokens`. Invalid credentials are limited for each
+readable name is not. Certificates are looked up in the catalog; API keys are checked by
+`extauthz.policy.authentication.api_keys`, and bearer tokens by
+`extauthz.policy.authentication.bearer_tokens`. Invalid credentials are limited for each
 client address, whatever their kind (`failed_attempts`).
 """
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass
 from typing import Final
 
 from extauthz.model.apis import Api, ApiState
-from extauthz.model.catalog import ApiKey, Catalog
+from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial, Reason
-from extauthz.model.deny_rules import contains, read_address
 from extauthz.model.identity import ANONYMOUS, Identity, Secret, SecurityScheme
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
+from extauthz.policy.authentication.api_keys.authenticator import ApiKeys, Presented
 from extauthz.policy.authentication.bearer_tokens import BearerTokens
 from extauthz.policy.authentication.credentials import (
     BLANK,
-    INVALID,
     CredentialPlaces,
     find_api_key,
     find_bearer,
 )
 from extauthz.policy.authentication.failed_attempts import FailedAttempts
-from extauthz.policy.authentication.recently_used import RecentlyUsed
 from extauthz.policy.authentication.revocations import Revocations
 from extauthz.policy.authentication.xfcc import read_xfcc
 from extauthz.ports import Clock, Deadline, KeySource, TokenIntrospector
@@ -41,20 +39,11 @@ _MISSING: Final = Denial(
 _UNKNOWN_CERTIFICATE: Final = Denial(
     reason=Reason.INVALID_CREDENTIALS, detail="The client certificate is not known here."
 )
-_EXPIRED: Final = Denial(reason=Reason.TOKEN_EXPIRED, detail="The credential has expired.")
 _WRONG_KEY_TYPE: Final = Denial(
     reason=Reason.WRONG_KEY_TYPE, detail="The API does not take keys of this type."
 )
-_NOT_PERMITTED: Final = Denial(
-    reason=Reason.CREDENTIAL_NOT_PERMITTED,
-    detail="The credential may not be used from this address or referer.",
-)
 _WRONG_AUDIENCE: Final = Denial(
     reason=Reason.AUDIENCE_NOT_ALLOWED, detail="The token was not made for this API."
-)
-NETWORK_NOT_KNOWN: Final = Denial(
-    reason=Reason.CREDENTIAL_NOT_PERMITTED,
-    detail="The credential is bound to networks, and the client's address is not known.",
 )
 GUESSES: Final = frozenset({Reason.INVALID_CREDENTIALS, Reason.TOKEN_INACTIVE})
 """Reasons that count as a failed attempt. An issuer calls a token that it never issued inactive."""
@@ -98,9 +87,7 @@ class Authenticator:
         clock: Clock,
     ) -> None:
         self._rules = rules
-        self._revocations = revocations
         self._failed_attempts = failed_attempts
-        self._clock = clock
         self.tokens: Final = BearerTokens(
             keys=keys,
             introspector=introspector,
@@ -108,8 +95,13 @@ class Authenticator:
             clock=clock,
             cache_size=rules.cache_size,
         )
-        self._good_keys: RecentlyUsed[tuple[ApiKey, Identity]] = RecentlyUsed(rules.cache_size)
-        """Valid keys with their identities, which hold while the catalog has the same key."""
+        self.api_keys: Final = ApiKeys(
+            pepper=rules.pepper,
+            revocations=revocations,
+            failed_attempts=failed_attempts,
+            clock=clock,
+            cache_size=rules.cache_size,
+        )
 
     async def identify(
         self,
@@ -210,56 +202,17 @@ class Authenticator:
             return _MISSING
         if isinstance(credential, Denial):
             return credential
-        digest = credential.secret.digest()
-        known = self._good_keys.find(digest)
-        if known is None:
-            refused = await self._failed_attempts.check(client_address, deadline)
-            if refused is not None:
-                return refused
-        key = self._find_api_key(credential.secret, digest, catalog)
-        if key is None:
-            self._good_keys.drop(digest)
-            if count_failures:
-                await self._failed_attempts.record(client_address, deadline)
-            return INVALID
-        # Either digest may be revoked: an operator with a pepper may know only the peppered one.
-        revoked = self._revocations.judge(digest=digest)
-        if revoked is None and key.digest != digest:
-            revoked = self._revocations.judge(digest=key.digest)
-        if revoked is not None:
-            return revoked
-        if key.expires_at_us is not None and key.expires_at_us <= self._clock.now_us():
-            return _EXPIRED
-        if key.networks and not client_address:
-            return NETWORK_NOT_KNOWN
-        if not _is_permitted(key, request, client_address):
-            return _NOT_PERMITTED
-        if known is not None and known[0] is key:
-            return known[1]
-        identity = Identity(
-            scheme=SecurityScheme.API_KEY,
-            application=key.application,
-            key_type=key.key_type,
-            scopes=key.scopes,
-            user=key.application.owner,
-            expires_at_us=key.expires_at_us,
-        )
-        self._good_keys.keep(digest, (key, identity))
-        return identity
-
-    def _find_api_key(self, secret: Secret, digest: bytes, catalog: Catalog) -> ApiKey | None:
-        digests = [digest]
-        if self._rules.pepper is not None:
-            pepper = self._rules.pepper.reveal().encode()
-            digests.append(
-                hmac.digest(pepper, secret.reveal().encode("utf-8", "surrogatepass"), "sha256")
+        return await self.api_keys.identify(
+            Presented(
+                secret=credential.secret,
+                request=request,
+                route=route,
+                catalog=catalog,
+                client_address=client_address,
+                deadline=deadline,
+                count_failures=count_failures,
             )
-        for candidate in digests:
-            key = catalog.api_keys.get(candidate)
-            # The look-up's time depends on a hash of the digest; this takes constant time.
-            if key is not None and hmac.compare_digest(key.digest, candidate):
-                return key
-        return None
+        )
 
     async def _try_bearer(
         self,
@@ -318,21 +271,3 @@ def check_audience(found: Identity | Denial, api: Api) -> Identity | Denial:
     ):
         return found
     return _WRONG_AUDIENCE
-
-
-def _is_permitted(key: ApiKey, request: ApiRequest, client_address: str) -> bool:
-    if key.networks:
-        family, number = read_address(client_address)
-        if not any(contains(network, family, number) for network in key.networks):
-            return False
-    if not key.referers:
-        return True
-    referer = request.headers.get("referer") or ""
-    return any(_is_below(referer, prefix.rstrip("/")) for prefix in key.referers)
-
-
-def _is_below(referer: str, prefix: str) -> bool:
-    """Whether the URL continues at a boundary: a.example.evil is not below a.example."""
-    if not referer.startswith(prefix):
-        return False
-    return referer[len(prefix) : len(prefix) + 1] in ("", "/", "?", "#")

@@ -10,8 +10,8 @@ Limits have WSO2 API Manager's order, and the first one without room is named in
 6. for callers without a credential, the unauthenticated tier: each client address
 
 A tier's burst follows its limits, at every level. The limits of the condition groups that a request
-fits replace the tier's own. A tier may count each user apart. A consumer is the application; for tokens that name none, the issuer's
-consumer key, else its user, else the client address.
+fits replace the tier's own. A tier may count each user apart. A consumer is the application; for API keys that have none, the key; for
+tokens that name none, the issuer's consumer key, else its user, else the client address.
 
 A limit in bytes is charged 0 before the response, as the bytes are not known yet: `answers.judge`
 refuses when nothing is left, and `plan_usage_charges` takes them after the response.
@@ -329,6 +329,8 @@ def _find_nameless_consumer(identity: Identity, client_address: str) -> tuple[st
     """
     if identity.consumer_key:
         return ("key", identity.issuer, identity.consumer_key)
+    if identity.token_id and not identity.issuer:
+        return ("api_key", identity.token_id)
     if identity.user:
         return ("user", identity.issuer, identity.user)
     return (_BY_ADDRESS, write_client(client_address))

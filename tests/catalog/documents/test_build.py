@@ -26,6 +26,7 @@ from extauthz.model.conditions import AddressCondition, Pattern, TextCondition, 
 from extauthz.model.identity import KeyType, Place, PlaceKind, Secret, SecurityScheme
 from extauthz.model.issuers import KeyLocation
 from extauthz.model.limits import Algorithm, CalendarUnit, QuotaUnit
+from extauthz.model.referers import read_referer_pattern
 from extauthz.model.subscriptions import SubscriptionState
 from tests.builders import S
 
@@ -128,9 +129,16 @@ def test_reads_every_key_of_an_application(everything: Catalog) -> None:
         map(ip_network, ("192.0.2.0/24", "2001:db8::1/128", "198.51.100.0/24"))
     )
     assert key.referers == ("https://app.example/",)
+    assert key.referer_patterns == tuple(
+        map(read_referer_pattern, ("www.example.com/path", "sub.example.com/*"))
+    )
     assert key.expires_at_us == 1_896_091_200 * S
     other = everything.api_keys[hashlib.sha256(b"test2").digest()]
     assert (other.key_type, other.scopes, other.expires_at_us) == (KeyType.PRODUCTION, None, None)
+    bound = everything.api_keys[hashlib.sha256(b"bound").digest()]
+    assert (bound.application, bound.user, bound.api) == (mobile, "carol", ("Pets", "1.10"))
+    nobodys = everything.api_keys[hashlib.sha256(b"3").digest()]
+    assert (nobodys.application, nobodys.user, nobodys.api) == (None, "", ("Pets", "1.10"))
     client = everything.consumer_keys["https://idp.example", "abc"]
     assert (client.application, client.key_type) == (mobile, KeyType.SANDBOX)
     assert everything.consumer_keys["", "anywhere"].key_type is KeyType.PRODUCTION

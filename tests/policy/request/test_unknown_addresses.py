@@ -16,7 +16,7 @@ from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import Identity, SecurityScheme
 from extauthz.model.limits import ConditionGroup
 from extauthz.model.request import Peer
-from extauthz.policy.authentication.authenticate import NETWORK_NOT_KNOWN
+from extauthz.policy.authentication.api_keys.restrictions import NETWORK_NOT_KNOWN
 from extauthz.policy.limits.planning import RateLimitPlanner
 from extauthz.policy.request.client_address import ADDRESS_NOT_KNOWN
 from tests.builders import (

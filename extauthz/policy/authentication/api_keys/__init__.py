@@ -1,0 +1,1 @@
+"""API keys: those whose digest is in the catalog, and signed ones, which are JWTs."""
