@@ -145,7 +145,7 @@ def find_record(data: bytes, proxy: str, rules: AddressRules) -> UsageRecord | N
         client_address=told.find_text("client_address")
         or _find_client_address(common, request.forwarded_for, rules),
         user_agent=_read_text(request.user_agent),
-        caller=_find_caller(common.tls_properties),
+        caller=_find_caller(common.tls_properties) if common.HasField("tls_properties") else "",
         destination=_read_text(common.upstream_cluster),
         response_code=response.response_code.value,
         flags=flags,
@@ -171,20 +171,21 @@ class _Decided:
         self._fields = decided.fields
 
     def find_text(self, name: str) -> str:
-        if name not in self._fields:
-            return ""
-        return self._fields[name].string_value[:MAX_METADATA_CHARACTERS]
+        value = self._fields.get(name)
+        return "" if value is None else value.string_value[:MAX_METADATA_CHARACTERS]
 
     def find_texts(self, name: str) -> tuple[str, ...]:
-        if name not in self._fields:
+        value = self._fields.get(name)
+        if value is None:
             return ()
-        values = self._fields[name].list_value.values[:MAX_METADATA_ITEMS]
+        values = value.list_value.values[:MAX_METADATA_ITEMS]
         return tuple(value.string_value[:MAX_METADATA_CHARACTERS] for value in values)
 
     def find_number(self, name: str) -> int:
-        if name not in self._fields:
+        value = self._fields.get(name)
+        if value is None:
             return UNKNOWN
-        number = self._fields[name].number_value
+        number = value.number_value
         return int(number) if 0 <= number <= _MOST else UNKNOWN
 
 

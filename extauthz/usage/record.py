@@ -21,6 +21,7 @@ from extauthz.telemetry.decision_log.masking import (
     Shown,
     list_fields,
     write_fields,
+    write_known_fields,
 )
 
 
@@ -62,10 +63,10 @@ class UsageLine(NamedTuple):
 
     def write(self, masks: Masks) -> dict[str, Shown]:
         """The record, masked, without what is not known."""
-        shown = write_fields(self, _FIELDS, masks)
+        shown = write_known_fields(self, _FIELDS, masks, _NOT_KNOWN)
         if self.time < 0:
             del shown["time"]
-        return {name: value for name, value in shown.items() if value not in (UNKNOWN, "", [])}
+        return shown
 
 
 class UsageLoss(NamedTuple):
@@ -80,6 +81,7 @@ class UsageLoss(NamedTuple):
 
 
 _FIELDS: Final = list_fields(UsageLine)
+_NOT_KNOWN: Final[frozenset[object]] = frozenset({UNKNOWN, "", ()})
 _LOSS_FIELDS: Final = list_fields(UsageLoss)
 
 

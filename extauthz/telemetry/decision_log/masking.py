@@ -102,14 +102,13 @@ class Masks:
         family, number = read_address(address)
         if family == 0:
             return ""
-        read = IPv4Address(number) if family == 4 else IPv6Address(number)
         match self.client_address:
             case AddressMask.FULL:
-                return str(read)
+                return str(_make_address(family, number))
             case AddressMask.NETWORK:
-                return _write_network(read)
+                return _write_network(family, number)
             case AddressMask.HASH:
-                return self.hash_text(str(read))
+                return self.hash_text(str(_make_address(family, number)))
             case AddressMask.OFF:
                 return ""
 
@@ -122,9 +121,14 @@ def _hash(text: str, key: str | None) -> str:
     return hmac.digest(key.encode(), octets, "sha256").hex()[:HASH_DIGITS]
 
 
+def _make_address(family: int, number: int) -> IPv4Address | IPv6Address:
+    return IPv4Address(number) if family == 4 else IPv6Address(number)
+
+
 @lru_cache(maxsize=_MAX_REMEMBERED)
-def _write_network(address: IPv4Address | IPv6Address) -> str:
-    return str(ip_network((address, _NETWORK_BITS[address.version]), strict=False))
+def _write_network(family: int, number: int) -> str:
+    address = _make_address(family, number)
+    return str(ip_network((address, _NETWORK_BITS[family]), strict=False))
 
 
 Shown: TypeAlias = "str | int | bool | list[Shown] | dict[str, Shown]"
@@ -132,9 +136,13 @@ Show: TypeAlias = Callable[[Any, Masks], Shown]
 
 
 def _show_instant(instant_ns: Instant, _masks: Masks) -> str:
-    at = datetime.fromtimestamp(instant_ns // 1_000_000_000, UTC)
-    at = at.replace(microsecond=instant_ns // 1000 % 1_000_000)
-    return at.isoformat(timespec="microseconds")
+    return f"{_write_second(instant_ns // 1_000_000_000)}.{instant_ns // 1000 % 1_000_000:06}+00:00"
+
+
+@lru_cache(maxsize=16)
+def _write_second(unix_s: int) -> str:
+    """Records come in the order of their time, many in a second."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat()[:19]
 
 
 _AS_IT_IS: Final = None
@@ -159,6 +167,7 @@ class Fields:
 
     names: tuple[str, ...]
     shows: tuple[tuple[str, Show], ...]
+    in_order: tuple[tuple[str, Show | None], ...]
 
 
 def list_fields(record: type[tuple[Any, ...]]) -> Fields:
@@ -168,7 +177,8 @@ def list_fields(record: type[tuple[Any, ...]]) -> Fields:
         TypeError: the type of a field does not say how it is shown.
     """
     shows = {name: _find_show(name, hint) for name, hint in get_type_hints(record).items()}
-    return Fields(tuple(shows), tuple((name, show) for name, show in shows.items() if show))
+    to_show = tuple((name, show) for name, show in shows.items() if show)
+    return Fields(tuple(shows), to_show, tuple(shows.items()))
 
 
 def write_fields(record: tuple[Any, ...], fields: Fields, masks: Masks) -> dict[str, Shown]:
@@ -176,6 +186,19 @@ def write_fields(record: tuple[Any, ...], fields: Fields, masks: Masks) -> dict[
     shown = dict(zip(fields.names, record, strict=True))
     for name, show in fields.shows:
         shown[name] = show(shown[name], masks)
+    return shown
+
+
+def write_known_fields(
+    record: tuple[Any, ...], fields: Fields, masks: Masks, unknown: frozenset[object]
+) -> dict[str, Shown]:
+    """As `write_fields`, without what is unknown, or not shown at all."""
+    shown: dict[str, Shown] = {}
+    for (name, show), value in zip(fields.in_order, record, strict=True):
+        if value not in unknown:
+            written = value if show is None else show(value, masks)
+            if written != "":
+                shown[name] = written
     return shown
 
 
