@@ -111,7 +111,8 @@ async def _open_core(
 
         def take_over(catalog: Catalog) -> None:
             revocations.replace("catalog", catalog.revoked)
-            keys.retain(catalog.issuers.values())
+            signers = (signer.issuer for signer in catalog.api_key_signers)
+            keys.retain((*catalog.issuers.values(), *signers))
             collector.keep_for_good()
 
         refresher.subscribe(take_over)

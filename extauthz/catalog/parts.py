@@ -10,7 +10,7 @@ from extauthz.model.apis import Api
 from extauthz.model.applications import Application
 from extauthz.model.catalog import ApiKey, Catalog, ClientRegistration, CustomLimit, RevokedToken
 from extauthz.model.deny_rules import DenyRule
-from extauthz.model.issuers import Issuer
+from extauthz.model.issuers import ApiKeySigner, Issuer
 from extauthz.model.limits import Tier
 from extauthz.model.routing.route_table import BasePathConflict
 from extauthz.model.routing.templates import TemplateError
@@ -23,6 +23,7 @@ class CatalogParts:
 
     tiers: Sequence[Tier]
     issuers: Sequence[Issuer]
+    api_key_signers: Sequence[ApiKeySigner] = ()
     deny_rules: Sequence[DenyRule]
     custom_limits: Sequence[CustomLimit]
     warnings: Sequence[Problem] = ()
@@ -51,6 +52,7 @@ def index_catalog(parts: CatalogParts, revision: str = "") -> Catalog:
             certificates=parts.certificates,
             subscriptions=parts.subscriptions,
             issuers=parts.issuers,
+            api_key_signers=parts.api_key_signers,
             deny_rules=parts.deny_rules,
             custom_limits=parts.custom_limits,
             revoked=parts.revoked,

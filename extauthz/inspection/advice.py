@@ -41,7 +41,8 @@ the subject of a client's own token."""
 
 _FIXED: Final = {
     Reason.INVALID_CREDENTIALS: (
-        "Is it an API key? `extauthz key hash` gives the digest that its application must list.",
+        "Is it an API key? `extauthz key hash` gives the digest that its application must list; one "
+        "that is a JWT is verified by `api_key_issuers`.",
         "Is it a token? Its iss, aud, alg and signature must fit one of the issuers:",
     ),
     Reason.AMBIGUOUS_CREDENTIALS: ("Send one credential, in one place, once.",),

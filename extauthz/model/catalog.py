@@ -17,7 +17,7 @@ from extauthz.model.applications import Application
 from extauthz.model.conditions import Condition
 from extauthz.model.deny_rules import DenyRule, DenyRules, Network
 from extauthz.model.identity import KeyType
-from extauthz.model.issuers import Issuer
+from extauthz.model.issuers import ApiKeySigner, Issuer, SignedKeyKind
 from extauthz.model.limits import Tier
 from extauthz.model.referers import RefererPattern
 from extauthz.model.routing.route_table import RouteTable
@@ -120,9 +120,11 @@ class Catalog:
 
     __slots__ = (
         "__weakref__",
+        "api_key_signers",
         "api_keys",
         "apis",
         "applications",
+        "applications_by_uuid",
         "certificates",
         "consumer_keys",
         "custom_limits",
@@ -134,6 +136,7 @@ class Catalog:
         "revoked",
         "routes",
         "subscriptions",
+        "takes_internal_keys",
         "tiers",
         "unauthenticated_tier",
         "warnings",
@@ -149,6 +152,7 @@ class Catalog:
         certificates: Mapping[str, ClientRegistration] | None = None,
         subscriptions: Iterable[Subscription] | Subscriptions = (),
         issuers: Iterable[Issuer] = (),
+        api_key_signers: Iterable[ApiKeySigner] = (),
         deny_rules: Iterable[DenyRule] = (),
         custom_limits: Iterable[CustomLimit] = (),
         revoked: Iterable[RevokedToken] = (),
@@ -161,6 +165,8 @@ class Catalog:
         """By name: the default version, or the only one; None when neither is there."""
         self.routes = RouteTable()
         self.applications: dict[str, Application] = {}
+        self.applications_by_uuid: dict[str, Application] = {}
+        """Those that have an id of WSO2 API Manager's."""
         self.api_keys: dict[bytes, ApiKey] = {}
         self.consumer_keys: dict[tuple[str, str], ClientRegistration] = {}
         """By issuer and consumer key; the issuer ``""`` means any."""
@@ -177,6 +183,10 @@ class Catalog:
 
         Such a token does not name its issuer, so there is one issuer, unless each of them may be
         asked about the others' tokens."""
+        self.api_key_signers = tuple(api_key_signers)
+        self.takes_internal_keys = any(
+            signer.kind is SignedKeyKind.INTERNAL for signer in self.api_key_signers
+        )
         self.deny_rules = DenyRules(deny_rules)
         self.custom_limits = tuple(custom_limits)
         self.revoked: tuple[RevokedToken, ...] = ()
@@ -215,6 +225,8 @@ class Catalog:
             self._set_default_version(api)
         for application in applications:
             self.applications[application.name] = application
+            if application.uuid:
+                self.applications_by_uuid[application.uuid] = application
         for key in api_keys:
             self.api_keys[key.digest] = key
         self.consumer_keys.update(consumer_keys)
@@ -233,7 +245,7 @@ class Catalog:
     def take_apart(self) -> Iterator[None]:
         """An iterator that empties the tables step by step. It does not keep the catalog alive."""
         registered = (self.api_keys, self.consumer_keys, self.certificates)
-        tables = (self.apis, *registered, self.applications)
+        tables = (self.apis, *registered, self.applications, self.applications_by_uuid)
         return _take_apart(self.routes, self.subscriptions, tables)
 
 

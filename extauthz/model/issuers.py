@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from extauthz.model.identity import Secret
 
@@ -100,3 +101,31 @@ class Issuer:
     allow_bound_tokens: bool = False
     suspended: bool = False
     ca: str = field(default="", repr=False)
+
+
+class SignedKeyKind(Enum):
+    """What a signed API key is for. The value is the word used in a catalog."""
+
+    API_KEY = "api_key"
+    """Calls of an application."""
+    INTERNAL = "internal"
+    """A publisher's tries of one API, without an application."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKeySigner:
+    """Who signs API keys that are JWTs.
+
+    Attributes:
+        issuer: where the keys are that verify, and how; its name is the signer's. Keys are never
+            fetched.
+        key_ids: what the header's ``kid`` may be; empty for any.
+    """
+
+    issuer: Issuer
+    key_ids: frozenset[str] = frozenset()
+    kind: SignedKeyKind = SignedKeyKind.API_KEY
+
+    def may_sign(self, key_id: str | None) -> bool:
+        """Whether a key that names this ``kid`` may be the signer's."""
+        return not self.key_ids or key_id in self.key_ids

@@ -198,7 +198,7 @@ class Pipeline:
         subscribed = require_subscription(catalog, route, progress)
         if isinstance(subscribed, Denial):
             return subscribed
-        denial = require_scopes(route, progress, self._rules.places)
+        denial = require_scopes(catalog, route, progress, self._rules.places)
         if denial is not None or steps is _UP_TO_SCOPES:
             return denial
         return await charge_limits(catalog, route, subscribed, progress, self._charger)

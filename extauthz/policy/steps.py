@@ -124,10 +124,14 @@ def require_subscription(catalog: Catalog, route: Route, progress: Progress) -> 
     return subscribed
 
 
-def require_scopes(route: Route, progress: Progress, places: CredentialPlaces) -> Denial | None:
+def require_scopes(
+    catalog: Catalog, route: Route, progress: Progress, places: CredentialPlaces
+) -> Denial | None:
     """Checks the token's scopes, and finds the credentials that the upstream must not get."""
     request = progress.request
-    progress.removed_places = places.find_removed(request, route.api)
+    progress.removed_places = places.find_removed(
+        request, route.api, takes_internal_keys=catalog.takes_internal_keys
+    )
     denial = check_scopes(route.resource, progress.identity)
     if denial is None and request.context:
         denial = check_named_scopes(request, progress.identity)

@@ -14,7 +14,7 @@ from extauthz.model.catalog import Catalog
 from extauthz.model.conditions import Condition, TextCondition, TextSource
 from extauthz.model.identity import Place, PlaceKind, SecurityScheme
 from extauthz.model.limits import Tier
-from extauthz.policy.authentication.credentials import CredentialPlaces
+from extauthz.policy.authentication.credentials import INTERNAL_KEY_PLACE, CredentialPlaces
 from extauthz.policy.limits.keys import KeyTemplate
 
 
@@ -60,8 +60,12 @@ def find_request_parts(
     headers.add("content-type")  # tells gRPC clients, which need a denial of their own form
     if any(place.kind is PlaceKind.COOKIE for place in found):
         headers.add("cookie")
-    if any(key.referers or key.referer_patterns for key in catalog.api_keys.values()):
+    if catalog.api_key_signers or any(
+        key.referers or key.referer_patterns for key in catalog.api_keys.values()
+    ):
         headers.add("referer")
+    if catalog.takes_internal_keys:
+        headers.add(INTERNAL_KEY_PLACE.name)
     if any(api.allow_preflight for api in catalog.apis.values()):
         headers |= {"origin", "access-control-request-method"}
     if trusted_hops:

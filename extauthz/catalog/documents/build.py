@@ -20,7 +20,7 @@ from extauthz.catalog.documents.build_consumers import (
     build_revoked_tokens,
     build_subscriptions,
 )
-from extauthz.catalog.documents.build_issuers import build_issuers
+from extauthz.catalog.documents.build_issuers import build_api_key_signers, build_issuers
 from extauthz.catalog.documents.build_limits import (
     build_custom_limits,
     build_deny_rules,
@@ -104,6 +104,7 @@ def build_parts(
     faults = Faults(read)
     tiers = build_tiers(files, faults)
     issuers = build_issuers(files, faults)
+    api_key_signers = build_api_key_signers(files, issuers, faults)
     apis = build_apis(files, tiers, faults)
     consumers = build_consumers(files, tiers, issuers, faults, has_pepper=has_pepper)
     add_keys_of_apis(
@@ -117,6 +118,7 @@ def build_parts(
     return CatalogParts(
         tiers=tuple(tiers.values()),
         issuers=tuple(issuers.values()),
+        api_key_signers=api_key_signers,
         deny_rules=deny_rules,
         custom_limits=custom_limits,
         apis=tuple(apis.values()),

@@ -8,7 +8,7 @@ key could be used as a shared secret (RFC 8725 3.1).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from cryptography.x509 import load_pem_x509_certificates
 
 from extauthz.catalog.documents.faults import CatalogFile, Faults
 from extauthz.catalog.documents.issuer_shapes import (
+    ApiKeyIssuerDocument,
     IntrospectionDocument,
     IssuerDocument,
     IssuerTlsDocument,
@@ -24,7 +25,14 @@ from extauthz.catalog.documents.issuer_shapes import (
 from extauthz.documents.lines import NodePath
 from extauthz.documents.messages import show_name
 from extauthz.model.identity import Secret
-from extauthz.model.issuers import ClaimNames, IntrospectionEndpoint, Issuer, KeyLocation
+from extauthz.model.issuers import (
+    ApiKeySigner,
+    ClaimNames,
+    IntrospectionEndpoint,
+    Issuer,
+    KeyLocation,
+    SignedKeyKind,
+)
 from extauthz.model.limits import US_PER_S
 from extauthz.policy.authentication.verification_keys import (
     HMAC_ALGORITHMS,
@@ -35,9 +43,10 @@ from extauthz.policy.authentication.verification_keys import (
     read_pem,
 )
 
-_PLACES: Final = (
-    *("jwks_url", "discovery", "jwks_file", "jwks", "pem_file", "pem", "hmac_secret_file"),
-)
+_LOCAL: Final = ("jwks_file", "jwks", "pem_file", "pem")
+_PLACES: Final = ("jwks_url", "discovery", *_LOCAL, "hmac_secret_file")
+MAX_SIGNERS: Final = 8
+"""Signers of API keys that are tried."""
 MAX_ASKED: Final = 8
 """Issuers that are asked about an opaque token."""
 _DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
@@ -138,15 +147,52 @@ def _build_issuer(
     )
 
 
+def build_api_key_signers(
+    files: Sequence[CatalogFile], issuers: Mapping[str, Issuer], faults: Faults
+) -> tuple[ApiKeySigner, ...]:
+    """Every signer of API keys. Their keys are in the catalog, so that no key waits for a fetch."""
+    signers: dict[str, ApiKeySigner] = {}
+    for file in files:
+        for position, document in enumerate(file.document.api_key_issuers):
+            path = ("api_key_issuers", position)
+            if document.name in signers or document.name in issuers:
+                faults.add(
+                    file,
+                    (*path, "name"),
+                    f"issuer {show_name(document.name)} is there already; rename one",
+                )
+            if len(signers) == MAX_SIGNERS:
+                faults.add(file, path, f"is one too many: there may be {MAX_SIGNERS}")
+            algorithms = document.algorithms or ("RS256",)
+            keys = _find_keys(file, path, document, algorithms, faults)
+            if keys is None:
+                faults.add(file, path, "has no keys; add pem, pem_file, jwks or jwks_file")
+            signers[document.name] = ApiKeySigner(
+                issuer=Issuer(
+                    issuer=document.name,
+                    algorithms=algorithms,
+                    keys=keys,
+                    leeway_s=-(-document.leeway // US_PER_S),
+                    ttl_us=document.token_ttl,
+                    # An internal key says in this claim which API it is for.
+                    subscriptions_from_token=document.subscriptions_from_key
+                    or document.kind is SignedKeyKind.INTERNAL,
+                ),
+                key_ids=frozenset(document.key_ids),
+                kind=document.kind,
+            )
+    return tuple(signers.values())
+
+
 def _find_keys(
     file: CatalogFile,
     path: NodePath,
-    document: IssuerDocument,
+    document: IssuerDocument | ApiKeyIssuerDocument,
     algorithms: Sequence[str],
     faults: Faults,
 ) -> KeyLocation | None:
     """The location of the keys; None when the document has none."""
-    places = [name for name in _PLACES if getattr(document, name) not in (None, False)]
+    places = [name for name in _PLACES if getattr(document, name, None) not in (None, False)]
     if not places:
         return None
     for extra in places[1:]:
@@ -163,6 +209,9 @@ def _find_keys(
         )
         return KeyLocation()
     at = (*path, place)
+    if place in _LOCAL:
+        return _read_local_keys(file, at, place, document, algorithms, faults)
+    assert isinstance(document, IssuerDocument)
     match place:
         case "jwks_url":
             check_url(file, at, document.jwks_url or "", faults)
@@ -173,9 +222,22 @@ def _find_keys(
                 url = document.issuer.rstrip("/") + _DISCOVERY_PATH
             check_url(file, at, url, faults)
             return KeyLocation(discovery_url=url)
-        case "jwks_file":
-            text = _read_keys(file, at, document.jwks_file or "", _check_jwks, algorithms, faults)
-            return KeyLocation(jwks=text)
+        case _:
+            name = document.hmac_secret_file or ""
+            text = _read_keys(file, at, name, _check_secret, algorithms, faults).rstrip("\r\n")
+            return KeyLocation(hmac_secret=Secret(text))
+
+
+def _read_local_keys(
+    file: CatalogFile,
+    at: NodePath,
+    place: str,
+    document: IssuerDocument | ApiKeyIssuerDocument,
+    algorithms: Sequence[str],
+    faults: Faults,
+) -> KeyLocation:
+    """Public keys that stand in the catalog, or in a file."""
+    match place:
         case "jwks":
             text = json.dumps(document.jwks)
             _check_keys(file, at, place, text, _check_jwks, algorithms, faults)
@@ -184,13 +246,12 @@ def _find_keys(
             text = document.pem or ""
             _check_keys(file, at, place, text, read_pem, algorithms, faults)
             return KeyLocation(pem=text)
-        case "pem_file":
+        case "jwks_file":
+            text = _read_keys(file, at, document.jwks_file or "", _check_jwks, algorithms, faults)
+            return KeyLocation(jwks=text)
+        case _:
             text = _read_keys(file, at, document.pem_file or "", read_pem, algorithms, faults)
             return KeyLocation(pem=text)
-        case _:
-            name = document.hmac_secret_file or ""
-            text = _read_keys(file, at, name, _check_secret, algorithms, faults).rstrip("\r\n")
-            return KeyLocation(hmac_secret=Secret(text))
 
 
 def _read_keys(

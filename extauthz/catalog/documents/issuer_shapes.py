@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from extauthz.documents.document import Duration, Name, PositiveDuration, StrictModel
+from extauthz.model.issuers import SignedKeyKind
 
 MAX_LEEWAY_US = 300_000_000
 """Five minutes. Revocations are kept for longer than this past a token's expiry."""
@@ -100,6 +101,33 @@ def _check_leeway(leeway_us: int) -> int:
     if leeway_us > MAX_LEEWAY_US:
         raise ValueError("must be 5m at most: an expired token is good for that long")
     return leeway_us
+
+
+class ApiKeyIssuerDocument(StrictModel):
+    """Who signs API keys that are JWTs (WSO2 API Manager). Exactly one place of keys is given."""
+
+    name: Name
+    """Names it in messages."""
+    kind: SignedKeyKind = SignedKeyKind.API_KEY
+    """Keys of applications, or a publisher's internal keys, in the header Internal-Key."""
+    key_ids: tuple[Name, ...] = ()
+    """What the kid of its keys may be; anything when left out."""
+    algorithms: tuple[AlgorithmName, ...] | None = Field(default=None, min_length=1)
+    """The only signature algorithms taken; RS256 when left out."""
+    pem_file: FileName | None = None
+    """File that holds public keys or certificates in PEM."""
+    pem: str | None = Field(default=None, min_length=1, max_length=MAX_PEM)
+    """The public keys or certificates in PEM themselves."""
+    jwks_file: FileName | None = None
+    """File that holds the JWK Set."""
+    jwks: Annotated[dict[str, Any] | None, WithJsonSchema({"type": "object"})] = None
+    """The JWK Set itself."""
+    leeway: Annotated[Duration, AfterValidator(_check_leeway)] = 5_000_000
+    """Clock skew that is allowed; 5s when left out, 5m at most."""
+    token_ttl: Duration = 300_000_000
+    """Longest time that a verified key is believed without looking again; 5m if left out."""
+    subscriptions_from_key: bool = True
+    """Take subscriptions from the keys' subscribedAPIs claim, where they have it."""
 
 
 class IssuerDocument(StrictModel):

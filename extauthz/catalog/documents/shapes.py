@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from extauthz.catalog.documents.issuer_shapes import FileName, IssuerDocument
+from extauthz.catalog.documents.issuer_shapes import ApiKeyIssuerDocument, FileName, IssuerDocument
 from extauthz.catalog.documents.limit_shapes import Cost, CustomLimitDocument, TierDocument
 from extauthz.documents.document import Line, Name, StrictModel, write_schema
 from extauthz.model.apis import ApiState, BasePath
@@ -238,6 +238,8 @@ class CatalogDocument(StrictModel):
     """Limits by name. The one named Unauthenticated limits callers without a credential."""
     issuers: tuple[IssuerDocument, ...] = ()
     """Issuers whose tokens are accepted."""
+    api_key_issuers: tuple[ApiKeyIssuerDocument, ...] = ()
+    """Who signs API keys that are JWTs."""
     deny: tuple[DenyDocument, ...] = ()
     """Who and what is refused."""
     custom_limits: tuple[CustomLimitDocument, ...] = ()

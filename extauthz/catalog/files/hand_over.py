@@ -176,7 +176,7 @@ class Sender:
         for tiers in _cut(parts.tiers, SMALL):
             self.send(First({"tiers": tiers}))
             self._number(tiers)
-        for name in ("issuers", "deny_rules", "custom_limits", "warnings"):
+        for name in ("issuers", "api_key_signers", "deny_rules", "custom_limits", "warnings"):
             for some in _cut(getattr(parts, name), SMALL):
                 self.send(First({name: some}))
         for terms in _cut(all_terms.values(), SMALL):

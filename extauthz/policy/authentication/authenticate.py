@@ -27,6 +27,7 @@ from extauthz.policy.authentication.credentials import (
     CredentialPlaces,
     find_api_key,
     find_bearer,
+    find_internal_key,
 )
 from extauthz.policy.authentication.failed_attempts import FailedAttempts
 from extauthz.policy.authentication.revocations import Revocations
@@ -96,6 +97,7 @@ class Authenticator:
             cache_size=rules.cache_size,
         )
         self.api_keys: Final = ApiKeys(
+            keys=keys,
             pepper=rules.pepper,
             revocations=revocations,
             failed_attempts=failed_attempts,
@@ -124,6 +126,12 @@ class Authenticator:
         if takes_everybody(route):
             return ANONYMOUS
         security = route.resource.security
+        if catalog.takes_internal_keys:
+            internal = await self._try_internal_key(
+                request, route, catalog, client_address, deadline, count_failures=count_failures
+            )
+            if internal is not None:
+                return check_key_type(internal, route.api)
         outcome: Identity | Denial = _MISSING
         bearer_was_tried = False
         for scheme in security:
@@ -214,6 +222,32 @@ class Authenticator:
             )
         )
 
+    async def _try_internal_key(
+        self,
+        request: ApiRequest,
+        route: Route,
+        catalog: Catalog,
+        client_address: str,
+        deadline: Deadline,
+        *,
+        count_failures: bool,
+    ) -> Identity | Denial | None:
+        """What an internal key proves, whatever else is presented; None when there is none."""
+        credential = find_internal_key(request)
+        if credential is None or isinstance(credential, Denial):
+            return credential
+        return await self.api_keys.identify_internal(
+            Presented(
+                secret=credential.secret,
+                request=request,
+                route=route,
+                catalog=catalog,
+                client_address=client_address,
+                deadline=deadline,
+                count_failures=count_failures,
+            )
+        )
+
     async def _try_bearer(
         self,
         request: ApiRequest,
@@ -253,8 +287,10 @@ def takes_everybody(route: Route) -> bool:
     return (_NONE in security and len(security) == 1) or route.api.state is _PROTOTYPED
 
 
-def check_key_type(identity: Identity, api: Api) -> Identity | Denial:
-    """The identity, or the denial when the API does not take keys of its type."""
+def check_key_type(identity: Identity | Denial, api: Api) -> Identity | Denial:
+    """The same, or the denial when the API does not take keys of the identity's type."""
+    if isinstance(identity, Denial):
+        return identity
     if identity.key_type is not None and identity.key_type not in api.key_types:
         return _WRONG_KEY_TYPE
     return identity

@@ -66,6 +66,13 @@ def check_introspected(
     return _check(claims, issuer, now_us, _CHECKS if "iss" in claims else _CHECKS_BUT_ISSUER)
 
 
+def check_key_claims(
+    claims: Mapping[str, Any], issuer: Issuer, now_us: int
+) -> VerifiedClaims | Denial:
+    """Checks the times of a signed API key. It may have no expiry, and is for no audience."""
+    return _check(claims, issuer, now_us, _CHECKS_OF_KEYS)
+
+
 def show_text(value: Any) -> str:
     """A value from outside for a message: text is quoted and shortened, of others only the type."""
     if not isinstance(value, str):
@@ -235,4 +242,5 @@ _CHECKS: Final[tuple[_Check, ...]] = (
     _judge_audience,
     _judge_binding,
 )
+_CHECKS_OF_KEYS: Final[tuple[_Check, ...]] = (_judge_expiry, _judge_not_before, _judge_issued_at)
 _CHECKS_BUT_ISSUER: Final = tuple(check for check in _CHECKS if check is not _judge_issuer)

@@ -42,6 +42,8 @@ _JWT: Final = SecurityScheme.JWT
 _OPAQUE: Final = SecurityScheme.OPAQUE
 _API_KEY: Final = SecurityScheme.API_KEY
 
+INTERNAL_KEY_PLACE: Final = Place(PlaceKind.HEADER, "internal-key")
+"""Where an internal key stands, when the catalog takes such keys."""
 _UNKNOWN_PLACE: Final = Place(PlaceKind.CONNECTION, "")
 
 
@@ -83,7 +85,9 @@ class CredentialPlaces:
             places += self.of_api_key(api)
         return places
 
-    def find_removed(self, request: ApiRequest, api: Api) -> tuple[Place, ...]:
+    def find_removed(
+        self, request: ApiRequest, api: Api, *, takes_internal_keys: bool = False
+    ) -> tuple[Place, ...]:
         """The places whose content must be removed before the request goes upstream.
 
         These are the places of the whole API: a client may send its key to a public resource too,
@@ -95,6 +99,8 @@ class CredentialPlaces:
         if api.forward_credentials:
             return ()
         places = self.of_api(api)
+        if takes_internal_keys:
+            places += (INTERNAL_KEY_PLACE,)
         for place in places:
             find_parameters(request, place)
         return places
@@ -121,6 +127,11 @@ def find_api_key(request: ApiRequest, places: tuple[Place, ...]) -> Credential |
     if found is not None and found.secret != key:
         return AMBIGUOUS
     return found or Credential(scheme=_API_KEY, secret=key, place=_UNKNOWN_PLACE)
+
+
+def find_internal_key(request: ApiRequest) -> Credential | Denial | None:
+    """The internal key of WSO2 API Manager's publisher, or None; BLANK for an empty header."""
+    return _find(request, (INTERNAL_KEY_PLACE,), _API_KEY)
 
 
 def _find(

@@ -228,19 +228,24 @@ def verify_token(
     token: UnverifiedToken, issuer: Issuer, keys: Sequence[VerificationKey], now_us: int
 ) -> VerifiedClaims | Denial:
     """Verifies a token's signature with the issuer's keys, then its claims; gives the claims."""
-    denial = check_algorithm(token, issuer)
+    denial = check_algorithm(token, issuer) or check_signature(token, keys)
     if denial is not None:
         return denial
+    claims = read_claims(token)
+    return claims if isinstance(claims, Denial) else _check_claims(claims, issuer, now_us)
+
+
+def check_signature(token: UnverifiedToken, keys: Sequence[VerificationKey]) -> Denial | None:
+    """A denial when none of the keys verifies the signature, or too many would have to be tried."""
     tried = [key for key in keys if fits(key, token.algorithm)]
     if len(tried) > MAX_TRIED_KEYS:
         return _TOO_MANY_KEYS
-    if not any(
+    if any(
         is_signed(token.signed, token.signature, key=key, algorithm=token.algorithm)
         for key in tried
     ):
-        return BAD_SIGNATURE
-    claims = read_claims(token)
-    return claims if isinstance(claims, Denial) else _check_claims(claims, issuer, now_us)
+        return None
+    return BAD_SIGNATURE
 
 
 def check_unsigned(token: UnverifiedToken, issuer: Issuer, now_us: int) -> VerifiedClaims | Denial:

@@ -24,7 +24,7 @@ from extauthz.model.apis import Api, ApiState, CostSource
 from extauthz.model.catalog import Catalog, RevokedToken
 from extauthz.model.conditions import AddressCondition, Pattern, TextCondition, TextSource
 from extauthz.model.identity import KeyType, Place, PlaceKind, Secret, SecurityScheme
-from extauthz.model.issuers import KeyLocation
+from extauthz.model.issuers import KeyLocation, SignedKeyKind
 from extauthz.model.limits import Algorithm, CalendarUnit, QuotaUnit
 from extauthz.model.referers import read_referer_pattern
 from extauthz.model.subscriptions import SubscriptionState
@@ -259,6 +259,20 @@ def test_reads_every_place_of_keys(everything: Catalog) -> None:
     assert keys["by-secret"] == KeyLocation(hmac_secret=secret)
     assert everything.issuers["by-secret"].algorithms == ("HS256",)
     assert everything.issuers["by-url"].algorithms == ("RS256",)
+
+
+def test_reads_every_key_of_a_signer_of_api_keys(everything: Catalog) -> None:
+    portal, by_file, publisher, by_text = everything.api_key_signers
+    assert (portal.issuer.issuer, portal.kind) == ("portal", SignedKeyKind.API_KEY)
+    assert portal.key_ids == {"gateway_certificate_alias"} and not by_text.key_ids
+    assert portal.issuer.algorithms == ("ES256",)
+    assert portal.issuer.keys == KeyLocation(pem=(GOOD / "keys" / "p256.pem").read_text())
+    assert (portal.issuer.leeway_s, portal.issuer.ttl_us) == (2, 60 * S)
+    assert not portal.issuer.subscriptions_from_token
+    assert by_file.issuer.keys is not None and by_file.issuer.keys.jwks is not None
+    assert by_file.issuer.subscriptions_from_token
+    assert publisher.kind is SignedKeyKind.INTERNAL and everything.takes_internal_keys
+    assert by_text.issuer.keys is not None and by_text.issuer.keys.pem is not None
 
 
 def test_reads_deny_rules_custom_limits_and_revoked_tokens(everything: Catalog) -> None:

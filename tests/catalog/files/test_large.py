@@ -221,6 +221,7 @@ async def test_every_key_of_a_catalog_comes_through_the_hand_over() -> None:
     for name in (
         "apis", "default_versions", "applications", "api_keys", "consumer_keys", "certificates",
         "issuers", "custom_limits", "revoked", "tiers", "unauthenticated_tier", "opaque_issuers",
+        "api_key_signers", "applications_by_uuid", "takes_internal_keys",
         "revision",
     ):  # fmt: skip
         found = getattr(here, name)
