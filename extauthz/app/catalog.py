@@ -5,21 +5,27 @@ from __future__ import annotations
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.limits import US_PER_S
+from extauthz.policy.authentication.revocations import Revocations
 from extauthz.ports import CatalogSource
 from extauthz.settings.catalog import Wso2Settings
 from extauthz.settings.tree import Settings
 
 
 @asynccontextmanager
-async def open_source(settings: Settings, *, has_pepper: bool) -> AsyncIterator[CatalogSource]:
+async def open_source(
+    settings: Settings, *, has_pepper: bool, revocations: Revocations | None = None
+) -> AsyncIterator[CatalogSource]:
     """Opens the source, and closes it at the end of the block.
 
     Args:
+        revocations: are told of tokens that are revoked between two catalogs.
         has_pepper: whether the settings hold the secret that hmac_sha256 keys need.
 
     Raises:
@@ -45,6 +51,7 @@ async def open_source(settings: Settings, *, has_pepper: bool) -> AsyncIterator[
             timeout_s=wso2.timeout / US_PER_S,
             announce=wso2.announce,
             labels=wso2.labels,
+            **_write_brokers(wso2),
         )
         source = Wso2CatalogSource(
             catalog.files,
@@ -52,11 +59,33 @@ async def open_source(settings: Settings, *, has_pepper: bool) -> AsyncIterator[
             has_pepper=has_pepper,
             accept_tokens_before_revocations=wso2.accept_tokens_before_revocations,
             start_s=wso2.start_timeout / US_PER_S,
+            **({} if revocations is None else {"on_revoked": revocations.revoke_token}),
         )
         try:
             yield source
         finally:
             await source.close()
+
+
+def _write_brokers(wso2: Wso2Settings) -> dict[str, Any]:
+    """The parameters about events.
+
+    Raises:
+        ConfigError: what listens to them is not installed.
+    """
+    events = wso2.events
+    if events is None:
+        return {}
+    if find_spec("pika") is None:
+        message = "needs pika, which is missing: install extauthz[wso2], or remove it"
+        raise ConfigError([Problem(path="catalog.wso2.events", message=message)])
+    ca = events.ca or wso2.ca
+    return {
+        "brokers": events.urls,
+        "broker_username": events.username or wso2.username,
+        "broker_password_file": str(events.password_file or wso2.password_file),
+        "broker_ca_file": "" if ca is None else str(ca),
+    }
 
 
 def _open_folder(wso2: Wso2Settings, stack: ExitStack) -> Path:

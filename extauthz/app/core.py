@@ -72,9 +72,11 @@ async def open_core(
     """
     clock = SystemClock()
     rules = read_authentication_rules(settings)
+    revocations = Revocations(clock)
+    has_pepper = rules.pepper is not None
     async with (
-        open_source(settings, has_pepper=rules.pepper is not None) as source,
-        _open_core(settings, source, rules, clock, observers, tracer) as core,
+        open_source(settings, has_pepper=has_pepper, revocations=revocations) as source,
+        _open_core(settings, source, revocations, rules, clock, observers, tracer) as core,
     ):
         yield core
 
@@ -83,13 +85,14 @@ async def open_core(
 async def _open_core(
     settings: Settings,
     source: CatalogSource,
+    revocations: Revocations,
     rules: AuthenticationRules,
     clock: Clock,
     observers: Sequence[DecisionObserver],
     tracer: CallTracer | None,
 ) -> AsyncIterator[Core]:
     refresher = CatalogRefresher(source, clock)
-    revocations, blocks = Revocations(clock), Blocks(clock)
+    blocks = Blocks(clock)
     proxy = settings.http.proxy
     if proxy is None:
         warn_of_unused_proxy()

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from extauthz.documents.document import Name, PositiveDuration, StrictModel
 
@@ -28,6 +35,51 @@ def _check_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _check_broker(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("must be a URL like amqps://apim.example:8672") from None
+    if parts.scheme not in {"amqp", "amqps"} or not parts.hostname or port == 0:
+        raise ValueError("must be a URL like amqps://apim.example:8672")
+    if parts.username or parts.password:
+        raise ValueError("must hold no user and no password; use username and password_file")
+    return url
+
+
+def _read_brokers(value: object) -> object:
+    """A URL alone, or a list of them, stands for a mapping with ``urls``."""
+    if isinstance(value, str):
+        return {"urls": [value]}
+    return {"urls": value} if isinstance(value, list | tuple) else value
+
+
+class _OrUrls:
+    """Tells the JSON Schema that URLs may stand instead."""
+
+    @staticmethod
+    def __get_pydantic_json_schema__(
+        core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        url = {"type": "string", "format": "uri"}
+        return {"anyOf": [url, {"type": "array", "items": url, "minItems": 1}, handler(core)]}
+
+
+class EventSettings(StrictModel):
+    """The brokers of API Manager's event hub. A URL alone may stand here."""
+
+    urls: tuple[Annotated[Name, AfterValidator(_check_broker)], ...] = Field(min_length=1)
+    """All brokers, one for each Traffic Manager, like amqps://apim.example:8672; a path names the
+    virtual host."""
+    username: Name | None = None
+    """The user; that of the API Manager when left out."""
+    password_file: Path | None = None
+    """File with its password; that of the API Manager when left out."""
+    ca: Path | None = None
+    """PEM file: who may sign their certificates; that of the API Manager when left out."""
+
+
 class Wso2Settings(StrictModel):
     """A WSO2 API Manager, 4.0 or later, whose APIs and applications are the catalog."""
 
@@ -45,6 +97,9 @@ class Wso2Settings(StrictModel):
     """How often everything is read again."""
     timeout: PositiveDuration = 30_000_000
     """How long one part of an answer may take."""
+    events: Annotated[EventSettings, BeforeValidator(_read_brokers), _OrUrls()] | None = None
+    """Brokers whose events tell of changes at once (needs extauthz[wso2]). Left out: changes are
+    found with the next reading."""
     start_timeout: PositiveDuration = 60_000_000
     """How long a start waits for the first reading, where there is no last good copy."""
     state_dir: Path | None = None

@@ -20,7 +20,8 @@ mixer:
   callers: {token_file: g}
 catalog:
   files: [h]
-  wso2: {url: https://apim.example, username: admin, password_file: ya, ca: yb, state_dir: yc}
+  wso2: {url: https://apim.example, username: admin, password_file: ya, ca: yb, state_dir: yc,
+    events: {urls: [amqps://apim.example], password_file: yd, ca: ye}}
 counters:
   store: redis
   url: rediss://redis.example
@@ -87,7 +88,7 @@ def test_every_file_is_found_and_is_relative_to_the_settings_file(tmp_path: Path
     schema = Settings.model_json_schema()
     assert set(found) == set(find_path_settings(schema, schema))
     usage = [f"z{letter}" for letter in "abcdefg"]
-    wso2 = ["ya", "yb", "yc"]
+    wso2 = ["ya", "yb", "yc", "yd", "ye"]
     names = [*"123456abcdefghijklmnopqrstuvwxy", *wso2, "z", *usage]
     assert sorted(found.values()) == [tmp_path / name for name in names]
 

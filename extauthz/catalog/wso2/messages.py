@@ -22,6 +22,7 @@ class Parameters:
         refresh_s: the pause between two full pulls.
         announce: whether the API Manager is told of this gateway (4.6 and later).
         labels: the gateway environments that this one stands for.
+        brokers: URLs of the brokers whose events are listened to.
     """
 
     url: str
@@ -35,6 +36,10 @@ class Parameters:
     timeout_s: float = 30.0
     announce: bool = True
     labels: tuple[str, ...] = ("Default",)
+    brokers: tuple[str, ...] = ()
+    broker_username: str = ""
+    broker_password_file: str = ""
+    broker_ca_file: str = ""
 
     def write(self) -> bytes:
         """As one line."""
@@ -44,7 +49,8 @@ class Parameters:
     def read(cls, line: bytes) -> Parameters:
         """The parameters of a line."""
         tree = json.loads(line)
-        return cls(**{**tree, "tenants": tuple(tree["tenants"]), "labels": tuple(tree["labels"])})
+        lists = {name: tuple(value) for name, value in tree.items() if isinstance(value, list)}
+        return cls(**{**tree, **lists})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +90,36 @@ class Told:
     message: str
 
 
-Message = Pulled | PullFailed | Told
-_KINDS: Final = {kind.KIND: kind for kind in (Pulled, PullFailed, Told)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked:
+    """A token was revoked, in force from now on. `expires_ms` is 0 when it is not known."""
+
+    KIND: ClassVar[str] = "revoked"
+    token_id: str = field(repr=False)
+    expires_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """So many events of a kind came."""
+
+    KIND: ClassVar[str] = "heard"
+    kind: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """A broker is connected, or is not any more, and why."""
+
+    KIND: ClassVar[str] = "connected"
+    broker: str
+    is_up: bool
+    why: str = ""
+
+
+Message = Pulled | PullFailed | Told | Revoked | Heard | Connected
+_KINDS: Final = {kind.KIND: kind for kind in (Pulled, PullFailed, Told, Revoked, Heard, Connected)}
 
 
 def write_message(message: Message) -> bytes:

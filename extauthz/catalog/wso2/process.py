@@ -15,18 +15,21 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from extauthz.catalog.wso2.data_api import DataApi, NotAllowed
 from extauthz.catalog.wso2.messages import (
     DOCUMENT,
+    Connected,
+    Heard,
     Message,
     Parameters,
     Pulled,
     PullFailed,
+    Revoked,
     Told,
     write_message,
 )
@@ -35,6 +38,9 @@ from extauthz.catalog.wso2.writing.document import Written, write_document
 from extauthz.catalog.wso2.writing.issuers import Resident
 from extauthz.catalog.wso2.writing.valid import make_valid
 from extauthz.errors import CatalogError, ExtauthzError
+
+if TYPE_CHECKING:
+    from extauthz.catalog.wso2.events.listener import Listener
 
 MODULE: Final = "extauthz.catalog.wso2.process"
 FIRST_RETRY_S: Final = 1.0
@@ -146,10 +152,55 @@ def open_api(parameters: Parameters) -> DataApi:
 
 
 def _read_secret(file: str) -> str:
+    return _read_text(file).strip()
+
+
+def _read_text(file: str) -> str:
     try:
-        return Path(file).read_text().strip()
+        return Path(file).read_text()
     except (OSError, ValueError) as exc:
         raise CatalogError(f"{file}: cannot be read: {type(exc).__name__}") from exc
+
+
+def open_listeners(
+    parameters: Parameters, say: Callable[[Message], None], pull: Callable[[], None]
+) -> Sequence[Listener]:
+    """The listeners for the brokers that the parameters name.
+
+    Raises:
+        CatalogError: a file that they name cannot be read.
+    """
+    if not parameters.brokers:
+        return ()
+    from extauthz.catalog.wso2.events.listener import Broker, Listener
+    from extauthz.catalog.wso2.events.reading import Changed, Event, TokenRevoked
+
+    password = _read_secret(parameters.broker_password_file)
+    ca = _read_text(parameters.broker_ca_file) if parameters.broker_ca_file else ""
+
+    def hear(event: Event) -> None:
+        match event:
+            case TokenRevoked():
+                say(Revoked(token_id=event.token_id, expires_ms=event.expires_ms))
+                say(Heard(kind="revocation"))
+            case Changed():
+                say(Heard(kind=event.kind))
+                pull()
+            case _:
+                say(Heard(kind=f"ignored_{event.kind}"))
+
+    def listen(url: str) -> Listener:
+        broker = Broker(url=url, username=parameters.broker_username, password=password, ca=ca)
+
+        def note(is_up: bool, why: str) -> None:  # noqa: FBT001  (as the listener calls it)
+            say(Connected(broker=broker.name, is_up=is_up, why=why))
+            if is_up:
+                # What was told before is lost.
+                pull()
+
+        return Listener(broker, hear, note)
+
+    return [listen(url) for url in parameters.brokers]
 
 
 def find_resident(parameters: Parameters) -> Resident | None:
@@ -211,16 +262,24 @@ def main() -> None:
     words: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(words,), daemon=True).start()
 
+    lock = threading.Lock()
+
     def say(message: Message) -> None:
-        with suppress(BrokenPipeError):
+        with lock, suppress(BrokenPipeError):
             stream.write(write_message(message))
 
     def wait(seconds: float) -> bool:
         try:
-            return words.get(timeout=seconds) == PULL
+            word = words.get(timeout=seconds)
+            # One reading answers all that came meanwhile.
+            while not words.empty():
+                word = words.get()
         except queue.Empty:
             return True
+        return word == PULL
 
+    for listener in open_listeners(parameters, say, lambda: words.put(PULL)):
+        listener.start()
     try:
         Follower(parameters, say, wait).run()
     except ExtauthzError as exc:

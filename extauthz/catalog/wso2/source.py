@@ -16,7 +16,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -25,10 +25,13 @@ from extauthz.catalog.files.child import find_interpreter
 from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.catalog.wso2.messages import (
     DOCUMENT,
+    Connected,
+    Heard,
     Message,
     Parameters,
     Pulled,
     PullFailed,
+    Revoked,
     Told,
     read_message,
 )
@@ -54,8 +57,13 @@ class Wso2CatalogSource:
         accept_tokens_before_revocations: whether the last good copy may be used in full before the
             first pull.
         start_s: see `START_S`.
+        on_revoked: is told of each token whose revocation is an event: its ``jti``, and when it would
+            have expired in microseconds of Unix time, if that is known.
 
     Attributes:
+        brokers: whether each broker is connected, by name.
+        events: numbers of events by kind.
+        heard_at_s: time of the last event, in seconds of Unix time; 0 before the first.
         last_pull: what the last pull that succeeded has told; None before the first.
         pulled_at_s: its time, in seconds of Unix time; 0 before the first.
         failures: number of pulls that failed.
@@ -70,7 +78,12 @@ class Wso2CatalogSource:
         has_pepper: bool = True,
         accept_tokens_before_revocations: bool = False,
         start_s: float = START_S,
+        on_revoked: Callable[[str, int | None], None] = lambda _, __: None,
     ) -> None:
+        self._on_revoked = on_revoked
+        self.brokers: dict[str, bool] = {}
+        self.events: dict[str, int] = {}
+        self.heard_at_s = 0.0
         self._parameters = parameters
         self._folder = Path(parameters.folder)
         self._document = self._folder / DOCUMENT
@@ -222,6 +235,13 @@ class Wso2CatalogSource:
                 self._fail(message.message)
             case Told():
                 _log.log(message.level, "API Manager: %s", message.message)
+            case Revoked():
+                self._on_revoked(message.token_id, message.expires_ms * 1000 or None)
+            case Heard():
+                self.events[message.kind] = self.events.get(message.kind, 0) + message.count
+                self.heard_at_s = time.time()
+            case Connected():
+                self._note_broker(message)
         self._heard.set()
 
     def _note_pull(self, pulled: Pulled) -> None:
@@ -241,6 +261,14 @@ class Wso2CatalogSource:
             more = pulled.left_out_count - len(pulled.left_out)
             if more > 0:
                 _log.warning("API Manager: %d further rows are left out", more)
+
+    def _note_broker(self, connected: Connected) -> None:
+        before = self.brokers.get(connected.broker)
+        self.brokers[connected.broker] = connected.is_up
+        if connected.is_up:
+            _log.info("events of API Manager come from the broker %s", connected.broker)
+        elif before is not False:
+            _log.error("no events come from the broker %s: %s", connected.broker, connected.why)
 
     def _fail(self, why: str) -> None:
         self.failures += 1

@@ -10,11 +10,13 @@ v4.6.0; the default policies of a new API Manager, as its integration tests asse
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 SUPER_TENANT: Final = "carbon.super"
@@ -101,6 +103,8 @@ class Tables:
         self.key_templates: list[str] = []
         self.api_keys: list[dict[str, Any]] = []
         self._numbers = iter(range(1, 1 << 62))
+        self.tell: Callable[[str, dict[str, Any]], None] = lambda _, __: None
+        """Is given the topic and payload of each event."""
 
     def publish_api(
         self,
@@ -144,7 +148,19 @@ class Tables:
                 ],
             }
             self.apis.append(row)
-            return row
+        self.notify(
+            "DEPLOY_API_IN_GATEWAY",
+            tenant=tenant,
+            apiId=row["apiId"],
+            uuid=row["uuid"],
+            gatewayLabels=["Default"],
+            name=name,
+            version=version,
+            context=context,
+            apiProvider=provider,
+            apiType="HTTP",
+        )
+        return row
 
     def create_application(
         self, name: str, owner: str, *, policy: str = "Unlimited", tenant: str = SUPER_TENANT
@@ -163,7 +179,18 @@ class Tables:
                 "organization": tenant,
             }
             self.applications.append(row)
-            return row
+        self.notify(
+            "APPLICATION_CREATE",
+            tenant=tenant,
+            uuid=row["uuid"],
+            applicationId=row["id"],
+            applicationName=name,
+            applicationPolicy=policy,
+            subscriber=owner,
+            tokenType="JWT",
+            attributes={},
+        )
+        return row
 
     def generate_keys(
         self,
@@ -184,6 +211,14 @@ class Tables:
                     "keyManager": key_manager,
                 }
             )
+        self.notify(
+            "APPLICATION_REGISTRATION_CREATE",
+            applicationId=application["id"],
+            applicationUUID=application["uuid"],
+            consumerKey=consumer_key,
+            keyType=key_type,
+            keyManager=key_manager,
+        )
         return consumer_key
 
     def subscribe(
@@ -207,7 +242,12 @@ class Tables:
                 "subscriptionState": state,
             }
             self.subscriptions.append(row)
-            return row
+        self.notify(
+            "SUBSCRIPTIONS_CREATE",
+            applicationId=application["id"],
+            **{name: value for name, value in row.items() if name != "appId"},
+        )
+        return row
 
     def revoke(self, token_id: str, *, expires_ms: int | None = None) -> None:
         """Takes a token back, by its ``jti``."""
@@ -215,11 +255,43 @@ class Tables:
             expires_ms = round((time.time() + 3600) * 1000)
         with self.lock:
             self.revoked_tokens.append({"jwt_signature": token_id, "expiry_time": expires_ms})
+        payload = {
+            "eventId": str(uuid.uuid4()),
+            "revokedToken": token_id,
+            "ttl": "3600",
+            "expiryTime": expires_ms,
+            "type": "JWT",
+            "tenantId": SUPER_TENANT_ID,
+        }
+        self.tell("tokenRevocation", payload)
 
     def block(self, kind: str, value: Any) -> None:
         """Blocks an API, application, user or address, as `kind` says."""
         with self.lock:
             self.blocks[kind].append(value)
+        payload = {
+            "blockingCondition": kind.upper(),
+            "conditionValue": value if isinstance(value, str) else json.dumps(value),
+            "state": "true",
+            "tenantDomain": SUPER_TENANT,
+            "id": next(self._numbers),
+        }
+        self.tell("throttleData", payload)
+
+    def notify(self, event_type: str, *, tenant: str = SUPER_TENANT, **fields: Any) -> None:
+        """Tells of a change, in the form of the topic ``notification``."""
+        now_ms = round(time.time() * 1000)
+        inner = {
+            "eventId": str(uuid.uuid4()),
+            "timeStamp": now_ms,
+            "type": event_type,
+            "tenantId": SUPER_TENANT_ID,
+            "tenantDomain": tenant,
+            **fields,
+        }
+        event = base64.b64encode(json.dumps(inner).encode()).decode()
+        payload = {"eventType": event_type, "timeStamp": now_ms, "event": event}
+        self.tell("notification", payload)
 
 
 def _policy(name: str, requests: int, unit: str) -> dict[str, Any]:
