@@ -93,6 +93,7 @@ class Wso2CatalogSource:
         self._has_pepper = has_pepper
         self._files: FileCatalogSource | None = None
         self._read: Path | None = None
+        self._is_refused = False
         self._heard = asyncio.Event()
         self._changed = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
@@ -172,6 +173,9 @@ class Wso2CatalogSource:
                     else ", and tokens are not decided on until its revocations are known",
                 )
                 return
+            if self._is_refused:
+                # It would not be let in later, and an account may be locked by trying.
+                raise CatalogError(f"API Manager {self._parameters.url}: {self.last_failure}")
             self._heard.clear()
             try:
                 async with asyncio.timeout(max(0.0, until_s - time.monotonic())):
@@ -232,6 +236,7 @@ class Wso2CatalogSource:
             case Pulled():
                 self._note_pull(message)
             case PullFailed():
+                self._is_refused = message.is_refused
                 self._fail(message.message)
             case Told():
                 _log.log(message.level, "API Manager: %s", message.message)

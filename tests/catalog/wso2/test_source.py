@@ -155,7 +155,7 @@ async def test_the_operator_may_trust_the_last_good_copy(
 async def test_without_a_copy_a_start_says_what_is_wrong(
     manager: ApiManager, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with opened(manager, tmp_path, password="wrong", start_timeout="1s") as source:
+    async with opened(manager, tmp_path, password="wrong") as source:
         with pytest.raises(CatalogError, match="refused with 401; check username"):
             await source.load()
     assert "wrong" not in caplog.text.replace("what is wrong", "")
