@@ -28,6 +28,7 @@ from extauthz.policy.blocks import Blocks
 from extauthz.policy.limits.most_used import MostUsed
 from extauthz.policy.pipeline import Pipeline
 from extauthz.policy.steps import PipelineRules
+from extauthz.policy.throttled import ThrottledKeys
 from extauthz.ports import CatalogSource, Clock, DecisionObserver, KeySource, TokenIntrospector
 from extauthz.process import collector
 from extauthz.settings.reading import read_secret_file
@@ -52,6 +53,7 @@ class Core:
     emergency: EmergencyWatch
     counting: Counting
     most_used: MostUsed
+    throttled: ThrottledKeys
     dependencies: Dependencies
     caches: Mapping[str, CountedCache]
     places: CredentialPlaces
@@ -147,7 +149,7 @@ async def _open_core(
             clock=clock,
         )
 
-        most_used = MostUsed()
+        most_used, throttled = MostUsed(), ThrottledKeys(clock)
 
         def make(
             observers: Sequence[DecisionObserver] = (), *, trusted_hops: int | None = None
@@ -167,6 +169,7 @@ async def _open_core(
                 observers=observers,
                 blocks=blocks,
                 most_used=most_used,
+                throttled=throttled,
             )
 
         caches: dict[str, CountedCache] = {
@@ -185,6 +188,7 @@ async def _open_core(
                 emergency,
                 counting,
                 most_used,
+                throttled,
                 dependencies,
                 caches,
                 rules.places,

@@ -41,6 +41,7 @@ from extauthz.policy.steps import (
     require_scopes,
     require_subscription,
 )
+from extauthz.policy.throttled import ThrottledKeys
 from extauthz.ports import NO_DEADLINE, Clock, CounterStore, Deadline, DecisionObserver
 
 _log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Pipeline:
         catalog: returns the current snapshot.
         blocks: finds deny rules; None for those of the catalog alone.
         most_used: is told of the limits of every request that takes from any.
+        throttled: what another service has throttled; nothing when left out.
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class Pipeline:
         observers: Sequence[DecisionObserver] = (),
         blocks: Blocks | None = None,
         most_used: MostUsed | None = None,
+        throttled: ThrottledKeys | None = None,
     ) -> None:
         self._catalog = catalog
         self._authenticator = authenticator
         self._charger = LimitCharger(
             counters, clock, rules.on_outage, MostUsed() if most_used is None else most_used
         )
+        self._throttled = ThrottledKeys(clock) if throttled is None else throttled
         self._rules = rules
         self.record: Final = DecisionRecord(observers)
         """For denials that a door makes by itself."""
@@ -201,7 +205,9 @@ class Pipeline:
         denial = require_scopes(catalog, route, progress, self._rules.places)
         if denial is not None or steps is _UP_TO_SCOPES:
             return denial
-        return await charge_limits(catalog, route, subscribed, progress, self._charger)
+        return await charge_limits(
+            catalog, route, subscribed, progress, self._charger, self._throttled
+        )
 
     def _warn_of_unknown_address(self, request: ApiRequest) -> None:
         rules = self._rules

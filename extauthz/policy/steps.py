@@ -25,6 +25,7 @@ from extauthz.policy.progress import Progress, Step
 from extauthz.policy.request.client_address import read_client_address
 from extauthz.policy.scopes import check_named_scopes, check_scopes
 from extauthz.policy.subscription import Subscribed, check_subscription
+from extauthz.policy.throttled import ThrottledKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +146,9 @@ async def charge_limits(
     subscribed: Subscribed,
     progress: Progress,
     charger: LimitCharger,
+    throttled: ThrottledKeys,
 ) -> Denial | None:
-    """Charges the limits of the request in the decision's mode."""
+    """Charges the limits of the request in the decision's mode, unless it is throttled already."""
     limited = LimitedRequest(
         progress.request,
         route,
@@ -154,6 +156,11 @@ async def charge_limits(
         subscribed.tier,
         progress.client_address,
     )
+    if progress.mode.used is None:
+        denial = throttled.find(limited)
+        if denial is not None:
+            progress.note(Step.RATE_LIMITS, denial)
+            return denial
     charged = await charger.charge(catalog, limited, progress.mode, progress.deadline)
     progress.limits, progress.granted = charged.limits, charged.granted
     progress.note(Step.RATE_LIMITS, charged.denial or charged.limits)
