@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from extauthz.answers.reasons import MEANINGS, WSO2_THROTTLE_CODES
+from extauthz.app.catalog import watch_source
 from extauthz.app.core import open_core
 from extauthz.app.log import open_decision_log
 from extauthz.app.tracing import open_tracing
@@ -23,6 +24,8 @@ from extauthz.app.watching import (
     watch_certificates,
 )
 from extauthz.app.watching_workers import make_worker_metrics
+from extauthz.catalog.wso2.messages import Parameters
+from extauthz.catalog.wso2.source import Wso2CatalogSource
 from extauthz.model.decision import Reason
 from extauthz.serving.load import Load
 from extauthz.serving.workers.workers import Worker, Workers
@@ -71,6 +74,7 @@ async def test_every_metric_is_documented_and_no_other(tmp_path: Path) -> None:
         metrics = make_metrics(core, Load(), decisions, "grpcio")
         watch_certificates(metrics, settings, lambda: core.refresher.catalog)
         count_reports(metrics, Asking().adapter.reports)
+        watch_source(metrics, Wso2CatalogSource([], Parameters(url="", folder=str(tmp_path))))
         with open_decision_log(settings) as log:
             assert log is not None
             count_log(metrics, log)

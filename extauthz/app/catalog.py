@@ -7,15 +7,21 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.limits import US_PER_S
 from extauthz.policy.authentication.revocations import Revocations
 from extauthz.ports import CatalogSource
+from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
 from extauthz.settings.catalog import Wso2Settings
 from extauthz.settings.tree import Settings
+from extauthz.telemetry import names
+from extauthz.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from extauthz.catalog.wso2.source import Wso2CatalogSource
 
 
 @asynccontextmanager
@@ -101,3 +107,57 @@ def _open_folder(wso2: Wso2Settings, stack: ExitStack) -> Path:
         message = f"{wso2.state_dir} cannot be written to: {exc.strerror}"
         raise ConfigError([Problem(path="catalog.wso2.state_dir", message=message)]) from exc
     return wso2.state_dir
+
+
+def watch_source(metrics: Metrics, source: CatalogSource) -> None:
+    """Shows how an API Manager is followed; nothing for files alone."""
+    wso2 = _find_wso2(source)
+    if wso2 is None:
+        return
+    metrics.gauge(
+        names.SOURCE_READ,
+        "Unix time at which the API Manager was last read; 0 before the first time.",
+        lambda: wso2.pulled_at_s,
+    )
+    metrics.gauge(
+        names.SOURCE_UP,
+        "1 while the API Manager can be read and all of its brokers are connected.",
+        lambda: int(wso2.is_up),
+    )
+    metrics.gauge(
+        names.SOURCE_LEFT_OUT,
+        "Rows of the API Manager that are not in the catalog.",
+        lambda: 0 if wso2.last_pull is None else wso2.last_pull.left_out_count,
+    )
+    metrics.count(
+        names.SOURCE_FAILURES,
+        "Readings of the API Manager that failed.",
+        lambda: wso2.failures,
+    )
+    metrics.count(
+        names.SOURCE_EVENTS, "Events of the API Manager.", lambda: sum(wso2.events.values())
+    )
+
+
+def check_source(source: CatalogSource) -> list[ReadyCheck]:
+    """The check of readiness for an API Manager; empty for files alone."""
+    wso2 = _find_wso2(source)
+    if wso2 is None:
+        return []
+    facts: dict[str, str | int | float | bool | None] = {
+        "read_at": int(wso2.pulled_at_s),
+        "revocations_known": wso2.last_pull is not None,
+        "failures": wso2.failures,
+        "brokers_connected": sum(wso2.brokers.values()),
+        "brokers": len(wso2.brokers),
+    }
+    state = ReadyState.READY if wso2.is_up else ReadyState.DEGRADED
+    return [ReadyCheck(name="api_manager", state=state, facts=facts)]
+
+
+def _find_wso2(source: CatalogSource) -> Wso2CatalogSource | None:
+    if isinstance(source, FileCatalogSource):
+        return None
+    from extauthz.catalog.wso2.source import Wso2CatalogSource
+
+    return source if isinstance(source, Wso2CatalogSource) else None

@@ -48,6 +48,7 @@ class Core:
 
     pipeline: Pipeline
     make_pipeline: MakePipeline
+    source: CatalogSource
     refresher: CatalogRefresher
     revocations: Revocations
     emergency: EmergencyWatch
@@ -183,6 +184,7 @@ async def _open_core(
             yield Core(
                 make(observers),
                 make,
+                source,
                 refresher,
                 revocations,
                 emergency,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from platform import python_version
 
+from extauthz.app.catalog import check_source, watch_source
 from extauthz.app.core import Core
 from extauthz.app.emergency import check_ready
 from extauthz.app.tracing import Tracing
@@ -46,6 +47,7 @@ def list_ready_checks(core: Core, doors: Iterable[HealthState]) -> list[ReadyChe
                 "last_load_failed": refresher.last_error is not None,
             },
         ),
+        *check_source(core.source),
         check_ready(core.emergency),
         core.counting.check(),
     ]
@@ -101,6 +103,7 @@ def make_metrics(core: Core, load: Load, decisions: DecisionMeasures, host: str)
     metrics.count(
         names.CATALOG_FAILURES, "Loads of a catalog that failed.", lambda: refresher.failures
     )
+    watch_source(metrics, core.source)
     metrics.gauge(
         names.EMERGENCY_IN_FORCE, "Blocks and revocations in force.", core.emergency.count
     )

@@ -23,6 +23,8 @@ _LEAST: Final = frozenset(
         names.BUILD_INFO,
         names.CATALOG_ENTRIES,
         names.CATALOG_LOADED,
+        names.SOURCE_READ,
+        names.SOURCE_UP,
         names.CERTIFICATE_EXPIRY,
         names.COUNTERS_UP,
         names.EMERGENCY_IN_FORCE,
@@ -34,7 +36,12 @@ _LEAST: Final = frozenset(
 """Gauges of which the smallest value is shown, like that of the oldest catalog."""
 _MOST: Final = frozenset(
     name.replace(".", "_")
-    for name in (names.CATALOG_PROBLEMS, names.CATALOG_WARNINGS, names.EMERGENCY_PROBLEMS)
+    for name in (
+        names.CATALOG_PROBLEMS,
+        names.CATALOG_WARNINGS,
+        names.EMERGENCY_PROBLEMS,
+        names.SOURCE_LEFT_OUT,
+    )
 )
 """Gauges of which the largest value is shown: all workers read the same files."""
 

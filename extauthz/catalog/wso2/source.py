@@ -103,6 +103,11 @@ class Wso2CatalogSource:
         self.failures = 0
         self.last_failure = ""
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the last reading succeeded, and all brokers are connected."""
+        return self.last_pull is not None and not self.last_failure and all(self.brokers.values())
+
     async def load(self) -> Catalog:
         """The catalog of the files and of the last document.
 

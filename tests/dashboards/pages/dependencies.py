@@ -153,6 +153,38 @@ DEPENDENCIES: Final = Dashboard(
                     ),
                 ),
                 Panel(
+                    title="Age of what was read of the API Manager",
+                    description="Seconds since a replica has last read all of it. Much more than "
+                    "catalog.wso2.refresh: it cannot be read, and the last good copy is in force.",
+                    unit="s",
+                    queries=(
+                        Query(
+                            "max by (instance) (time() - extauthz_catalog_source_read{SELECTED})",
+                            "{{instance}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="API Manager",
+                    description="Readings that failed, events that came, rows that could not be "
+                    "carried over, and whether it can be read and its brokers are connected.",
+                    unit="short",
+                    queries=(
+                        Query(
+                            "sum(increase(extauthz_catalog_source_failures_total{SELECTED}"
+                            "[$__rate_interval]))",
+                            "failed readings",
+                        ),
+                        Query(
+                            "sum(increase(extauthz_catalog_source_events_total{SELECTED}"
+                            "[$__rate_interval]))",
+                            "events",
+                        ),
+                        Query("max(extauthz_catalog_source_left_out{SELECTED})", "rows left out"),
+                        Query("min(extauthz_catalog_source_up{SELECTED})", "up"),
+                    ),
+                ),
+                Panel(
                     title="Spans",
                     description="Spans that were made, and those that the collector has taken. "
                     "While the second is lower for long, the collector is away.",

@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 from cryptography import x509
 
+from extauthz.demo.api_manager.server import USER, run_api_manager
 from tests.certificates import LOCAL, Authority
 from tests.dashboards.reading import ALERTS, find_alerts, find_queries
 from tests.e2e.backends import hold_dead_port
@@ -29,6 +30,7 @@ from tests.redis_server import RedisServer
 pytestmark = [pytest.mark.e2e, pytest.mark.parametrize("host", ["grpcio"], indirect=True)]
 
 PATIENT: Final = {"timeout": "20s"}
+PASSWORD: Final = "a-password"
 CHOSEN: Final = {"$__rate_interval": "1m", "$job": JOB, "$instance": ".+"}
 METRIC: Final = re.compile(r"\b(?:extauthz|process)_[a-z_]+\b")
 
@@ -44,6 +46,11 @@ def scraped(
         dead_port = stack.enter_context(hold_dead_port())
         server = start_encrypted_redis(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         stack.callback(server.kill)
+        manager = stack.enter_context(run_api_manager(folder, password=PASSWORD))
+        (folder / "password").write_text(PASSWORD)
+        # The world has tiers of these names, and an issuer of opaque tokens, itself.
+        manager.tables.subscription_policies.clear()
+        manager.tables.key_managers.clear()
         doors = stack.enter_context(
             run_both_doors(
                 deployment,
@@ -51,6 +58,14 @@ def scraped(
                 world.catalog,
                 write_extra(folder),
                 listen={"admin": admin},
+                catalog={
+                    "wso2": {
+                        "url": manager.url,
+                        "username": USER,
+                        "password_file": str(folder / "password"),
+                        "ca": str(manager.ca_file),
+                    }
+                },
                 server={"workers": 2},
                 responses={"profile": "wso2", "error_response": True},
                 counters={

@@ -103,7 +103,32 @@ def write_revoked(rows: Rows, report: Report) -> list[dict[str, Any]]:
             continue
         document: dict[str, Any] = {"jti": row.token_id}
         if 0 < row.expires_ms < _LATEST_MS:
-            moment = datetime.fromtimestamp(row.expires_ms / _MS, UTC)
-            document["expires"] = moment.isoformat(timespec="milliseconds")
+            document["expires"] = _write_moment(row.expires_ms)
         written[row.token_id] = document
-    return sorted(written.values(), key=lambda it: str(it["jti"]))
+    tokens = sorted(written.values(), key=lambda it: str(it["jti"]))
+    return [*tokens, *_write_revoked_for_all(rows, report)]
+
+
+def _write_revoked_for_all(rows: Rows, report: Report) -> list[dict[str, Any]]:
+    """Consumer keys and users whose tokens up to a moment were revoked."""
+    revoked = rows.revoked
+    named = [("consumer_key", it.consumer_key, it.revoked_ms) for it in revoked.consumer_keys]
+    for row in revoked.subjects:
+        kind = "user" if row.type.upper() == "USER_ID" else "consumer_key"
+        named.append((kind, row.id, row.revoked_ms))
+    latest: dict[tuple[str, str], int] = {}
+    for kind, name, moment_ms in named:
+        if find_fault(name) or not 0 < moment_ms < _LATEST_MS:
+            report.leave_out(f"the revocation of a {kind}", "has no name or no time")
+        else:
+            latest[kind, name] = max(moment_ms, latest.get((kind, name), 0))
+    # Those that were issued at that moment are revoked, too.
+    return [
+        {kind: name, "issued_before": _write_moment(moment_ms + 1)}
+        for (kind, name), moment_ms in sorted(latest.items())
+    ]
+
+
+def _write_moment(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds / _MS, UTC)
+    return moment.isoformat(timespec="milliseconds")

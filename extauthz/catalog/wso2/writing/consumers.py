@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -71,8 +72,10 @@ def write_applications(
             continue
         names.add(name)
         document: dict[str, Any] = {"name": name}
-        if row.owner and not find_fault(row.owner):
-            document["owner"] = row.owner
+        told = {"display_name": row.name, "owner": row.owner, "uuid": row.uuid}
+        document |= {field: text for field, text in told.items() if not find_fault(text)}
+        if row.id > 0:
+            document["id"] = row.id
         if tier is not None:
             document["tier"] = tier
         applications.add(key, row, document)
@@ -160,11 +163,20 @@ def read_digest(text: str) -> str | None:
 def _write_restrictions(row: ApiKeyRow) -> dict[str, Any]:
     properties = row.properties or {}
     written: dict[str, Any] = {}
-    for name, key in (("permittedIP", "networks"), ("permittedReferer", "referers")):
+    for name, key in (("permittedIP", "networks"), ("permittedReferer", "referer_patterns")):
         value = properties.get(name)
         if isinstance(value, str) and value.strip():
             written[key] = [part.strip() for part in value.split(",") if part.strip()]
-    return written
+    # API Manager takes an address with host bits for its network.
+    written["networks"] = [_write_network(text) for text in written.get("networks", ())]
+    return {name: value for name, value in written.items() if value}
+
+
+def _write_network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        return text  # the catalog says what is wrong with it
 
 
 def write_subscriptions(
