@@ -97,7 +97,7 @@ def test_a_policy_that_cannot_be_read_is_never_unlimited(fields: dict[str, Any])
 
 def test_a_condition_of_an_unknown_type_is_refused() -> None:
     with pytest.raises(Unreadable, match="unknown type"):
-        write_condition(ConditionRow(type="Moon", name="phase", value="full"))
+        write_condition(ConditionRow.model_validate({"conditionType": "Moon", "value": "full"}))
 
 
 # A whole API Manager
