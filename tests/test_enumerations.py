@@ -60,6 +60,10 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, str]] = {
         "BURST CLIENT CUSTOM",
         "are planned apart from the tiers of a catalog's parts",
     ),
+    ("LimitLevel", "extauthz/policy/throttled.py"): (
+        "BURST CUSTOM CLIENT",
+        "have no keys that a Traffic Manager throttles for a subject of the catalog",
+    ),
     ("OutageMode", "extauthz/counters/outage/local.py"): ("LOCAL", "the last case"),
     ("PlaceKind", "extauthz/answers/upstream.py"): (
         "COOKIE CONNECTION",
@@ -100,10 +104,6 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, str]] = {
         f"{_OF_MATCHING} {_OF_ANY_STEP}",
         "WSO2's Mixer adapter never denied so; they are answered in full",
     ),
-    ("SecurityScheme", "extauthz/answers/backend_jwt.py"): (
-        "API_KEY MTLS",
-        "name an application and no person",
-    ),
     ("SecurityScheme", "extauthz/answers/denial.py"): (
         "API_KEY MTLS NONE",
         "are not asked for with a Bearer challenge",
@@ -127,6 +127,10 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, str]] = {
     ("SecurityScheme", "extauthz/policy/authentication/credentials.py"): (
         "MTLS NONE",
         "have no place in the request",
+    ),
+    ("SecurityScheme", "extauthz/policy/request/caller_claims.py"): (
+        "API_KEY MTLS NONE",
+        "name no person",
     ),
     ("TextSource", "mixer_compat/manifests/parts.py"): (
         "CLAIM",

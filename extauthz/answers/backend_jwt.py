@@ -28,7 +28,8 @@ from extauthz.documents.document import read_file
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.catalog import UNLIMITED_TIER
 from extauthz.model.decision import Allow
-from extauthz.model.identity import Identity, KeyType, SecurityScheme
+from extauthz.model.identity import SecurityScheme
+from extauthz.policy.request.caller_claims import list_caller_claims
 from extauthz.ports import Clock
 
 MAX_CACHED_TOKENS: Final = 10_000
@@ -150,57 +151,12 @@ class BackendJwtSigner:
 
 def write_wso2_claims(allow: Allow) -> dict[str, str]:
     """The claims under WSO2's names, without the dialect."""
-    identity, api = allow.identity, allow.route.api
-    application = _read_application(identity)
+    api = allow.route.api
     claims = {
-        "subscriber": application.get("owner", ""),
-        "applicationid": application.get("id", ""),
-        "applicationUUId": application.get("uuid", ""),
-        "applicationname": application.get("name", ""),
-        "applicationtier": application.get("tier", ""),
+        **list_caller_claims(allow.identity),
         "apiname": api.name,
         "apicontext": api.base_paths[0] or "/",
         "version": api.version,
         "tier": allow.tier or UNLIMITED_TIER,
-        "keytype": (identity.key_type or KeyType.PRODUCTION).value,
-        "usertype": _usertype(identity),
-        "enduser": identity.user,
     }
     return {name: value for name, value in claims.items() if value}
-
-
-def _read_application(identity: Identity) -> dict[str, str]:
-    """The catalog's application; else the one that a self-contained token names."""
-    application = identity.application
-    if application is not None:
-        return {
-            "id": str(application.number) if application.number else "",
-            "uuid": application.uuid,
-            "name": application.shown_name,
-            "owner": application.owner,
-            "tier": UNLIMITED_TIER if application.tier is None else application.tier.name,
-        }
-    said = identity.claims.get("application")
-    # Only an issuer whose tokens carry subscriptions may name the application.
-    if identity.subscribed is None or not isinstance(said, Mapping):
-        return {}
-    return {
-        name: str(value)
-        for name, value in said.items()
-        if isinstance(value, str | int) and not isinstance(value, bool)
-    }
-
-
-def _usertype(identity: Identity) -> str:
-    """WSO2's word for calls of a person or of an application itself.
-
-    A token from the client credentials grant names the client as its subject (RFC 9068 2.2); WSO2's
-    own tokens say in ``aut`` which of the two it is.
-    """
-    words = {"APPLICATION": "Application", "APPLICATION_USER": "Application_User"}
-    said = identity.claims.get("aut")
-    if isinstance(said, str) and said in words:
-        return words[said]
-    by_token = identity.scheme in (SecurityScheme.JWT, SecurityScheme.OPAQUE)
-    is_person = by_token and identity.user not in ("", identity.consumer_key)
-    return "Application_User" if is_person else "Application"

@@ -13,7 +13,7 @@ from typing import Any, Final
 import yaml
 
 from tests.e2e.backends import CLIENT_ID, Introspection
-from tests.keys import PrivateKey, a_jwks, rsa_key, sign_jws
+from tests.keys import PrivateKey, a_jwk, a_jwks, rsa_key, sign_jws
 
 ISSUER: Final = "https://idp.example/"
 AWAY: Final = "https://away.example/"
@@ -25,9 +25,24 @@ PERMITTED_CLIENT: Final = "203.0.113.7"
 DENIED_CLIENT: Final = "198.51.100.7"
 COSTLY: Final = 1000
 
+MOBILE_UUID: Final = "0b1f6a52-7c1d-4f0e-9a53-2f0c7be1a001"
+PORTAL_ID: Final = "gateway_certificate_alias"
+INTERNAL_ID: Final = "publisher"
+PORTAL: Final = {
+    "api_key_issuers": [
+        {"name": "portal", "key_ids": [PORTAL_ID], "jwks_file": "../portal.json"},
+        {
+            "name": "publisher",
+            "kind": "internal",
+            "key_ids": [INTERNAL_ID],
+            "jwks_file": "../portal.json",
+        },
+    ]
+}
+
 _PAST: Final = "2001-02-03T04:05:06Z"
 _APPLICATIONS: Final[dict[str, dict[str, Any]]] = {
-    "mobile": {"owner": "alice"},
+    "mobile": {"owner": "alice", "uuid": MOBILE_UUID},
     "sandbox": {"key": {"key_type": "SANDBOX"}},
     "pinned": {"key": {"networks": ["203.0.113.0/24"]}},
     "referred": {"key": {"referers": ["https://shop.example/"]}},
@@ -147,10 +162,12 @@ class World:
         self.catalog = folder / "catalog"
         self.catalog.mkdir(parents=True)
         (folder / "jwks.json").write_text(a_jwks())
+        (folder / "portal.json").write_text(a_jwks(a_jwk(rsa_key("portal"), None)))
         (folder / "client-secret").write_text(client_secret)
         self._write("apis.yaml", {"apis": _APIS})
         self._write("consumers.yaml", self._write_consumers())
         self._write("issuers.yaml", _write_issuers(introspection.url, dead_port))
+        self._write("portal.yaml", PORTAL)
         self._write("limits.yaml", LIMITS)
 
     def sign(
@@ -180,6 +197,21 @@ class World:
             algorithm=algorithm,
         )
         return self.keep_secret(token)
+
+    def sign_key(self, *, internal: bool = False, **claims: Any) -> str:
+        """An API key of the application mobile that a portal signed, or an internal key."""
+        entry = {"name": "World", "version": "1.0.0", "subscriptionTier": None}
+        made: dict[str, Any] = {
+            "sub": "alice",
+            "iat": int(time.time()),
+            "jti": secrets.token_hex(8),
+        }
+        if internal:
+            made |= {"token_type": "InternalKey", "subscribedAPIs": [entry]}
+        else:
+            made |= {"application": {"name": "mobile", "owner": "alice", "uuid": MOBILE_UUID}}
+        header = {"alg": "RS256", "typ": "JWT", "kid": INTERNAL_ID if internal else PORTAL_ID}
+        return self.keep_secret(sign_jws(header, {**made, **claims}, key=rsa_key("portal")))
 
     def make_opaque(self, *, active: bool = True, **members: Any) -> str:
         """An opaque token of the application mobile, with these members in the answer about it."""

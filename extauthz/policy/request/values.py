@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from extauthz.model.identity import Identity, Place, PlaceKind
 from extauthz.model.request import ApiRequest
+from extauthz.policy.request.caller_claims import DIALECT, list_caller_claims
 from extauthz.policy.request.parameters import read_values
 
 
@@ -28,7 +29,14 @@ def find_all_query(request: ApiRequest, name: str) -> list[str]:
 
 
 def find_claim(identity: Identity, name: str) -> str:
-    """A claim as text; empty when it is missing, a list or an object."""
+    """A claim as text; empty when it is missing, a list or an object.
+
+    Names of WSO2 API Manager's backend JWT say what that says of the caller, whatever the token has.
+    """
+    if name.startswith(DIALECT):
+        known = list_caller_claims(identity).get(name.removeprefix(DIALECT), "")
+        if known:
+            return known
     value = identity.claims.get(name)
     if isinstance(value, bool):
         return "true" if value else "false"

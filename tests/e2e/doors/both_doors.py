@@ -43,7 +43,7 @@ ALLOWED: Final = "allowed"
 TURN_S: Final = 60
 
 FIELDS: Final = (
-    *("x-api-key", "referer", "cookie", "x-meter"),
+    *("x-api-key", "apikey", "internal-key", "referer", "cookie", "x-meter"),
     *("accept", "content-type", "soapaction"),
 )
 """Header fields that have a property of the same name, beside Authorization."""

@@ -238,6 +238,14 @@ def _opaque(**members: Any) -> Callable[[World], Headers]:
     return lambda world: _bearer(world.make_opaque(**members))
 
 
+def _signed(**claims: Any) -> Callable[[World], Headers]:
+    return lambda world: (("apikey", world.sign_key(**claims)),)
+
+
+def _internal(**claims: Any) -> Callable[[World], Headers]:
+    return lambda world: (("internal-key", world.sign_key(internal=True, **claims)),)
+
+
 def _refused(status: int, body: str) -> Callable[[World], Headers]:
     return lambda world: _bearer(world.make_refused(status, body))
 
@@ -294,6 +302,21 @@ _EVERYBODY: Final = (
         headers=_opaque(token_type="bearer", exp=None, sub=None, cnf=None),
     ),
     _allowed("a token with members that are null", headers=_token(nbf=None, scope=None)),
+    _allowed("a signed key", headers=_signed()),
+    _allowed("a signed key, which no scopes bound", path=SCOPED, headers=_signed()),
+    _allowed(
+        "a signed key from its network",
+        headers=_signed(permittedIP="203.0.113.9/24"),
+        client=PERMITTED_CLIENT,
+    ),
+    _allowed(
+        "a signed key from its page",
+        headers=lambda world: (
+            ("apikey", world.sign_key(permittedReferer="*.shop.example/*")),
+            ("referer", "https://www.shop.example/cart"),
+        ),
+    ),
+    _allowed("an internal key, of no application", headers=_internal()),
     _allowed("a key from its network", headers=_key("pinned"), client=PERMITTED_CLIENT),
     _allowed("a key from its site", headers=_key("referred", referer="https://shop.example/cart")),
     _allowed("a token where only tokens are taken", path=TOKENS, headers=_token()),
@@ -430,6 +453,22 @@ _REFUSED: Final = (
     _denied("a sandbox certificate", Reason.WRONG_KEY_TYPE, path=MUTUAL, principal=TOY),
     _denied("a key without a subscription beside no certificate", Reason.SUBSCRIPTION_NOT_FOUND,
             path=MUTUAL, headers=_key()),
+    _denied("a signed key of tomorrow", Reason.TOKEN_INACTIVE,
+            headers=_signed(nbf=int(time.time()) + 86_400)),
+    _denied("an old signed key", Reason.TOKEN_EXPIRED, headers=_signed(exp=1_000_000_001)),
+    _denied("a revoked signed key", Reason.TOKEN_REVOKED, headers=_signed(jti=REVOKED)),
+    _denied("a signed key from another network", Reason.CREDENTIAL_NOT_PERMITTED,
+            headers=_signed(permittedIP="203.0.113.9")),
+    _denied("a signed key from another page", Reason.CREDENTIAL_NOT_PERMITTED,
+            headers=_signed(permittedReferer="www.shop.example/*")),
+    _denied("a signed key with what tokens have", Reason.INVALID_CREDENTIALS,
+            headers=_signed(azp="mobile-client")),
+    _denied("a signed key where only tokens are taken", Reason.MISSING_CREDENTIALS, path=TOKENS,
+            headers=_signed()),
+    _denied("an internal key for another API", Reason.SUBSCRIPTION_NOT_FOUND, path=TOKENS,
+            headers=_internal()),
+    _denied("an internal key where keys stand", Reason.INVALID_CREDENTIALS,
+            headers=lambda world: (("apikey", world.sign_key(internal=True)),)),
     _denied("no token at all", Reason.INVALID_CREDENTIALS, path=TOKENS,
             headers=_sent(authorization="Bearer a.b.c")),
     _denied("a token of a foreign key", Reason.INVALID_CREDENTIALS,

@@ -20,7 +20,7 @@ from extauthz.model.conditions import (
     TextCondition,
     TextSource,
 )
-from extauthz.model.identity import ANONYMOUS
+from extauthz.model.identity import ANONYMOUS, KeyType
 from extauthz.model.limits import Algorithm, CalendarUnit, ConditionGroup, Limit, LimitLevel, Tier
 from extauthz.model.subscriptions import Subscription
 from extauthz.policy.limits.conditions import fits_all
@@ -311,3 +311,30 @@ def test_a_remembered_plan_is_the_plan_made_anew(
     for request in requests:
         request["identity"] = replace(request["identity"], application=application)
         assert plan(planner, api=api, **request) == plan(api=api, **request)
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "expected"),
+    [
+        ("http://wso2.org/claims/applicationname", "^ShopApp$", True),
+        ("http://wso2.org/claims/applicationname", "bob", False),
+        ("http://wso2.org/claims/subscriber", "^bob$", True),
+        ("http://wso2.org/claims/applicationid", "^7$", True),
+        ("http://wso2.org/claims/enduser", "^alice$", True),
+        ("http://wso2.org/claims/keytype", "^SANDBOX$", True),
+        ("http://wso2.org/claims/givenname", "^Alice$", True),  # as the token has it
+        ("http://wso2.org/claims/unknown", ".", False),
+    ],
+)
+def test_a_claim_may_be_one_of_the_backend_jwt(claim: str, value: str, *, expected: bool) -> None:
+    identity = replace(
+        CALLER,
+        application=Application(name="bob:ShopApp", owner="bob", display_name="ShopApp", number=7),
+        key_type=KeyType.SANDBOX,
+        claims={
+            "http://wso2.org/claims/givenname": "Alice",
+            "http://wso2.org/claims/applicationname": "forged",
+        },
+    )
+    condition = TextCondition(source=TextSource.CLAIM, name=claim, pattern=Pattern(value))
+    assert fits_all((condition,), a_limited_request(identity=identity)) is expected
