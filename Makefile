@@ -16,7 +16,7 @@ export PYTHON
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test jose providers collector fuzz-paths test-compiled check bench bench-compiled docs lock clean
+.PHONY: help setup demo test jose providers collector rabbitmq fuzz-paths test-compiled check bench bench-compiled docs lock clean
 
 # What runs through compiled logic, at both doors and down to the counters.
 COMPILED_TESTS := tests/policy tests/model tests/answers tests/envoy tests/counters tests/properties \
@@ -48,6 +48,10 @@ providers: ## real identity providers, asked by the recipes in docs/: needs Java
 collector: ## one trace from Envoy to Redis in the real OpenTelemetry Collector: needs Go 1.25 or later
 	@.ci/setup python redis
 	@$(BIN)/python -m pytest tests/e2e/operating/real_collector.py -k on_grpcio $(ARGS)
+
+rabbitmq: ## events of an API Manager over a real RabbitMQ; installs it from the distribution
+	@.ci/setup python rabbitmq
+	@$(BIN)/python -m pytest tests/brokers/rabbitmq.py $(ARGS)
 
 fuzz-paths: ## 100,000 paths, spelled in all ways, against upstreams that read them in their own
 	@.ci/setup python
