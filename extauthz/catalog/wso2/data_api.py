@@ -156,7 +156,7 @@ class DataApi:
             raise CatalogError(f"{path}: {_say_failure(exc)}") from exc
         try:
             return json.loads(content)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise CatalogError(f"{path}: answers no JSON") from exc
 
     def pull(self, tenants: tuple[str, ...], tell: Callable[[str], None]) -> Rows:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from extauthz.catalog.wso2.announcing import Announcer
 from extauthz.catalog.wso2.data_api import DataApi, NotAllowed
 from extauthz.catalog.wso2.messages import (
     DOCUMENT,
@@ -278,6 +279,11 @@ def main() -> None:
             return True
         return word == PULL
 
+    if parameters.announce:
+        announcer = Announcer(
+            parameters, open_api, say, lambda seconds: not threading.Event().wait(seconds)
+        )
+        threading.Thread(target=announcer.run, daemon=True).start()
     for listener in open_listeners(parameters, say, lambda: words.put(PULL)):
         listener.start()
     try:

@@ -193,6 +193,7 @@ class PolicyRow(Row):
     )
     name: Text = Field(min_length=1)
     quota_type: Text = Field(default="", alias="quotaType")
+    level: Text = Field(default="", alias="applicableLevel")
     limit: QuotaLimit | None = Field(default=None, alias="defaultLimit")
     burst: Whole = Field(default=0, alias="rateLimitCount")
     burst_unit: Text = Field(default="", alias="rateLimitTimeUnit")

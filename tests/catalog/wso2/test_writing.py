@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extauthz.catalog.wso2.data_api import read_revoked
 from extauthz.catalog.wso2.rows import RowReader, Rows, api_key_of, application_key_of
 from extauthz.catalog.wso2.shapes import (
+    ApiKeyRow,
     ApiRow,
     ApplicationRow,
     BlockRow,
@@ -21,9 +23,10 @@ from extauthz.catalog.wso2.shapes import (
     Row,
     SubscriptionRow,
 )
-from extauthz.catalog.wso2.writing.blocks import write_deny_rules
+from extauthz.catalog.wso2.writing.blocks import write_deny_rules, write_revoked
 from extauthz.catalog.wso2.writing.document import Written, write_document
-from extauthz.catalog.wso2.writing.limits import Unreadable, write_condition, write_tier
+from extauthz.catalog.wso2.writing.issuers import write_issuers
+from extauthz.catalog.wso2.writing.limits import Tiers, Unreadable, write_condition, write_tier
 from extauthz.catalog.wso2.writing.report import Report
 from extauthz.catalog.wso2.writing.valid import make_valid
 
@@ -166,6 +169,7 @@ def test_an_api_that_cannot_be_carried_over_is_not_served_at_all(changed: dict[s
         {"application": {"policy": "Missing"}},
         {"subscription": {"policyId": "Missing"}},
         {"subscription": {"subscriptionState": "PERHAPS"}},
+        {"subscription": {"subscriptionState": None}},
         {"subscription": {"apiId": 99}},
     ],
     ids=str,
@@ -194,6 +198,125 @@ def test_an_inverted_block_denies_every_other_address() -> None:
     block = BlockRow.model_validate({"ip": [{"fixedIp": "128.0.0.0/1", "invert": True}]})
     rules = write_deny_rules(Rows(blocks=(block,)), {}, set(), Report())
     assert sorted(rule["ip"] for rule in rules) == ["0.0.0.0/1", "::/0"]
+
+
+def test_a_client_and_a_user_are_revoked_up_to_a_time() -> None:
+    now_ms = 1_764_000_000_999
+    revoked = read_revoked(
+        {
+            "revokedJWTConsumerKeyList": [{"consumer_key": "c", "revocation_time": now_ms}],
+            "revokedJWTSubjectEntityList": [
+                {
+                    "entity_id": "bob@carbon.super",
+                    "entity_type": "USER_ID",
+                    "revocation_time": now_ms,
+                },
+                {"entity_id": "d", "entity_type": "CLIENT_ID", "revocation_time": None},
+                {"entity_id": "e", "entity_type": "new", "revocation_time": 1e12},
+            ],
+        },
+        [],
+    )
+    written = write_revoked(Rows(revoked=revoked), Report())
+    after, never = "2025-11-24T16:00:01.000+00:00", "9999-12-31T23:59:58.001+00:00"
+    assert written == [
+        {"consumer_key": "c", "issued_before": after},
+        {"consumer_key": "d", "issued_before": never},
+        {"consumer_key": "e", "issued_before": "2001-09-09T01:46:40.001+00:00"},
+        {"user": "bob", "issued_before": after},
+        {"user": "bob@carbon.super", "issued_before": after},
+        {"user": "e", "issued_before": "2001-09-09T01:46:40.001+00:00"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expires_ms", "expires"),
+    [
+        (1_764_000_000_000, {"expires": "2025-11-24T16:00:00.000+00:00"}),
+        (1_764_000_000, {}),
+        (0, {}),
+        (9_223_372_036_854_775_807, {}),
+    ],
+    ids=str,
+)
+def test_a_revoked_token_is_forgotten_only_after_a_plausible_time(
+    expires_ms: int, expires: dict[str, str]
+) -> None:
+    revoked = read_revoked([{"jwt_signature": "t", "expiry_time": expires_ms}], [])
+    assert write_revoked(Rows(revoked=revoked), Report()) == [{"jti": "t", **expires}]
+
+
+@pytest.mark.parametrize(
+    ("properties", "document"),
+    [
+        (None, {}),
+        ({"permittedIP": "", "permittedReferer": None}, {}),
+        (
+            {"permittedIP": "192.168.1.2/24, 10.0.0.1"},
+            {"networks": ["192.168.1.0/24", "10.0.0.1/32"]},
+        ),
+        ({"permittedReferer": "*.gef.com/*"}, {"referer_patterns": ["*.gef.com/*"]}),
+        ({"permittedIP": "everywhere"}, None),
+        ({"permittedIP": ["10.0.0.1"]}, None),
+        ({"permittedReferer": "a b"}, None),
+    ],
+    ids=str,
+)
+def test_who_may_use_an_api_key(
+    properties: dict[str, Any] | None, document: dict[str, Any] | None
+) -> None:
+    """A restriction that cannot be read refuses the key, and nothing else of its application."""
+    digest = "ab" * 32
+    key = {"apiKeyHash": digest, "keyName": "ci", "status": "ACTIVE", "appId": 2,
+           "additionalProperties": properties}  # fmt: skip
+    rows = the_rows().amend("api_keys", {digest: ApiKeyRow.model_validate(key)})
+    written = write_document(rows)
+    (application,) = written.tree["applications"]
+    if document is None:
+        assert "api_keys" not in application
+        assert any("API key 'ci' is refused" in line for line in written.left_out)
+    else:
+        assert application["api_keys"] == [{"sha256": digest, **document}]
+
+
+def test_policies_of_applications_and_users_count_each_user_apart() -> None:
+    policies = {
+        ("application", "carbon.super", "Gold"): a_policy(),
+        ("subscription", "carbon.super", "Gold"): a_policy(),
+        ("api", "carbon.super", "Gold"): a_policy(applicableLevel="userLevel"),
+        ("api", "carbon.super", "All"): a_policy(applicableLevel="apiLevel"),
+    }
+    tiers = Tiers(Rows(policies=policies), Report()).documents
+    assert {name for name, tier in tiers.items() if tier.get("per_user")} == {
+        "application:Gold",
+        "api:Gold",
+    }
+
+
+def a_key_manager(jwks: str, **fields: Any) -> KeyManagerRow:
+    configuration = {"issuer": "https://idp", "certificate_type": "JWKS", "certificate_value": jwks}
+    return KeyManagerRow.model_validate({"name": "K", "configuration": configuration, **fields})
+
+
+def test_no_tenant_takes_over_the_issuer_of_another() -> None:
+    managers = {
+        ("a.example", "K"): a_key_manager("https://evil/jwks"),
+        ("b.example", "K"): a_key_manager("https://idp/jwks"),
+        ("carbon.super", "K"): a_key_manager("https://idp/jwks"),
+    }
+    issuers = write_issuers(Rows(key_managers=managers), None, report := Report())
+    assert [it["jwks_url"] for it in issuers.documents] == ["https://idp/jwks"]
+    assert set(issuers.by_key_manager) == {("b.example", "K"), ("carbon.super", "K")}
+    assert any("'K' of a.example" in line for line in report.lines)
+
+
+def test_claim_mappings_are_names_of_claims() -> None:
+    row = a_key_manager("https://idp/jwks")
+    row.configuration["claim_mappings"] = [
+        {"remoteClaim": "dept", "localClaim": "http://wso2/dept"}
+    ]
+    issuers = write_issuers(Rows(key_managers={("carbon.super", "K"): row}), None, Report())
+    assert issuers.documents[0]["claims"]["mappings"] == {"dept": "http://wso2/dept"}
 
 
 def test_a_row_that_cannot_be_read_is_named_by_what_identifies_it() -> None:

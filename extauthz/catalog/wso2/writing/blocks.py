@@ -1,5 +1,8 @@
 """Writes block conditions as deny rules, and revocations.
 
+A revocation of a client or user holds for tokens that were issued up to its time. One that tells no
+time holds for all of its tokens, and one of an unknown kind for a client and a user of that name.
+
 A user is blocked as ``user@tenant``. A token may name a user of the super tenant with or without
 ``@carbon.super``, so both are refused.
 """
@@ -18,7 +21,9 @@ from extauthz.catalog.wso2.writing.report import Report
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MS: Final = 1000
-_LATEST_MS: Final = 253_402_300_799_000
+_EARLIEST_MS: Final = 100_000_000_000
+"""In 1973: what is smaller is no time in milliseconds."""
+_LATEST_MS: Final = 253_402_300_798_000
 """The end of the year 9999."""
 _EVERYTHING: Final = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
@@ -102,7 +107,7 @@ def write_revoked(rows: Rows, report: Report) -> list[dict[str, Any]]:
             report.leave_out("a revoked token", find_fault(row.token_id))
             continue
         document: dict[str, Any] = {"jti": row.token_id}
-        if 0 < row.expires_ms < _LATEST_MS:
+        if _EARLIEST_MS < row.expires_ms < _LATEST_MS:
             document["expires"] = _write_moment(row.expires_ms)
         written[row.token_id] = document
     tokens = sorted(written.values(), key=lambda it: str(it["jti"]))
@@ -114,14 +119,18 @@ def _write_revoked_for_all(rows: Rows, report: Report) -> list[dict[str, Any]]:
     revoked = rows.revoked
     named = [("consumer_key", it.consumer_key, it.revoked_ms) for it in revoked.consumer_keys]
     for row in revoked.subjects:
-        kind = "user" if row.type.upper() == "USER_ID" else "consumer_key"
-        named.append((kind, row.id, row.revoked_ms))
+        kind = row.type.strip().upper()
+        if kind != "USER_ID":
+            named.append(("consumer_key", row.id, row.revoked_ms))
+        if kind != "CLIENT_ID":
+            named += (("user", name, row.revoked_ms) for name in _spell_user(row.id))
     latest: dict[tuple[str, str], int] = {}
     for kind, name, moment_ms in named:
-        if find_fault(name) or not 0 < moment_ms < _LATEST_MS:
-            report.leave_out(f"the revocation of a {kind}", "has no name or no time")
-        else:
-            latest[kind, name] = max(moment_ms, latest.get((kind, name), 0))
+        if find_fault(name):
+            report.leave_out(f"the revocation of a {kind}", find_fault(name))
+            continue
+        until_ms = moment_ms if _EARLIEST_MS < moment_ms < _LATEST_MS else _LATEST_MS
+        latest[kind, name] = max(until_ms, latest.get((kind, name), 0))
     # Those that were issued at that moment are revoked, too.
     return [
         {kind: name, "issued_before": _write_moment(moment_ms + 1)}
@@ -130,5 +139,5 @@ def _write_revoked_for_all(rows: Rows, report: Report) -> list[dict[str, Any]]:
 
 
 def _write_moment(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds / _MS, UTC)
-    return moment.isoformat(timespec="milliseconds")
+    moment = datetime.fromtimestamp(milliseconds // _MS, UTC)
+    return moment.replace(microsecond=milliseconds % _MS * _MS).isoformat(timespec="milliseconds")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -15,12 +16,16 @@ from extauthz.catalog.wso2.writing.limits import Tiers, Unreadable
 from extauthz.catalog.wso2.writing.naming import find_fault, name_application
 from extauthz.catalog.wso2.writing.report import Report
 from extauthz.model.identity import KeyType
+from extauthz.model.referers import read_referer_pattern
 from extauthz.model.subscriptions import SubscriptionState
 
 _KEY_TYPES: Final = {kind.value for kind in KeyType}
 _STATES: Final = {state.value for state in SubscriptionState}
 _HEX: Final = re.compile(r"[0-9a-fA-F]{64}")
 _ACTIVE: Final = "ACTIVE"
+_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()
+MAX_ID: Final = 2**63 - 1
+"""The largest number of an application that a catalog takes."""
 
 
 class Applications:
@@ -74,7 +79,7 @@ def write_applications(
         document: dict[str, Any] = {"name": name}
         told = {"display_name": row.name, "owner": row.owner, "uuid": row.uuid}
         document |= {field: text for field, text in told.items() if not find_fault(text)}
-        if row.id > 0:
+        if 0 < row.id <= MAX_ID:
             document["id"] = row.id
         if tier is not None:
             document["tier"] = tier
@@ -143,7 +148,11 @@ def _add_api_keys(rows: Rows, applications: Applications, report: Report) -> Non
                 "belongs to no application" if digest else "has no SHA-256 digest",
             )
             continue
-        document = {"sha256": digest, **_write_restrictions(row)}
+        try:
+            document = {"sha256": digest, **_write_restrictions(row)}
+        except ValueError as exc:
+            report.leave_out(f"API key {row.name!r}", f"is refused: {exc}")
+            continue
         if row.key_type.upper() in _KEY_TYPES:
             document["key_type"] = row.key_type.upper()
         applications.documents[key].setdefault("api_keys", []).append(document)
@@ -151,32 +160,41 @@ def _add_api_keys(rows: Rows, applications: Applications, report: Report) -> Non
 
 def read_digest(text: str) -> str | None:
     """A SHA-256 digest in lower-case hexadecimal, from that or from Base64; None when it is none."""
-    if _HEX.fullmatch(text):
-        return text.lower()
-    try:
-        octets = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return octets.hex() if len(octets) == 32 else None
+    digest = text.lower()
+    if not _HEX.fullmatch(text):
+        try:
+            digest = base64.b64decode(text, validate=True).hex()
+        except (binascii.Error, ValueError):
+            return None
+    return digest if len(digest) == 64 and digest != _OF_NOTHING else None
 
 
 def _write_restrictions(row: ApiKeyRow) -> dict[str, Any]:
-    properties = row.properties or {}
+    """Who may use a key.
+
+    Raises:
+        ValueError: that cannot be carried over. Without it, the key would be good for more.
+    """
     written: dict[str, Any] = {}
-    for name, key in (("permittedIP", "networks"), ("permittedReferer", "referer_patterns")):
-        value = properties.get(name)
-        if isinstance(value, str) and value.strip():
-            written[key] = [part.strip() for part in value.split(",") if part.strip()]
-    # API Manager takes an address with host bits for its network.
-    written["networks"] = [_write_network(text) for text in written.get("networks", ())]
-    return {name: value for name, value in written.items() if value}
+    networks = _split(row, "permittedIP")
+    if networks:
+        # API Manager takes an address with host bits for its network.
+        written["networks"] = [str(ipaddress.ip_network(it, strict=False)) for it in networks]
+    patterns = _split(row, "permittedReferer")
+    for pattern in patterns:
+        read_referer_pattern(pattern)
+    if patterns:
+        written["referer_patterns"] = patterns
+    return written
 
 
-def _write_network(text: str) -> str:
-    try:
-        return str(ipaddress.ip_network(text, strict=False))
-    except ValueError:
-        return text  # the catalog says what is wrong with it
+def _split(row: ApiKeyRow, name: str) -> list[str]:
+    value = (row.properties or {}).get(name)
+    if value is None:
+        return []
+    if not isinstance(value, str):
+        raise ValueError(f"its {name} is no text")  # noqa: TRY004  (of a row, not of our caller)
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def write_subscriptions(
@@ -197,7 +215,7 @@ def write_subscriptions(
         if key is None or api is None:
             lost += 1
             continue
-        state = row.state.strip().upper() or SubscriptionState.UNBLOCKED.value
+        state = row.state.strip().upper()
         what = f"the subscription of {applications.documents[key]['name']!r} to {api['name']!r}"
         if state not in _STATES:
             report.leave_out(what, f"is in the unknown state {row.state!r}: it does not count")

@@ -1,7 +1,8 @@
 """Writes key managers as issuers.
 
-The key manager of a token is found by its exact ``iss``. Two key managers with one issuer, in two
-tenants, become one issuer: their consumer keys are both known under it.
+The key manager of a token is found by its exact ``iss``. Two key managers with one issuer and the same
+keys, in two tenants, become one issuer: their consumer keys are both known under it. With other keys,
+the later one is left out, so that a tenant cannot sign tokens for another one's applications.
 
 A key manager's PEM stands in its configuration; an issuer reads it from a file. Such files are
 returned by name, for the caller to write beside the document.
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from extauthz.catalog.wso2.rows import Rows
-from extauthz.catalog.wso2.shapes import KeyManagerRow
+from extauthz.catalog.wso2.shapes import SUPER_TENANT, KeyManagerRow
 from extauthz.catalog.wso2.writing.report import Report
 
 ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "ES512"]
@@ -59,9 +60,9 @@ class Resident:
 def write_issuers(rows: Rows, resident: Resident | None, report: Report) -> Issuers:
     """The issuers of all key managers that are enabled."""
     issuers = Issuers()
-    known: dict[str, dict[str, Any]] = {}
+    known: dict[str, tuple[str, str]] = {}
     introspects = False
-    for (tenant, name), row in sorted(rows.key_managers.items()):
+    for (tenant, name), row in sorted(rows.key_managers.items(), key=_rank):
         if not row.enabled:
             continue
         what = f"key manager {name!r} of {tenant}"
@@ -69,9 +70,15 @@ def write_issuers(rows: Rows, resident: Resident | None, report: Report) -> Issu
         if not issuer:
             report.leave_out(what, "has no issuer: its tokens are refused")
             continue
-        issuers.by_key_manager[tenant, name] = issuer
         if issuer in known:
+            if known[issuer] == _read_keys(row):
+                issuers.by_key_manager[tenant, name] = issuer
+            else:
+                report.leave_out(
+                    what, "has the issuer of another one, with other keys: its tokens are refused"
+                )
             continue
+        issuers.by_key_manager[tenant, name] = issuer
         document = {"issuer": issuer, "allow_any_audience": True, "algorithms": ALGORITHMS}
         _add_claims(document, row)
         has_keys = _add_keys(document, row, issuers.files, what, report)
@@ -88,9 +95,15 @@ def write_issuers(rows: Rows, resident: Resident | None, report: Report) -> Issu
             report.leave_out(what, "has neither keys nor introspection: its tokens are refused")
             del issuers.by_key_manager[tenant, name]
             continue
-        known[issuer] = document
+        known[issuer] = _read_keys(row)
         issuers.documents.append(document)
     return issuers
+
+
+def _rank(entry: tuple[tuple[str, str], KeyManagerRow]) -> tuple[bool, bool, tuple[str, str]]:
+    """The super tenant's first, and its own first of all: no tenant takes their issuers over."""
+    key, row = entry
+    return key[0] != SUPER_TENANT, row.type.lower() != _RESIDENT_TYPE, key
 
 
 def _read(row: KeyManagerRow, *names: str) -> str:
@@ -110,6 +123,8 @@ def _add_claims(document: dict[str, Any], row: KeyManagerRow) -> None:
         "scopes": [mapped.get("scope", scopes)],
         "user": [mapped.get("http://wso2.org/claims/enduser", "sub")],
     }
+    if mapped:
+        document["claims"]["mappings"] = {remote: local for local, remote in mapped.items()}
 
 
 def _read_mappings(row: KeyManagerRow) -> Mapping[str, str]:
@@ -131,11 +146,7 @@ def _add_keys(
     what: str,
     report: Report,
 ) -> bool:
-    kind = _read(row, "certificate_type", "certificateType").upper()
-    value = _read(row, "certificate_value", "certificateValue")
-    certificates = row.configuration.get("certificates")
-    if not value and isinstance(certificates, dict):
-        kind, value = str(certificates.get("type", "")).upper(), str(certificates.get("value", ""))
+    kind, value = _read_keys(row)
     if not value:
         return False
     if kind == "JWKS":
@@ -149,6 +160,16 @@ def _add_keys(
     files[name] = pem
     document["pem_file"] = name
     return True
+
+
+def _read_keys(row: KeyManagerRow) -> tuple[str, str]:
+    """The kind of a key manager's keys (JWKS or PEM), and where or what they are."""
+    kind = _read(row, "certificate_type", "certificateType").upper()
+    value = _read(row, "certificate_value", "certificateValue")
+    certificates = row.configuration.get("certificates")
+    if not value and isinstance(certificates, dict):
+        kind, value = str(certificates.get("type", "")).upper(), str(certificates.get("value", ""))
+    return kind, value
 
 
 def _read_pem(value: str) -> str | None:

@@ -32,6 +32,7 @@ NO_LIMIT: Final = 2_147_483_647
 MAX_REQUESTS: Final = 10**12
 MAX_BURST: Final = 94_906_265
 
+_USER_LEVEL: Final = "userlevel"
 _SECONDS: Final[Mapping[str, int]] = {
     "sec": 1, "second": 1,
     "min": 60, "minute": 60,
@@ -84,8 +85,11 @@ class Tiers:
                 continue
             if document is None:
                 self._unlimited.add(key)
-            else:
-                self.documents[name] = document
+                continue
+            if kind == "application" or (kind == "api" and row.level.lower() == _USER_LEVEL):
+                # API Manager's keys of these counters end with the user.
+                document["per_user"] = True
+            self.documents[name] = document
 
     def find(self, kind: str, tenant: str, policy: str) -> str | None:
         """The tier of a policy; None when there is no limit.
