@@ -9,8 +9,8 @@ import pytest
 
 from tests.e2e.backends import hold_dead_port, run_echo, run_grpc_echo, run_introspection
 from tests.e2e.envoys import EnvoyVersion
-from tests.e2e.logs import find_leaks
 from tests.e2e.running import Deployment
+from tests.e2e.told import USERS, Told
 from tests.e2e.world import World
 
 
@@ -41,9 +41,10 @@ def deployment(host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             http_upstream=stack.enter_context(run_echo()),
             grpc_upstream=stack.enter_context(run_grpc_echo()),
             stack=stack,
+            told=Told.start(stack),
         )
         yield made
-    assert not find_leaks(made), "what was logged until the very end"
+    assert not made.told.find_leaks(made.world.secrets, USERS), "what was told until the very end"
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from extauthz.envoy.configuration.bootstrap import write_bootstrap
 from extauthz.envoy.configuration.parameters import EnvoyParameters, Upstream
 from tests.commands import Command, running_command
 from tests.e2e.envoys import EnvoyVersion, find_envoy_binary
+from tests.e2e.told import Told
 from tests.e2e.world import World
 from tests.free_ports import find_free_port
 
@@ -66,6 +67,7 @@ class Gateway:
     http: httpx2.Client
     channel: grpc.Channel
     log_file: Path
+    told: Told
 
     def call_grpc(
         self, path: str, metadata: Iterable[tuple[str, str]] = (), *, client: str = ""
@@ -73,7 +75,11 @@ class Gateway:
         """One unary gRPC call; gives the metadata that the upstream saw, or raises RpcError."""
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(path)
         sent = (*metadata, ("x-forwarded-for", client or next_client()))
-        seen: list[list[str]] = json.loads(call(b"x", metadata=sent, timeout=60))
+        try:
+            seen: list[list[str]] = json.loads(call(b"x", metadata=sent, timeout=60))
+        except grpc.RpcError as error:
+            self.told.keep_error(error)
+            raise
         return seen
 
     def call(
@@ -101,15 +107,15 @@ class Deployment:
     http_upstream: str
     grpc_upstream: str
     stack: ExitStack
+    told: Told
     services: dict[str, Service] = field(default_factory=dict)
     gateways: dict[tuple[Any, ...], Gateway] = field(default_factory=dict)
-    log_files: list[Path] = field(default_factory=list)
 
     def service(self, variant: str = "standard") -> Service:
         """The extauthz with these settings, on the world's catalog."""
         if variant not in self.services:
             self.services[variant] = self.stack.enter_context(
-                self.run_service(variant, VARIANTS[variant])
+                self.run_service(variant, VARIANTS[variant], tells_all=True)
             )
         return self.services[variant]
 
@@ -124,7 +130,7 @@ class Deployment:
         if key not in self.gateways:
             address = self.service(variant).grpc_address
             self.gateways[key] = self.stack.enter_context(
-                self.run_gateway(address, version, **parameters)
+                self.run_gateway(address, version, told=self.told, **parameters)
             )
         return self.gateways[key]
 
@@ -137,12 +143,18 @@ class Deployment:
         catalog: Path | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         environment: dict[str, str] | None = None,
+        tells_all: bool = False,
     ) -> Iterator[Service]:
-        """An extauthz of a test's own, until the block ends."""
+        """An extauthz of a test's own, until the block ends.
+
+        Its log is searched at the end of the run; with `tells_all` so are its spans, decisions and
+        pages, and `settings` say nothing of these.
+        """
         folder = self._make_folder(name)
         address = f"127.0.0.1:{find_free_port()}"
         written = merge(
             _BASE,
+            self.told.settings(folder) if tells_all else {},
             {
                 "listen": {"grpc": address},
                 "catalog": {"files": [str(catalog or self.world.catalog)]},
@@ -153,12 +165,16 @@ class Deployment:
         file, log_file = folder / "extauthz.yaml", folder / "extauthz.log"
         file.write_text(yaml.safe_dump(written))
         address = written["listen"]["grpc"]
-        self.log_files.append(log_file)
+        self.told.logs.append(log_file)
+        # No proxy of this machine's stands before the collector.
+        environment = {"no_grpc_proxy": "127.0.0.1", **(environment or {})}
         with running_command(
             "serve", "--config", str(file), log_file=log_file, environment=environment
         ) as process:
             wait_until_healthy(process, address, log_file, credentials)
             yield Service(process, address, log_file)
+            if tells_all:
+                self.told.keep_pages(folder)
 
     @contextmanager
     def run_gateway(
@@ -167,9 +183,16 @@ class Deployment:
         version: EnvoyVersion = EnvoyVersion.NEWEST,
         *,
         change: Callable[[dict[str, Any]], None] = lambda _: None,
+        told: Told | None = None,
         **parameters: Any,
     ) -> Iterator[Gateway]:
-        """An Envoy of a test's own, until the block ends. `change`: of what it is told."""
+        """An Envoy of a test's own, until the block ends.
+
+        Args:
+            change: of what it is told.
+            told: keeps the refusals that its clients see.
+        """
+        told = told or Told()
         folder = self._make_folder("envoy")
         port, admin_port = find_free_port(), find_free_port()
         parameters = {"timeout_ms": PATIENT_MS, **parameters}
@@ -197,10 +220,15 @@ class Deployment:
         options = [("grpc.default_authority", GRPC_HOST), ("grpc.enable_http_proxy", 0)]
         with (
             run_envoy(file, admin_port, log_file, find_envoy_binary(version)),
-            httpx2.Client(base_url=url, timeout=60, trust_env=False) as http,
+            httpx2.Client(
+                base_url=url,
+                timeout=60,
+                trust_env=False,
+                event_hooks={"response": [told.keep_answer]},
+            ) as http,
             grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel,
         ):
-            yield Gateway(port, http, channel, log_file)
+            yield Gateway(port, http, channel, log_file, told)
 
     def _make_folder(self, name: str) -> Path:
         folder = self.folder / f"{len(list(self.folder.iterdir()))}-{name}"

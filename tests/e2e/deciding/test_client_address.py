@@ -198,5 +198,5 @@ def test_the_log_says_what_to_do_about_an_unknown_address(
     port = ports[1, LOOPBACKS[0], True]
     answer = httpx2.get(f"http://127.0.0.1:{port}/where/v1/open", trust_env=False, timeout=60)
     assert answer.status_code == 400
-    (log,) = [file for file in deployment.log_files if "hops-1" in str(file)]
+    (log,) = [file for file in deployment.told.logs if "hops-1" in str(file)]
     assert "client_address_unknown: credentials.trusted_hops is 1" in log.read_text()

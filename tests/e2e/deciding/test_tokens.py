@@ -12,7 +12,6 @@ import pytest
 
 from tests.e2e.deciding.test_paths import send
 from tests.e2e.envoys import EnvoyVersion
-from tests.e2e.logs import find_leaks
 from tests.e2e.running import Deployment, Gateway
 from tests.e2e.world import AUDIENCE, World
 from tests.keys import a_jwk, base64url, public_pem, rsa_key, sign_jws
@@ -223,5 +222,5 @@ def test_nothing_that_was_sent_is_in_a_log(deployment: Deployment, world: World)
     assert call(gateway, token).status_code == 200
     assert call(gateway, token[:-4]).status_code == 401
     assert len(world.secrets) > len(world.keys)
-    assert all(file.stat().st_size for file in deployment.log_files)
-    assert find_leaks(deployment) == []
+    assert all(file.stat().st_size for file in deployment.told.logs)
+    assert deployment.told.find_leaks(world.secrets) == []

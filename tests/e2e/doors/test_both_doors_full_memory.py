@@ -110,5 +110,5 @@ def test_readiness_metrics_and_one_line_of_the_log_tell_of_it(
         line for line in metrics.splitlines() if line.startswith("extauthz_counters_crowded")
     ]
     assert sum(float(line.split()[1]) for line in crowded) > 0
-    log = deployment.log_files[-1].read_text()
+    log = deployment.told.logs[-1].read_text()
     assert log.count("no more counters fit into memory") == 1

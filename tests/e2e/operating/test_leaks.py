@@ -273,3 +273,21 @@ def test_nothing_tells_a_key_a_token_a_user_or_a_path(
     assert all(json.loads(line)["body"] for line in told["log"].splitlines())
     assert b"extauthz_dependency_calls_total" in told["/metrics"]
     assert search(told, list_needles(world, planted)) == []
+
+
+def test_whatever_a_service_of_the_run_tells_is_searched_at_its_end(
+    deployment: Deployment,
+) -> None:
+    """What is shown is found in each form: the search at the end of the run could fail."""
+    told = deployment.told
+    with (
+        deployment.run_service("telling", {}, tells_all=True) as service,
+        deployment.run_gateway(service.grpc_address, told=told) as gateway,
+    ):
+        key = {"x-api-key": f"wrong-{secrets.token_hex(8)}"}
+        assert gateway.call("POST", "/keys/1.0.0/open", key).status_code == 401
+        told.collector.wait_for(CHECK.removeprefix("/"))
+    shown = told.find_leaks(["invalid_credentials"])
+    places = {place.rpartition("/")[2].rpartition(" in ")[2] for place in shown}
+    assert places >= {"spans", "answers", "pages.txt", "decisions.jsonl"}
+    assert any(str(service.log_file) in place for place in told.find_leaks([service.grpc_address]))
