@@ -140,24 +140,24 @@ class _Entries(Generic[_K]):
 class _OlderTokens:
     """Names whose tokens are revoked when they were issued before a time."""
 
-    __slots__ = ("_issued_before_us", "_names")
+    __slots__ = ("_names", "issued_before_us")
 
     def __init__(self) -> None:
         self._names: _Entries[str] = _Entries()
-        self._issued_before_us: dict[str, int] = {}
+        self.issued_before_us: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._names)
 
     def add(self, name: str, issued_before_us: int, expires_at_us: int | None) -> None:
         """Adds a name, or moves its times on; never back."""
-        known_us = self._issued_before_us.get(name, issued_before_us)
-        self._issued_before_us[name] = max(known_us, issued_before_us)
+        known_us = self.issued_before_us.get(name, issued_before_us)
+        self.issued_before_us[name] = max(known_us, issued_before_us)
         self._names.add(name, expires_at_us)
 
     def has(self, name: str, issued_at_us: int | None) -> bool:
         """Whether a token of the name is revoked; one without an issue time counts as old."""
-        issued_before_us = self._issued_before_us.get(name) if name else None
+        issued_before_us = self.issued_before_us.get(name) if name else None
         return issued_before_us is not None and (
             issued_at_us is None or issued_at_us < issued_before_us
         )
@@ -165,10 +165,10 @@ class _OlderTokens:
     def drop_expired(self, now_us: int) -> None:
         """Removes the names whose time is over."""
         self._names.drop_expired(now_us)
-        if len(self._issued_before_us) > len(self._names):
-            self._issued_before_us = {
+        if len(self.issued_before_us) > len(self._names):
+            self.issued_before_us = {
                 name: before_us
-                for name, before_us in self._issued_before_us.items()
+                for name, before_us in self.issued_before_us.items()
                 if name in self._names
             }
 
@@ -301,9 +301,7 @@ class Revocations:
         Args:
             signature: the SHA-256 of the decoded signature of a JWT.
         """
-        for orders in (self.standing, self._listed_orders):
-            if not orders.count:
-                continue
+        for orders in self._orders_in_force():
             order = orders.find(
                 now_us=self._clock.now_us(),
                 token_id=token_id,
@@ -326,6 +324,11 @@ class Revocations:
         )
         return REVOKED if is_revoked else None
 
+    def _orders_in_force(self) -> tuple[StandingOrders, ...]:
+        if not self.standing.count and not self._listed_orders.count:
+            return ()
+        return tuple(it for it in (self.standing, self._listed_orders) if it.count)
+
     def is_revoked(
         self,
         *,
@@ -343,12 +346,14 @@ class Revocations:
         listed = self._listed
         if token_id and (token_id in self._tokens or token_id in listed.tokens):
             return True
-        for one in (digest, signature):
-            if one and (one in self._digests or one in listed.digests):
-                return True
-        return self._consumers.has(consumer_key, issued_at_us) or self._users.has(
-            user, issued_at_us
-        )
+        if digest and (digest in self._digests or digest in listed.digests):
+            return True
+        if signature and (signature in self._digests or signature in listed.digests):
+            return True
+        # Most of the time both are empty, and a call would cost more than the look.
+        if self._consumers.issued_before_us and self._consumers.has(consumer_key, issued_at_us):
+            return True
+        return bool(self._users.issued_before_us) and self._users.has(user, issued_at_us)
 
     def _tidy(self) -> None:
         now_us = self._clock.now_us()

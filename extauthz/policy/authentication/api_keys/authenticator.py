@@ -9,7 +9,6 @@ callers are then counted by the key.
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from typing import Final
 
 from extauthz.model.catalog import ApiKey, Catalog
@@ -18,6 +17,7 @@ from extauthz.model.identity import Identity, Secret, SecurityScheme
 from extauthz.model.issuers import SignedKeyKind
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
+from extauthz.model.values import request_value
 from extauthz.policy.authentication.api_keys.restrictions import check_restrictions
 from extauthz.policy.authentication.api_keys.signed import SignedKey, SignedKeys
 from extauthz.policy.authentication.credentials import INVALID
@@ -35,7 +35,7 @@ _ID_DIGITS: Final = 16
 """Hexadecimal digits of a key's digest that identify a caller without an application."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@request_value(frozen=True, slots=True, kw_only=True)
 class Presented:
     """An API key as it was presented.
 
