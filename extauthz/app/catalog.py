@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -10,12 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extauthz.catalog.files.source import FileCatalogSource
+from extauthz.catalog.wso2.messages import DOCUMENT, Parameters
+from extauthz.documents.document import read_file
 from extauthz.errors import ConfigError, Problem
+from extauthz.model.catalog import Catalog
 from extauthz.model.limits import US_PER_S
 from extauthz.policy.authentication.revocations import Revocations
 from extauthz.ports import CatalogSource
 from extauthz.serving.admin.readiness import ReadyCheck, ReadyState
 from extauthz.settings.catalog import Wso2Settings
+from extauthz.settings.reading import read_secret_file
 from extauthz.settings.tree import Settings
 from extauthz.telemetry import names
 from extauthz.telemetry.metrics import Metrics
@@ -26,11 +31,17 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_source(
-    settings: Settings, *, has_pepper: bool, revocations: Revocations | None = None
+    settings: Settings,
+    *,
+    has_pepper: bool,
+    revocations: Revocations | None = None,
+    is_command: bool = False,
 ) -> AsyncIterator[CatalogSource]:
     """Opens the source, and closes it at the end of the block.
 
     Args:
+        is_command: whether a command asks, which reads the last good copy of an API Manager where
+            there is one, and the API Manager itself where there is none.
         revocations: are told of tokens that are revoked between two catalogs.
         has_pepper: whether the settings hold the secret that hmac_sha256 keys need.
 
@@ -38,10 +49,11 @@ async def open_source(
         ConfigError: a folder that the settings name cannot be used.
     """
     catalog = settings.catalog
-    if catalog.wso2 is None:
-        yield FileCatalogSource(catalog.files, has_pepper=has_pepper)
+    copy = find_copy(settings) if is_command else None
+    if catalog.wso2 is None or copy is not None:
+        files = catalog.files if copy is None else (*catalog.files, copy)
+        yield FileCatalogSource(files, has_pepper=has_pepper)
         return
-    from extauthz.catalog.wso2.messages import Parameters
     from extauthz.catalog.wso2.source import Wso2CatalogSource
 
     wso2 = catalog.wso2
@@ -71,6 +83,56 @@ async def open_source(
             yield source
         finally:
             await source.close()
+
+
+def find_copy(settings: Settings) -> Path | None:
+    """The last good copy of the API Manager; None when there is none."""
+    wso2 = settings.catalog.wso2
+    if wso2 is None or wso2.state_dir is None:
+        return None
+    copy = wso2.state_dir / DOCUMENT
+    return copy if copy.exists() else None
+
+
+async def load_catalog(settings: Settings, *, has_pepper: bool) -> Catalog:
+    """The catalog as a command needs it; see `is_command` of `open_source`.
+
+    Raises:
+        ConfigError, CatalogError: there is no valid catalog.
+    """
+    async with open_source(settings, has_pepper=has_pepper, is_command=True) as source:
+        return await source.load()
+
+
+def check_api_manager(settings: Settings) -> None:
+    """Checks the files that `catalog.wso2` names, without a connection.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    wso2 = settings.catalog.wso2
+    if wso2 is None:
+        return
+    problems: list[Problem] = []
+    for file in (wso2.password_file, *([] if wso2.events is None else [wso2.events.password_file])):
+        if file is None:
+            continue
+        try:
+            read_secret_file(file)
+        except ConfigError as exc:
+            problems += exc.problems
+    for ca in (wso2.ca, *([] if wso2.events is None else [wso2.events.ca])):
+        if ca is None:
+            continue
+        try:
+            ssl.create_default_context(cadata=read_file(ca).decode("ascii"))
+        except ConfigError as exc:
+            problems += exc.problems
+        except (ssl.SSLError, ValueError):
+            problems.append(Problem(file=str(ca), message="holds no certificates in PEM"))
+    if problems:
+        raise ConfigError(problems)
+    _write_brokers(wso2)
 
 
 def _write_brokers(wso2: Wso2Settings) -> dict[str, Any]:

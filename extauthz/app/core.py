@@ -66,6 +66,8 @@ async def open_core(
     settings: Settings,
     observers: Sequence[DecisionObserver] = (),
     tracer: CallTracer | None = None,
+    *,
+    is_command: bool = False,
 ) -> AsyncIterator[Core]:
     """Loads the catalog and makes the pipeline; closes everything at the end of the block.
 
@@ -78,7 +80,9 @@ async def open_core(
     revocations = Revocations(clock)
     has_pepper = rules.pepper is not None
     async with (
-        open_source(settings, has_pepper=has_pepper, revocations=revocations) as source,
+        open_source(
+            settings, has_pepper=has_pepper, revocations=revocations, is_command=is_command
+        ) as source,
         _open_core(settings, source, revocations, rules, clock, observers, tracer) as core,
     ):
         yield core

@@ -17,6 +17,7 @@ from extauthz.app.admin.listener import check_admin_tokens, read_admin_tls, runn
 from extauthz.app.admin.processes import OwnProcess
 from extauthz.app.admin.questions import answer_admin
 from extauthz.app.answers import read_answer_style
+from extauthz.app.catalog import check_api_manager
 from extauthz.app.core import open_core, read_authentication_rules
 from extauthz.app.counting import check_counting, probe_counting
 from extauthz.app.doors.http import open_http_door
@@ -80,6 +81,7 @@ def list_file_problems(settings: Settings) -> list[Problem]:
         lambda: check_admin_tokens(settings),
         lambda: read_tls_files(admin_tls) if admin_tls is not None else None,
         lambda: check_usage(settings),
+        lambda: check_api_manager(settings),
         *(partial(read_tls_files, each.tls) for each in read_listeners(settings) if each.tls),
     )
     problems: list[Problem] = []

@@ -196,7 +196,7 @@ async def _explain(
     Raises:
         UnknownName: a name is not in the catalog.
     """
-    async with open_core(settings) as core:
+    async with open_core(settings, is_command=True) as core:
         catalog = core.refresher.catalog
         if arguments.api is not None:
             api = await find_api(catalog, arguments.api, arguments.version or "")

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from extauthz.answers.denial import Profile
+from extauthz.app.catalog import load_catalog
 from extauthz.app.core import read_authentication_rules
-from extauthz.catalog.files.source import FileCatalogSource
 from extauthz.errors import ConfigError, Problem
 from extauthz.model.apis import Api
 from extauthz.model.catalog import Catalog
@@ -104,9 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"extauthz: {wrong}", file=sys.stderr)
         return 2
     rules = read_authentication_rules(settings)
-    catalog = asyncio.run(
-        FileCatalogSource(settings.catalog.files, has_pepper=rules.pepper is not None).load()
-    )
+    catalog = asyncio.run(load_catalog(settings, has_pepper=rules.pepper is not None))
     parts = find_request_parts(
         catalog,
         rules.places,

@@ -7,11 +7,12 @@ import asyncio
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from extauthz.app.catalog import find_copy, open_source
 from extauthz.app.service import list_file_problems
 from extauthz.catalog.documents.faults import find_hint
 from extauthz.catalog.files.source import FileCatalogSource
@@ -55,6 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a file with blocks and revocations that is not named in the settings; may be given several times",
     )
+    parser.add_argument(
+        "--pull",
+        action="store_true",
+        help="read the API Manager that the settings name, instead of its last good copy",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,15 +85,19 @@ def run(arguments: argparse.Namespace) -> int:
                 settings = read[path] = read_settings(path)
                 problems += list_file_problems(settings)
                 catalog_files += settings.catalog.files
+                copy = None if arguments.pull else find_copy(settings)
+                catalog_files += [] if copy is None else [copy]
                 blocks += settings.emergency.files
             else:
                 catalog_files.append(path)
         except ConfigError as error:
             problems += error.problems
     catalog: Catalog | None = None
-    if catalog_files:
+    followed = [settings for settings in read.values() if settings.catalog.wso2 is not None]
+    is_pulled = bool(arguments.pull and followed and not problems)
+    if catalog_files or is_pulled:
         try:
-            catalog = asyncio.run(FileCatalogSource(_once(catalog_files)).load())
+            catalog = asyncio.run(_load(_once(catalog_files), followed if is_pulled else []))
         except ConfigError as error:
             problems += error.problems
         except ExtauthzError as error:
@@ -99,6 +109,12 @@ def run(arguments: argparse.Namespace) -> int:
     if problems:
         print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}", file=sys.stderr)
         return 1
+    for settings in followed:
+        if not is_pulled and find_copy(settings) is None:
+            assert settings.catalog.wso2 is not None
+            print(
+                f"good: catalog.wso2, as far as is known; --pull reads {settings.catalog.wso2.url}"
+            )
     if catalog is not None:
         for warning in _list_warnings(catalog, blocks, read):
             print(f"warning: {warning}", file=sys.stderr)
@@ -108,6 +124,20 @@ def run(arguments: argparse.Namespace) -> int:
     for path in arguments.blocks:
         print(f"good: {path}")
     return 0
+
+
+async def _load(files: Sequence[Path], followed: Sequence[Settings]) -> Catalog:
+    """The catalog of some files, together with what an API Manager has.
+
+    Raises:
+        ConfigError, CatalogError: there is no valid catalog.
+    """
+    if not followed:
+        return await FileCatalogSource(files).load()
+    first = followed[0]
+    settings = first.with_catalog_files(tuple(files))
+    async with open_source(settings, has_pepper=True) as source:
+        return await source.load()
 
 
 def _check_envoy(path: Path) -> Iterator[Problem]:

@@ -264,6 +264,10 @@ class Settings(StrictModel):
         """The same settings, served by this host."""
         return _change(self, server=_change(self.server, host=host))
 
+    def with_catalog_files(self, files: tuple[Path, ...]) -> Settings:
+        """The same settings, with these files beside what else the catalog is read from."""
+        return _change(self, catalog=_change(self.catalog, files=files))
+
     def with_workers(self, workers: int) -> Settings:
         """The same settings, served by so many workers."""
         return _change(self, server=_change(self.server, workers=workers))

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from extauthz.catalog.files.source import FileCatalogSource
+from extauthz.app.catalog import load_catalog
 from extauthz.documents.document import read_duration_us
 from extauthz.emergency.entries import SECTIONS, Entry, make_entry, write_tree
 from extauthz.emergency.files import EmergencyFile
@@ -133,7 +133,7 @@ async def load_names(settings: Settings) -> tuple[Catalog | None, str]:
     """The catalog; None with the reason when names cannot be checked against it."""
     try:
         async with asyncio.timeout(CATALOG_S):
-            return await FileCatalogSource(settings.catalog.files).load(), ""
+            return await load_catalog(settings, has_pepper=True), ""
     except TimeoutError:
         return None, f"the catalog takes longer than {CATALOG_S:g} s to read"
     except ConfigError as exc:
