@@ -6,6 +6,7 @@ Every implementation of a store, a source or an introspector passes the contract
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,9 +15,9 @@ from extauthz.model.limits import Charge, Taking
 
 if TYPE_CHECKING:
     from extauthz.model.catalog import Catalog
-    from extauthz.model.decision import Decision
+    from extauthz.model.decision import Decision, Denial
     from extauthz.model.identity import Secret
-    from extauthz.model.issuers import Issuer
+    from extauthz.model.issuers import ApiCall, Issuer
     from extauthz.model.request import ApiRequest
     from extauthz.model.usage import UsageRecord
 
@@ -33,6 +34,13 @@ class Deadline:
     """When the caller stops waiting, in seconds of `time.monotonic`; None when it never does."""
 
     monotonic_s: float | None = None
+
+    def share(self, parts: int) -> Deadline:
+        """The end of an equal part of the time that is left."""
+        if self.monotonic_s is None or parts == 1:
+            return self
+        now_s = time.monotonic()
+        return Deadline(now_s + (self.monotonic_s - now_s) / parts)
 
 
 NO_DEADLINE = Deadline()
@@ -134,12 +142,16 @@ class TokenIntrospector(Protocol):
         issuer: Issuer,
         token: Secret,
         *,
+        call: ApiCall | None = None,
         deadline: Deadline = NO_DEADLINE,
         client: str = "",
-    ) -> Mapping[str, Any] | None:
+    ) -> Mapping[str, Any] | Denial | None:
         """The claims of an active token; None when the issuer calls it inactive.
 
+        An issuer with `key_validation` decides about the call, too, and its denial is given.
+
         Args:
+            call: what the token is shown for; an issuer with `key_validation` needs it.
             client: the sender, as `extauthz.policy.limits.keys.write_client` writes it. The calls
                 of
                 one client never prevent calls for the others.

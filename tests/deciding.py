@@ -8,9 +8,9 @@ from typing import Any
 from extauthz.counters.memory import MemoryCounterStore
 from extauthz.errors import IntrospectionError, KeySourceError
 from extauthz.model.catalog import Catalog
-from extauthz.model.decision import Allow, Decision, Deny
+from extauthz.model.decision import Allow, Decision, Denial, Deny
 from extauthz.model.identity import Secret
-from extauthz.model.issuers import IntrospectionEndpoint, Issuer
+from extauthz.model.issuers import ApiCall, IntrospectionEndpoint, Issuer
 from extauthz.model.request import ApiRequest
 from extauthz.policy.authentication.authenticate import AuthenticationRules, Authenticator
 from extauthz.policy.authentication.credentials import CredentialPlaces
@@ -69,6 +69,8 @@ class GivenTokens:
 
     def __init__(self) -> None:
         self.active: dict[str, Mapping[str, Any]] = {}
+        self.calls: dict[tuple[str, ApiCall | None], Denial] = {}
+        """Denials, by token and call."""
         self.asked = 0
         self.asked_issuers: list[str] = []
         self.error: Exception | None = None
@@ -82,19 +84,20 @@ class GivenTokens:
         issuer: Issuer,
         token: Secret,
         *,
+        call: ApiCall | None = None,
         deadline: Deadline = NO_DEADLINE,
         client: str = "",
-    ) -> Mapping[str, Any] | None:
+    ) -> Mapping[str, Any] | Denial | None:
         self.asked += 1
         self.asked_issuers.append(issuer.issuer)
         error = self.errors.get(issuer.issuer, self.error)
         if error is not None:
             raise error
-        if issuer.introspection is None:
+        if issuer.introspection is None and issuer.key_validation is None:
             raise IntrospectionError(f"issuer {issuer.issuer} has no introspection endpoint")
         if self.known_to.get(token.reveal(), issuer.issuer) != issuer.issuer:
             return None
-        return self.active.get(token.reveal())
+        return self.calls.get((token.reveal(), call)) or self.active.get(token.reveal())
 
 
 class Remembering:

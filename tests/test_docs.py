@@ -28,6 +28,7 @@ from extauthz.settings.reading import read_settings
 from extauthz.settings.tree import PlaceSettings, settings_schema
 from tests.commands import Command, Streams
 from tests.json_schema import find_schema_faults
+from tests.keys import public_pem, rsa_key
 from tests.settings.settings_reference import list_rows, write_row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +40,9 @@ BESIDE_A_CATALOG = {
     "pets.yaml": 'openapi: 3.0.3\npaths:\n  "/pets/{id}":\n    get: {}\n    delete: {}\n',
     "client-secret": "an-example\n",
     "secret": "an-example\n",
+    "apim-password": "an-example\n",
+    "apim-ca.pem": (ROOT / "tests/catalog/good/keys/ca.pem").read_text(),
+    "server.pem": public_pem(rsa_key()),
 }
 """What the catalogs of the documentation refer to."""
 

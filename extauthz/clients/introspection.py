@@ -1,4 +1,4 @@
-"""Introspects opaque tokens at their issuer (RFC 7662), and caches the answers.
+"""Asks issuers about opaque tokens (RFC 7662, or `key_validation`), and caches the answers.
 
 `extauthz.clients.introspection_answers` says what an answer means: active, a denial, or no
 decision, which is not cached. A positive answer is cached until the token expires, or for the
@@ -28,10 +28,22 @@ import httpx2
 from extauthz.clients.bodies import IDENTITY_ENCODING, UnusableBody, read_body
 from extauthz.clients.introspection_answers import TokenRefused, read_answer
 from extauthz.clients.issuer_http import HTTP_TIMEOUT, IssuerHttp, say_failure
+from extauthz.clients.key_validation import (
+    HEADERS,
+    read_validation,
+    write_basic,
+    write_question,
+)
 from extauthz.clients.waiting import is_done_by
 from extauthz.errors import IntrospectionError, IntrospectionShareError
+from extauthz.model.decision import Denial
 from extauthz.model.identity import Secret
-from extauthz.model.issuers import IntrospectionEndpoint, Issuer
+from extauthz.model.issuers import (
+    ApiCall,
+    IntrospectionEndpoint,
+    Issuer,
+    KeyValidationEndpoint,
+)
 from extauthz.policy.authentication.claim_checks import drop_absent
 from extauthz.policy.authentication.claims import read_numeric_date_us
 from extauthz.policy.repeated_warnings import RepeatedWarnings
@@ -42,15 +54,18 @@ _LOG: Final = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 1 << 16
 
-_Asked = tuple[str, str, str]
-"""Issuer, URL and client id; an answer is valid for the same three only."""
+MAX_CALLS_PER_TOKEN: Final = 64
+"""Answers that are cached of one token, where they depend on the call."""
+
+_Asked = tuple[str, str, str, ApiCall | None]
+"""Issuer, URL, client id and call; an answer is valid for the same four only."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """A cached answer of an endpoint; claims of None mean "inactive"."""
 
-    claims: Mapping[str, Any] | None
+    claims: Mapping[str, Any] | Denial | None
     since_us: int
     until_us: int
 
@@ -100,41 +115,36 @@ class IntrospectionClient:
         issuer: Issuer,
         token: Secret,
         *,
+        call: ApiCall | None = None,
         deadline: Deadline = NO_DEADLINE,
         client: str = "",
-    ) -> Mapping[str, Any] | None:
+    ) -> Mapping[str, Any] | Denial | None:
         """See `TokenIntrospector`. The members of the answer, for an active token.
 
         Raises:
             IntrospectionShareError: the client's share of calls is used up.
             IntrospectionError: there was no usable answer by the deadline.
         """
-        endpoint = issuer.introspection
-        if endpoint is None:
-            raise IntrospectionError(
-                f"issuer {issuer.issuer} has no introspection endpoint; configure one",
-                transient=False,
-            )
-        digest, asked = token.digest(), (issuer.issuer, endpoint.url, endpoint.client_id)
+        digest, asked = token.digest(), _name_question(issuer, call)
         kept = self._find_answer(digest, asked)
         if kept is not None:
             self.hits += 1
             return kept.claims
         self.misses += 1
-        call = self._calls.get((digest, asked))
-        if call is None:
-            call = self._start_call(digest, asked, issuer, token, client)
-        if not await is_done_by(call, deadline):
+        asking = self._calls.get((digest, asked))
+        if asking is None:
+            asking = self._start_call(digest, asked, issuer, token, client)
+        if not await is_done_by(asking, deadline):
             raise IntrospectionError(f"{issuer.issuer} did not answer by the deadline")
-        if call.cancelled():
+        if asking.cancelled():
             raise IntrospectionError("the introspection client was closed")
-        error = call.exception()
+        error = asking.exception()
         if error is not None:
             raise IntrospectionError(
                 f"{issuer.issuer} could not be asked about a token: {error}",
                 transient=not isinstance(error, IntrospectionError) or error.transient,
             ) from error
-        return call.result().claims
+        return asking.result().claims
 
     def forget(self, token: Secret) -> None:
         """Drops the cached answer of a token. A call in progress will not be cached."""
@@ -199,18 +209,24 @@ class IntrospectionClient:
     def _keep(self, digest: bytes, asked: _Asked, answer: _Answer) -> None:
         if not answer.is_good(self._clock.now_us()):
             return
-        self._answers.setdefault(digest, {})[asked] = answer
+        answers = self._answers.setdefault(digest, {})
+        answers.pop(asked, None)
+        answers[asked] = answer
+        if len(answers) > MAX_CALLS_PER_TOKEN:
+            del answers[next(iter(answers))]
         self._answers.move_to_end(digest)
         while len(self._answers) > self._max_entries:
             self._answers.popitem(last=False)
 
     async def _ask(self, asked: _Asked, issuer: Issuer, token: Secret) -> _Answer:
-        endpoint = issuer.introspection
+        endpoint = issuer.key_validation or issuer.introspection
         assert endpoint is not None
         timeout_s = endpoint.timeout_us / 1_000_000
         try:
             with self._measure.measure(HTTP_TIMEOUT):
                 async with asyncio.timeout(timeout_s):
+                    if isinstance(endpoint, KeyValidationEndpoint):
+                        return await self._validate(issuer, endpoint, token, asked, timeout_s)
                     status, body = await self._post(issuer, endpoint, token, timeout_s)
                 return self._judge(status, body, asked, endpoint)
         except TimeoutError:
@@ -222,6 +238,28 @@ class IntrospectionClient:
         # Out of the handlers, and in words of our own: a library's error carries the request along,
         # and with it the token.
         raise IntrospectionError(failure)
+
+    async def _validate(
+        self,
+        issuer: Issuer,
+        endpoint: KeyValidationEndpoint,
+        token: Secret,
+        asked: _Asked,
+        timeout_s: float,
+    ) -> _Answer:
+        """Asks about the token for a call."""
+        call = asked[3]
+        assert call is not None
+        headers = {**HEADERS, **IDENTITY_ENCODING, "authorization": write_basic(endpoint)}
+        status, body = await self._send(
+            issuer, endpoint.url, headers, timeout_s, content=write_question(token, call)
+        )
+        answer = read_validation(status, body, endpoint, call)
+        now_us = self._clock.now_us()
+        if answer is None or isinstance(answer, Denial):
+            return _Answer(answer, now_us, now_us + endpoint.inactive_ttl_us)
+        until_us = _believed_until(answer, endpoint, now_us)
+        return _Answer(MappingProxyType(dict(answer)), now_us, until_us)
 
     def _judge(
         self, status: int, body: bytes, asked: _Asked, endpoint: IntrospectionEndpoint
@@ -258,11 +296,25 @@ class IntrospectionClient:
             form["client_secret"] = endpoint.client_secret.reveal()
         else:
             headers["authorization"] = _write_basic(endpoint)
-        async with self._http.find_client(issuer, endpoint.url).stream(
+        return await self._send(issuer, endpoint.url, headers, timeout_s, data=form)
+
+    async def _send(
+        self,
+        issuer: Issuer,
+        url: str,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        *,
+        data: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> tuple[int, bytes]:
+        """Posts a form or a body; the answer's status and body."""
+        async with self._http.find_client(issuer, url).stream(
             "POST",
             # httpx2 logs the URL of each request. A user in it has no meaning next to ours.
-            httpx2.URL(endpoint.url).copy_with(userinfo=b""),
-            data=form,
+            httpx2.URL(url).copy_with(userinfo=b""),
+            data=data,
+            content=content,
             headers=headers,
             follow_redirects=False,
             timeout=timeout_s,
@@ -276,13 +328,32 @@ class IntrospectionClient:
                 return status, b""  # the status says enough
 
 
+def _name_question(issuer: Issuer, call: ApiCall | None) -> _Asked:
+    """What an answer is valid for."""
+    validation, endpoint = issuer.key_validation, issuer.introspection
+    if validation is not None:
+        if call is None:
+            raise IntrospectionError(
+                f"issuer {issuer.issuer} decides about calls, and none was named", transient=False
+            )
+        return issuer.issuer, validation.url, validation.username, call
+    if endpoint is not None:
+        return issuer.issuer, endpoint.url, endpoint.client_id, None
+    raise IntrospectionError(
+        f"issuer {issuer.issuer} has neither introspection nor key_validation; configure one",
+        transient=False,
+    )
+
+
 def _write_basic(endpoint: IntrospectionEndpoint) -> str:
     """HTTP Basic with both parts form-encoded first (RFC 6749 2.3.1)."""
     pair = f"{quote_plus(endpoint.client_id)}:{quote_plus(endpoint.client_secret.reveal())}"
     return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
-def _believed_until(claims: Mapping[str, Any], endpoint: IntrospectionEndpoint, now_us: int) -> int:
+def _believed_until(
+    claims: Mapping[str, Any], endpoint: IntrospectionEndpoint | KeyValidationEndpoint, now_us: int
+) -> int:
     until_us = now_us + endpoint.ttl_us
     if "exp" not in claims:
         return until_us

@@ -139,6 +139,7 @@ class Catalog:
         "takes_internal_keys",
         "tiers",
         "unauthenticated_tier",
+        "validates_calls",
         "warnings",
     )
 
@@ -177,7 +178,9 @@ class Catalog:
         self.subscriptions = subscriptions
         self.issuers = {issuer.issuer: issuer for issuer in issuers}
         self.opaque_issuers = tuple(
-            issuer for issuer in self.issuers.values() if issuer.introspection is not None
+            issuer
+            for issuer in self.issuers.values()
+            if issuer.introspection is not None or issuer.key_validation is not None
         )
         """The issuers that are asked about opaque tokens, in this order until one knows the token.
 
@@ -187,6 +190,10 @@ class Catalog:
         self.takes_internal_keys = any(
             signer.kind is SignedKeyKind.INTERNAL for signer in self.api_key_signers
         )
+        self.validates_calls = any(
+            issuer.key_validation is not None for issuer in self.opaque_issuers
+        )
+        """Whether an issuer is asked about a token for each API, resource and method."""
         self.deny_rules = DenyRules(deny_rules)
         self.custom_limits = tuple(custom_limits)
         self.revoked: tuple[RevokedToken, ...] = ()

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from extauthz.model.identity import Secret
+
+KEY_VALIDATION_PATH: Final = (
+    "/services/APIKeyValidationService.APIKeyValidationServiceHttpsSoap12Endpoint"
+)
+"""Where API Manager 2.6 serves ``validateKey``, as its Mixer adapter asked it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +55,49 @@ class IntrospectionEndpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyValidationEndpoint:
+    """Where WSO2 API Manager 2.6 is asked about opaque tokens (SOAP ``validateKey``).
+
+    Attributes:
+        url: of the service.
+        timeout_us: for one call; the caller's deadline may be nearer.
+        ttl_us: longest time that an answer is cached which lets a call through.
+        inactive_ttl_us: longest time that a refusal is cached.
+        allow_foreign_tokens: it may be asked about tokens that another issuer issued.
+    """
+
+    url: str
+    username: str
+    password: Secret
+    timeout_us: int = 1_000_000
+    ttl_us: int = 60_000_000
+    inactive_ttl_us: int = 10_000_000
+    allow_foreign_tokens: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiCall:
+    """The call that a token is shown for, where the issuer decides about calls.
+
+    Attributes:
+        context: the API's first base path; empty for the root.
+        resource: its path template.
+    """
+
+    api: str
+    version: str
+    context: str
+    resource: str
+    method: str
+
+    def digest(self, token: Secret) -> bytes:
+        """SHA-256 over the token and the call; different for each pair."""
+        parts = (self.api, self.version, self.context, self.resource, self.method)
+        named = "\0".join(parts).encode("utf-8", "surrogatepass")
+        return hashlib.sha256(token.digest() + named).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyLocation:
     """Where an issuer's keys are: exactly one of the attributes is set.
 
@@ -72,6 +122,7 @@ class Issuer:
     Attributes:
         audiences: one of them must be in ``aud``; empty accepts any (not recommended).
         keys: None when the issuer has opaque tokens only.
+        introspection, key_validation: how opaque tokens are asked about; one of the two at most.
         algorithms: the only signature algorithms accepted (RFC 8725 3.1).
         leeway_s: clock skew allowed for ``exp``, ``nbf`` and ``iat``.
         ttl_us: longest time that a verified token is cached.
@@ -93,6 +144,7 @@ class Issuer:
     keys: KeyLocation | None = None
     claims: ClaimNames = ClaimNames()
     introspection: IntrospectionEndpoint | None = None
+    key_validation: KeyValidationEndpoint | None = None
     leeway_s: int = 5
     ttl_us: int = 300_000_000
     refresh_us: int = 300_000_000

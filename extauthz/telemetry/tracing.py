@@ -28,9 +28,9 @@ from opentelemetry.trace import (
 )
 
 from extauthz.errors import ExtauthzError
-from extauthz.model.decision import Allow, Decision
+from extauthz.model.decision import Allow, Decision, Denial
 from extauthz.model.identity import Secret
-from extauthz.model.issuers import Issuer
+from extauthz.model.issuers import ApiCall, Issuer
 from extauthz.model.limits import Charge, Taking
 from extauthz.model.request import ApiRequest
 from extauthz.ports import (
@@ -362,10 +362,13 @@ class _TracedIntrospector:
         issuer: Issuer,
         token: Secret,
         *,
+        call: ApiCall | None = None,
         deadline: Deadline = NO_DEADLINE,
         client: str = "",
-    ) -> Mapping[str, Any] | None:
+    ) -> Mapping[str, Any] | Denial | None:
         """See `TokenIntrospector.introspect`."""
-        asking = self._introspector.introspect(issuer, token, deadline=deadline, client=client)
+        asking = self._introspector.introspect(
+            issuer, token, call=call, deadline=deadline, client=client
+        )
         attributes = {names.SPAN_ISSUER: issuer.issuer}
         return await self._tracer.wait(names.SPAN_INTROSPECT, asking, SpanKind.INTERNAL, attributes)

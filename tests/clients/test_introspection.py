@@ -366,7 +366,9 @@ async def test_an_answer_that_was_under_way_when_its_token_was_forgotten_is_not_
 async def test_an_issuer_without_an_endpoint_is_an_error_that_waiting_does_not_mend(
     client: IntrospectionClient,
 ) -> None:
-    with pytest.raises(IntrospectionError, match="no introspection endpoint") as raised:
+    with pytest.raises(
+        IntrospectionError, match="neither introspection nor key_validation"
+    ) as raised:
         await client.introspect(an_issuer(), TOKEN)
     assert not raised.value.transient
 

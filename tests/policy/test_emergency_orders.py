@@ -10,8 +10,9 @@ import pytest
 
 from extauthz.emergency.entries import make_rules
 from extauthz.model.catalog import ApiKey
+from extauthz.model.decision import Denial
 from extauthz.model.identity import Secret
-from extauthz.model.issuers import Issuer
+from extauthz.model.issuers import ApiCall, Issuer
 from extauthz.ports import NO_DEADLINE, Deadline
 from mixer_compat.proto import model_pb2
 from tests.builders import API_KEY, START_US, S, a_catalog, sha256
@@ -174,11 +175,12 @@ class BlocksMeanwhile(GivenTokens):
         issuer: Issuer,
         token: Secret,
         *,
+        call: ApiCall | None = None,
         deadline: Deadline = NO_DEADLINE,
         client: str = "",
-    ) -> Mapping[str, Any] | None:
+    ) -> Mapping[str, Any] | Denial | None:
         order(self._deciding, a_block(user="dave"))
-        return await super().introspect(issuer, token, deadline=deadline, client=client)
+        return await super().introspect(issuer, token, call=call, deadline=deadline, client=client)
 
 
 async def test_a_block_that_comes_while_an_issuer_is_asked_counts() -> None:

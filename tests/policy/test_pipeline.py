@@ -19,7 +19,7 @@ from extauthz.model.catalog import ApiKey, Catalog, CustomLimit, RevokedToken
 from extauthz.model.decision import Allow, Decision, Reason
 from extauthz.model.deny_rules import DenyRule
 from extauthz.model.identity import Identity, KeyType, Place, PlaceKind, Secret, SecurityScheme
-from extauthz.model.issuers import Issuer
+from extauthz.model.issuers import ApiCall, Issuer
 from extauthz.model.limits import Charge, LimitLevel, Taking
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
@@ -594,6 +594,7 @@ class SwappingTokens:
         issuer: Issuer,
         token: Secret,
         *,
+        call: ApiCall | None = None,
         deadline: Deadline = NO_DEADLINE,
         client: str = "",
     ) -> Mapping[str, Any]:

@@ -27,9 +27,9 @@ from extauthz.errors import (
 )
 from extauthz.model.applications import Application
 from extauthz.model.catalog import Catalog, CustomLimit
-from extauthz.model.decision import Allow, Decision, Deny, Reason
+from extauthz.model.decision import Allow, Decision, Denial, Deny, Reason
 from extauthz.model.identity import Secret, SecurityScheme
-from extauthz.model.issuers import Issuer
+from extauthz.model.issuers import ApiCall, Issuer
 from extauthz.model.limits import Charge, Taking
 from extauthz.model.request import ApiRequest, Headers, Peer
 from extauthz.policy.authentication.verification_keys import read_jwks
@@ -174,12 +174,13 @@ class PointedTokens(GivenTokens):
         issuer: Issuer,
         token: Secret,
         *,
+        call: ApiCall | None = None,
         deadline: Deadline = NO_DEADLINE,
         client: str = "",
-    ) -> Mapping[str, Any] | None:
+    ) -> Mapping[str, Any] | Denial | None:
         ask = super().introspect
         return await self._points.ask(
-            "introspector", lambda: ask(issuer, token, deadline=deadline, client=client)
+            "introspector", lambda: ask(issuer, token, call=call, deadline=deadline, client=client)
         )
 
 

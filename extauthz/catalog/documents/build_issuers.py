@@ -21,16 +21,19 @@ from extauthz.catalog.documents.issuer_shapes import (
     IntrospectionDocument,
     IssuerDocument,
     IssuerTlsDocument,
+    KeyValidationDocument,
 )
 from extauthz.documents.lines import NodePath
 from extauthz.documents.messages import show_name
 from extauthz.model.identity import Secret
 from extauthz.model.issuers import (
+    KEY_VALIDATION_PATH,
     ApiKeySigner,
     ClaimNames,
     IntrospectionEndpoint,
     Issuer,
     KeyLocation,
+    KeyValidationEndpoint,
     SignedKeyKind,
 )
 from extauthz.model.limits import US_PER_S
@@ -67,9 +70,14 @@ def build_issuers(files: Sequence[CatalogFile], faults: Faults) -> dict[str, Iss
                 )
             if document.issuer == "*":
                 faults.add(file, (*path, "issuer"), "must be the text of the iss claim, not *")
-            if document.introspection is not None:
+            if document.introspection is not None and document.key_validation is not None:
+                faults.add(
+                    file, (*path, "key_validation"), "contradicts introspection; remove one of them"
+                )
+            elif document.asking is not None:
                 asked.append(document)
-                _check_asked(file, (*path, "introspection"), asked, faults)
+                key = "introspection" if document.key_validation is None else "key_validation"
+                _check_asked(file, (*path, key), asked, faults)
             issuers[document.issuer] = _build_issuer(file, path, document, faults)
     return issuers
 
@@ -78,9 +86,8 @@ def _check_asked(
     file: CatalogFile, path: NodePath, asked: Sequence[IssuerDocument], faults: Faults
 ) -> None:
     """Adds a fault for the last of several endpoints if it may not be asked beside the others."""
-    allowed = [
-        it.introspection is not None and it.introspection.allow_foreign_tokens for it in asked
-    ]
+    askings = [it.asking for it in asked]
+    allowed = [asking is not None and asking.allow_foreign_tokens for asking in askings]
     if len(asked) > 1 and not (allowed[0] and allowed[-1]):
         faults.add(
             file,
@@ -101,14 +108,16 @@ def _build_issuer(
     default = "HS256" if document.hmac_secret_file is not None else "RS256"
     algorithms = document.algorithms or (default,)
     keys = _find_keys(file, path, document, algorithms, faults)
-    if keys is None and document.introspection is None:
+    if keys is None and document.asking is None:
         faults.add(
             file,
             path,
             "has neither keys nor introspection; add jwks_url, discovery: true, jwks_file, jwks, "
-            "pem_file, pem, hmac_secret_file or introspection",
+            "pem_file, pem, hmac_secret_file, introspection or key_validation",
         )
-    if not document.audiences and not document.allow_any_audience:
+    # API Manager validates a token for one API: no audience says more.
+    needs_audiences = keys is not None or document.key_validation is None
+    if needs_audiences and not document.audiences and not document.allow_any_audience:
         faults.add(
             file,
             path,
@@ -134,11 +143,18 @@ def _build_issuer(
         introspection=None
         if document.introspection is None
         else _build_introspection(file, (*path, "introspection"), document.introspection, faults),
+        key_validation=None
+        if document.key_validation is None
+        else _build_key_validation(
+            file, (*path, "key_validation"), document.key_validation, faults
+        ),
         leeway_s=-(-document.leeway // US_PER_S),
         ttl_us=document.token_ttl,
         refresh_us=document.keys_refresh,
         cooldown_us=document.keys_cooldown,
-        subscriptions_from_token=document.subscriptions_from_token,
+        # The answer of API Manager names the subscription and its tier.
+        subscriptions_from_token=document.subscriptions_from_token
+        or document.key_validation is not None,
         ca=""
         if document.tls is None
         else _read_ca(file, (*path, "tls", "ca"), document.tls, faults),
@@ -340,15 +356,11 @@ def _build_introspection(
     file: CatalogFile, path: NodePath, document: IntrospectionDocument, faults: Faults
 ) -> IntrospectionEndpoint:
     check_url(file, (*path, "url"), document.url, faults)
-    at = (*path, "client_secret_file")
-    source = faults.read_reference(file, at, document.client_secret_file)
-    secret = "" if source is None else source.text.rstrip("\r\n")
-    if source is not None and not secret:
-        faults.add(file, at, f"{source.file} is empty; write the secret into it")
+    secret = _read_secret(file, (*path, "client_secret_file"), document.client_secret_file, faults)
     return IntrospectionEndpoint(
         url=document.url,
         client_id=document.client_id,
-        client_secret=Secret(secret),
+        client_secret=secret,
         credentials_in_body=document.credentials_in_body,
         timeout_us=document.timeout,
         ttl_us=document.ttl,
@@ -356,3 +368,29 @@ def _build_introspection(
         require_token_type=document.require_token_type,
         allow_foreign_tokens=document.allow_foreign_tokens,
     )
+
+
+def _build_key_validation(
+    file: CatalogFile, path: NodePath, document: KeyValidationDocument, faults: Faults
+) -> KeyValidationEndpoint:
+    check_url(file, (*path, "url"), document.url, faults)
+    if ":" in document.username:
+        faults.add(file, (*path, "username"), "must have no colon (RFC 7617)")
+    has_path = bool(urlsplit(document.url).path.strip("/"))
+    return KeyValidationEndpoint(
+        url=document.url if has_path else document.url.rstrip("/") + KEY_VALIDATION_PATH,
+        username=document.username,
+        password=_read_secret(file, (*path, "password_file"), document.password_file, faults),
+        timeout_us=document.timeout,
+        ttl_us=document.ttl,
+        inactive_ttl_us=document.inactive_ttl,
+        allow_foreign_tokens=document.allow_foreign_tokens,
+    )
+
+
+def _read_secret(file: CatalogFile, at: NodePath, name: str, faults: Faults) -> Secret:
+    source = faults.read_reference(file, at, name)
+    secret = "" if source is None else source.text.rstrip("\r\n")
+    if source is not None and not secret:
+        faults.add(file, at, f"{source.file} is empty; write the secret into it")
+    return Secret(secret)

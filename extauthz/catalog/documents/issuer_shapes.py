@@ -90,6 +90,25 @@ class IntrospectionDocument(StrictModel):
     """Ask it about other issuers' tokens, too; needed where several issuers have introspection."""
 
 
+class KeyValidationDocument(StrictModel):
+    """Where WSO2 API Manager 2.6 is asked about opaque tokens (SOAP validateKey)."""
+
+    url: Name
+    """API Manager, like https://apim:9443; with a path, the service itself."""
+    username: Name
+    """The user as whom the service is asked."""
+    password_file: FileName
+    """File that holds the user's password."""
+    timeout: PositiveDuration = 1_000_000
+    """For one call; 1s when left out."""
+    ttl: Duration = 60_000_000
+    """Longest time that an answer is believed which lets a call through; 1m when left out."""
+    inactive_ttl: Duration = 10_000_000
+    """Longest time that a refusal is believed; 10s when left out."""
+    allow_foreign_tokens: bool = False
+    """Ask it about other issuers' tokens, too; needed where several issuers are asked."""
+
+
 class IssuerTlsDocument(StrictModel):
     """Certificates of https connections to an issuer. Its name is always checked."""
 
@@ -161,6 +180,8 @@ class IssuerDocument(StrictModel):
     """Names of the claims that are read."""
     introspection: IntrospectionDocument | None = None
     """How its opaque tokens are introspected."""
+    key_validation: KeyValidationDocument | None = None
+    """How WSO2 API Manager 2.6 validates its opaque tokens, instead of introspection."""
     tls: IssuerTlsDocument | None = None
     """Certificates, for keys and introspection; the system's authorities when left out."""
     leeway: Annotated[Duration, AfterValidator(_check_leeway)] = 5_000_000
@@ -175,3 +196,8 @@ class IssuerDocument(StrictModel):
     """Decide on none of its signed tokens: every request with a valid one gets "could not decide"."""
     subscriptions_from_token: bool = False
     """Take subscriptions from the tokens' subscribedAPIs claim (WSO2 API Manager)."""
+
+    @property
+    def asking(self) -> IntrospectionDocument | KeyValidationDocument | None:
+        """How it is asked about opaque tokens."""
+        return self.introspection or self.key_validation

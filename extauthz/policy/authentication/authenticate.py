@@ -18,6 +18,7 @@ from extauthz.model.apis import Api, ApiState
 from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import ANONYMOUS, Identity, Secret, SecurityScheme
+from extauthz.model.issuers import ApiCall
 from extauthz.model.request import ApiRequest
 from extauthz.model.routing.routes import Route
 from extauthz.policy.authentication.api_keys.authenticator import ApiKeys, Presented
@@ -264,7 +265,8 @@ class Authenticator:
         if isinstance(credential, Denial):
             return credential
         security = route.resource.security
-        known = self.tokens.find_identity(credential.secret, security, catalog)
+        call = _name_call(request, route) if catalog.validates_calls else None
+        known = self.tokens.find_identity(credential.secret, security, catalog, call)
         if known is not None:
             return known
         refused = await self._failed_attempts.check(client_address, deadline)
@@ -272,13 +274,24 @@ class Authenticator:
         if refused is not None and self.tokens.is_guessable(credential.secret, security, catalog):
             return refused
         outcome = await self.tokens.verify(
-            credential.secret, security, catalog, deadline, client_address
+            credential.secret, security, catalog, deadline, client_address, call
         )
         if isinstance(outcome, Denial) and outcome.reason in GUESSES:
             if count_failures:
                 await self._failed_attempts.record(client_address, deadline)
             return refused or outcome
         return outcome
+
+
+def _name_call(request: ApiRequest, route: Route) -> ApiCall:
+    api = route.api
+    return ApiCall(
+        api=api.name,
+        version=api.version,
+        context=api.base_paths[0],
+        resource=route.resource.template,
+        method=request.method,
+    )
 
 
 def takes_everybody(route: Route) -> bool:

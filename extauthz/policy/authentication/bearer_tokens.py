@@ -1,8 +1,8 @@
 """Verifies bearer tokens, and caches those that were valid.
 
 A JWT is verified with its issuer's keys; any other token is introspected at the issuers of opaque
-tokens, one after the other, unless it cannot be a token of theirs. Only these two steps may wait. A valid token is
-cached until it expires or its time in the cache is over, as long as the issuer's configuration
+tokens, one after the other, unless it cannot be a token of theirs. Only these two steps may wait. A valid
+token is cached until it expires or its time in the cache is over, as long as the issuer's configuration
 stays the same. Its application is looked up again in every new catalog, and revocations are
 checked with every request.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,11 +19,12 @@ from extauthz.errors import IntrospectionError, IntrospectionShareError, KeySour
 from extauthz.model.catalog import Catalog
 from extauthz.model.decision import Denial, Reason
 from extauthz.model.identity import Identity, Secret, SecurityScheme
-from extauthz.model.issuers import Issuer
+from extauthz.model.issuers import ApiCall, Issuer
 from extauthz.model.limits import US_PER_S, LimitLevel
 from extauthz.policy.authentication.claim_checks import (
     VerifiedClaims,
     check_introspected,
+    check_validated,
     list_some,
     say_no_client,
     show_text,
@@ -113,10 +113,20 @@ class BearerTokens:
         """Issuers for which this catalog's warning about tokens without a client was logged."""
 
     def find_identity(
-        self, secret: Secret, security: tuple[SecurityScheme, ...], catalog: Catalog
+        self,
+        secret: Secret,
+        security: tuple[SecurityScheme, ...],
+        catalog: Catalog,
+        call: ApiCall | None = None,
     ) -> Identity | Denial | None:
-        """The identity of a cached token, or its revocation; None when it has to be verified."""
-        known = self._find_identity(secret, security, catalog)
+        """The identity of a cached token, or its revocation; None when it has to be verified.
+
+        Args:
+            call: where an issuer decides about calls; a token may be cached for this one only.
+        """
+        known = self._find_identity(secret.digest(), security, catalog)
+        if known is None and call is not None:
+            known = self._find_identity(call.digest(secret), security, catalog)
         if known is None:
             self.misses += 1
         else:
@@ -124,9 +134,8 @@ class BearerTokens:
         return known
 
     def _find_identity(
-        self, secret: Secret, security: tuple[SecurityScheme, ...], catalog: Catalog
+        self, digest: bytes, security: tuple[SecurityScheme, ...], catalog: Catalog
     ) -> Identity | Denial | None:
-        digest = secret.digest()
         verified = self._verified.find(digest)
         if verified is None or verified.identity.scheme not in security:
             return None
@@ -152,19 +161,25 @@ class BearerTokens:
         catalog: Catalog,
         deadline: Deadline,
         client_address: str = "",
+        call: ApiCall | None = None,
     ) -> Identity | Denial:
         """Verifies a token by its signature or its issuer, and caches it when it is valid.
 
         Args:
             client_address: the sender's IP address; empty when it is not known.
+            call: what the token is shown for; needed where an issuer decides about calls.
 
         Raises:
             KeySourceError, IntrospectionError: the issuer's keys or answer did not come in time.
         """
-        outcome = await self._verify(secret, security, catalog, deadline, client_address)
+        outcome = await self._verify(secret, security, catalog, deadline, client_address, call)
         if isinstance(outcome, Denial):
             return outcome
-        digest = secret.digest()
+        is_for_call = (
+            outcome.issuer.key_validation is not None
+            and outcome.identity.scheme is SecurityScheme.OPAQUE
+        )
+        digest = call.digest(secret) if is_for_call and call is not None else secret.digest()
         self._verified.keep(digest, outcome)
         return self._check_revoked(outcome, digest)
 
@@ -199,6 +214,7 @@ class BearerTokens:
         catalog: Catalog,
         deadline: Deadline,
         client_address: str,
+        call: ApiCall | None,
     ) -> _Verified | Denial:
         text = secret.reveal()
         token = read_if_jwt(text)
@@ -214,7 +230,9 @@ class BearerTokens:
         if asked:
             # Text that cannot be a token is never sent to an issuer.
             if has_bearer_form(text):
-                return await self._ask_issuers(secret, asked, catalog, deadline, client_address)
+                return await self._ask_issuers(
+                    secret, asked, catalog, deadline, client_address, call
+                )
             return INVALID
         return INVALID if token is None else _unknown_issuer(token, catalog)
 
@@ -276,6 +294,7 @@ class BearerTokens:
         catalog: Catalog,
         deadline: Deadline,
         client_address: str,
+        call: ApiCall | None,
     ) -> _Verified | Denial:
         """Asks one issuer after the other, until one calls the token active.
 
@@ -286,9 +305,9 @@ class BearerTokens:
         outcome: Denial = _INACTIVE
         failure: IntrospectionError | None = None
         for number, issuer in enumerate(asked):
-            part = _share(deadline, len(asked) - number)
+            part = deadline.share(len(asked) - number)
             try:
-                answer = await self._introspect(secret, issuer, catalog, part, client_address)
+                answer = await self._introspect(secret, issuer, catalog, part, client_address, call)
             except IntrospectionError as error:
                 failure = failure or error
                 continue
@@ -307,23 +326,29 @@ class BearerTokens:
         catalog: Catalog,
         deadline: Deadline,
         client_address: str,
+        call: ApiCall | None,
     ) -> _Verified | Denial:
-        assert issuer.introspection is not None
+        endpoint = issuer.key_validation or issuer.introspection
+        assert endpoint is not None
         client = write_client(client_address)
         try:
             answer = await self._introspector.introspect(
-                issuer, secret, deadline=deadline, client=client
+                issuer, secret, call=call, deadline=deadline, client=client
             )
         except IntrospectionShareError:
             return _TOO_MANY
         if answer is None:
             return _INACTIVE
-        claims = check_introspected(answer, issuer, self._clock.now_us())
+        if isinstance(answer, Denial):
+            return answer
+        check = check_introspected if issuer.key_validation is None else check_validated
+        claims = check(answer, issuer, self._clock.now_us())
         if isinstance(claims, Denial):
             return claims
-        ttl_us = issuer.introspection.ttl_us
         digest = token_digest(secret.reveal())
-        return self._believe(claims, issuer, catalog, SecurityScheme.OPAQUE, ttl_us, digest)
+        return self._believe(
+            claims, issuer, catalog, SecurityScheme.OPAQUE, endpoint.ttl_us, digest
+        )
 
     def _believe(
         self,
@@ -353,14 +378,6 @@ class BearerTokens:
                 say_no_client(claims, issuer),
             )
         return _Verified(issuer, token, identity, generation, since_us, until_us, digest, signature)
-
-
-def _share(deadline: Deadline, parts: int) -> Deadline:
-    """An equal part of the time until a deadline."""
-    if deadline.monotonic_s is None or parts == 1:
-        return deadline
-    now_s = time.monotonic()
-    return Deadline(now_s + (deadline.monotonic_s - now_s) / parts)
 
 
 def _find_signer(token: UnverifiedToken, catalog: Catalog) -> Issuer | None:

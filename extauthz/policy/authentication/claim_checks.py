@@ -73,6 +73,16 @@ def check_key_claims(
     return _check(claims, issuer, now_us, _CHECKS_OF_KEYS)
 
 
+def check_validated(
+    claims: Mapping[str, Any], issuer: Issuer, now_us: int
+) -> VerifiedClaims | Denial:
+    """Checks what an issuer with `key_validation` says of a token that may make the call.
+
+    It decided for this call, so only the time that has passed since then matters.
+    """
+    return _check(claims, issuer, now_us, (_judge_expiry,))
+
+
 def show_text(value: Any) -> str:
     """A value from outside for a message: text is quoted and shortened, of others only the type."""
     if not isinstance(value, str):

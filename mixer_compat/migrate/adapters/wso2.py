@@ -95,7 +95,8 @@ def _tell_of_tokens(action: Action) -> None:
         Outcome.LOST,
         ("spec", "adapter"),
         "opaque tokens were validated by API Manager (SOAP validateKey), and are refused "
-        "now: add introspection to the issuer, and opaque to the security of the APIs",
+        "now: fill in key_validation in issuers.yaml.example, and add opaque to the security of "
+        "the APIs",
     )
 
 

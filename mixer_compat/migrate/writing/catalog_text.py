@@ -30,6 +30,15 @@ issuers:
     pem_file: server.pem
     subscriptions_from_token: true                     # the claim subscribedAPIs, as before
     claims: {consumer_key: [consumerKey, azp, client_id]}
+# For opaque tokens, add opaque to the security of the APIs, and these lines to the issuer. The Secret
+# wso2server-secret had API Manager's URL as apim-url, and user:password in base64 as server-token;
+# write the password into catalog/apim-password. API Manager's certificate is checked now: ca says
+# who may have signed it.
+#   key_validation:
+#     url: https://apim.example:9443
+#     username: admin
+#     password_file: apim-password
+#   tls: {ca: server.pem}
 
 # Tokens name the tier of each subscription, and a tier that is not here is refused. Name those of
 # your API Manager. They limit nothing, as before, until you write limits:

@@ -24,7 +24,7 @@ from extauthz.model.apis import Api, ApiState, CostSource
 from extauthz.model.catalog import Catalog, RevokedToken
 from extauthz.model.conditions import AddressCondition, Pattern, TextCondition, TextSource
 from extauthz.model.identity import KeyType, Place, PlaceKind, Secret, SecurityScheme
-from extauthz.model.issuers import KeyLocation, SignedKeyKind
+from extauthz.model.issuers import KeyLocation, KeyValidationEndpoint, SignedKeyKind
 from extauthz.model.limits import Algorithm, CalendarUnit, QuotaUnit
 from extauthz.model.referers import read_referer_pattern
 from extauthz.model.subscriptions import SubscriptionState
@@ -227,7 +227,7 @@ def test_reads_every_key_of_an_issuer(everything: Catalog) -> None:
     assert (issuer.claims.consumer_key, issuer.claims.scopes) == (("cid",), ("scp",))
     assert (issuer.claims.user, issuer.claims.key_type) == (("email", "sub"), ("kt",))
     assert issuer.claims.mappings == (("given_name", "name"),)
-    assert everything.opaque_issuers == (issuer,)
+    assert everything.opaque_issuers == (issuer, everything.issuers["by-soap"])
     endpoint = issuer.introspection
     assert endpoint is not None and endpoint.allow_foreign_tokens
     assert (endpoint.url, endpoint.client_id) == ("https://idp.example/introspect", "gw")
@@ -240,6 +240,23 @@ def test_reads_every_key_of_an_issuer(everything: Catalog) -> None:
     assert issuer.subscriptions_from_token and issuer.allow_bound_tokens and issuer.suspended
     assert endpoint.require_token_type
     assert issuer.ca.startswith("-----BEGIN CERTIFICATE-----\n")
+
+
+def test_reads_every_key_of_a_key_validation(everything: Catalog) -> None:
+    issuer = everything.issuers["by-soap"]
+    assert issuer.key_validation == KeyValidationEndpoint(
+        url="https://apim.example:9443/services/"
+        "APIKeyValidationService.APIKeyValidationServiceHttpsSoap12Endpoint",
+        username="admin",
+        password=Secret("gateways-secret"),
+        timeout_us=300_000,
+        ttl_us=180 * S,
+        inactive_ttl_us=1 * S,
+        allow_foreign_tokens=True,
+    )
+    # No keys, so no audiences are needed; the answer names the subscription.
+    assert (issuer.audiences, issuer.subscriptions_from_token) == (frozenset(), True)
+    assert everything.validates_calls
 
 
 def test_reads_every_place_of_keys(everything: Catalog) -> None:

@@ -14,17 +14,25 @@ import pytest
 from extauthz.clients.introspection import IntrospectionClient
 from extauthz.clients.issuer_http import IssuerHttp
 from extauthz.errors import IntrospectionError
+from extauthz.model.decision import Denial
 from extauthz.model.identity import Secret
-from extauthz.model.issuers import IntrospectionEndpoint, Issuer
+from extauthz.model.issuers import (
+    ApiCall,
+    IntrospectionEndpoint,
+    Issuer,
+    KeyValidationEndpoint,
+)
 from extauthz.ports import Deadline, TokenIntrospector
 from tests.builders import FakeClock
 from tests.clients.loopback import Answer, LoopbackServer, json_answer
+from tests.clients.soap import refused, validated
 from tests.contracts.sources.tracing import trace_this_call
 from tests.deciding import GivenTokens
 from tests.keys import an_issuer
 
 TOKEN: Final = Secret("opaque-token-1")
 CLAIMS: Final[Mapping[str, Any]] = {"client_id": "abc123", "scope": "a b"}
+CALL: Final = ApiCall(api="Shop", version="1", context="/shop", resource="/items", method="GET")
 MAX_CALLS: Final = 5
 
 
@@ -74,6 +82,22 @@ def keep_asked(outside: Outside) -> Kept:
     )
 
 
+def keep_validated(outside: Outside) -> Kept:
+    client = IntrospectionClient(outside.http, outside.clock, max_calls=MAX_CALLS)
+    outside.stack.push_async_callback(client.close)
+    outside.answer(refused("900904"))
+    endpoint = KeyValidationEndpoint(
+        url=f"{outside.server.url}/introspect", username="gw", password=Secret("pass")
+    )
+    active = validated(consumerKey="abc123", scopes=("a", "b"))
+    return Kept(
+        client,
+        an_issuer(introspection=None, key_validation=endpoint),
+        activate=lambda: outside.answer(active),
+        go_away=lambda: outside.answer(Answer(status=500)),
+    )
+
+
 def keep_traced(outside: Outside) -> Kept:
     kept = keep_asked(outside)
     traced = trace_this_call().watch_introspector(kept.introspector)
@@ -99,7 +123,12 @@ def keep_given(outside: Outside) -> Kept:
     )
 
 
-KEEPERS: Final = {"asked": keep_asked, "asked, traced": keep_traced, "given": keep_given}
+KEEPERS: Final = {
+    "asked": keep_asked,
+    "asked by SOAP": keep_validated,
+    "asked, traced": keep_traced,
+    "given": keep_given,
+}
 
 
 @pytest.fixture
@@ -114,15 +143,15 @@ async def outside(
 async def test_gives_the_claims_of_an_active_token(name: str, outside: Outside) -> None:
     kept = KEEPERS[name](outside)
     kept.activate()
-    claims = await kept.introspector.introspect(kept.issuer, TOKEN)
-    assert claims is not None
+    claims = await kept.introspector.introspect(kept.issuer, TOKEN, call=CALL)
+    assert isinstance(claims, Mapping)
     assert claims.items() >= CLAIMS.items()
 
 
 @pytest.mark.parametrize("name", KEEPERS)
 async def test_gives_nothing_for_a_token_that_is_not_active(name: str, outside: Outside) -> None:
     kept = KEEPERS[name](outside)
-    assert await kept.introspector.introspect(kept.issuer, TOKEN) is None
+    assert await kept.introspector.introspect(kept.issuer, TOKEN, call=CALL) is None
 
 
 @pytest.mark.parametrize("name", KEEPERS)
@@ -132,23 +161,25 @@ async def test_no_usable_answer_is_an_error_and_not_an_inactive_token(
     kept = KEEPERS[name](outside)
     kept.go_away()
     with pytest.raises(IntrospectionError):
-        await kept.introspector.introspect(kept.issuer, TOKEN)
+        await kept.introspector.introspect(kept.issuer, TOKEN, call=CALL)
 
 
 @pytest.mark.parametrize("name", KEEPERS)
 async def test_an_issuer_that_cannot_be_asked_is_an_error(name: str, outside: Outside) -> None:
     kept = KEEPERS[name](outside)
     with pytest.raises(IntrospectionError):
-        await kept.introspector.introspect(replace(kept.issuer, introspection=None), TOKEN)
+        await kept.introspector.introspect(
+            replace(kept.issuer, introspection=None, key_validation=None), TOKEN, call=CALL
+        )
 
 
-@pytest.mark.parametrize("name", ["asked", "asked, traced"])
+@pytest.mark.parametrize("name", ["asked", "asked by SOAP", "asked, traced"])
 async def test_no_answer_by_the_deadline_is_an_error(name: str, outside: Outside) -> None:
     kept = KEEPERS[name](outside)
     outside.server.hold()
     with pytest.raises(IntrospectionError):
         await kept.introspector.introspect(
-            kept.issuer, TOKEN, deadline=Deadline(time.monotonic() + 0.05)
+            kept.issuer, TOKEN, call=CALL, deadline=Deadline(time.monotonic() + 0.05)
         )
 
 
@@ -160,8 +191,8 @@ async def test_the_calls_of_one_client_prevent_no_call_for_another(
     kept.activate()
     outside.server.hold()
 
-    def ask(text: str, client: str) -> asyncio.Task[Mapping[str, Any] | None]:
-        asking = kept.introspector.introspect(kept.issuer, Secret(text), client=client)
+    def ask(text: str, client: str) -> asyncio.Task[Mapping[str, Any] | Denial | None]:
+        asking = kept.introspector.introspect(kept.issuer, Secret(text), call=CALL, client=client)
         return asyncio.create_task(asking)
 
     many = [ask(f"guess-{number}", "4-1") for number in range(4 * MAX_CALLS)]

@@ -120,7 +120,7 @@ async def test_each_issuer_gets_an_equal_part_of_the_time(monkeypatch: pytest.Mo
         parts.append(deadline.monotonic_s)
 
     monkeypatch.setattr(deciding.introspector, "introspect", answer)
-    monkeypatch.setattr("extauthz.policy.authentication.bearer_tokens.time.monotonic", lambda: 10.0)
+    monkeypatch.setattr("extauthz.ports.time.monotonic", lambda: 10.0)
     catalog = deciding.catalog
     verify = deciding.authenticator.tokens.verify
     await verify(Secret("unknown"), (OPAQUE,), catalog, Deadline(10.9))
