@@ -43,13 +43,34 @@ def make_valid(written: Written, file: Path) -> Written:
 
 
 def _find_problems(written: Written, file: Path) -> list[Problem]:
+    """What is wrong with all but the subscriptions.
+
+    These are many, and say nothing that the writer has not taken from the APIs, applications and
+    tiers; `_drop_dangling` keeps that true.
+    """
     source = SourceText(file=str(file), text="{}")
     try:
-        document = read_catalog_file(source, file.parent, written.tree)
+        document = read_catalog_file(source, file.parent, {**written.tree, "subscriptions": []})
         build_catalog([document])
     except ConfigError as exc:
         return list(exc.problems)
     return []
+
+
+def _drop_dangling(tree: dict[str, Any]) -> int:
+    """Leaves out the subscriptions whose API, application or tier was left out; says how many."""
+    apis = {(api["name"], api["version"]) for api in tree["apis"]}
+    applications = {application["name"] for application in tree["applications"]}
+    tiers = {*tree["tiers"], None}
+    before = tree["subscriptions"]
+    tree["subscriptions"] = [
+        it
+        for it in before
+        if (it["api"], it["version"]) in apis
+        and it["application"] in applications
+        and it.get("tier") in tiers
+    ]
+    return len(before) - len(tree["subscriptions"])
 
 
 def _leave_out(written: Written, problems: Iterable[Problem]) -> Written:
@@ -82,11 +103,14 @@ def _leave_out(written: Written, problems: Iterable[Problem]) -> Written:
             if isinstance(kept, dict)
             else [entry for entry in kept if entry is not None]
         )
+    dangling = _drop_dangling(tree)
+    if dangling and len(lines) < MAX_TOLD:
+        lines.append(f"{dangling} subscriptions are left out with what they refer to")
     return replace(
         written,
         tree=tree,
         left_out=tuple(lines),
-        left_out_count=written.left_out_count + len(wrong),
+        left_out_count=written.left_out_count + len(wrong) + dangling,
     )
 
 
