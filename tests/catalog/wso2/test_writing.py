@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extauthz.catalog.wso2.data_api import read_revoked
 from extauthz.catalog.documents.build import build_catalog, read_catalog_file
+from extauthz.catalog.wso2.data_api import read_revoked
 from extauthz.catalog.wso2.rows import RowReader, Rows, api_key_of, application_key_of
 from extauthz.catalog.wso2.shapes import (
     ApiKeyRow,
