@@ -94,6 +94,12 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, str]] = {
         f"MALFORMED_REQUEST BLOCKED UNAVAILABLE {_OF_SUBSCRIPTIONS}",
         "RFC 6750 has no error code for them",
     ),
+    ("Reason", "extauthz/clients/key_validation.py"): (
+        "AMBIGUOUS_CREDENTIALS API_BLOCKED API_NOT_FOUND AUDIENCE_NOT_ALLOWED BLOCKED "
+        "CREDENTIAL_NOT_PERMITTED MALFORMED_REQUEST METHOD_NOT_ALLOWED RATE_LIMITED TOKEN_INACTIVE "
+        "TOKEN_REVOKED UNAVAILABLE",
+        "API Manager 2.6 has no status for them in its answer about a token",
+    ),
     ("Reason", "extauthz/policy/authentication/authenticate.py"): (
         "MISSING_CREDENTIALS AMBIGUOUS_CREDENTIALS TOKEN_EXPIRED TOKEN_REVOKED WRONG_KEY_TYPE "
         f"AUDIENCE_NOT_ALLOWED CREDENTIAL_NOT_PERMITTED INSUFFICIENT_SCOPE {_OF_MATCHING} {_OF_SUBSCRIPTIONS} "

@@ -23,10 +23,10 @@ from extauthz.settings.catalog import Wso2Settings
 from extauthz.settings.reading import read_secret_file
 from extauthz.settings.tree import Settings
 from extauthz.telemetry import names
-from extauthz.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from extauthz.catalog.wso2.source import Wso2CatalogSource
+    from extauthz.telemetry.metrics import Metrics
 
 
 @asynccontextmanager
