@@ -59,11 +59,12 @@ class Broker:
 
 
 class Listener:
-    """Listens until the process ends.
+    """Listens until the process ends, or `wait` says that it is enough.
 
     Args:
         on_event: is called for each event, in the listener's thread.
         on_state: is called with True after each connection, and with False after a loss, with why.
+        wait: waits for so many seconds before the next connection; True ends the listener.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Listener:
         on_event: Callable[[Event], None],
         on_state: Callable[[bool, str], None],
         *,
-        wait: Callable[[float], Any] | None = None,
+        wait: Callable[[float], bool] | None = None,
         random_share: Callable[[], float] = random.random,
     ) -> None:
         self._broker = broker
@@ -87,7 +88,7 @@ class Listener:
         threading.Thread(target=self.run, name=self._broker.name, daemon=True).start()
 
     def run(self) -> None:
-        """Listens for ever."""
+        """Listens until `wait` ends it."""
         retry_s = 1.0
         while True:
             try:
@@ -96,7 +97,8 @@ class Listener:
                 self._on_state(False, say_failure(exc))
             if self._host:
                 retry_s, self._host = 1.0, ""
-            self._wait(retry_s * (1 - self._random_share() / 2))
+            if self._wait(retry_s * (1 - self._random_share() / 2)):
+                return
             retry_s = min(2 * retry_s, MAX_RETRY_S)
 
     def _listen(self) -> None:
